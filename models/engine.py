@@ -1,0 +1,211 @@
+"""The engine contract: submit tokens, stream tokens, cancel, observe the cache.
+
+Pure data and one protocol. An engine runs one model. Whoever drives it (the node, a benchmark, a
+test) gives it a sink; everything the engine has to say arrives there as events, in order, on the
+thread or loop that the engine documents. llama.cpp in a child process (`models.llama`) is one
+implementation; an OpenAI-compatible server elsewhere can be another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+#: Token ids, as the model's vocabulary numbers them.
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a node tells others about a model that it serves."""
+
+    name: str
+    #: 16 bytes that make cached tokens interchangeable: name, tokenizer and template digest.
+    key: bytes
+    #: Other names it answers to.
+    aliases: tuple[str, ...]
+    #: One line for people: general name, parameters, quantisation.
+    description: str
+    #: Tokens (prompt and answer) that one request may use.
+    context_length: int
+    #: KV cells shared by all sequences.
+    cells: int
+    #: File size.
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: role is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+#: A prompt as users give it: a conversation (rendered by the model's chat template), or raw text.
+Prompt = tuple[Message, ...] | str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen and when generation ends. Defaults are OpenAI's where it has one."""
+
+    max_tokens: int | None = None
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    #: None draws a fresh seed.
+    seed: int | None = None
+    #: Generation ends before the first of these would be shown.
+    stop: tuple[str, ...] = ()
+    #: (token id, bias) pairs added to the logits.
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+class Priority(StrEnum):
+    """The owner's own requests go before guests'."""
+
+    OWNER = "owner"
+    GUEST = "guest"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Work for an engine.
+
+    ``generated`` are tokens of this answer that were emitted already, by an engine that failed:
+    they are computed as part of the prompt, but count against ``max_tokens``, take part in
+    penalties, and their text is replayed through the stop-string and UTF-8 state so that the
+    stream goes on exactly after the first ``delivered_chars`` characters of the answer.
+    """
+
+    request_id: bytes
+    tokens: Tokens
+    sampling: Sampling = field(default_factory=Sampling)
+    priority: Priority = Priority.OWNER
+    generated: Tokens = ()
+    delivered_chars: int = 0
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended: OpenAI's words, and our ``cancelled``."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request left the queue; ``cached_tokens`` of its prompt need no computation."""
+
+    request_id: bytes
+    cached_tokens: int
+    queue_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens, and the text that may be shown now (may be empty while UTF-8 is incomplete)."""
+
+    request_id: bytes
+    tokens: Tokens
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The request is over. ``prefill_ms``: from leaving the queue to the first token."""
+
+    request_id: bytes
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    queue_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request is over without an answer; ``code`` is of `overlay.errors`."""
+
+    request_id: bytes
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheChanged:
+    """Block hashes (unsigned 64 bit) that became, or ceased to be, reusable.
+
+    ``reset``: forget all earlier ones first. A parent's hash is added before its children's.
+    """
+
+    added: tuple[int, ...]
+    removed: tuple[int, ...]
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Load and speed, now. Rates are tokens per second, smoothed; 0 means not measured yet."""
+
+    queued: int = 0
+    running: int = 0
+    #: Prompt tokens not computed yet, of queued and running requests.
+    pending_prefill_tokens: int = 0
+    prefill_rate: float = 0.0
+    decode_rate: float = 0.0
+    cells_used: int = 0
+    cells_total: int = 0
+    sequences_used: int = 0
+    #: Totals since the start.
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    evicted_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDied:
+    """The engine is gone; every open request has been failed before this."""
+
+    message: str
+
+
+EngineEvent = Started | Chunk | Finished | Failed | CacheChanged | EngineStats | EngineDied
+EventSink = Callable[[EngineEvent], None]
+
+
+class Engine(Protocol):
+    """One loaded model. All methods and the sink belong to one asyncio loop."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    async def tokenize(self, prompt: Prompt) -> Tokens:
+        """Render and tokenize, without waiting for running generations.
+
+        Raises InvalidRequest (a conversation the template rejects), EngineFailed.
+        """
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue the request; its events follow, ending with Finished or Failed."""
+
+    def cancel(self, request_id: bytes) -> None:
+        """End a request early (Finished, ``cancelled``); unknown ids are ignored."""
+
+    def set_hash_key(self, key: bytes) -> None:
+        """Key of the block hashes (the mesh secret); a CacheChanged(reset) follows."""
+
+    async def close(self) -> None:
+        """Stop; idempotent."""

@@ -1,0 +1,82 @@
+"""What the HTTP layer needs of a node. `overlay.node.Node` provides it; tests give their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from models.engine import FinishReason, Prompt, Sampling
+
+
+class Route(StrEnum):
+    """``local`` keeps the prompt on this machine."""
+
+    MESH = "mesh"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of a client of this node. ``model`` None: the node's default."""
+
+    model: str | None
+    prompt: Prompt
+    sampling: Sampling
+    route: Route = Route.MESH
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that may be shown now."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer is whole. ``hearth`` is the reply's ``hearth`` object, ready for JSON."""
+
+    model: str
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    hearth: dict[str, Any]
+
+
+AnswerEvent = Text | Answered
+
+
+@dataclass(frozen=True, slots=True)
+class ModelListing:
+    """A model that can be asked for: here (``local``) or at a peer."""
+
+    name: str
+    description: str
+    local: bool
+    context_length: int
+    created_s: int
+
+
+class Backend(Protocol):
+    """The node, as HTTP sees it. All methods raise HearthError subclasses."""
+
+    def ask(self, ask: Ask) -> AsyncIterator[AnswerEvent]:
+        """Stream an answer, ending with Answered. Closing the iterator cancels everywhere."""
+
+    def models(self) -> list[ModelListing]: ...
+
+    def status(self) -> dict[str, Any]:
+        """The object of ``/mesh/status`` and ``hearth status --json``."""
+
+    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
+        """``{"token", "expires" (RFC 3339), "uses", "id"}``."""
+
+    async def join(self, token: str) -> dict[str, Any]:
+        """Join the token's mesh; ``{"mesh_id", "inviter": PeerId, "name"}``."""
+
+    def metrics(self) -> bytes:
+        """Prometheus text format."""

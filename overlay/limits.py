@@ -1,0 +1,75 @@
+"""Every bound in Hearth, in one place, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Bytes ------------------------------------------------------------------------------------
+
+#: A message on a link. A prompt of 128k tokens packs to about 400 KB; gossip deltas stay far below.
+MESSAGE_BYTES_MAX: Final = 1 << 20
+#: A message from a peer that has shown no certificate yet: hello, join and their answers.
+STRANGER_MESSAGE_BYTES_MAX: Final = 8 << 10
+#: A gossip delta per message, so that a new member's first round does not stall a slow link.
+DELTA_BYTES_MAX: Final = 64 << 10
+#: An HTTP request body.
+HTTP_BODY_BYTES_MAX: Final = 8 << 20
+
+# --- Counts -----------------------------------------------------------------------------------
+
+#: Members of one mesh that a node keeps records of.
+MEMBERS_MAX: Final = 1024
+#: Messages a stranger may send on one connection (hello, join and a retry of each).
+STRANGER_MESSAGES_MAX: Final = 4
+#: Connections that have shown no certificate, at one time.
+STRANGERS_MAX: Final = 64
+#: Addresses in a card, an invite or a hello.
+ADDRESSES_MAX: Final = 8
+#: Certificates from a member up to the founder.
+CERTIFICATE_CHAIN_MAX: Final = 8
+#: Blocks in one node's prefix summary (4,096 blocks of 32 tokens: 131k cached tokens).
+SUMMARY_BLOCKS_MAX: Final = 4096
+#: Requests a peer may have open here.
+OPEN_REQUESTS_PER_PEER_MAX: Final = 32
+#: Requests waiting in the engine before new ones are refused.
+ENGINE_QUEUE_MAX: Final = 64
+#: Tokens of a prompt that may cross the wire.
+PROMPT_TOKENS_MAX: Final = 131_072
+#: Forwarding steps of a request.
+HOP_LIMIT_DEFAULT: Final = 2
+HOP_LIMIT_MAX: Final = 4
+#: Token frames that may be under way before the executor waits for an acknowledgement.
+STREAM_WINDOW_FRAMES: Final = 64
+#: Messages queued for one peer before a link counts as stuck.
+SEND_QUEUE_MESSAGES_MAX: Final = 1000
+#: Uses that one invite may allow.
+INVITE_USES_MAX: Final = 100
+#: Characters of a node's or a model's name.
+NAME_CHARS_MAX: Final = 64
+
+# --- Time -------------------------------------------------------------------------------------
+
+#: A handshake (CURVE and hello, or join) must be done by then.
+HANDSHAKE_S: Final = 10.0
+#: Between two gossip rounds; each is jittered by up to a fifth.
+GOSSIP_INTERVAL_S: Final = 1.0
+#: Between two pings on a link.
+PING_INTERVAL_S: Final = 1.0
+#: Tombstones are kept this long, so that a node away for less catches up without a reset.
+TOMBSTONE_GRACE_S: Final = 600.0
+#: Phi at which a peer is judged DOWN (Hayashibara et al. 2004; 8 errs about once in 10^8).
+PHI_DOWN: Final = 8.0
+#: A DOWN peer's records are forgotten after this long.
+FORGET_PEER_S: Final = 24 * 3600.0
+#: No sign of life of a forwarded request for this long: route it elsewhere.
+STREAM_STALL_S: Final = 30.0
+#: An executor that has not said it accepts within this time is taken for lost.
+ACCEPT_S: Final = 3.0
+#: The time a request may take in all, unless it says otherwise.
+REQUEST_DEADLINE_S: Final = 600.0
+#: Redial backoff: first, and longest.
+REDIAL_MIN_S: Final = 0.2
+REDIAL_MAX_S: Final = 30.0
+#: Invites expire after a day by default, and after a month at the latest.
+INVITE_TTL_S: Final = 24 * 3600
+INVITE_TTL_MAX_S: Final = 30 * 24 * 3600

@@ -1,0 +1,278 @@
+"""The messages of the Hearth protocol, version 1.
+
+A message is a frozen dataclass; `overlay.wire.codec` packs it as one msgpack array
+``[kind, field, field, …]`` in the order of the fields. Field types say everything the decoder
+checks. Sequences are tuples, times are durations in milliseconds (clocks differ between
+machines), peers are raw 32-byte public keys.
+
+The sender of a message is whoever the link authenticated; no message names its own sender.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from models.engine import Prompt, Sampling
+from overlay.identity.peer_id import PeerId
+
+PROTOCOL_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message in each direction on a link: who I am, and my proof of membership.
+
+    ``peer_id`` must have the CURVE key that the link authenticated. ``certificates`` is the
+    chain from the sender's own up to one signed by the founder (empty: not a member yet, or the
+    founder itself).
+    """
+
+    KIND: ClassVar[int] = 1
+    versions: tuple[int, ...]
+    peer_id: PeerId
+    mesh_id: bytes
+    name: str
+    certificates: tuple[bytes, ...]
+    addresses: tuple[str, ...]
+    #: Fresh randomness that a JoinRequest to this sender must prove itself against.
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """A stranger proves that it holds an invite's secret; see `overlay.identity.invites`."""
+
+    KIND: ClassVar[int] = 2
+    invite_id: bytes
+    proof: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinGrant:
+    """The membership that an invite was exchanged for."""
+
+    KIND: ClassVar[int] = 3
+    founder: PeerId
+    certificates: tuple[bytes, ...]
+    mesh_secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The link will not come about; ``code`` is of `overlay.errors`. The sender closes after it."""
+
+    KIND: ClassVar[int] = 4
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    KIND: ClassVar[int] = 5
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    KIND: ClassVar[int] = 6
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The sender stops on purpose, so nobody needs to suspect it first."""
+
+    KIND: ClassVar[int] = 7
+    reason: str
+
+
+# --- Anti-entropy -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DigestEntry:
+    """How much the sender knows of one origin: everything up to ``version``."""
+
+    origin: PeerId
+    incarnation: int
+    heartbeat: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record: ``value`` is msgpack bytes, or None for a tombstone.
+
+    Keys are ``card``, ``load`` or ``b`` plus the 8 bytes of a block hash.
+    """
+
+    key: bytes
+    version: int
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class OriginDelta:
+    """Changes of one origin with versions in ``(after_version, version]``, oldest first.
+
+    ``reset``: the receiver drops what it knew of the origin first (it was away longer than
+    tombstones are kept, or the origin restarted).
+    """
+
+    origin: PeerId
+    incarnation: int
+    after_version: int
+    reset: bool
+    changes: tuple[Change, ...]
+    #: The origin's version that a receiver knows after these changes (gaps were overwritten since).
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Syn:
+    """Opens a push-pull round."""
+
+    KIND: ClassVar[int] = 10
+    digest: tuple[DigestEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SynAck:
+    """Answers Syn: what the opener lacks, and what the answerer knows."""
+
+    KIND: ClassVar[int] = 11
+    digest: tuple[DigestEntry, ...]
+    deltas: tuple[OriginDelta, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GossipAck:
+    """Closes the round: what the answerer lacks."""
+
+    KIND: ClassVar[int] = 12
+    deltas: tuple[OriginDelta, ...]
+
+
+# --- Forwarding -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A request passed on. The receiver runs it, passes it on, or refuses.
+
+    ``tokens`` is the tokenized prompt, or None when the sender has no tokenizer for the model;
+    then ``prompt`` is what the receiver tokenizes. ``path``: nodes visited, origin first.
+    """
+
+    KIND: ClassVar[int] = 20
+    request_id: bytes
+    model: str
+    model_key: bytes | None
+    tokens: tuple[int, ...] | None
+    prompt: Prompt | None
+    generated: tuple[int, ...]
+    delivered_chars: int
+    sampling: Sampling
+    path: tuple[PeerId, ...]
+    hop_limit: int
+    deadline_ms: int
+    estimated_match: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The executor (last in ``path``) has taken the request; sent back along the path."""
+
+    KIND: ClassVar[int] = 21
+    request_id: bytes
+    executor: PeerId
+    hops: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The request left the executor's queue; ``cached_tokens`` is the actual match."""
+
+    KIND: ClassVar[int] = 22
+    request_id: bytes
+    cached_tokens: int
+    queue_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFrame:
+    """New tokens of the answer. ``seq`` counts frames from 0 without a gap."""
+
+    KIND: ClassVar[int] = 23
+    request_id: bytes
+    seq: int
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAck:
+    """The receiver has taken all frames up to and including ``seq``."""
+
+    KIND: ClassVar[int] = 24
+    request_id: bytes
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The answer is whole; ``seq`` is the number of token frames that came before."""
+
+    KIND: ClassVar[int] = 25
+    request_id: bytes
+    seq: int
+    reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    queue_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request was not, or is no longer, served here; ``code`` is of `overlay.errors`."""
+
+    KIND: ClassVar[int] = 26
+    request_id: bytes
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The origin lost interest; stop and free what the request holds."""
+
+    KIND: ClassVar[int] = 27
+    request_id: bytes
+
+
+Message = (
+    Hello
+    | JoinRequest
+    | JoinGrant
+    | Refusal
+    | Ping
+    | Pong
+    | Goodbye
+    | Syn
+    | SynAck
+    | GossipAck
+    | Forward
+    | Accepted
+    | Begun
+    | TokenFrame
+    | StreamAck
+    | Completed
+    | Refused
+    | Cancel
+)
