@@ -207,6 +207,11 @@ class InvalidRequest(GenerationError):
 
     code = "invalid-request"
 
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        #: The parameter at fault, as the client spelled it (``messages[0].content``).
+        self.param = param
+
 
 class ModelNotFound(GenerationError):
     """Nobody serves a model of that name."""
@@ -230,6 +235,27 @@ class EngineFailed(GenerationError):
     """llama.cpp reported an error, or its process died."""
 
     code = "engine-failed"
+
+
+# --- Clients of the HTTP API ------------------------------------------------------------------
+
+
+class AccessError(HearthError):
+    """The client may not do this over HTTP."""
+
+    code = "access"
+
+
+class InvalidApiKey(AccessError):
+    """The key in ``Authorization: Bearer`` is missing or wrong."""
+
+    code = "invalid-api-key"
+
+
+class Forbidden(AccessError):
+    """A web page of elsewhere, or a host name of elsewhere, tried to use the local API."""
+
+    code = "forbidden"
 
 
 def _all_subclasses(cls: type[HearthError]) -> list[type[HearthError]]:

@@ -46,6 +46,13 @@ SEND_QUEUE_MESSAGES_MAX: Final = 1000
 INVITE_USES_MAX: Final = 100
 #: Characters of a node's or a model's name.
 NAME_CHARS_MAX: Final = 64
+#: Stop strings of one request, and the characters of each: the engine compares them at every token.
+STOP_STRINGS_MAX: Final = 16
+STOP_STRING_CHARS_MAX: Final = 256
+#: Token ids with a bias in one request.
+LOGIT_BIAS_MAX: Final = 1024
+#: Open connections to the HTTP API.
+HTTP_CONNECTIONS_MAX: Final = 512
 
 # --- Time -------------------------------------------------------------------------------------
 
@@ -73,3 +80,9 @@ REDIAL_MAX_S: Final = 30.0
 #: Invites expire after a day by default, and after a month at the latest.
 INVITE_TTL_S: Final = 24 * 3600
 INVITE_TTL_MAX_S: Final = 30 * 24 * 3600
+#: A stream that has nothing to say sends a comment this often, so that proxies keep it open.
+SSE_KEEP_ALIVE_S: Final = 15.0
+#: An idle HTTP connection stays open longer than clients' pools (5 s to 60 s) would reuse it.
+HTTP_IDLE_S: Final = 75
+#: Open answers may run on for this long when the API closes.
+HTTP_CLOSE_S: Final = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -64,10 +64,14 @@ class ModelListing:
 class Backend(Protocol):
     """The node, as HTTP sees it. All methods raise HearthError subclasses."""
 
-    def ask(self, ask: Ask) -> AsyncIterator[AnswerEvent]:
-        """Stream an answer, ending with Answered. Closing the iterator cancels everywhere."""
+    def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
+        """Stream an answer, ending with Answered. Closing the iterator cancels everywhere.
 
-    def models(self) -> list[ModelListing]: ...
+        So does cancelling the task that waits in it. What goes wrong is raised by the iteration.
+        """
+
+    def models(self) -> list[ModelListing]:
+        """The models that can be asked for now, the default one first."""
 
     def status(self) -> dict[str, Any]:
         """The object of ``/mesh/status`` and ``hearth status --json``."""
