@@ -1,0 +1,299 @@
+"""Messages to bytes and back: one msgpack array ``[kind, field, field, …]`` per message.
+
+The dataclasses of `overlay.wire.messages` say everything: their annotations are resolved once,
+here, into small packers and readers. The reader is driven by the expected types, never by the
+bytes: msgpack's own decoder sees only scalars, so neither nesting nor a declared length makes it
+reserve memory that the message's size does not justify.
+
+Compatibility within a protocol version: a field may be added at the end of a message if it has a
+default. Older nodes skip trailing fields that they do not know, and fill in defaults for those
+that an older sender leaves out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from itertools import islice
+from operator import attrgetter
+from types import NoneType, UnionType
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
+from overlay.identity.peer_id import PeerId
+from overlay.limits import MESSAGE_BYTES_MAX, PROMPT_TOKENS_MAX
+from overlay.wire.messages import Message
+
+#: No sequence is longer: the longest is a prompt.
+SEQUENCE_ITEMS_MAX: Final = PROMPT_TOKENS_MAX
+
+_Pack = Callable[[Any], Any]
+_Read = Callable[["_Source"], Any]
+
+_NIL = 0xC0
+_ARRAY_HEADS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
+
+
+def encode(message: Message) -> bytes:
+    """Pack a message.
+
+    Raises LimitExceeded if it is longer than MESSAGE_BYTES_MAX, and LocalProtocolError if a
+    field holds what its annotation does not allow.
+    """
+    kind, pack = _PACKERS[type(message)]
+    try:
+        data: bytes = msgpack.packb([kind, *pack(message)])
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise LocalProtocolError(f"cannot pack {type(message).__name__}: {error}") from error
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise LimitExceeded(
+            f"a {type(message).__name__} of {len(data)} bytes; {MESSAGE_BYTES_MAX} may be sent"
+        )
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """Read one message, and nothing but one. Raises Malformed or LimitExceeded."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise LimitExceeded(f"a message of {len(data)} bytes; {MESSAGE_BYTES_MAX} are allowed")
+    source = _Source(data)
+    try:
+        count = source.array()
+        kind = _read_int(source) if count else None
+        reader = _READERS.get(kind)
+        if reader is None:
+            raise Malformed(f"unknown kind of message: {kind}")
+        message: Message = reader(source, count - 1)
+        if source.unpacker.tell() != len(data):
+            raise Malformed("bytes after the message")
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Malformed(f"not a message: {error or type(error).__name__}") from None
+    return message
+
+
+class _Source:
+    """The bytes of one message, read front to back."""
+
+    __slots__ = ("data", "scalar", "unpacker")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.unpacker = msgpack.Unpacker(
+            use_list=False,
+            max_buffer_size=MESSAGE_BYTES_MAX,
+            max_str_len=MESSAGE_BYTES_MAX,
+            max_bin_len=MESSAGE_BYTES_MAX,
+            max_array_len=0,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+        self.unpacker.feed(data)
+        #: Reads one value that is neither array, map nor extension.
+        self.scalar: Callable[[], Any] = self.unpacker.unpack
+
+    def head(self) -> int:
+        """The next value's first byte, which tells its type; -1 at the end."""
+        at = self.unpacker.tell()
+        return self.data[at] if at < len(self.data) else -1
+
+    def array(self) -> int:
+        """Read an array's head; its items follow."""
+        count: int = self.unpacker.read_array_header()
+        if count > len(self.data) - self.unpacker.tell():
+            raise Malformed(f"an array of {count} items in a message of {len(self.data)} bytes")
+        if count > SEQUENCE_ITEMS_MAX:
+            raise LimitExceeded(f"an array of {count} items; {SEQUENCE_ITEMS_MAX} are allowed")
+        return count
+
+    def items(self, count: int) -> tuple[Any, ...]:
+        """The next scalars, fast."""
+        values = tuple(islice(self.unpacker, count))
+        if len(values) != count:
+            raise Malformed("the message ends in the middle of an array")
+        return values
+
+
+# --- Scalars ----------------------------------------------------------------------------------
+
+
+def _scalar_reader(kind: type) -> _Read:
+    """A bool is no int here: types match exactly. msgpack keeps integers within 64 bit."""
+
+    def read(source: _Source) -> Any:
+        value = source.scalar()
+        if type(value) is not kind:
+            raise Malformed(f"expected {kind.__name__}, not {type(value).__name__}")
+        return value
+
+    return read
+
+
+def _scalar_packer(kind: type) -> _Pack:
+    def pack(value: Any) -> Any:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+        return value
+
+    return pack
+
+
+_read_int = _scalar_reader(int)
+
+
+def _read_float(source: _Source) -> float:
+    value = source.scalar()
+    if type(value) is not float and type(value) is not int:
+        raise Malformed(f"expected a number, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise Malformed(f"expected a finite number, not {value}")
+    return float(value)
+
+
+def _pack_float(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return float(value)
+
+
+def _read_peer_id(source: _Source) -> PeerId:
+    value = source.scalar()
+    if type(value) is not bytes:
+        raise Malformed(f"expected a PeerId, not {type(value).__name__}")
+    return PeerId(value)
+
+
+_SCALARS: Final[dict[Any, tuple[_Pack, _Read]]] = {
+    **{kind: (_scalar_packer(kind), _scalar_reader(kind)) for kind in (bool, int, bytes, str)},
+    float: (_pack_float, _read_float),
+    PeerId: (_scalar_packer(PeerId), _read_peer_id),
+}
+
+# --- Composites -------------------------------------------------------------------------------
+
+
+def _converters(annotation: Any) -> tuple[_Pack, _Read]:
+    """The packer and the reader for one annotation."""
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    if isinstance(annotation, UnionType):
+        return _union(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        *items, last = get_args(annotation)
+        return _sequence(items[0]) if last is Ellipsis else _pair((*items, last))
+    return _record_converters(annotation)
+
+
+def _union(options: tuple[Any, ...]) -> tuple[_Pack, _Read]:
+    """``X | None``, and of a sequence and a scalar (a Prompt); the first byte tells which."""
+    optional = NoneType in options
+    arrays = [option for option in options if get_origin(option) is tuple]
+    others = [option for option in options if option is not NoneType and option not in arrays]
+    assert len(arrays) <= 1, f"ambiguous on the wire: {options}"
+    assert len(others) <= 1, f"ambiguous on the wire: {options}"
+    pack_array, read_array = _converters((arrays or others)[0])
+    pack_other, read_other = _converters((others or arrays)[0])
+
+    def pack(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        return (pack_array if isinstance(value, tuple) else pack_other)(value)
+
+    def read(source: _Source) -> Any:
+        head = source.head()
+        if head == _NIL and optional:
+            return source.scalar()
+        return (read_array if head in _ARRAY_HEADS else read_other)(source)
+
+    return pack, read
+
+
+def _sequence(item: Any) -> tuple[_Pack, _Read]:
+    pack_item, read_item = _converters(item)
+
+    def pack(value: Any) -> list[Any]:
+        return [pack_item(each) for each in value]
+
+    def pack_ints(value: Any) -> Any:
+        if not set(map(type, value)) <= {int}:
+            raise TypeError("a sequence of integers holds something else")
+        return value
+
+    def read(source: _Source) -> tuple[Any, ...]:
+        return tuple([read_item(source) for _ in range(source.array())])
+
+    def read_ints(source: _Source) -> tuple[Any, ...]:
+        values = source.items(source.array())
+        if not set(map(type, values)) <= {int}:
+            raise Malformed("a sequence of integers holds something else")
+        return values
+
+    return (pack_ints, read_ints) if item is int else (pack, read)
+
+
+def _pair(items: tuple[Any, ...]) -> tuple[_Pack, _Read]:
+    """A tuple of fixed length."""
+    converters = [_converters(item) for item in items]
+    readers = [read for _, read in converters]
+
+    def pack(value: Any) -> list[Any]:
+        return [pack(each) for (pack, _), each in zip(converters, value, strict=True)]
+
+    def read(source: _Source) -> tuple[Any, ...]:
+        if (count := source.array()) != len(readers):
+            raise Malformed(f"expected {len(readers)} items, not {count}")
+        return tuple([read(source) for read in readers])
+
+    return pack, read
+
+
+def _record_converters(kind: Any) -> tuple[_Pack, _Read]:
+    """A dataclass inside a message: an array of its fields."""
+    pack_fields, read_fields = _record(kind)
+
+    def pack(value: Any) -> list[Any]:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+        return pack_fields(value)
+
+    def read(source: _Source) -> Any:
+        return read_fields(source, source.array())
+
+    return pack, read
+
+
+def _record(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[_Source, int], Any]]:
+    """Packer and reader of a dataclass's fields; the reader is told how many are there."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    converters = [_converters(hints[name]) for name in names]
+    packers = [pack for pack, _ in converters]
+    readers = [read for _, read in converters]
+    required = sum(
+        field.default is MISSING and field.default_factory is MISSING for field in fields(kind)
+    )
+    # attrgetter of a single name gives the value, not a tuple.
+    get = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+
+    def pack(value: Any) -> list[Any]:
+        return [pack(each) for pack, each in zip(packers, get(value), strict=True)]
+
+    def read(source: _Source, count: int) -> Any:
+        if count < required:
+            raise Malformed(f"{kind.__name__} with {count} of {required} fields")
+        values = [read(source) for read in readers[:count]]
+        for _ in range(count - len(readers)):
+            source.unpacker.skip()
+        return kind(*values)
+
+    return pack, read
+
+
+_PACKERS: Final[dict[type, tuple[int, Callable[[Any], list[Any]]]]] = {
+    kind: (kind.KIND, _record(kind)[0]) for kind in get_args(Message)
+}
+_READERS: Final[dict[int | None, Callable[[_Source, int], Any]]] = {
+    kind.KIND: _record(kind)[1] for kind in get_args(Message)
+}
