@@ -1,0 +1,66 @@
+"""What the scheduler needs of llama.cpp: an interface, so that its tests need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from models.engine import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Tokens of one sequence to compute in this step: positions ``[start, start + len)``."""
+
+    sequence: int
+    start: int
+    tokens: Sequence[int]
+    #: The last token's logits are wanted.
+    logits: bool
+
+
+class Outcome(Enum):
+    """How a decode ended. Unless DONE, nothing that it wrote may be relied on."""
+
+    DONE = "done"
+    FULL = "full"
+    ABORTED = "aborted"
+    FAILED = "failed"
+
+
+class Sampler(Protocol):
+    """One request's way of choosing tokens, with its penalties and random state."""
+
+    def sample(self, row: int) -> int:
+        """Choose, and remember, a token from the logits of slice ``row`` of the last decode."""
+
+
+class Backend(Protocol):
+    """A KV cache of ``cells`` cells shared by ``sequences`` sequences, and a decoder over it."""
+
+    @property
+    def cells(self) -> int: ...
+
+    @property
+    def sequences(self) -> int: ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that one decode may compute."""
+
+    def decode(self, slices: Sequence[Slice]) -> Outcome: ...
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """Let ``target`` cover the cells of ``source`` at positions ``[start, end)`` too."""
+
+    def forget(self, sequence: int, start: int, end: int | None) -> None:
+        """Take ``sequence`` off its cells at ``[start, end)``; cells of no sequence are free."""
+
+    def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler: ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token adds to the text; none for control tokens."""
+
+    def ends_generation(self, token: int) -> bool: ...
