@@ -44,6 +44,10 @@ STREAM_WINDOW_FRAMES: Final = 64
 SEND_QUEUE_MESSAGES_MAX: Final = 1000
 #: Uses that one invite may allow.
 INVITE_USES_MAX: Final = 100
+#: Invites that a node keeps, open and expired.
+INVITES_MAX: Final = 256
+#: Addresses in a join token, which must stay short enough to paste.
+TOKEN_ADDRESSES_MAX: Final = 3
 #: Characters of a node's or a model's name.
 NAME_CHARS_MAX: Final = 64
 #: Stop strings of one request, and the characters of each: the engine compares them at every token.
@@ -86,3 +90,7 @@ SSE_KEEP_ALIVE_S: Final = 15.0
 HTTP_IDLE_S: Final = 75
 #: Open answers may run on for this long when the API closes.
 HTTP_CLOSE_S: Final = 5
+#: A membership certificate is valid this long.
+CERTIFICATE_TTL_S: Final = 365 * 24 * 3600
+#: How far two members' clocks may differ before fresh certificates look forged.
+CLOCK_SKEW_S: Final = 600

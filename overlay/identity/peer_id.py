@@ -10,7 +10,7 @@ import base58
 
 from overlay.errors import Malformed
 
-#: Identity multihash (00), length 36 (24), protobuf: type Ed25519 (08 01), 32 bytes of data (12 20).
+#: Identity multihash (00), length 36 (24); protobuf: type Ed25519 (08 01), 32 data bytes (12 20).
 _PREFIX = bytes.fromhex("002408011220")
 
 

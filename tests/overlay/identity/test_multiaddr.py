@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.errors import ConfigError, Malformed
+from overlay.identity.multiaddr import Multiaddr, parse_listen
+from tests.overlay.identity.strategies import multiaddrs
+
+
+@given(multiaddrs)
+def test_text_and_packed_forms_round_trip(address: Multiaddr) -> None:
+    assert Multiaddr.parse(str(address)) == address
+    packed = address.pack()
+    assert Multiaddr.unpack_from(b"xx" + packed + b"yy", 2) == (address, 2 + len(packed))
+
+
+@given(st.text(max_size=60) | st.from_regex(r"/(ip4|ip6|dns)/[^/]*/tcp/\w*"))
+def test_any_text_is_an_address_or_malformed(text: str) -> None:
+    try:
+        address = Multiaddr.parse(text)
+    except Malformed:
+        return
+    assert Multiaddr.parse(str(address)) == address
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_an_address_or_malformed(data: bytes) -> None:
+    try:
+        address, end = Multiaddr.unpack_from(data)
+    except Malformed:
+        return
+    assert len(address.pack()) == end
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/ip4/192.0.2.7",
+        "/ip4/192.0.2.7/udp/7710",
+        "/ip4/192.0.2.300/tcp/7710",
+        "/ip4/192.0.2.7/tcp/65536",
+        "/ip4/192.0.2.7/tcp/-1",
+        "/ip4/192.0.2.7/tcp/٧",
+        "/ip6/fe80::1%eth0/tcp/7710",
+        "/ip6/192.0.2.7/tcp/7710",
+        "/dns4//tcp/7710",
+        "/dns4/a b/tcp/7710",
+        "/dns/192.0.2.300/tcp/7710",
+        "/dns/" + "a." * 127 + "/tcp/7710",
+        "/onion/abc/tcp/7710",
+        "/ip4/192.0.2.7/tcp/7710/p2p/x",
+    ],
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(Malformed):
+        Multiaddr.parse(text)
+
+
+def test_endpoints() -> None:
+    assert Multiaddr.of("192.0.2.7", 7710).endpoint == "tcp://192.0.2.7:7710"
+    assert Multiaddr.of("2001:DB8::7", 7710).endpoint == "tcp://[2001:db8::7]:7710"
+    assert Multiaddr.of("Laptop.Example.", 7710).endpoint == "tcp://laptop.example:7710"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:7710", "/ip4/127.0.0.1/tcp/7710"),
+        ("localhost:0", "/ip4/127.0.0.1/tcp/0"),
+        ("[::1]:7710", "/ip6/::1/tcp/7710"),
+        (":7710", "/ip4/0.0.0.0/tcp/7710"),
+        ("/ip6/::/tcp/1", "/ip6/::/tcp/1"),
+    ],
+)
+def test_where_to_listen(text: str, expected: str) -> None:
+    assert str(parse_listen(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7710", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "::1:7710", "[::1]", "/ip4/x"]
+)
+def test_where_not_to_listen(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on .* 127\.0\.0\.1:7710$"):
+        parse_listen(text)
+
+
+def test_listening_needs_an_address_of_this_machine() -> None:
+    with pytest.raises(ConfigError, match="not a name"):
+        parse_listen("example.org:7710")
