@@ -21,8 +21,10 @@ _ENTRIES_MAX: Final = 4096
 _TENSORS_MAX: Final = 65_536
 #: Bytes of one string. The longest in real files are chat templates of about 20 KB.
 _STRING_BYTES_MAX: Final = 1 << 20
-#: Bytes of a key or of a tensor's name.
-_NAME_BYTES_MAX: Final = 65_535
+#: Bytes of a string that are kept: enough for any name, and a template is only looked for.
+_STRING_BYTES_KEPT: Final = 1024
+#: Bytes of a key or of a tensor's name. Real ones stay below 100.
+_NAME_BYTES_MAX: Final = 1024
 #: Elements of one array. Vocabularies reach 260k tokens with 520k merges.
 _ELEMENTS_MAX: Final = 4 << 20
 #: Weights of one tensor; far above any real one, so that sizes stay meaningful.
@@ -217,7 +219,7 @@ class _Reader:
         """Weights in all tensors, and where the last one ends, counted from the data's start."""
         parameters = end = 0
         for _ in range(count):
-            self._string(_NAME_BYTES_MAX)
+            self._skip(self._count("<Q", _NAME_BYTES_MAX, "bytes of a tensor's name"))
             weights = 1
             for _ in range(self._count("<I", _DIMENSIONS_MAX, "dimensions of a tensor")):
                 weights *= self._number("<Q")
@@ -256,7 +258,9 @@ class _Reader:
 
     def _string(self, bytes_max: int) -> str:
         length = self._count("<Q", bytes_max, "bytes of a string")
-        return self._take(length).decode("utf-8", "replace")
+        kept = self._take(min(length, _STRING_BYTES_KEPT))
+        self._skip(length - len(kept))
+        return kept.decode("utf-8", "replace")
 
     def _count(self, layout: str, most: int, what: str) -> int:
         count = self._number(layout)

@@ -1,0 +1,111 @@
+"""Names, paths and what the store makes of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from models.store.catalogue import DEMO, known
+from models.store.store import ModelStore, model_name
+from overlay.errors import ModelFileInvalid, ModelNotFound
+from overlay.limits import NAME_CHARS_MAX
+from tests.models.store.wheels import write_gguf
+
+
+def ignore(done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    (tmp_path / "models").mkdir()
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("file_name", "name"),
+    [
+        ("Qwen3-1.7B-Q4_K_M.gguf", "Qwen3-1.7B"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct"),
+        ("Llama-3.2-1B-Instruct-UD-IQ2_XXS.gguf", "Llama-3.2-1B-Instruct"),
+        ("mistral_q8_0.GGUF", "mistral"),
+        ("gemma-3-4b-it-BF16.gguf", "gemma-3-4b-it"),
+        ("gpt-oss-20b-mxfp4.gguf", "gpt-oss-20b"),
+        ("phi-Q6_K.gguf", "phi"),
+        ("plain.gguf", "plain"),
+        ("Q8_0.gguf", "Q8_0"),
+        ("line\nbreak.gguf", "line_break"),
+        ("x" * 100 + ".gguf", "x" * NAME_CHARS_MAX),
+    ],
+)
+def test_a_models_name_is_its_files_without_the_quantisation(file_name: str, name: str) -> None:
+    assert model_name(Path(file_name)) == name
+
+
+def test_the_demo_model_answers_to_its_aliases_in_any_case() -> None:
+    for name in ("demo", "DEMO", "SmolLM2-135M-Instruct", "smollm2-135m-instruct"):
+        assert known(name) is DEMO
+    assert known("smollm2") is None
+    assert model_name(Path(DEMO.file_name)) == DEMO.name
+
+
+def test_a_path_is_used_in_place(store: ModelStore, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "My-Model-Q8_0.gguf")
+    for found in (store.resolve(str(path)), store.ensure(str(path), ignore)):
+        assert (found.name, found.path, found.aliases) == ("My-Model", path, ())
+        assert found.info.quantisation == "Q8_0"
+    assert store.list() == []
+
+
+def test_a_path_to_nothing(store: ModelStore) -> None:
+    for name in ("/nowhere/model.gguf", "model.gguf"):
+        with pytest.raises(ModelFileInvalid, match="there is no model file"):
+            store.resolve(name)
+
+
+def test_the_store_finds_its_files_by_name_and_stem(store: ModelStore) -> None:
+    path = write_gguf(store.root / "Pocket-Q8_0.gguf")
+    for name in ("Pocket", "pocket", "Pocket-Q8_0"):
+        assert store.resolve(name).path == path
+    assert [model.name for model in store.list()] == ["Pocket"]
+
+
+def test_an_unknown_name(store: ModelStore) -> None:
+    with pytest.raises(ModelNotFound, match="no model 'gpt-9' here"):
+        store.ensure("gpt-9", ignore)
+
+
+def test_the_demo_model_has_to_be_fetched_first(store: ModelStore) -> None:
+    with pytest.raises(ModelFileInvalid, match="hearth models pull demo"):
+        store.resolve("demo")
+
+
+def test_another_file_under_the_demo_models_name_is_refused(store: ModelStore) -> None:
+    write_gguf(store.root / DEMO.file_name)
+    with pytest.raises(ModelFileInvalid, match="truncated or altered"):
+        store.resolve("demo")
+
+
+def test_a_damaged_file_is_logged_and_left_out(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_gguf(store.root / "good.gguf")
+    (store.root / "bad.gguf").write_bytes(b"GGUF?")
+    with caplog.at_level(logging.WARNING):
+        assert [model.name for model in store.list()] == ["good"]
+    assert "bad.gguf" in caplog.text
+
+
+def test_a_store_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
+    assert ModelStore(tmp_path / "absent").list() == []
+
+
+@pytest.mark.demo
+def test_the_real_demo_model(demo_model: Path) -> None:
+    found = ModelStore(demo_model.parent).resolve("demo")
+    assert (found.name, found.path) == (DEMO.name, demo_model)
+    assert found.info.context_length == 8192
+    assert found.info.parameters == 134_515_008
+    assert found.info.has_chat_template
