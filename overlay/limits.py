@@ -12,6 +12,9 @@ MESSAGE_BYTES_MAX: Final = 1 << 20
 STRANGER_MESSAGE_BYTES_MAX: Final = 8 << 10
 #: A gossip delta per message, so that a new member's first round does not stall a slow link.
 DELTA_BYTES_MAX: Final = 64 << 10
+#: The key and the value of one gossiped record, so that a few always fit into a delta.
+RECORD_KEY_BYTES_MAX: Final = 32
+RECORD_VALUE_BYTES_MAX: Final = 16 << 10
 #: An HTTP request body.
 HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
@@ -29,6 +32,13 @@ ADDRESSES_MAX: Final = 8
 CERTIFICATE_CHAIN_MAX: Final = 8
 #: Blocks in one node's prefix summary (4,096 blocks of 32 tokens: 131k cached tokens).
 SUMMARY_BLOCKS_MAX: Final = 4096
+#: Tombstones an origin keeps before it collects the oldest early: a churning cache makes many.
+TOMBSTONES_MAX: Final = 2 * SUMMARY_BLOCKS_MAX
+#: Records and tombstones of one origin, as a receiver halfway between two snapshots may hold them.
+RECORDS_PER_ORIGIN_MAX: Final = 2 * (SUMMARY_BLOCKS_MAX + TOMBSTONES_MAX)
+#: Models in a card, and other names of one model.
+MODELS_PER_CARD_MAX: Final = 16
+ALIASES_MAX: Final = 8
 #: Requests a peer may have open here.
 OPEN_REQUESTS_PER_PEER_MAX: Final = 32
 #: Requests waiting in the engine before new ones are refused.
@@ -50,6 +60,9 @@ INVITES_MAX: Final = 256
 TOKEN_ADDRESSES_MAX: Final = 3
 #: Characters of a node's or a model's name.
 NAME_CHARS_MAX: Final = 64
+#: Characters of a model's description and of an address.
+DESCRIPTION_CHARS_MAX: Final = 200
+ADDRESS_CHARS_MAX: Final = 256
 #: Stop strings of one request, and the characters of each: the engine compares them at every token.
 STOP_STRINGS_MAX: Final = 16
 STOP_STRING_CHARS_MAX: Final = 256

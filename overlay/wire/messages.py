@@ -93,12 +93,16 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class DigestEntry:
-    """How much the sender knows of one origin: everything up to ``version``."""
+    """How much the sender knows of one origin: everything up to ``version``.
+
+    Tombstones up to ``gc_version`` are collected; see `overlay.gossip.replica`.
+    """
 
     origin: PeerId
     incarnation: int
     heartbeat: int
     version: int
+    gc_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ class OriginDelta:
     changes: tuple[Change, ...]
     #: The origin's version that a receiver knows after these changes (gaps were overwritten since).
     version: int
+    #: The sender has collected the origin's tombstones up to this version.
+    gc_version: int
 
 
 @dataclass(frozen=True, slots=True)
