@@ -1,0 +1,110 @@
+"""The routes of the HTTP API; docs/reference/http.md describes them."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from overlay.errors import ConfigError, ModelNotFound
+from overlay.http import shapes
+from overlay.http.answers import AnswerEndpoint
+from overlay.http.backend import Backend
+from overlay.http.body import read_json
+from overlay.http.gate import Gate
+from overlay.http.parse import parse_chat, parse_completion, parse_invite, parse_join
+from overlay.http.shapes import ChatShape, CompletionShape
+from overlay.http.statuses import error_response
+
+
+def create_app(
+    backend: Backend, *, admin_token: str, api_key: str | None, loopback: bool
+) -> Starlette:
+    """The API of one node.
+
+    ``loopback``: the API is bound to this machine alone. ``api_key``: what clients must present
+    on every path but ``/health``; None is for loopback only, where it asks for nothing.
+    ``admin_token``: what changes of the mesh demand; it also opens everything else.
+    Raises ConfigError when the API would be open to others.
+    """
+    if not loopback and not api_key:
+        raise ConfigError("An API that other machines can reach needs an API key.")
+    assert admin_token
+    mesh = _MeshRoutes(backend)
+    app = Starlette(
+        routes=[
+            Route(
+                "/v1/chat/completions",
+                AnswerEndpoint(backend, parse_chat, ChatShape()),
+                methods=["POST"],
+            ),
+            Route(
+                "/v1/completions",
+                AnswerEndpoint(backend, parse_completion, CompletionShape()),
+                methods=["POST"],
+            ),
+            Route("/v1/models", mesh.models),
+            Route("/v1/models/{name:path}", mesh.model),
+            Route("/health", mesh.health),
+            Route("/metrics", mesh.metrics),
+            Route("/mesh/status", mesh.status),
+            Route("/mesh/invites", mesh.invite, methods=["POST"]),
+            Route("/mesh/join", mesh.join, methods=["POST"]),
+        ],
+        middleware=[Middleware(Gate, admin_token=admin_token, api_key=api_key, loopback=loopback)],
+        exception_handlers={HTTPException: _refuse},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _MeshRoutes:
+    """Everything that is answered at once."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def models(self, request: Request) -> Response:
+        listings = [shapes.model(listing) for listing in self._backend.models()]
+        return _json({"object": "list", "data": listings})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        for listing in self._backend.models():
+            if listing.name == name:
+                return _json(shapes.model(listing))
+        raise ModelNotFound(f"Nobody in the mesh serves a model named {name[:60]!a}.")
+
+    async def health(self, request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(
+            self._backend.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+    async def status(self, request: Request) -> Response:
+        return _json(self._backend.status())
+
+    async def invite(self, request: Request) -> Response:
+        order = parse_invite(await read_json(request))
+        return _json(self._backend.invite(order.ttl_s, order.uses, order.label))
+
+    async def join(self, request: Request) -> Response:
+        return _json(await self._backend.join(parse_join(await read_json(request))))
+
+
+def _json(value: object) -> Response:
+    return Response(shapes.dump(value), media_type="application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        what = f"{request.method} {request.url.path[:60]!a}"
+        error = HTTPException(
+            error.status_code, f"There is no {what}; see docs/reference/http.md.", error.headers
+        )
+    return error_response(error)

@@ -1,0 +1,26 @@
+"""Request bodies, bounded."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from overlay.http.parse import parse_json
+from overlay.limits import HTTP_BODY_BYTES_MAX
+
+
+async def read_json(request: Request) -> object:
+    """The body as JSON. Raises InvalidRequest, HTTPException 413, ClientDisconnect."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > HTTP_BODY_BYTES_MAX:
+        raise _too_large()
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > HTTP_BODY_BYTES_MAX:
+            raise _too_large()
+    return parse_json(bytes(body))
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"The body is larger than {HTTP_BODY_BYTES_MAX >> 20} MiB.")

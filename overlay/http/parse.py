@@ -1,0 +1,293 @@
+"""What clients send, read strictly: OpenAI's parameters to an Ask. Pure.
+
+Unknown fields are ignored, because OpenAI clients send many. Known ones that would change the
+answer and are not supported are refused, because ignoring them would give a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from models.engine import Message, Prompt, Sampling
+from overlay.errors import InvalidRequest
+from overlay.http.backend import Ask, Route
+from overlay.http.fields import Fields, echo, kind, number, text
+from overlay.limits import (
+    INVITE_TTL_MAX_S,
+    INVITE_TTL_S,
+    INVITE_USES_MAX,
+    LOGIT_BIAS_MAX,
+    NAME_CHARS_MAX,
+    STOP_STRING_CHARS_MAX,
+    STOP_STRINGS_MAX,
+)
+
+_INT32_MAX: Final = 2**31 - 1
+#: OpenAI's default for the old completions endpoint; chat has no limit but the context.
+_COMPLETION_TOKENS_DEFAULT: Final = 16
+_ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+_DEFAULTS: Final = Sampling()
+
+#: Parameters that would change the answer, with what a refusal says.
+_UNSUPPORTED: Final = {
+    "tools": "Tools are not supported.",
+    "functions": "Functions are not supported.",
+    "logprobs": "Log probabilities are not supported.",
+    "top_logprobs": "Log probabilities are not supported.",
+    "audio": "Audio is not supported.",
+    "web_search_options": "Web search is not supported.",
+    "grammar": "Grammars are not supported yet.",
+    "json_schema": "JSON schemas are not supported yet.",
+}
+_UNSUPPORTED_IN_COMPLETIONS: Final = {
+    "echo": "Echoing the prompt is not supported.",
+    "suffix": "Inserting text before a suffix is not supported.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as the client wants it answered."""
+
+    ask: Ask
+    #: Server-sent events instead of one JSON object.
+    stream: bool
+    #: A last stream chunk with the usage.
+    include_usage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InviteOrder:
+    """The body of ``POST /mesh/invites``."""
+
+    ttl_s: int
+    uses: int
+    label: str
+
+
+def parse_json(body: bytes) -> object:
+    """Decode a body. Raises InvalidRequest, also for what only Python calls JSON (``NaN``)."""
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from None
+    except (ValueError, RecursionError):
+        # No UTF-8, a number of thousands of digits, or arrays nested beyond measure.
+        raise InvalidRequest("The body is not valid JSON.") from None
+
+
+def parse_chat(body: object) -> Call:
+    """The body of ``POST /v1/chat/completions``. Raises InvalidRequest."""
+    fields = Fields(body)
+    _refuse_unsupported(fields, _UNSUPPORTED)
+    max_tokens = fields.integer("max_tokens", 1, _INT32_MAX)
+    newer = fields.integer("max_completion_tokens", 1, _INT32_MAX)
+    return _call(fields, _messages(fields.value("messages")), newer or max_tokens)
+
+
+def parse_completion(body: object) -> Call:
+    """The body of ``POST /v1/completions``. Raises InvalidRequest."""
+    fields = Fields(body)
+    _refuse_unsupported(fields, _UNSUPPORTED | _UNSUPPORTED_IN_COMPLETIONS)
+    logprobs = fields.value("logprobs")
+    if logprobs is not None and logprobs is not False:  # 0 asks for the chosen token's
+        raise InvalidRequest(_UNSUPPORTED["logprobs"], "logprobs")
+    if fields.value("best_of") not in (None, 1):
+        raise InvalidRequest(
+            "Only one answer per request is supported: best_of must be 1.", "best_of"
+        )
+    max_tokens = fields.integer("max_tokens", 1, _INT32_MAX) or _COMPLETION_TOKENS_DEFAULT
+    return _call(fields, _raw_prompt(fields.value("prompt")), max_tokens)
+
+
+def parse_invite(body: object) -> InviteOrder:
+    """The body of ``POST /mesh/invites``. Raises InvalidRequest."""
+    fields = Fields(body)
+    fields.only("ttl_s", "uses", "label")
+    label = fields.text("label") or ""
+    if len(label) > NAME_CHARS_MAX:
+        raise InvalidRequest(f"label may have {NAME_CHARS_MAX} characters at most.", "label")
+    return InviteOrder(
+        ttl_s=fields.integer("ttl_s", 1, INVITE_TTL_MAX_S) or INVITE_TTL_S,
+        uses=fields.integer("uses", 1, INVITE_USES_MAX) or 1,
+        label=label,
+    )
+
+
+def parse_join(body: object) -> str:
+    """The token in the body of ``POST /mesh/join``. Raises InvalidRequest."""
+    fields = Fields(body)
+    fields.only("token")
+    token = (fields.text("token") or "").strip()
+    if not token:
+        raise InvalidRequest("token is missing: the line that an invite printed.", "token")
+    return token
+
+
+def _call(fields: Fields, prompt: Prompt, max_tokens: int | None) -> Call:
+    if fields.integer("n", 1, _INT32_MAX) not in (None, 1):
+        raise InvalidRequest("Only one answer per request is supported: n must be 1.", "n")
+    model = fields.text("model")
+    if model == "":
+        raise InvalidRequest("model must not be empty; leave it out for the default.", "model")
+    options = fields.value("stream_options")
+    return Call(
+        ask=Ask(
+            model=model,
+            prompt=prompt,
+            sampling=_sampling(fields, max_tokens),
+            route=_route(fields.value("hearth")),
+        ),
+        stream=fields.flag("stream"),
+        include_usage=options is not None
+        and Fields(options, "stream_options").flag("include_usage"),
+    )
+
+
+def _sampling(fields: Fields, max_tokens: int | None) -> Sampling:
+    top_k = fields.integer("top_k", -1, _INT32_MAX)
+    seed = fields.integer("seed", -(2**63), 2**63 - 1)
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=fields.number("temperature", _DEFAULTS.temperature, 0, 2),
+        # -1 is how some servers spell "all tokens"; the engine spells it 0.
+        top_k=_DEFAULTS.top_k if top_k is None else max(top_k, 0),
+        top_p=fields.number("top_p", _DEFAULTS.top_p, 0, 1),
+        min_p=fields.number("min_p", _DEFAULTS.min_p, 0, 1),
+        repeat_penalty=fields.number("repeat_penalty", _DEFAULTS.repeat_penalty, 0.1, 2),
+        presence_penalty=fields.number("presence_penalty", _DEFAULTS.presence_penalty, -2, 2),
+        frequency_penalty=fields.number("frequency_penalty", _DEFAULTS.frequency_penalty, -2, 2),
+        # llama.cpp takes 32 bits, of which the largest value means "draw one".
+        seed=None if seed is None else seed % (2**32 - 1),
+        stop=_stop(fields.value("stop")),
+        logit_bias=_logit_bias(fields.value("logit_bias")),
+    )
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest("messages must be an array of at least one message.", "messages")
+    return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
+
+
+def _message(value: object, path: str) -> Message:
+    fields = Fields(value, path)
+    role = fields.value("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        name = fields.name("role")
+        raise InvalidRequest(f"{name} must be one of {', '.join(_ROLES)}, not {echo(role)}.", name)
+    for calls in ("tool_calls", "function_call"):
+        if fields.given(calls):
+            raise InvalidRequest("Tool calls are not supported.", fields.name(calls))
+    content = _content(fields.value("content"), fields.name("content"))
+    # OpenAI renamed "system" for its newer models; chat templates know the old name.
+    return Message("system" if role == "developer" else role, content)
+
+
+def _content(value: object, name: str) -> str:
+    if isinstance(value, list):
+        return "\n".join(_part(part, f"{name}[{index}]") for index, part in enumerate(value))
+    if not isinstance(value, str):
+        raise InvalidRequest(
+            f"{name} must be a string or an array of text parts, not {kind(value)}.", name
+        )
+    return text(value, name)
+
+
+def _part(value: object, path: str) -> str:
+    fields = Fields(value, path)
+    if fields.value("type") != "text":
+        raise InvalidRequest(
+            f"{path} is no text part: images, audio and files are not supported.", path
+        )
+    return text(fields.value("text"), fields.name("text"))
+
+
+def _raw_prompt(value: object) -> str:
+    if isinstance(value, list):
+        if len(value) != 1 or not isinstance(value[0], str):
+            raise InvalidRequest(
+                "prompt must be one string; several prompts and token ids are not supported.",
+                "prompt",
+            )
+        value = value[0]
+    prompt = text(value, "prompt")
+    if not prompt:
+        raise InvalidRequest("prompt must not be empty.", "prompt")
+    return prompt
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    items = value if isinstance(value, list) else [value]
+    if len(items) > STOP_STRINGS_MAX:
+        raise InvalidRequest(f"stop may have {STOP_STRINGS_MAX} strings at most.", "stop")
+    stops = tuple(text(item, "stop") for item in items)
+    if not all(1 <= len(stop) <= STOP_STRING_CHARS_MAX for stop in stops):
+        raise InvalidRequest(
+            f"A stop string must have 1 to {STOP_STRING_CHARS_MAX} characters.", "stop"
+        )
+    return stops
+
+
+def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise InvalidRequest(
+            f"logit_bias must be an object of token ids, not {kind(value)}.", "logit_bias"
+        )
+    if len(value) > LOGIT_BIAS_MAX:
+        raise InvalidRequest(f"logit_bias may have {LOGIT_BIAS_MAX} tokens at most.", "logit_bias")
+    biases: dict[int, float] = {}
+    for key, bias in value.items():
+        digits = str(key)
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 10):
+            raise InvalidRequest(
+                f"logit_bias: {echo(digits)} is no token id (a whole number).", "logit_bias"
+            )
+        token = int(digits)
+        if token > _INT32_MAX:
+            raise InvalidRequest(f"logit_bias: there is no token {token}.", "logit_bias")
+        biases[token] = number(bias, f"logit_bias[{token}]", -100, 100)
+    return tuple(sorted(biases.items()))
+
+
+def _route(value: object) -> Route:
+    if value is None:
+        return Route.MESH
+    fields = Fields(value, "hearth")
+    # Strict, unlike the rest: a mistyped "route": "local" must not send a prompt to a peer.
+    fields.only("route")
+    route = fields.text("route")
+    try:
+        return Route.MESH if route is None else Route(route)
+    except ValueError:
+        raise InvalidRequest(
+            f'hearth.route must be "mesh" or "local", not {echo(route)}.', "hearth.route"
+        ) from None
+
+
+def _refuse_unsupported(fields: Fields, refusals: dict[str, str]) -> None:
+    for name, sentence in refusals.items():
+        if fields.given(name):
+            raise InvalidRequest(sentence, name)
+    wanted = fields.value("response_format")
+    if wanted is not None and Fields(wanted, "response_format").value("type") != "text":
+        raise InvalidRequest(
+            "Only text is supported as response_format; ask for JSON in the prompt.",
+            "response_format",
+        )
+    if fields.value("modalities") not in (None, [], ["text"]):
+        raise InvalidRequest("Only text is supported as an answer.", "modalities")
+    if fields.value("tool_choice") not in (None, "none", "auto"):
+        raise InvalidRequest(_UNSUPPORTED["tools"], "tool_choice")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,107 @@
+"""The API on a TCP port, inside the running asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from overlay.errors import AddressInUse, ConfigError
+from overlay.limits import HTTP_CLOSE_S, HTTP_CONNECTIONS_MAX, HTTP_IDLE_S
+
+
+class ApiServer:
+    """Serves an ASGI app from `start` to `close`, each called once."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                # The app answers for its own errors; uvicorn would log a traceback for a
+                # connection that was cut at closing time.
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=HTTP_CONNECTIONS_MAX,
+                timeout_keep_alive=HTTP_IDLE_S,
+                timeout_graceful_shutdown=HTTP_CLOSE_S,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> tuple[str, int]:
+        """Bind, then serve; returns the address in use (port 0 has become a real one).
+
+        Raises AddressInUse, or ConfigError when the address is none of this machine's.
+        """
+        listener = await _bind(self._host, self._port)
+        host, port = listener.getsockname()[:2]
+        self._serving = asyncio.create_task(self._server.serve([listener]))
+        await self._server.listening.wait()
+        return host, port
+
+    async def close(self) -> None:
+        """Take no more connections, let open answers end for a few seconds, cut the rest."""
+        if self._serving is None:
+            return
+        self._server.should_exit = True
+        await self._serving
+        if cut := self._server.server_state.tasks:
+            await asyncio.wait(cut)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process belongs to the node."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+async def _bind(host: str, port: int) -> socket.socket:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ConfigError(f"The API cannot listen on {host}: {error.strerror or error}.") from None
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    if os.name == "posix":  # on Windows this option would share the port with another process
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setblocking(False)
+    try:
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"Port {port} on {host} is in use by another process: stop that one, or choose "
+                f"another port with --api {host}:PORT (0 picks a free one)."
+            ) from None
+        raise ConfigError(
+            f"The API cannot listen on {host} port {port}: {error.strerror}."
+        ) from None
+    return listener
