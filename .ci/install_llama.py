@@ -49,7 +49,7 @@ class Progress:
             self.stage = "installing build tools for llama.cpp"
         elif "Building wheel" in line:
             self.stage = "configuring llama.cpp"
-        elif "Installing collected packages" in line:
+        elif line.startswith("Installing collected packages"):
             self.stage = "installing llama-cpp-python"
 
     def tick_until_over(self) -> None:
