@@ -13,6 +13,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "cli",
     "overlay.node",
+    "overlay.status",
+    "overlay.mesh",
+    "overlay.publisher",
+    "overlay.engines",
+    "overlay.config",
     "overlay.http",
     "overlay.transport",
     "overlay.forwarding",

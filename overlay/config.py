@@ -1,0 +1,124 @@
+"""Settings of a node: flags over environment over ``config.toml`` over defaults.
+
+They become one frozen value here; nothing else in Hearth reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from overlay.errors import ConfigError
+from overlay.limits import NAME_CHARS_MAX
+
+DEFAULT_LISTEN = "0.0.0.0:7710"
+DEFAULT_API = "127.0.0.1:7711"
+DEFAULT_MODEL = "demo"
+
+#: What may stand in ``config.toml``, and the environment variable of the same meaning.
+_SETTINGS = {
+    "name": "HEARTH_NAME",
+    "listen": "HEARTH_LISTEN",
+    "api": "HEARTH_API",
+    "api_key": "HEARTH_API_KEY",
+    "models": "HEARTH_MODEL",
+    "store": "HEARTH_MODELS",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything a node is told from outside."""
+
+    home: Path
+    name: str
+    #: ``HOST:PORT``; port 0 picks a free one.
+    listen: str
+    api: str
+    #: Demanded of every API client when the API is not bound to loopback.
+    api_key: str | None
+    #: Names or paths of the models to serve; empty: none, friends serve.
+    models: tuple[str, ...]
+    #: Folder of the model files, shared by all homes.
+    store: Path
+    #: Set from outside, so a port in use is an error; a default may fall back to a free one.
+    listen_chosen: bool
+    api_chosen: bool
+
+
+def default_home() -> Path:
+    """``HEARTH_HOME``, or the platform's data directory."""
+    return Path(os.environ.get("HEARTH_HOME") or platformdirs.user_data_path("hearth"))
+
+
+def model_store_path() -> Path:
+    """``HEARTH_MODELS``, or ``models`` in the platform's data directory."""
+    default = platformdirs.user_data_path("hearth") / "models"
+    return Path(os.environ.get("HEARTH_MODELS") or default)
+
+
+def load_config(
+    home: Path | None = None,
+    *,
+    name: str | None = None,
+    listen: str | None = None,
+    api: str | None = None,
+    models: tuple[str, ...] | None = None,
+) -> NodeConfig:
+    """Merge flags (None: not given), environment, file and defaults. Raises ConfigError."""
+    home = (home or default_home()).expanduser()
+    flags: dict[str, Any] = {"name": name, "listen": listen, "api": api, "models": models or None}
+    settings = {**_read_file(home / "config.toml"), **_read_environment()}
+    settings.update({key: value for key, value in flags.items() if value is not None})
+    chosen_models = settings.get("models", (DEFAULT_MODEL,))
+    node_name = str(settings.get("name") or socket.gethostname() or "node")
+    if flags["name"] is None:
+        node_name = node_name[:NAME_CHARS_MAX]
+    if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not node_name.isprintable():
+        raise ConfigError(f"a node's name has 1 to {NAME_CHARS_MAX} printable characters")
+    return NodeConfig(
+        home=home,
+        name=node_name,
+        listen=str(settings.get("listen", DEFAULT_LISTEN)),
+        api=str(settings.get("api", DEFAULT_API)),
+        api_key=settings.get("api_key") or None,
+        models=tuple(m for m in chosen_models if m != "none"),
+        store=Path(settings.get("store") or model_store_path()).expanduser(),
+        listen_chosen="listen" in settings,
+        api_chosen="api" in settings,
+    )
+
+
+def _read_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, variable in _SETTINGS.items():
+        value = os.environ.get(variable)
+        if value:
+            found[key] = tuple(value.split(",")) if key == "models" else value
+    return found
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        raw: Mapping[str, Any] = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    for key, value in raw.items():
+        if key not in _SETTINGS:
+            known = ", ".join(sorted(_SETTINGS))
+            raise ConfigError(f"{path}: there is no setting {key!r}; there is: {known}")
+        if key == "models":
+            if not isinstance(value, list) or not all(isinstance(m, str) for m in value):
+                raise ConfigError(f"{path}: models is a list of names or paths")
+        elif not isinstance(value, str):
+            raise ConfigError(f"{path}: {key} is a string")
+    return {key: tuple(v) if key == "models" else v for key, v in raw.items()}

@@ -1,0 +1,125 @@
+"""The engines of this node: loading models, restarting what died, and whom their events go to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from models.llama.engine import LlamaEngine
+
+from models.engine import Engine, EngineDied, EngineEvent, EngineStats, ModelInfo
+from models.store.store import LocalModel
+from overlay.errors import HearthError
+
+log = logging.getLogger(__name__)
+
+#: A model whose engine dies this often in a row is given up.
+_RESTARTS_MAX = 3
+_RESTART_DELAY_S = 1.0
+
+#: What is under way, and how far: 0 to 1.
+Progress = Callable[[str, float], None]
+EventHandler = Callable[[str, EngineEvent], None]
+
+
+@dataclass(slots=True)
+class _Served:
+    model: LocalModel
+    engine: Engine
+    stats: EngineStats = field(default_factory=EngineStats)
+    deaths: int = 0
+
+
+class EnginePool:
+    """Engines by model name. ``on_event`` gets every event; ``on_models`` says that the set changed."""
+
+    def __init__(
+        self,
+        *,
+        hash_key: bytes,
+        on_event: EventHandler,
+        on_models: Callable[[], None],
+    ) -> None:
+        self._hash_key = hash_key
+        self._on_event = on_event
+        self._on_models = on_models
+        self._served: dict[str, _Served] = {}
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    async def load(self, model: LocalModel, progress: Progress | None = None) -> None:
+        """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""
+        engine = await self._start(model, progress)
+        self._served[model.name] = _Served(model, engine)
+        self._on_models()
+
+    def get(self, name: str) -> Engine | None:
+        served = self._served.get(name)
+        return None if served is None else served.engine
+
+    def infos(self) -> list[ModelInfo]:
+        return [served.engine.info for served in self._served.values()]
+
+    def stats(self, name: str) -> EngineStats:
+        return self._served[name].stats
+
+    def set_hash_key(self, key: bytes) -> None:
+        """The mesh changed: block hashes are computed anew."""
+        self._hash_key = key
+        for served in self._served.values():
+            served.engine.set_hash_key(key)
+
+    async def close(self) -> None:
+        for task in self._restarts:
+            task.cancel()
+        await asyncio.gather(
+            *(served.engine.close() for served in self._served.values()), return_exceptions=True
+        )
+        self._served.clear()
+
+    async def _start(self, model: LocalModel, progress: Progress | None) -> Engine:
+        def report(share: float) -> None:
+            if progress is not None:
+                progress(f"loading {model.name}", share)
+
+        return await LlamaEngine.start(
+            model.path,
+            name=model.name,
+            aliases=model.aliases,
+            hash_key=self._hash_key,
+            sink=lambda event: self._receive(model.name, event),
+            progress=report,
+        )
+
+    def _receive(self, name: str, event: EngineEvent) -> None:
+        served = self._served.get(name)
+        if served is not None:
+            match event:
+                case EngineStats():
+                    served.stats = event
+                case EngineDied(message=message):
+                    log.error("the engine of %s died: %s", name, message)
+                    self._restart_later(served)
+        self._on_event(name, event)
+
+    def _restart_later(self, served: _Served) -> None:
+        del self._served[served.model.name]
+        self._on_models()
+        if served.deaths >= _RESTARTS_MAX:
+            log.error("%s died %d times: given up", served.model.name, served.deaths)
+            return
+        task = asyncio.get_running_loop().create_task(self._restart(served))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, served: _Served) -> None:
+        await served.engine.close()
+        # A crash loop must not spin; this is a pause, not a wait for an event.
+        await asyncio.sleep(_RESTART_DELAY_S * (served.deaths + 1))
+        try:
+            await self.load(served.model)
+        except HearthError as error:
+            log.error("%s cannot be restarted: %s", served.model.name, error)
+            return
+        self._served[served.model.name].deaths = served.deaths + 1

@@ -1,0 +1,89 @@
+"""What the forwarding core asks its driver to do, and what it tells a client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.engine import FinishReason, GenerationRequest, Prompt
+from overlay.errors import HearthError
+from overlay.identity.peer_id import PeerId
+from overlay.routing.decision import Decision
+from overlay.wire.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send ``message`` to ``peer``; if that cannot be done, call `Forwarder.undeliverable`."""
+
+    peer: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Tokenize with the local model ``model``; answer with `Forwarder.tokenized`."""
+
+    request_id: bytes
+    model: str
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Submit to the local engine of ``model``; its events go to `Forwarder.on_engine`."""
+
+    model: str
+    request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CancelGeneration:
+    model: str
+    request_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text of the answer, in order, none lost or doubled."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of an answer, and how it came about (times in milliseconds)."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    served_by: PeerId
+    hops: int
+    route: str
+    ttft_ms: float
+    queue_ms: float
+    prefill_ms: float
+    rtt_ms: float
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No (whole) answer; nothing follows."""
+
+    error: HearthError
+
+
+ClientEvent = TextDelta | Answer | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tell the local client of a request."""
+
+    request_id: bytes
+    event: ClientEvent
+
+
+Effect = Send | Tokenize | Generate | CancelGeneration | Emit

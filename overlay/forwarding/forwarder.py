@@ -1,0 +1,354 @@
+"""A request's life across nodes: route, dispatch, stream, cancel, fail over.
+
+One pure state machine per node serves three roles with the same code. The *origin* has a local
+client upstream and keeps prompt and emitted tokens until the end, so that it can route again from
+the next token. A *relay* has a peer on both sides. The *executor* has an engine downstream.
+
+Every entry point takes ``now`` (seconds) and returns the effects to carry out, in order.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+from models.engine import (
+    CacheChanged,
+    Chunk,
+    EngineDied,
+    EngineEvent,
+    EngineStats,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Priority,
+    Prompt,
+    Sampling,
+    Started,
+    Tokens,
+)
+from overlay.errors import (
+    ContextLengthExceeded,
+    HearthError,
+    InvalidRequest,
+    Malformed,
+    Overloaded,
+    StreamReset,
+    TimedOut,
+    Unreachable,
+    from_code,
+)
+from overlay.forwarding import stream
+from overlay.forwarding.effects import (
+    CancelGeneration,
+    Effect,
+    Emit,
+    Failure,
+    Generate,
+    Send,
+    Tokenize,
+)
+from overlay.forwarding.inbound import job_of_forward
+from overlay.forwarding.job import Job, JobState
+from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.forwarding.placement import Placement
+from overlay.identity.peer_id import PeerId
+from overlay.limits import (
+    ACCEPT_S,
+    HOP_LIMIT_DEFAULT,
+    OPEN_REQUESTS_PER_PEER_MAX,
+    REQUEST_DEADLINE_S,
+    STREAM_STALL_S,
+)
+from overlay.routing.ledger import Ledger
+from overlay.wire.messages import (
+    Accepted,
+    Begun,
+    Cancel,
+    Completed,
+    Forward,
+    Message,
+    Refused,
+    StreamAck,
+    TokenFrame,
+)
+
+#: Trying another node cannot mend these: the request itself is at fault.
+_FINAL_ERRORS = (InvalidRequest, ContextLengthExceeded)
+
+
+class Forwarder:
+    """All requests that this node has a part in."""
+
+    def __init__(
+        self, me: PeerId, neighbourhood: Neighbourhood, mesh_secret: bytes, rng: random.Random
+    ) -> None:
+        self.me = me
+        self._neighbourhood = neighbourhood
+        self._jobs: dict[bytes, Job] = {}
+        self.ledger = Ledger()
+        self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, rng)
+        #: Decisions for a peer whose summary we could not use, though it turned out warm.
+        self.blind_decisions = 0
+
+    # --- Entry points -------------------------------------------------------------------------
+
+    def submit(
+        self,
+        request_id: bytes,
+        model: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        now: float,
+        *,
+        local_only: bool = False,
+    ) -> list[Effect]:
+        """A local client asks; `Emit` effects tell it everything, ending with Answer or Failure."""
+        job = Job(
+            request_id=request_id,
+            model=model,
+            prompt=prompt,
+            sampling=sampling,
+            upstream=None,
+            path=(),
+            hop_limit=HOP_LIMIT_DEFAULT,
+            submitted_at=now,
+            deadline=now + REQUEST_DEADLINE_S,
+            local_only=local_only,
+        )
+        return self._admit(job, now)
+
+    def tokenized(
+        self, request_id: bytes, result: Tokens | HearthError, now: float
+    ) -> list[Effect]:
+        """Answer to a Tokenize effect."""
+        job = self._jobs.get(request_id)
+        if job is None or job.state is not JobState.TOKENIZING:
+            return []
+        if isinstance(result, HearthError):
+            return self._fail(job, result)
+        self._placement.know_tokens(job, result)
+        return self._route(job, now)
+
+    def cancel(self, request_id: bytes) -> list[Effect]:
+        """The local client hung up: stop everywhere."""
+        job = self._jobs.get(request_id)
+        return [] if job is None else self._drop(job)
+
+    def receive(self, sender: PeerId, message: Message, now: float) -> list[Effect]:
+        """A message of the Forwarding group. Raises RemoteProtocolError on a lie."""
+        if isinstance(message, Forward):
+            return self._on_forward(sender, message, now)
+        job = self._jobs.get(getattr(message, "request_id", b""))
+        if job is None:
+            return []
+        if sender == job.upstream:
+            if isinstance(message, Cancel):
+                return self._drop(job)
+            if isinstance(message, StreamAck) and job.window is not None:
+                return [Send(sender, frame) for frame in job.window.acknowledge(message.seq)]
+        if sender == job.downstream:
+            return self._on_downstream(job, sender, message, now)
+        return []
+
+    def on_engine(self, event: EngineEvent, now: float) -> list[Effect]:
+        """An event of a local engine that concerns a request."""
+        if isinstance(event, (CacheChanged, EngineStats, EngineDied)):
+            return []
+        job = self._jobs.get(event.request_id)
+        if job is None or job.downstream != self.me:
+            return []
+        match event:
+            case Started(cached_tokens=cached, queue_ms=queue_ms):
+                return stream.begun(job, cached, queue_ms)
+            case Chunk(tokens=tokens, text=text):
+                return stream.progress(job, tokens, text, now)
+            case Finished():
+                return self._complete(job, stream.completed_of(event), now)
+            case Failed(code=code, message=text):
+                return self._downstream_failed(job, from_code(code, text), now)
+
+    def undeliverable(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
+        """A Send could not be carried out: the peer has no link, or its queue is full."""
+        job = self._jobs.get(getattr(message, "request_id", b""))
+        if job is None:
+            return []
+        if peer == job.downstream and isinstance(message, Forward):
+            return self._downstream_failed(job, Unreachable("the peer's link is down"), now)
+        if peer == job.upstream:
+            return self._drop(job)
+        return []
+
+    def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:
+        """The peer is down: fail over what it computes for us, drop what we compute for it."""
+        effects: list[Effect] = []
+        for job in list(self._jobs.values()):
+            if job.downstream == peer:
+                name = self._neighbourhood.name_of(peer)
+                lost = Unreachable(f"{name} went away in mid-answer")
+                effects += self._downstream_failed(job, lost, now)
+            elif job.upstream == peer:
+                effects += self._drop(job)
+        return effects
+
+    def tick(self, now: float) -> list[Effect]:
+        """Give up what has been waited for long enough."""
+        effects: list[Effect] = []
+        for job in list(self._jobs.values()):
+            if now >= job.deadline:
+                effects += self._stop_downstream(job)
+                seconds = round(now - job.submitted_at)
+                effects += self._fail(job, TimedOut(f"no whole answer within {seconds} s"))
+            elif now >= job.patience_until and job.downstream not in (None, self.me):
+                effects += self._stop_downstream(job)
+                silent = TimedOut("the peer that computed the answer fell silent")
+                effects += self._downstream_failed(job, silent, now)
+        return effects
+
+    def next_deadline(self) -> float:
+        """When to call `tick` next; infinity if nothing waits."""
+        return min(
+            (min(job.deadline, job.patience_until) for job in self._jobs.values()),
+            default=math.inf,
+        )
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._jobs)
+
+    # --- Routing ------------------------------------------------------------------------------
+
+    def _admit(self, job: Job, now: float) -> list[Effect]:
+        self._jobs[job.request_id] = job
+        job.patience_until = job.deadline
+        local = self._neighbourhood.resolve(job.model)
+        if job.tokens is not None and local is not None and job.model_key == local.info.key:
+            self._placement.know_tokens(job, job.tokens)
+        elif local is not None and job.prompt is not None:
+            return [Tokenize(job.request_id, local.info.name, job.prompt)]
+        return self._route(job, now)
+
+    def _route(self, job: Job, now: float) -> list[Effect]:
+        chosen = self._placement.choose(job, now)
+        if chosen is None:
+            return self._fail(job, job.last_error or self._placement.nobody(job))
+        job.downstream = chosen.peer
+        job.state = JobState.DISPATCHED
+        job.frames_in = 0
+        job.rtt_ms = chosen.rtt_ms
+        if chosen.is_self:
+            return self._run_here(job)
+        job.patience_until = now + ACCEPT_S + chosen.rtt_ms / 1000
+        return [Send(chosen.peer, self._placement.forward_of(job, chosen, now))]
+
+    def _run_here(self, job: Job) -> list[Effect]:
+        local = self._neighbourhood.resolve(job.model)
+        assert local is not None, "chosen as a candidate"
+        assert job.tokens is not None, "a local model has tokenized the prompt"
+        job.patience_until = job.deadline
+        request = GenerationRequest(
+            request_id=job.request_id,
+            tokens=job.tokens,
+            sampling=job.sampling,
+            priority=Priority.OWNER if job.upstream is None else Priority.GUEST,
+            generated=tuple(job.generated),
+            delivered_chars=job.delivered_chars,
+        )
+        accepted = Accepted(job.request_id, self.me, len(job.path), len(job.tokens))
+        return [*stream.accepted(job, accepted), Generate(local.info.name, request)]
+
+    # --- From upstream ------------------------------------------------------------------------
+
+    def _on_forward(self, sender: PeerId, message: Forward, now: float) -> list[Effect]:
+        job = job_of_forward(self.me, sender, message, now)
+        if message.request_id in self._jobs:
+            return []
+        open_here = sum(other.upstream == sender for other in self._jobs.values())
+        if open_here >= OPEN_REQUESTS_PER_PEER_MAX:
+            busy = Overloaded(f"{open_here} requests of yours are open here: wait for one to end")
+            return [Send(sender, Refused(message.request_id, busy.code, str(busy)))]
+        return self._admit(job, now)
+
+    # --- From downstream ----------------------------------------------------------------------
+
+    def _on_downstream(
+        self, job: Job, sender: PeerId, message: Message, now: float
+    ) -> list[Effect]:
+        if job.state is JobState.DISPATCHED and not isinstance(message, (Accepted, Refused)):
+            raise Malformed("an answer begins with Accepted")
+        match message:
+            case Accepted():
+                job.patience_until = job.deadline
+                if job.model_key is None:
+                    job.model_key = self._placement.key_at(sender, job.model)
+                return stream.accepted(job, message)
+            case Begun(cached_tokens=cached, queue_ms=queue_ms):
+                job.patience_until = now + self._prefill_patience_s(job)
+                return stream.begun(job, cached, queue_ms)
+            case TokenFrame(seq=seq):
+                if seq > job.frames_in:
+                    return self._reset_stream(job, now)
+                job.patience_until = now + STREAM_STALL_S
+                return stream.frame(job, sender, message, now)
+            case Completed(seq=seq):
+                if seq != job.frames_in:
+                    return self._reset_stream(job, now)
+                return self._complete(job, message, now)
+            case Refused(code=code, message=text):
+                return self._downstream_failed(job, from_code(code, text), now)
+        return []
+
+    def _prefill_patience_s(self, job: Job) -> float:
+        cost_ms = job.decision.chosen.cost_ms if job.decision else 0.0
+        return max(STREAM_STALL_S, 4 * cost_ms / 1000)
+
+    def _reset_stream(self, job: Job, now: float) -> list[Effect]:
+        """Frames were lost on the way; the tokens that we have are good, so go on from them."""
+        effects = self._stop_downstream(job)
+        return effects + self._downstream_failed(job, StreamReset("frames were lost"), now)
+
+    def _downstream_failed(self, job: Job, error: HearthError, now: float) -> list[Effect]:
+        assert job.downstream is not None, "only a dispatched job has a downstream"
+        self.ledger.settled(job.request_id)
+        job.tried.add(job.downstream)
+        job.last_error = error
+        streaming = job.state is JobState.STREAMING
+        if isinstance(error, _FINAL_ERRORS) or (streaming and job.upstream is not None):
+            return self._fail(job, error)
+        job.failed_over |= job.state in (JobState.ACCEPTED, JobState.STREAMING)
+        return self._route(job, now)
+
+    # --- Endings ------------------------------------------------------------------------------
+
+    def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
+        self._forget(job)
+        self._count_blind(job, done)
+        return stream.completed(job, done, now)
+
+    def _count_blind(self, job: Job, done: Completed) -> None:
+        if job.upstream is None and job.decision is not None and job.executor != self.me:
+            expected = job.decision.chosen.match_tokens
+            self.blind_decisions += job.decision.blind or (done.cached_tokens > 0 == expected)
+
+    def _fail(self, job: Job, error: HearthError) -> list[Effect]:
+        self._forget(job)
+        if job.upstream is None:
+            return [Emit(job.request_id, Failure(error))]
+        return [Send(job.upstream, Refused(job.request_id, error.code, str(error)))]
+
+    def _drop(self, job: Job) -> list[Effect]:
+        """Nobody waits for the answer any more."""
+        self._forget(job)
+        return self._stop_downstream(job)
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.request_id, None)
+        self.ledger.settled(job.request_id)
+
+    def _stop_downstream(self, job: Job) -> list[Effect]:
+        if job.downstream is None:
+            return []
+        if job.downstream != self.me:
+            return [Send(job.downstream, Cancel(job.request_id))]
+        local = self._neighbourhood.resolve(job.model)
+        return [] if local is None else [CancelGeneration(local.info.name, job.request_id)]

@@ -1,0 +1,50 @@
+"""Reads a Forward message into a job, or says what is wrong with it."""
+
+from __future__ import annotations
+
+from overlay.errors import LimitExceeded, Malformed
+from overlay.forwarding.job import Job, SendWindow
+from overlay.identity.peer_id import PeerId
+from overlay.limits import (
+    HOP_LIMIT_MAX,
+    NAME_CHARS_MAX,
+    PROMPT_TOKENS_MAX,
+    REQUEST_DEADLINE_S,
+    STREAM_WINDOW_FRAMES,
+)
+from overlay.wire.messages import Forward
+
+
+def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> Job:
+    """Raises Malformed or LimitExceeded where the sender lies or asks for too much."""
+    if len(message.request_id) != 16:
+        raise Malformed("a request id has 16 bytes")
+    if not message.path or message.path[-1] != sender:
+        raise Malformed("a forwarded request's path ends with its sender")
+    if me in message.path or len(set(message.path)) != len(message.path):
+        raise Malformed("a forwarded request visits no node twice")
+    if not 0 <= message.hop_limit <= HOP_LIMIT_MAX or len(message.path) > HOP_LIMIT_MAX:
+        raise LimitExceeded(f"a request takes at most {HOP_LIMIT_MAX} hops")
+    if (message.tokens is None) == (message.prompt is None):
+        raise Malformed("a forwarded request has either tokens or a prompt")
+    if len(message.tokens or ()) + len(message.generated) > PROMPT_TOKENS_MAX:
+        raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
+    if len(message.model) > NAME_CHARS_MAX:
+        raise LimitExceeded(f"a model's name has at most {NAME_CHARS_MAX} characters")
+    allowed_s = min(REQUEST_DEADLINE_S, max(0, message.deadline_ms) / 1000)
+    return Job(
+        request_id=message.request_id,
+        model=message.model,
+        prompt=message.prompt,
+        sampling=message.sampling,
+        upstream=sender,
+        path=message.path,
+        hop_limit=message.hop_limit,
+        submitted_at=now,
+        deadline=now + allowed_s,
+        tokens=message.tokens,
+        model_key=message.model_key,
+        generated=list(message.generated),
+        delivered_chars=message.delivered_chars,
+        window=SendWindow(message.request_id, STREAM_WINDOW_FRAMES),
+    )

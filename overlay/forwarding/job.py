@@ -1,0 +1,115 @@
+"""One request in flight on one node: its states, and what is kept until the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from models.engine import Prompt, Sampling, Tokens
+from overlay.errors import HearthError
+from overlay.identity.peer_id import PeerId
+from overlay.routing.decision import Decision
+from overlay.wire.messages import TokenFrame
+
+
+class JobState(Enum):
+    """``TOKENIZING -> DISPATCHED -> ACCEPTED -> STREAMING``, then the job is gone.
+
+    A dispatch that fails goes back from any state to DISPATCHED, elsewhere.
+    """
+
+    TOKENIZING = auto()
+    #: Handed to an engine or a peer that has not said yet that it takes it.
+    DISPATCHED = auto()
+    #: Queued or in prefill.
+    ACCEPTED = auto()
+    STREAMING = auto()
+
+
+@dataclass(slots=True)
+class Job:
+    """``upstream`` None: asked by a local client, so this node is the origin and fails over."""
+
+    request_id: bytes
+    model: str
+    prompt: Prompt | None
+    sampling: Sampling
+    upstream: PeerId | None
+    #: Nodes visited before this one, origin first.
+    path: tuple[PeerId, ...]
+    hop_limit: int
+    submitted_at: float
+    deadline: float
+    local_only: bool = False
+    state: JobState = JobState.TOKENIZING
+    tokens: Tokens | None = None
+    #: Key of the model that ``tokens`` and ``generated`` belong to, once known.
+    model_key: bytes | None = None
+    hashes: tuple[int, ...] = ()
+
+    # Where it went.
+    downstream: PeerId | None = None
+    tried: set[PeerId] = field(default_factory=set)
+    decision: Decision | None = None
+    last_error: HearthError | None = None
+    failed_over: bool = False
+    executor: PeerId | None = None
+    hops: int = 0
+    rtt_ms: float = 0.0
+    #: When to take the downstream for lost, unless it is heard of before.
+    patience_until: float = 0.0
+
+    # What has come back.
+    generated: list[int] = field(default_factory=list)
+    delivered_chars: int = 0
+    cached_tokens: int = 0
+    frames_in: int = 0
+    first_token_at: float | None = None
+
+    # What has gone upstream.
+    window: SendWindow | None = None
+
+
+class SendWindow:
+    """Frames sent upstream and not acknowledged yet; when full, tokens wait and are merged.
+
+    End-to-end flow control: a slow or lossy path holds at most ``limit`` frames of a stream, and
+    what waits here is bounded by the length of the answer.
+    """
+
+    __slots__ = ("_limit", "_request_id", "_text", "_tokens", "acked", "sent")
+
+    def __init__(self, request_id: bytes, limit: int) -> None:
+        self._request_id = request_id
+        self._limit = limit
+        self._tokens: list[int] = []
+        self._text: list[str] = []
+        #: Frames sent so far: the next frame's ``seq``.
+        self.sent = 0
+        #: Frames acknowledged.
+        self.acked = 0
+
+    def push(self, tokens: Tokens, text: str) -> list[TokenFrame]:
+        """Add tokens; returns the frame to send now, if the window has room."""
+        self._tokens.extend(tokens)
+        self._text.append(text)
+        return self._drain()
+
+    def acknowledge(self, seq: int) -> list[TokenFrame]:
+        """The receiver has all frames up to ``seq``; returns what may follow."""
+        if self.acked <= seq < self.sent:
+            self.acked = seq + 1
+        return self._drain()
+
+    def flush(self) -> list[TokenFrame]:
+        """The answer is over: what still waits goes out in one last frame."""
+        return self._drain(force=True)
+
+    def _drain(self, *, force: bool = False) -> list[TokenFrame]:
+        if not self._text or (self.sent - self.acked >= self._limit and not force):
+            return []
+        frame = TokenFrame(self._request_id, self.sent, tuple(self._tokens), "".join(self._text))
+        self._tokens.clear()
+        self._text.clear()
+        self.sent += 1
+        return [frame]

@@ -1,0 +1,198 @@
+"""What this node knows of who serves what, how fast, how busy, and how warm.
+
+Fed by gossip (others' cards, loads, block hashes), by links (round trip times) and by the local
+engines; asked for routing candidates. Holds estimates only: stale ones cost time, not truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from models.engine import CacheChanged, EngineStats, ModelInfo
+from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
+from overlay.identity.peer_id import PeerId
+from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.prefix.index import PeerIndex
+from overlay.routing.cost import Candidate
+from overlay.wire.messages import Change
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """One peer, as its records and our link tell. ``rtt_ms`` None: no link, so no candidate."""
+
+    card: Card | None = None
+    load: Load | None = None
+    rtt_ms: float | None = None
+    summary_at: float = 0.0
+
+
+@dataclass(slots=True)
+class LocalModel:
+    """A model served here."""
+
+    info: ModelInfo
+    stats: EngineStats = field(default_factory=EngineStats)
+    hashes: set[int] = field(default_factory=set)
+
+
+class Neighbourhood:
+    """Pure bookkeeping; `now` is in seconds."""
+
+    def __init__(self, me: PeerId) -> None:
+        self.me = me
+        self.models: dict[str, LocalModel] = {}
+        self.neighbours: dict[PeerId, Neighbour] = {}
+        self.index = PeerIndex()
+
+    # --- Feeding ------------------------------------------------------------------------------
+
+    def model_loaded(self, info: ModelInfo) -> None:
+        self.models[info.name] = LocalModel(info)
+
+    def model_gone(self, name: str) -> set[int]:
+        """Forget a model; returns the block hashes that went with it."""
+        gone = self.models.pop(name)
+        self.index.remove(self.me, gone.hashes)
+        return gone.hashes
+
+    def engine_stats(self, name: str, stats: EngineStats) -> None:
+        self.models[name].stats = stats
+
+    def cache_changed(self, name: str, event: CacheChanged) -> CacheChanged:
+        """Apply what the local engine says of its cache; returns it with resets spelled out."""
+        model = self.models[name]
+        removed = tuple(model.hashes) if event.reset else event.removed
+        self.index.remove(self.me, removed)
+        model.hashes.difference_update(removed)
+        self.index.add(self.me, event.added)
+        model.hashes.update(event.added)
+        return CacheChanged(event.added, removed)
+
+    def records_changed(self, origin: PeerId, changes: Iterable[Change], now: float) -> bool:
+        """Apply a peer's changed records; True if its load is news. Raises Malformed."""
+        neighbour = self.neighbours.setdefault(origin, Neighbour())
+        added: list[int] = []
+        removed: list[int] = []
+        fresh_load = False
+        for change in changes:
+            block = block_of(change.key)
+            if block is not None:
+                (removed if change.value is None else added).append(block)
+            elif change.key == CARD:
+                neighbour.card = None if change.value is None else Card.unpack(change.value)
+            elif change.key == LOAD:
+                neighbour.load = None if change.value is None else Load.unpack(change.value)
+                fresh_load = True
+        self.index.remove(origin, removed)
+        self.index.add(origin, added)
+        neighbour.summary_at = now
+        return fresh_load
+
+    def origin_reset(self, origin: PeerId) -> None:
+        """Its records begin anew (it restarted, or we were away too long)."""
+        self.index.drop(origin)
+        neighbour = self.neighbours.get(origin)
+        if neighbour is not None:
+            neighbour.card = neighbour.load = None
+
+    def link_rtt(self, peer: PeerId, rtt_ms: float, now: float) -> None:
+        """A link to the peer is up; any sign of life also vouches for its summary."""
+        neighbour = self.neighbours.setdefault(peer, Neighbour())
+        neighbour.rtt_ms = rtt_ms
+        neighbour.summary_at = now
+
+    def link_down(self, peer: PeerId) -> None:
+        if peer in self.neighbours:
+            self.neighbours[peer].rtt_ms = None
+
+    # --- Asking -------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> LocalModel | None:
+        """The local model that answers to ``name``."""
+        for model in self.models.values():
+            if name == model.info.name or name.lower() in model.info.aliases:
+                return model
+        return None
+
+    def card_of(self, peer: PeerId, name: str) -> ModelCard | None:
+        """What ``peer`` says of its model ``name``, if it is reachable and has one."""
+        neighbour = self.neighbours.get(peer)
+        if neighbour is None or neighbour.card is None or neighbour.rtt_ms is None:
+            return None
+        for card in neighbour.card.models:
+            if name == card.name or name.lower() in card.aliases:
+                return card
+        return None
+
+    def offered(self) -> dict[str, ModelCard]:
+        """Models that reachable peers serve, by name; on equal names any one stands for all."""
+        found: dict[str, ModelCard] = {}
+        for peer in sorted(self.neighbours):
+            neighbour = self.neighbours[peer]
+            if neighbour.card is not None and neighbour.rtt_ms is not None:
+                for card in neighbour.card.models:
+                    found.setdefault(card.name, card)
+        return found
+
+    def prefill_rate(self, peer: PeerId, name: str) -> float:
+        """Tokens per second at a node, 0 if not measured."""
+        if peer == self.me:
+            local = self.resolve(name)
+            return 0.0 if local is None else local.stats.prefill_rate
+        card = self.card_of(peer, name)
+        return 0.0 if card is None else card.prefill_rate
+
+    def name_of(self, peer: PeerId) -> str:
+        """The name that the peer goes by, or the end of its PeerId."""
+        neighbour = self.neighbours.get(peer)
+        return neighbour.card.name if neighbour and neighbour.card else peer.short
+
+    def candidates(
+        self, model: str, hashes: Sequence[int], now: float, *, exclude: Collection[PeerId]
+    ) -> list[Candidate]:
+        """Every node that can serve ``model`` now, with what is known of its costs.
+
+        ``hashes``: block hashes of the prompt, empty if it could not be tokenized here.
+        """
+        blocks = self.index.match(hashes)
+        found: list[Candidate] = []
+        local = self.resolve(model)
+        if local is not None and self.me not in exclude:
+            stats = local.stats
+            found.append(
+                Candidate(
+                    peer=self.me,
+                    is_self=True,
+                    rtt_ms=0.0,
+                    match_tokens=blocks.get(self.me, 0) * BLOCK_TOKENS,
+                    summary_age_s=0.0,
+                    prefill_rate=stats.prefill_rate,
+                    decode_rate=stats.decode_rate,
+                    pending_prefill_tokens=stats.pending_prefill_tokens,
+                    running=stats.running,
+                    queued=stats.queued,
+                )
+            )
+        for peer in sorted(self.neighbours):
+            card = self.card_of(peer, model)
+            neighbour = self.neighbours[peer]
+            if card is None or neighbour.rtt_ms is None or peer in exclude:
+                continue
+            load = neighbour.load or Load()
+            found.append(
+                Candidate(
+                    peer=peer,
+                    is_self=False,
+                    rtt_ms=neighbour.rtt_ms,
+                    match_tokens=blocks.get(peer, 0) * BLOCK_TOKENS,
+                    summary_age_s=max(0.0, now - neighbour.summary_at),
+                    prefill_rate=card.prefill_rate,
+                    decode_rate=card.decode_rate,
+                    pending_prefill_tokens=load.pending_prefill_tokens,
+                    running=load.running,
+                    queued=load.queued,
+                )
+            )
+        return found

@@ -1,0 +1,126 @@
+"""Where a job goes: the candidates for it, the choice, and the message that takes it there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from models.engine import Tokens
+from overlay.errors import HearthError, ModelNotFound, NoRoute
+from overlay.forwarding.job import Job
+from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.identity.peer_id import PeerId
+from overlay.prefix.chain import block_hashes
+from overlay.routing.cost import Candidate, alpha_at, utilisation
+from overlay.routing.decision import decide
+from overlay.routing.ledger import Ledger
+from overlay.wire.messages import Forward
+
+#: Characters per token, roughly, where a prompt cannot be tokenized here.
+_CHARS_PER_TOKEN = 4
+
+
+class Placement:
+    """Routing as a job needs it: exact knowledge of this node, estimates of the others."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        neighbourhood: Neighbourhood,
+        ledger: Ledger,
+        mesh_secret: bytes,
+        rng: random.Random,
+    ) -> None:
+        self._me = me
+        self._neighbourhood = neighbourhood
+        self._ledger = ledger
+        self._mesh_secret = mesh_secret
+        self._rng = rng
+
+    def know_tokens(self, job: Job, tokens: Tokens) -> None:
+        """The local model has tokenized the job's prompt."""
+        local = self._neighbourhood.resolve(job.model)
+        job.tokens = tokens
+        if local is not None:
+            job.model_key = local.info.key
+            job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
+
+    def choose(self, job: Job, now: float) -> Candidate | None:
+        """Decide where the job costs least, and book it there. None: nobody can take it."""
+        candidates = self._candidates(job, now)
+        if not candidates:
+            return None
+        length = self._prompt_length(job)
+        job.decision = decide(
+            length, candidates, alpha=alpha_at(utilisation(candidates)), rng=self._rng
+        )
+        chosen = next(c for c in candidates if c.peer == job.decision.choice)
+        uncached = max(0, length - chosen.match_tokens)
+        self._ledger.dispatched(chosen.peer, job.request_id, uncached, now)
+        return chosen
+
+    def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
+        """The message that hands the job to a peer: tokens, if they mean the same there."""
+        same_key = job.tokens is not None and self.key_at(chosen.peer, job.model) == job.model_key
+        return Forward(
+            request_id=job.request_id,
+            model=job.model,
+            model_key=job.model_key,
+            tokens=job.tokens if same_key else None,
+            prompt=None if same_key else job.prompt,
+            generated=tuple(job.generated),
+            delivered_chars=job.delivered_chars,
+            sampling=job.sampling,
+            path=(*job.path, self._me),
+            hop_limit=job.hop_limit - 1,
+            deadline_ms=max(1, round((job.deadline - now) * 1000)),
+            estimated_match=chosen.match_tokens,
+        )
+
+    def key_at(self, peer: PeerId, model: str) -> bytes | None:
+        """Key of the model that answers to this name at a node."""
+        if peer == self._me:
+            local = self._neighbourhood.resolve(model)
+            return None if local is None else local.info.key
+        card = self._neighbourhood.card_of(peer, model)
+        return None if card is None else card.key
+
+    def nobody(self, job: Job) -> HearthError:
+        """Why there is no candidate, for people."""
+        offered = sorted({*self._neighbourhood.models, *self._neighbourhood.offered()})
+        if not offered:
+            return NoRoute("no reachable node serves a model: start one with `hearth up --model`")
+        if job.local_only and job.model in offered:
+            return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
+        if job.model in offered:
+            return NoRoute(f"no reachable node can take a request for {job.model!r} now")
+        return ModelNotFound(
+            f"no node serves a model named {job.model!r}; there is: {', '.join(offered)}"
+        )
+
+    def _candidates(self, job: Job, now: float) -> list[Candidate]:
+        found = self._neighbourhood.candidates(
+            job.model, job.hashes, now, exclude={*job.tried, *job.path}
+        )
+        if job.local_only or job.hop_limit == 0:
+            found = [c for c in found if c.is_self]
+        if job.prompt is None or job.generated:
+            # Tokens mean something only to the same tokenizer.
+            found = [c for c in found if self.key_at(c.peer, job.model) == job.model_key]
+        return [self._with_pending(c, now) for c in found]
+
+    def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
+        """Add what we sent there since its last news."""
+        pending = self._ledger.pending(candidate.peer, now)
+        return replace(
+            candidate,
+            pending_prefill_tokens=candidate.pending_prefill_tokens + pending.prefill_tokens,
+            queued=candidate.queued + pending.requests,
+        )
+
+    def _prompt_length(self, job: Job) -> int:
+        if job.tokens is not None:
+            return len(job.tokens) + len(job.generated)
+        if isinstance(job.prompt, str):
+            return len(job.prompt) // _CHARS_PER_TOKEN
+        return sum(len(turn.content) for turn in job.prompt or ()) // _CHARS_PER_TOKEN

@@ -1,0 +1,119 @@
+"""An answer on its way upstream: to a local client as text, to a peer as acknowledged frames."""
+
+from __future__ import annotations
+
+from models.engine import Finished, FinishReason, Tokens
+from overlay.errors import Malformed
+from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
+from overlay.forwarding.job import Job, JobState
+from overlay.identity.peer_id import PeerId
+from overlay.limits import STREAM_WINDOW_FRAMES
+from overlay.wire.messages import Accepted, Begun, Completed, StreamAck, TokenFrame
+
+#: Acknowledge this often: well within the sender's window, and few messages.
+_ACK_EVERY_FRAMES = STREAM_WINDOW_FRAMES // 4
+
+
+def accepted(job: Job, message: Accepted) -> list[Effect]:
+    """An executor took the job; those upstream are told who."""
+    job.state = JobState.ACCEPTED
+    job.executor = message.executor
+    job.hops = message.hops
+    return [] if job.upstream is None else [Send(job.upstream, message)]
+
+
+def begun(job: Job, cached_tokens: int, queue_ms: float) -> list[Effect]:
+    """The job left the executor's queue."""
+    if job.upstream is None:
+        return []
+    return [Send(job.upstream, Begun(job.request_id, cached_tokens, queue_ms))]
+
+
+def progress(job: Job, tokens: Tokens, text: str, now: float) -> list[Effect]:
+    """New tokens from downstream."""
+    job.state = JobState.STREAMING
+    if job.upstream is not None:
+        assert job.window is not None, "a job with a peer upstream has a window"
+        return [Send(job.upstream, frame) for frame in job.window.push(tokens, text)]
+    job.generated.extend(tokens)
+    job.delivered_chars += len(text)
+    if not text:
+        return []
+    if job.first_token_at is None:
+        job.first_token_at = now
+    return [Emit(job.request_id, TextDelta(text, len(tokens)))]
+
+
+def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Effect]:
+    """A frame from a peer; one that was seen before is only acknowledged again."""
+    ack = Send(sender, StreamAck(job.request_id, message.seq))
+    if message.seq < job.frames_in:
+        return [ack]
+    job.frames_in += 1
+    effects = progress(job, message.tokens, message.text, now)
+    if job.frames_in % _ACK_EVERY_FRAMES == 0:
+        effects.append(ack)
+    return effects
+
+
+def completed_of(event: Finished) -> Completed:
+    """The wire form of an engine's Finished (``seq`` is filled in on sending)."""
+    return Completed(
+        request_id=event.request_id,
+        seq=0,
+        reason=event.reason,
+        prompt_tokens=event.prompt_tokens,
+        cached_tokens=event.cached_tokens,
+        completion_tokens=event.completion_tokens,
+        queue_ms=event.queue_ms,
+        prefill_ms=event.prefill_ms,
+        decode_ms=event.decode_ms,
+    )
+
+
+def completed(job: Job, done: Completed, now: float) -> list[Effect]:
+    """The answer is whole. Raises Malformed for a finish reason that is none."""
+    try:
+        reason = FinishReason(done.reason)
+    except ValueError:
+        raise Malformed(f"{done.reason[:20]!r} is no finish reason") from None
+    if job.upstream is not None:
+        assert job.window is not None, "a job with a peer upstream has a window"
+        effects: list[Effect] = [Send(job.upstream, f) for f in job.window.flush()]
+        last = Completed(
+            job.request_id,
+            job.window.sent,
+            done.reason,
+            done.prompt_tokens,
+            done.cached_tokens,
+            done.completion_tokens,
+            done.queue_ms,
+            done.prefill_ms,
+            done.decode_ms,
+        )
+        return [*effects, Send(job.upstream, last)]
+    assert job.executor is not None, "an answer has an executor"
+    assert job.decision is not None, "an answer was routed"
+    first = job.first_token_at if job.first_token_at is not None else now
+    answer = Answer(
+        reason=reason,
+        prompt_tokens=done.prompt_tokens,
+        # A failed-over request's prompt includes emitted tokens; only prompt tokens count here.
+        cached_tokens=min(done.cached_tokens, done.prompt_tokens),
+        completion_tokens=done.completion_tokens,
+        served_by=job.executor,
+        hops=job.hops,
+        route=_route_of(job),
+        ttft_ms=(first - job.submitted_at) * 1000,
+        queue_ms=done.queue_ms,
+        prefill_ms=done.prefill_ms,
+        rtt_ms=job.rtt_ms,
+        decision=job.decision,
+    )
+    return [Emit(job.request_id, answer)]
+
+
+def _route_of(job: Job) -> str:
+    if job.failed_over:
+        return "failed-over"
+    return "forwarded" if job.hops else "local"

@@ -1,0 +1,333 @@
+"""Puts the parts together: the only file that knows them all.
+
+A node is a home (who am I, whom do I know), a mesh (links, gossip, forwarding), engines (what this
+machine computes) and an API (what clients see).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from models.engine import EngineEvent
+from models.store.store import ModelStore
+from overlay.admission.handshake import LocalNode
+from overlay.config import NodeConfig
+from overlay.engines import EnginePool, Progress
+from overlay.errors import AddressInUse, AlreadyMember, NoRoute, Unreachable
+from overlay.forwarding import effects as fwd
+from overlay.home import Home
+from overlay.http.app import create_app
+from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
+from overlay.http.server import ApiServer
+from overlay.identity.certificates import (
+    Membership,
+    check_may_invite,
+    format_mesh_id,
+    found_mesh,
+)
+from overlay.identity.invites import JoinToken
+from overlay.identity.multiaddr import Multiaddr, parse_listen
+from overlay.mesh import Mesh
+from overlay.status import metrics, status
+from overlay.transport.joining import join
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """A running node; made by `Node.start`. Implements `overlay.http.backend.Backend`."""
+
+    def __init__(self, config: NodeConfig, home: Home) -> None:
+        self.config = config
+        self.home = home
+        self.key = home.load_or_create_key()
+        self._started_s = time.time()
+        self._clients: dict[bytes, asyncio.Queue[fwd.ClientEvent]] = {}
+        self._ledger = home.ledger(self.key.peer_id)
+        self._membership = self._own_membership()
+        self._engines = EnginePool(
+            hash_key=self._membership.mesh_secret,
+            on_event=self._engine_event,
+            on_models=self._models_changed,
+        )
+        self._admin_token = secrets.token_urlsafe(24)
+        self._api: ApiServer | None = None
+        self.api_url = ""
+        self.listen: tuple[Multiaddr, ...] = ()
+        self._mesh = self._new_mesh()
+
+    # --- Life ---------------------------------------------------------------------------------
+
+    @classmethod
+    async def start(
+        cls,
+        config: NodeConfig,
+        progress: Progress | None = None,
+        *,
+        any_port: bool = False,
+    ) -> Node:
+        """Start everything and load the models; the node serves when this returns.
+
+        ``any_port``: where a default port is taken, take a free one. Raises HomeInUse,
+        AddressInUse, ConfigError, ModelFileInvalid, DownloadFailed, EngineFailed.
+        """
+        home = Home(config.home)
+        home.lock()
+        try:
+            node = cls(config, home)
+            try:
+                await node._bind(any_port)
+                await node._load_models(progress)
+                home.write_runtime(api=node.api_url, admin_token=node._admin_token)
+            except BaseException:
+                await node.close()
+                raise
+        except BaseException:
+            home.unlock()
+            raise
+        return node
+
+    async def close(self) -> None:
+        """Say goodbye, stop everything, release the home."""
+        self.home.clear_runtime()
+        if self._api is not None:
+            await self._api.close()
+        self._save_peers()
+        await self._mesh.close()
+        await self._engines.close()
+        self.home.unlock()
+
+    async def _bind(self, any_port: bool) -> None:
+        await self._start_mesh(any_port=any_port and not self.config.listen_chosen)
+        address = parse_listen(self.config.api)
+        app = create_app(
+            self,
+            admin_token=self._admin_token,
+            api_key=self.config.api_key,
+            loopback=address.host in ("127.0.0.1", "::1", "localhost"),
+        )
+        server = ApiServer(app, address.host, address.port)
+        try:
+            host, port = await server.start()
+        except AddressInUse:
+            if not any_port or self.config.api_chosen:
+                raise
+            server = ApiServer(app, address.host, 0)
+            host, port = await server.start()
+        self._api = server
+        self.api_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def _start_mesh(self, *, any_port: bool) -> None:
+        address = parse_listen(self.config.listen)
+        try:
+            self.listen = await self._mesh.start([address])
+        except AddressInUse:
+            if not any_port:
+                raise
+            self.listen = await self._mesh.start([Multiaddr.of(address.host, 0)])
+        for peer, addresses in self.home.peers().items():
+            self._mesh.meet(peer, addresses)
+
+    async def _load_models(self, progress: Progress | None) -> None:
+        store = ModelStore(self.config.store)
+
+        def fetching(done_bytes: int, total_bytes: int) -> None:
+            if progress is not None:
+                progress("fetching the demo model", done_bytes / max(1, total_bytes))
+
+        for wanted in self.config.models:
+            model = await asyncio.to_thread(store.ensure, wanted, fetching)
+            await self._engines.load(model, progress)
+
+    # --- Membership ---------------------------------------------------------------------------
+
+    def _own_membership(self) -> Membership:
+        membership = self.home.membership()
+        if membership is None:
+            membership = found_mesh(self.key, secrets.token_bytes(32))
+            self.home.save_membership(membership)
+        return membership
+
+    def _new_mesh(self) -> Mesh:
+        return Mesh(
+            node=LocalNode(self.key, self._membership, self.config.name, ()),
+            ledger=self._ledger,
+            incarnation=self.home.next_incarnation(round(time.time() * 1000)),
+            engines=self._engines,
+            on_client_event=self._client_event,
+            on_ledger=lambda: self.home.save_ledger(self._ledger),
+            on_peers=self._save_peers,
+            rng=random.Random(secrets.randbits(64)),
+        )
+
+    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
+        now = time.time()
+        check_may_invite(self._membership, self.key.peer_id, now)
+        invite = self._ledger.issue(now, ttl_s, uses, label, secrets.token_bytes(16))
+        self.home.save_ledger(self._ledger)
+        token = JoinToken.of(
+            invite, self.key.peer_id, self._membership.mesh_id, self._mesh.addresses
+        )
+        return {
+            "token": token.encode(),
+            "expires": datetime.fromtimestamp(invite.expires_at, UTC).isoformat(),
+            "uses": uses,
+            "id": invite.id.hex(),
+        }
+
+    async def join(self, token: str) -> dict[str, Any]:
+        parsed = JoinToken.parse(token)
+        parsed.check_fresh(time.time())
+        if parsed.is_for(self._membership.mesh_id):
+            raise AlreadyMember("this node is a member of that mesh already")
+        if self._mesh.known_peers() or self._membership.founder != self.key.peer_id:
+            raise AlreadyMember(
+                f"this home belongs to mesh {format_mesh_id(self._membership.mesh_id)[:8]} with "
+                "other members: use another home (`--home DIR`) for another mesh"
+            )
+        membership, inviter = await join(self.key, parsed, self.config.name)
+        self.home.save_membership(membership)
+        self._membership = membership
+        await self._change_mesh()
+        self._mesh.meet(parsed.inviter, parsed.addresses)
+        return {
+            "mesh_id": format_mesh_id(membership.mesh_id),
+            "inviter": str(parsed.inviter),
+            "name": inviter.name,
+        }
+
+    async def _change_mesh(self) -> None:
+        old, self._mesh = self._mesh, self._new_mesh()
+        for queue in self._clients.values():
+            queue.put_nowait(fwd.Failure(Unreachable("the node joined another mesh: ask again")))
+        await old.close()
+        self.listen = await self._mesh.start(self.listen)
+        self._engines.set_hash_key(self._membership.mesh_secret)
+
+    def _save_peers(self) -> None:
+        self.home.save_peers(self._mesh.peer_addresses())
+
+    # --- Answers ------------------------------------------------------------------------------
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
+        model = ask.model or self._default_model()
+        request_id = secrets.token_bytes(16)
+        queue: asyncio.Queue[fwd.ClientEvent] = asyncio.Queue()
+        self._clients[request_id] = queue
+        mesh = self._mesh
+        try:
+            mesh.submit(request_id, ask, model)
+            while True:
+                match await queue.get():
+                    case fwd.TextDelta(text=text, tokens=tokens):
+                        yield Text(text, tokens)
+                    case fwd.Failure(error=error):
+                        raise error
+                    case fwd.Answer() as answer:
+                        yield self._answered(request_id, model, answer)
+                        return
+        finally:
+            del self._clients[request_id]
+            mesh.cancel(request_id)
+
+    def _default_model(self) -> str:
+        listings = self.models()
+        if not listings:
+            raise NoRoute(
+                "no model is served here or by a reachable peer: start one with "
+                "`hearth up --model demo`"
+            )
+        return listings[0].name
+
+    def _answered(self, request_id: bytes, model: str, answer: fwd.Answer) -> Answered:
+        neighbourhood = self._mesh.neighbourhood
+        local = neighbourhood.resolve(model)
+        rate = neighbourhood.prefill_rate(answer.served_by, model)
+        served_here = answer.served_by == self.key.peer_id
+        return Answered(
+            model=local.info.name if local else model,
+            reason=answer.reason,
+            prompt_tokens=answer.prompt_tokens,
+            cached_tokens=answer.cached_tokens,
+            completion_tokens=answer.completion_tokens,
+            hearth={
+                "request_id": request_id.hex(),
+                "served_by": str(answer.served_by),
+                "served_by_name": (
+                    self.config.name if served_here else neighbourhood.name_of(answer.served_by)
+                ),
+                "route": answer.route,
+                "hops": answer.hops,
+                "ttft_ms": round(answer.ttft_ms, 1),
+                "queue_ms": round(answer.queue_ms, 1),
+                "prefill_ms": round(answer.prefill_ms, 1),
+                "rtt_ms": round(answer.rtt_ms, 2),
+                "estimated_match": answer.decision.chosen.match_tokens,
+                "saved_ms": round(answer.cached_tokens / rate * 1000) if rate else None,
+                "reason": answer.decision.reason,
+            },
+        )
+
+    def _client_event(self, request_id: bytes, event: fwd.ClientEvent) -> None:
+        queue = self._clients.get(request_id)
+        if queue is not None:
+            queue.put_nowait(event)
+
+    def _engine_event(self, model: str, event: EngineEvent) -> None:
+        self._mesh.engine_event(model, event)
+
+    def _models_changed(self) -> None:
+        self._mesh.models_changed()
+
+    # --- What clients may know ----------------------------------------------------------------
+
+    def models(self) -> list[ModelListing]:
+        neighbourhood = self._mesh.neighbourhood
+        created = round(self._started_s)
+        found = {
+            m.info.name: ModelListing(
+                m.info.name, m.info.description, True, m.info.context_length, created
+            )
+            for m in neighbourhood.models.values()
+        }
+        for name, card in neighbourhood.offered().items():
+            offered = ModelListing(name, card.description, False, card.context_length, created)
+            found.setdefault(name, offered)
+        return list(found.values())
+
+    def status(self) -> dict[str, Any]:
+        return status(
+            self._mesh,
+            name=self.config.name,
+            api=self.api_url,
+            version=metadata.version("hearth-mesh"),
+            uptime_s=time.time() - self._started_s,
+        )
+
+    def metrics(self) -> bytes:
+        return metrics(self._mesh)
+
+
+async def serve(
+    config: NodeConfig,
+    stop: asyncio.Event,
+    *,
+    progress: Progress | None = None,
+    ready: Callable[[Node], None],
+    any_port: bool = False,
+) -> None:
+    """Run a node until ``stop`` is set; ``ready`` is called once, when it serves."""
+    node = await Node.start(config, progress, any_port=any_port)
+    try:
+        ready(node)
+        await stop.wait()
+    finally:
+        await node.close()

@@ -1,0 +1,127 @@
+"""What a node tells of itself: the status object, and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from overlay.identity.certificates import format_mesh_id
+from overlay.identity.peer_id import PeerId
+from overlay.mesh import Mesh
+from overlay.prefix.chain import BLOCK_TOKENS
+
+
+def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) -> dict[str, Any]:
+    """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
+    stats = [(m.info, m.stats) for m in mesh.neighbourhood.models.values()]
+    return {
+        "peer_id": str(mesh.me),
+        "name": name,
+        "version": version,
+        "uptime_s": round(uptime_s, 1),
+        "mesh_id": format_mesh_id(mesh.membership.mesh_id),
+        "api": api,
+        "listen": [str(address) for address in mesh.addresses],
+        "models": [info.name for info, _ in stats],
+        "peers": [_peer(mesh, peer) for peer in mesh.known_peers()],
+        "cache": {
+            "cells_used": sum(s.cells_used for _, s in stats),
+            "cells_total": sum(s.cells_total for _, s in stats),
+            "sequences_used": sum(s.sequences_used for _, s in stats),
+            "summary_blocks": mesh.publisher.summary_blocks,
+            "prompt_tokens": sum(s.prompt_tokens for _, s in stats),
+            "cached_tokens": sum(s.cached_tokens for _, s in stats),
+            "evicted_tokens": sum(s.evicted_tokens for _, s in stats),
+        },
+        "requests": {
+            "open": mesh.forwarder.open_requests,
+            "running": sum(s.running for _, s in stats),
+            "queued": sum(s.queued for _, s in stats),
+            "served": sum(s.requests for _, s in stats),
+            "blind_decisions": mesh.forwarder.blind_decisions,
+        },
+        "engines": [
+            {
+                "model": info.name,
+                "description": info.description,
+                "context_length": info.context_length,
+                "prefill_rate": round(s.prefill_rate, 1),
+                "decode_rate": round(s.decode_rate, 1),
+            }
+            for info, s in stats
+        ],
+    }
+
+
+def _peer(mesh: Mesh, peer: PeerId) -> dict[str, Any]:
+    neighbour = mesh.neighbourhood.neighbours.get(peer)
+    card = neighbour.card if neighbour else None
+    load = neighbour.load if neighbour else None
+    link = mesh.transport.links().get(peer)
+    blocks = mesh.neighbourhood.index.blocks(peer)
+    return {
+        "peer_id": str(peer),
+        "name": mesh.neighbourhood.name_of(peer),
+        "state": mesh.peer_state(peer),
+        "incarnation": mesh.gossip.incarnation(peer),
+        "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
+        "models": [model.name for model in card.models] if card else [],
+        "addresses": list(card.addresses) if card else [],
+        "cached_tokens": blocks * BLOCK_TOKENS,
+        "summary_blocks": blocks,
+        "running": load.running if load else 0,
+        "queued": load.queued if load else 0,
+        "link": None if link is None else link.direction,
+    }
+
+
+class _MeshCollector(Collector):
+    """Reads the numbers when they are scraped, so nothing is counted twice."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    def collect(self) -> Iterator[Metric]:
+        mesh = self._mesh
+        up = sum(mesh.peer_state(peer) == "UP" for peer in mesh.known_peers())
+        yield GaugeMetricFamily("hearth_peers_up", "Peers judged UP.", value=up)
+        yield GaugeMetricFamily(
+            "hearth_open_requests", "Requests in flight here.", value=mesh.forwarder.open_requests
+        )
+        yield CounterMetricFamily(
+            "hearth_blind_decisions",
+            "Requests routed without a usable summary.",
+            value=mesh.forwarder.blind_decisions,
+        )
+        for kind, field, text in _PER_MODEL:
+            family = kind(f"hearth_{field}", text, labels=["model"])
+            for model in mesh.neighbourhood.models.values():
+                family.add_metric([model.info.name], getattr(model.stats, field))
+            yield family
+
+
+_PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str], ...] = (
+    (GaugeMetricFamily, "queued", "Requests waiting for the engine."),
+    (GaugeMetricFamily, "running", "Requests in the batch."),
+    (GaugeMetricFamily, "pending_prefill_tokens", "Prompt tokens not computed yet."),
+    (GaugeMetricFamily, "prefill_rate", "Prompt tokens per second."),
+    (GaugeMetricFamily, "decode_rate", "Answer tokens per second of one answer."),
+    (GaugeMetricFamily, "cells_used", "KV cells in use."),
+    (GaugeMetricFamily, "cells_total", "KV cells."),
+    (CounterMetricFamily, "requests", "Requests the engine took."),
+    (CounterMetricFamily, "prompt_tokens", "Prompt tokens of these."),
+    (CounterMetricFamily, "cached_tokens", "Prompt tokens that were cached."),
+    (CounterMetricFamily, "completion_tokens", "Tokens generated."),
+    (CounterMetricFamily, "evicted_tokens", "Cached tokens evicted."),
+)
+
+
+def metrics(mesh: Mesh) -> bytes:
+    """Prometheus text format."""
+    registry = CollectorRegistry()
+    registry.register(_MeshCollector(mesh))
+    return generate_latest(registry)
