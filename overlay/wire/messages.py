@@ -25,7 +25,7 @@ class Hello:
 
     ``peer_id`` must have the CURVE key that the link authenticated. ``certificates`` is the
     chain from the sender's own up to one signed by the founder (empty: not a member yet, or the
-    founder itself).
+    founder itself). Who has shown no certificate gets a bare Hello in answer: PeerId and nonce.
     """
 
     KIND: ClassVar[int] = 1
@@ -51,12 +51,13 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class JoinGrant:
-    """The membership that an invite was exchanged for."""
+    """The membership that an invite was exchanged for; ``name`` is the inviter's."""
 
     KIND: ClassVar[int] = 3
     founder: PeerId
     certificates: tuple[bytes, ...]
     mesh_secret: bytes
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

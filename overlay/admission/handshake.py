@@ -1,0 +1,354 @@
+"""From a CURVE link to a member: hello in both directions, or a join.
+
+One machine per link and end; it does no I/O. The driver sends what it says, closes the link when
+it says so, and calls `tick` at ``deadline_s``::
+
+    member                    member          joiner                    inviter
+      | Hello (certificates) ->  |              | Hello (no certificates) -> |
+      | <- Hello (certificates)  |              | <- Hello (bare: nonce)     |
+      Admitted            Admitted              | JoinRequest (proof) ->     |
+                                                | <- JoinGrant               |
+                                              Joined                  Finished
+
+The joiner then dials again, as a member. CURVE has authenticated the remote key before the first
+message; a Hello must name the PeerId that has this key. A peer without a certificate learns
+nothing of the mesh: a bare Hello shows only the PeerId, which a dialer knew anyway, and a nonce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from overlay.errors import (
+    BadSignature,
+    HearthError,
+    IdentityError,
+    LimitExceeded,
+    LocalProtocolError,
+    Malformed,
+    MeshMismatch,
+    NotAMember,
+    TimedOut,
+    UnsupportedVersion,
+    from_code,
+)
+from overlay.identity.certificates import MESH_SECRET_BYTES, Membership, issue, verify_chain
+from overlay.identity.invites import NONCE_BYTES, InviteLedger, JoinToken
+from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.peer_id import PeerId
+from overlay.limits import (
+    ADDRESS_CHARS_MAX,
+    ADDRESSES_MAX,
+    HANDSHAKE_S,
+    NAME_CHARS_MAX,
+    STRANGER_MESSAGE_BYTES_MAX,
+    STRANGER_MESSAGES_MAX,
+)
+from overlay.wire.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    JoinGrant,
+    JoinRequest,
+    Message,
+    Refusal,
+)
+
+#: What a peer's refusal may put on a user's screen.
+_REFUSAL_CHARS_MAX: Final = 300
+
+
+class Role(Enum):
+    """Which end of the link this is."""
+
+    DIALER = "dialer"
+    LISTENER = "listener"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """What this node says of itself. ``membership`` None: it belongs to no mesh yet."""
+
+    key: NodeKey
+    membership: Membership | None
+    name: str
+    addresses: tuple[str, ...]
+
+
+# --- Effects ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send this on the link."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerChanged:
+    """Write the ledger to disk before anything that follows, or a crash gives a use away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The peer is a verified member: the link may carry everything. The handshake is over."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The token was exchanged for ``membership``: close the link, dial again as a member.
+
+    ``inviter`` is the inviter's Hello, completed with its name and certificates.
+    """
+
+    membership: Membership
+    inviter: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """``joiner`` has its grant; once that is sent the link has done its work. ``name``: its own."""
+
+    joiner: PeerId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Close the link (after sending what came before). ``error`` says why, in a sentence."""
+
+    error: HearthError
+
+
+Effect = Reply | LedgerChanged | Admitted | Joined | Finished | Rejected
+
+
+# --- The machine ------------------------------------------------------------------------------
+
+
+class _State(Enum):
+    HELLO = "waits for a Hello"
+    REQUEST = "has answered a joiner, waits for its JoinRequest"
+    GRANT = "has asked to join, waits for the JoinGrant"
+    OVER = "has admitted, joined, granted or rejected"
+
+
+class Handshake:
+    """One end of a link before admission.
+
+    ``remote_curve``: the peer's CURVE public key, authenticated. ``token``: a dialer's, to join
+    with. ``nonce``: 16 fresh random bytes. Errors of the peer become Rejected effects; none is
+    raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: Role,
+        me: LocalNode,
+        remote_curve: bytes,
+        token: JoinToken | None,
+        ledger: InviteLedger,
+        nonce: bytes,
+        now_s: float,
+    ) -> None:
+        if len(nonce) != NONCE_BYTES:
+            raise LocalProtocolError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+        if role is Role.DIALER and token is None and me.membership is None:
+            raise LocalProtocolError("a dialer needs a membership or a token")
+        self.deadline_s = now_s + HANDSHAKE_S
+        self._role = role
+        self._me = me
+        self._remote_curve = remote_curve
+        self._token = token
+        self._ledger = ledger
+        self._nonce = nonce
+        self._state = _State.HELLO
+        self._messages = 0
+        self._peer: Hello | None = None
+
+    @property
+    def over(self) -> bool:
+        return self._state is _State.OVER
+
+    def open(self) -> list[Effect]:
+        """Call once, first. The dialer speaks first."""
+        if self._role is Role.LISTENER:
+            return []
+        return [Reply(self._bare_hello() if self._token else self._hello())]
+
+    def receive(self, message: Message, size: int, now_s: float) -> list[Effect]:
+        """Take a message of ``size`` bytes from the peer.
+
+        What arrives when the handshake is over was under way before; it has no effect.
+        """
+        if self.over:
+            return []
+        if isinstance(message, Refusal):
+            return self._end(Rejected(from_code(message.code, _readable(message.message))))
+        try:
+            self._spend(size)
+            if now_s >= self.deadline_s:
+                raise TimedOut(f"the handshake took more than {HANDSHAKE_S:g} s")
+            step = _STEPS.get((self._role, self._state, type(message)))
+            if step is None:
+                raise NotAMember(f"a {type(message).__name__} is not due before admission")
+            return step(self, message, now_s)
+        except LocalProtocolError:
+            raise
+        except HearthError as error:
+            return self._refuse(error)
+
+    def tick(self, now_s: float) -> list[Effect]:
+        """Call at ``deadline_s``: a handshake that is not over by then is refused."""
+        if self.over or now_s < self.deadline_s:
+            return []
+        return self._refuse(TimedOut(f"the handshake took more than {HANDSHAKE_S:g} s"))
+
+    # --- Steps --------------------------------------------------------------------------------
+
+    def _dialer_takes_hello(self, hello: Hello, now_s: float) -> list[Effect]:
+        self._check_hello(hello)
+        if self._token is None:
+            self._check_member(hello, now_s)
+            return self._end(Admitted(hello))
+        if hello.peer_id != self._token.inviter:
+            raise NotAMember("the node at the token's address is not the one that the token names")
+        self._peer, self._state = hello, _State.GRANT
+        proof = self._token.prove(hello.nonce, self._me.key.peer_id)
+        return [Reply(JoinRequest(self._token.invite_id, proof, self._me.name))]
+
+    def _listener_takes_hello(self, hello: Hello, now_s: float) -> list[Effect]:
+        self._check_hello(hello)
+        if hello.mesh_id or hello.certificates:
+            self._check_member(hello, now_s)
+            return [Reply(self._hello()), *self._end(Admitted(hello))]
+        self._peer, self._state = hello, _State.REQUEST
+        return [Reply(self._bare_hello())]
+
+    def _listener_takes_request(self, request: JoinRequest, now_s: float) -> list[Effect]:
+        assert self._peer is not None
+        _check_name(request.name)
+        joiner, membership = self._peer.peer_id, self._membership()
+        # Signed before the invite is used, so that a node which may not invite uses none up.
+        chain = issue(self._me.key, membership, joiner, now_s)
+        changed = self._ledger.redeem(request.invite_id, request.proof, self._nonce, joiner, now_s)
+        grant = JoinGrant(membership.founder, chain, membership.mesh_secret, self._me.name)
+        ledger: list[Effect] = [LedgerChanged()] if changed else []
+        return [*ledger, Reply(grant), *self._end(Finished(joiner, request.name))]
+
+    def _dialer_takes_grant(self, grant: JoinGrant, now_s: float) -> list[Effect]:
+        assert self._peer is not None
+        assert self._token is not None
+        membership = Membership(grant.founder, grant.mesh_secret, grant.certificates)
+        if not self._token.is_for(membership.mesh_id):
+            raise MeshMismatch("the inviter answered for another mesh than the token names")
+        if len(grant.mesh_secret) != MESH_SECRET_BYTES:
+            raise Malformed("the grant's mesh secret has a wrong length")
+        _check_name(grant.name)
+        own, inviters = grant.certificates, grant.certificates[1:]
+        verify_chain(grant.founder, self._me.key.peer_id, own, now_s)
+        verify_chain(grant.founder, self._peer.peer_id, inviters, now_s)
+        inviter = replace(
+            self._peer, mesh_id=membership.mesh_id, name=grant.name, certificates=inviters
+        )
+        return self._end(Joined(membership, inviter))
+
+    # --- Checks -------------------------------------------------------------------------------
+
+    def _check_hello(self, hello: Hello) -> None:
+        if PROTOCOL_VERSION not in hello.versions:
+            raise UnsupportedVersion(
+                f"no protocol version in common (this node speaks {PROTOCOL_VERSION}): "
+                "update the older Hearth"
+            )
+        if curve_public(hello.peer_id) != self._remote_curve:
+            raise BadSignature("the hello names another node than the link's key belongs to")
+        if hello.peer_id == self._me.key.peer_id:
+            raise IdentityError(
+                "that node has this node's own key: it dialled itself, or its home was copied"
+            )
+        _check_name(hello.name)
+        if len(hello.nonce) != NONCE_BYTES:
+            raise Malformed("a hello's nonce has a wrong length")
+        if len(hello.addresses) > ADDRESSES_MAX:
+            raise LimitExceeded(f"a hello gives at most {ADDRESSES_MAX} addresses")
+        for address in hello.addresses:
+            if len(address) > ADDRESS_CHARS_MAX or not address.isprintable():
+                raise Malformed("a hello gives an address that is none")
+
+    def _check_member(self, hello: Hello, now_s: float) -> None:
+        membership = self._membership()
+        if hello.mesh_id != membership.mesh_id:
+            raise MeshMismatch("the two nodes belong to different meshes")
+        verify_chain(membership.founder, hello.peer_id, hello.certificates, now_s)
+
+    def _membership(self) -> Membership:
+        if self._me.membership is None:
+            raise NotAMember("this node belongs to no mesh yet")
+        return self._me.membership
+
+    def _spend(self, size: int) -> None:
+        self._messages += 1
+        if self._messages > STRANGER_MESSAGES_MAX:
+            raise LimitExceeded(f"more than {STRANGER_MESSAGES_MAX} messages before admission")
+        if size > STRANGER_MESSAGE_BYTES_MAX:
+            raise LimitExceeded(
+                f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
+            )
+
+    # --- Endings ------------------------------------------------------------------------------
+
+    def _hello(self) -> Hello:
+        membership = self._membership()
+        return replace(
+            self._bare_hello(),
+            mesh_id=membership.mesh_id,
+            name=self._me.name,
+            certificates=membership.certificates,
+            addresses=self._me.addresses,
+        )
+
+    def _bare_hello(self) -> Hello:
+        return Hello(
+            versions=(PROTOCOL_VERSION,),
+            peer_id=self._me.key.peer_id,
+            mesh_id=b"",
+            name="",
+            certificates=(),
+            addresses=(),
+            nonce=self._nonce,
+        )
+
+    def _refuse(self, error: HearthError) -> list[Effect]:
+        return [Reply(Refusal(error.code, str(error))), *self._end(Rejected(error))]
+
+    def _end(self, effect: Effect) -> list[Effect]:
+        self._state = _State.OVER
+        return [effect]
+
+
+#: Every message that is due before admission, and who takes it; anything else is refused.
+_STEPS: Final[
+    dict[tuple[Role, _State, type[Any]], Callable[[Handshake, Any, float], list[Effect]]]
+] = {
+    (Role.DIALER, _State.HELLO, Hello): Handshake._dialer_takes_hello,
+    (Role.DIALER, _State.GRANT, JoinGrant): Handshake._dialer_takes_grant,
+    (Role.LISTENER, _State.HELLO, Hello): Handshake._listener_takes_hello,
+    (Role.LISTENER, _State.REQUEST, JoinRequest): Handshake._listener_takes_request,
+}
+
+
+def _check_name(name: str) -> None:
+    # Names reach terminals: a control character could rewrite what a user sees.
+    if len(name) > NAME_CHARS_MAX or not name.isprintable():
+        raise Malformed(f"a node's name is at most {NAME_CHARS_MAX} printable characters")
+
+
+def _readable(text: str) -> str:
+    return "".join(char for char in text if char.isprintable())[:_REFUSAL_CHARS_MAX]
