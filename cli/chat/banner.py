@@ -1,0 +1,45 @@
+"""What a chat begins with: where one is, and what to expect."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cli.mesh_state import MeshState
+from cli.text import printable, short_peer
+from models.store.catalogue import DEMO
+
+
+def banner(state: MeshState, model: str, own_node: bool) -> RenderableType:
+    """``model`` answers ("": nobody serves any); ``own_node``: it was started for this chat."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    node = Text.assemble((state.name or "?", "bold"), f" ({short_peer(state.peer_id)})")
+    if own_node:
+        node.append(", running for this chat", style="dim")
+    grid.add_row("node", node)
+    grid.add_row("mesh", Text(f"{state.mesh_id[:12]} · {state.peers_line}"))
+    grid.add_row("model", Text(printable(model)) if model else Text("none yet", style="yellow"))
+    panel = Panel(grid, title="hearth", title_align="left", border_style="yellow", padding=(0, 1))
+    return Group(panel, Text(f"{_welcome(model)}\n"), Text(_KEYS, style="dim"))
+
+
+_KEYS = "/help shows the commands · Alt-Enter makes a new line · Ctrl-D leaves\n"
+
+
+def _welcome(model: str) -> str:
+    if not model:
+        return (
+            "Nobody serves a model yet. Load one here with: hearth chat --model demo, "
+            "or let a friend's node serve one: hearth join TOKEN"
+        )
+    if model.casefold() in (DEMO.name.casefold(), *DEMO.aliases):
+        return (
+            "This is the demo model. It is a real one, but of 135 M parameters only, and its "
+            "answers are those of a very small model: quick, and often wrong. For a larger one: "
+            "hearth chat --model /path/to/model.gguf"
+        )
+    return "Ask away."

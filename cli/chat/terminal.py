@@ -1,0 +1,27 @@
+"""The parts of the interactive chat, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from cli.chat.banner import banner
+from cli.chat.conversation import Conversation
+from cli.chat.prompt import open_prompt
+from cli.chat.repl import Repl, Settings
+from cli.chat.watch import MeshWatch
+from cli.session import Session
+
+
+def run_chat(
+    session: Session, conversation: Conversation, route: str, console: Console, history: Path
+) -> None:
+    """Chat on this terminal until the user leaves."""
+    with MeshWatch(session.client) as watch:
+        repl = Repl(session.client, watch, console, conversation, Settings(session.model, route))
+        console.print(banner(watch.state, repl.model, session.own_node))
+        if watch.error:
+            console.print(Text(watch.error, style="red"))
+        repl.run(open_prompt(history, repl.toolbar, lambda: watch.models))

@@ -1,0 +1,119 @@
+"""An answer as it comes: finished blocks go to the scrollback, only the tail is redrawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.markdown import Heading, Markdown
+from rich.segment import Segment
+from rich.spinner import Spinner
+from rich.text import Text
+
+from cli.chat.blocks import split_finished
+from cli.text import printable
+
+#: Lines of the screen that the live part leaves free, so that it never scrolls.
+_SPARE_LINES = 2
+_REFRESH_PER_S = 12
+
+
+class _LeftHeading(Heading):
+    """Headings flush left: a chat is no title page."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        self.text.justify = "left"
+        yield self.text
+
+
+class AnswerMarkdown(Markdown):
+    """Markdown in the colours of the terminal."""
+
+    elements = Markdown.elements | {"heading_open": _LeftHeading}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, code_theme="ansi_dark")
+
+
+class AnswerView:
+    """A context manager: ``add`` text as it arrives; on leaving, all of it is in the scrollback."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._tail = _Tail(clock)
+        self._live = Live(
+            self._tail,
+            console=console,
+            refresh_per_second=_REFRESH_PER_S,
+            transient=True,
+            vertical_overflow="crop",
+        )
+        self._blocks_printed = 0
+        #: All text so far.
+        self.text = ""
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        rest, self._tail.text = self._tail.text, ""
+        self._tail.done = True
+        self._live.stop()
+        self._print(rest)
+
+    def add(self, text: str) -> None:
+        text = printable(text)
+        self.text += text
+        blocks, tail = split_finished(self._tail.text + text)
+        # The tail first: a redraw in between must not show a block twice.
+        self._tail.text = tail
+        for block in blocks:
+            self._print(block)
+
+    def _print(self, block: str) -> None:
+        if not block.strip():
+            return
+        if self._blocks_printed:
+            self._console.print()
+        self._console.print(AnswerMarkdown(block))
+        self._blocks_printed += 1
+
+
+class _Tail:
+    """The live part: a spinner until the first text, then as much of the tail as fits."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._spinner = Spinner("dots", style="dim")
+        self.text = ""
+        self.begun = False
+        self.done = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.done:
+            return
+        if self.text:
+            self.begun = True
+        if not self.begun:
+            elapsed = self._clock() - self._started
+            self._spinner.update(text=Text(f"thinking (prefill)… {elapsed:.1f} s", style="dim"))
+            yield self._spinner
+            return
+        lines = console.render_lines(
+            AnswerMarkdown(self.text), options.update(height=None), pad=False
+        )
+        for number, line in enumerate(lines[-max(1, console.height - _SPARE_LINES) :]):
+            if number:
+                yield Segment.line()
+            yield from line

@@ -1,0 +1,194 @@
+"""A node's HTTP API, as the commands use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from cli.sse import SseParser
+from overlay.errors import HearthError, Malformed, StreamReset, TimedOut, Unreachable, from_code
+from overlay.limits import REQUEST_DEADLINE_S
+
+#: The node is on this machine: it answers at once, or not at all.
+_CONNECT_S = 5.0
+#: Joining asks a friend's machine, so it takes as long as that may.
+_READ_S = 30.0
+#: The node itself ends a request before this.
+_ANSWER_S = REQUEST_DEADLINE_S + 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that the answer goes on with."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The end of an answer; ``usage`` and ``hearth`` as the API gives them."""
+
+    model: str
+    finish_reason: str
+    usage: dict[str, Any]
+    hearth: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked; None leaves the choice to the node."""
+
+    messages: list[dict[str, str]]
+    model: str | None = None
+    route: str = "mesh"
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+    def body(self) -> dict[str, Any]:
+        optional = {
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+        }
+        return {
+            "messages": self.messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "hearth": {"route": self.route},
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+
+class NodeClient:
+    """All methods raise HearthError: the node's own error, or that it cannot be reached."""
+
+    def __init__(self, api_url: str, admin_token: str | None) -> None:
+        self.api_url = api_url
+        headers = {"Authorization": f"Bearer {admin_token}"} if admin_token else {}
+        # A proxy of the environment has no business with a node on this machine.
+        self._http = httpx.Client(
+            base_url=api_url,
+            headers=headers,
+            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def status(self) -> dict[str, Any]:
+        """The object of ``/mesh/status``."""
+        return self._json("GET", "/mesh/status")
+
+    def models(self) -> list[dict[str, Any]]:
+        """The entries of ``/v1/models``: what can be asked for, here or at a peer."""
+        listing = self._json("GET", "/v1/models")
+        return list(listing.get("data") or [])
+
+    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
+        """``{"token", "expires", "uses", …}``."""
+        return self._json("POST", "/mesh/invites", {"ttl_s": ttl_s, "uses": uses, "label": label})
+
+    def join(self, token: str) -> dict[str, Any]:
+        """``{"mesh_id", "inviter", "name"}``."""
+        return self._json("POST", "/mesh/join", {"token": token})
+
+    def chat(self, question: Question) -> Iterator[Delta | Reply]:
+        """Stream an answer, ending with Reply. Closing the iterator cancels the request."""
+        request = self._http.build_request(
+            "POST",
+            "/v1/chat/completions",
+            json=question.body(),
+            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+        )
+        try:
+            with closing(self._http.send(request, stream=True)) as response:
+                if response.is_error:
+                    response.read()
+                    raise _error_of(response)
+                yield from _answer_events(response.iter_bytes())
+        except httpx.HTTPError as error:
+            raise self._lost(error) from None
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise self._lost(error) from None
+        if response.is_error:
+            raise _error_of(response)
+        return _object(response.content)
+
+    def _lost(self, error: httpx.HTTPError) -> Unreachable | TimedOut | StreamReset:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return Unreachable(f"no node answers at {self.api_url}; start one with: hearth up")
+        if isinstance(error, httpx.TimeoutException):
+            return TimedOut(f"the node at {self.api_url} did not answer in time")
+        return StreamReset(f"the node at {self.api_url} broke off the connection")
+
+
+def _answer_events(chunks: Iterator[bytes]) -> Iterator[Delta | Reply]:
+    parser = SseParser()
+    model = finish_reason = ""
+    usage: dict[str, Any] = {}
+    hearth: dict[str, Any] = {}
+    for chunk in chunks:
+        for payload in parser.feed(chunk):
+            if payload == "[DONE]":
+                yield Reply(model, finish_reason, usage, hearth)
+                return
+            event = _object(payload)
+            if isinstance(error := event.get("error"), dict):
+                raise _rebuilt(error)
+            model = event.get("model") or model
+            usage = event.get("usage") or usage
+            hearth = event.get("hearth") or hearth
+            for choice in event.get("choices") or []:
+                finish_reason = choice.get("finish_reason") or finish_reason
+                if text := (choice.get("delta") or {}).get("content"):
+                    yield Delta(text)
+    raise StreamReset("the node broke off the answer")
+
+
+def _error_of(response: httpx.Response) -> HearthError:
+    """The error of a reply in OpenAI's shape, or of whatever else answered."""
+    try:
+        error = _object(response.content).get("error")
+    except Malformed:
+        error = None
+    if not isinstance(error, dict):
+        return Malformed(f"{response.url} answered {response.status_code}: no Hearth node?")
+    return _rebuilt(error)
+
+
+def _rebuilt(error: dict[str, Any]) -> HearthError:
+    # The API spells codes as OpenAI does.
+    code = str(error.get("code") or "").replace("_", "-")
+    return from_code(code, str(error.get("message") or "the node gave no reason"))
+
+
+def _object(content: bytes | str) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Malformed("the node answered with something that is no JSON object")
+    return value

@@ -1,0 +1,44 @@
+"""``hearth join``: become a member of a friend's mesh."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from cli.options import config_of, home_option, json_option
+from cli.text import printable, short_peer
+
+
+@click.command()
+@click.argument("token")
+@click.option("--name", metavar="NAME", help="What friends see; the machine's name by default.")
+@json_option
+@home_option
+@click.pass_context
+def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> None:
+    """Join the mesh that TOKEN invites to, whether the node runs or not."""
+    from cli.session import running_client
+    from overlay.errors import NodeNotRunning
+
+    config = config_of(ctx, name=name)
+    try:
+        client = running_client(config)
+    except NodeNotRunning:
+        joined = _join_without_node(config, token)
+        hint = "Next: hearth up, or hearth chat"
+    else:
+        with client:
+            joined = client.join(token.strip())
+        hint = "Next: hearth chat"
+    if as_json:
+        click.echo(json.dumps(joined, ensure_ascii=False, indent=2))
+        return
+    inviter = short_peer(str(joined["inviter"]))
+    friend = printable(str(joined.get("name") or "")) or "a friend"
+    click.echo(f"Joined the mesh of {friend} ({inviter}). {hint}")
+
+
+def _join_without_node(config: Any, token: str) -> dict[str, Any]:
+    raise NotImplementedError

@@ -1,0 +1,117 @@
+"""``hearth models``: model files on this machine, and what the mesh offers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import HearthGroup
+from cli.options import config_of, home_option, json_option
+from cli.text import printable, size
+
+if TYPE_CHECKING:
+    from overlay.config import NodeConfig
+
+
+@click.group(cls=HearthGroup)
+@home_option
+def models() -> None:
+    """List and fetch models."""
+
+
+@models.command("list")
+@json_option
+@home_option
+@click.pass_context
+def list_models(ctx: click.Context, as_json: bool) -> None:
+    """List the model files of this machine, and what a running node can be asked for."""
+    from models.store.store import ModelStore
+
+    config = config_of(ctx)
+    store = ModelStore(config.store)
+    files = [
+        {
+            "name": model.name,
+            "aliases": list(model.aliases),
+            "path": str(model.path),
+            "size_bytes": model.info.size_bytes,
+            "parameters": model.info.parameters,
+            "quantisation": model.info.quantisation,
+            "context_length": model.info.context_length,
+        }
+        for model in store.list()
+    ]
+    served = _served(config)
+    if as_json:
+        fields = {"store": str(store.root), "files": files, "served": served}
+        click.echo(json.dumps(fields, ensure_ascii=False, indent=2))
+    else:
+        _print_tables(str(store.root), files, served)
+
+
+def _served(config: NodeConfig) -> list[dict[str, Any]]:
+    """What the running node can be asked for; nothing if none runs."""
+    from cli.session import running_client
+    from overlay.errors import NodeNotRunning
+
+    try:
+        client = running_client(config)
+    except NodeNotRunning:
+        return []
+    with client:
+        return client.models()
+
+
+def _print_tables(root: str, files: list[dict[str, Any]], served: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if files:
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("file", "also", "quantisation", "size", "context"):
+            table.add_column(column, justify="right" if column in ("size", "context") else "left")
+        for file in files:
+            table.add_row(
+                Text(printable(file["name"]), style="bold"),
+                Text(", ".join(file["aliases"][:1])),
+                Text(printable(file["quantisation"])),
+                size(file["size_bytes"]),
+                f"{file['context_length']:,}",
+            )
+        console.print(table)
+    else:
+        console.print(Text(f"No model files in {root}. Fetch one with: hearth models pull demo"))
+    if served:
+        console.print()
+        for model in served:
+            where = "here" if (model.get("hearth") or {}).get("local") else "by a friend"
+            name = printable(str(model.get("id")))
+            console.print(Text.assemble((name, "bold"), f" served {where}"))
+
+
+@models.command()
+@click.argument("name")
+@home_option
+@click.pass_context
+def pull(ctx: click.Context, name: str) -> None:
+    """Fetch the model NAME into the store and verify it (for now: demo)."""
+    from rich.console import Console
+
+    from cli.progress import DownloadProgress
+    from models.store.catalogue import CATALOGUE, known
+    from models.store.store import ModelStore
+    from overlay.errors import ModelNotFound
+
+    if known(name) is None:
+        names = ", ".join(spec.aliases[0] for spec in CATALOGUE)
+        raise ModelNotFound(
+            f"cannot fetch {name!r}; there is: {names}. Any other GGUF file works from where it "
+            "is: hearth chat --model /path/to/model.gguf"
+        )
+    with DownloadProgress(Console(stderr=True), name) as progress:
+        model = ModelStore(config_of(ctx).store).ensure(name, progress)
+    click.echo(f"{model.name} is in {model.path}")

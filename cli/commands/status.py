@@ -1,0 +1,36 @@
+"""``hearth status``: the mesh as this node sees it."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cli.options import config_of, home_option, json_option
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Refresh each second, until q or Ctrl-C.")
+@json_option
+@home_option
+@click.pass_context
+def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
+    """Show this node, its peers, its cache and its requests."""
+    from rich.console import Console
+
+    from cli.session import running_client
+
+    config = config_of(ctx)
+    if watch:
+        from cli.watching import watch_status
+
+        watch_status(config, as_json)
+        return
+    with running_client(config) as client:
+        reply = client.status()
+    if as_json:
+        click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+    else:
+        from cli.status_view import status_view
+
+        Console().print(status_view(reply))

@@ -1,0 +1,85 @@
+"""How commands fail: one sentence for people, an object for programs, never a traceback.
+
+Exit codes: 0 done, 1 failed, 2 usage (click's own), 130 ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.text import printable
+from overlay.errors import HearthError
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+class HearthCommand(click.Command):
+    """A command whose errors end it cleanly, whatever they are."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except HearthError as error:
+            report(ctx, error.code, str(error))
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; spare the interpreter's own complaint.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            report(ctx, "internal", f"{_brief(error)}; details are in {_write_log(ctx)}")
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+class HearthGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = HearthCommand
+    group_class = type
+
+
+def report(ctx: click.Context, code: str, message: str) -> None:
+    """Say what went wrong: as JSON on stdout where JSON was asked for, else on stderr."""
+    message = printable(message or code)
+    if ctx.params.get("as_json"):
+        click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
+    else:
+        click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"this is a bug in Hearth ({type(error).__name__}{f': {text}' if text else ''})"
+
+
+def _write_log(ctx: click.Context) -> Path:
+    """Append the traceback to a log in the home, or in a temporary file if that cannot be."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    entry = f"--- {stamp} {ctx.command_path}\n{traceback.format_exc()}\n"
+    try:
+        from cli.options import config_of
+
+        path = config_of(ctx).home / "errors.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(entry)
+    except (OSError, HearthError, ImportError):
+        handle, name = tempfile.mkstemp(prefix="hearth-", suffix=".log", text=True)
+        with os.fdopen(handle, "w") as log:
+            log.write(entry)
+        return Path(name)
+    return path

@@ -1,0 +1,53 @@
+"""Ctrl-C while an answer streams: it ends the wait for the next event, never a redraw midway."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+Event = TypeVar("Event")
+
+
+class StopSwitch:
+    """A context manager in the main thread; while it is open, Ctrl-C is counted in ``presses``."""
+
+    def __init__(self) -> None:
+        self.presses = 0
+        self._waiting = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        self._previous = signal.signal(signal.SIGINT, self._pressed)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def each(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events, until one press raises KeyboardInterrupt out of the wait for the next."""
+        while True:
+            self._waiting = True
+            if self.presses:
+                self._waiting = False
+                raise KeyboardInterrupt
+            try:
+                event = next(events)
+            except StopIteration:
+                return
+            finally:
+                self._waiting = False
+            yield event
+
+    def _pressed(self, number: int, frame: FrameType | None) -> None:
+        self.presses += 1
+        if self._waiting:
+            # Once only: what follows (closing the stream) must not be interrupted in turn.
+            self._waiting = False
+            raise KeyboardInterrupt

@@ -1,0 +1,71 @@
+"""What ``/mesh/status`` says, as the banner, the toolbar and the footer need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cli.text import count, printable
+
+
+@dataclass(frozen=True, slots=True)
+class MeshState:
+    """A frozen view of one status reply; all texts are safe to print."""
+
+    name: str = ""
+    peer_id: str = ""
+    mesh_id: str = ""
+    models: tuple[str, ...] = ()
+    #: Names of the peers that are UP.
+    up: tuple[str, ...] = ()
+    down: tuple[str, ...] = ()
+    #: Models that peers which are UP serve.
+    peer_models: tuple[str, ...] = ()
+    #: PeerId -> name, this node's own included.
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any]) -> MeshState:
+        peers = status.get("peers") or []
+        up = [peer for peer in peers if is_up(peer)]
+        return cls(
+            name=printable(str(status.get("name") or "")),
+            peer_id=printable(str(status.get("peer_id") or "")),
+            mesh_id=printable(str(status.get("mesh_id") or "")),
+            models=model_names(status),
+            up=tuple(peer_name(peer) for peer in up),
+            down=tuple(peer_name(peer) for peer in peers if not is_up(peer)),
+            peer_models=tuple(sorted({name for peer in up for name in model_names(peer)})),
+            names={
+                str(node.get("peer_id")): printable(str(node.get("name") or ""))
+                for node in (status, *peers)
+            },
+        )
+
+    @property
+    def peers_line(self) -> str:
+        """``2 peers up (bea, carl), 1 down``."""
+        if not self.up and not self.down:
+            return "no peers yet"
+        text = f"{count(len(self.up), 'peer')} up"
+        if self.up:
+            shown = ", ".join(self.up[:4]) + (", …" if len(self.up) > 4 else "")
+            text += f" ({shown})"
+        return text + (f", {len(self.down)} down" if self.down else "")
+
+
+def is_up(peer: Mapping[str, Any]) -> bool:
+    return str(peer.get("state", "")).upper() == "UP"
+
+
+def peer_name(peer: Mapping[str, Any]) -> str:
+    return printable(str(peer.get("name") or "")) or str(peer.get("peer_id") or "?")[-8:]
+
+
+def model_names(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a node's models, whether the status lists names or objects."""
+    return tuple(
+        printable(str(model["name"] if isinstance(model, Mapping) else model))
+        for model in node.get("models") or []
+    )

@@ -1,0 +1,90 @@
+"""Options that commands share, and what they make together: the node's configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from overlay.config import NodeConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Where ``--home`` is kept in a context's ``meta``, which commands share with their groups.
+_HOME = "cli.home"
+
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+def _note_home(ctx: click.Context, param: click.Parameter, home: Path | None) -> None:
+    if home is not None:
+        ctx.meta[_HOME] = home
+
+
+def home_option(command: Command) -> Command:
+    return click.option(
+        "--home",
+        type=DIRECTORY,
+        expose_value=False,
+        callback=_note_home,
+        metavar="DIR",
+        help="Where this node's key, membership and settings live (or HEARTH_HOME).",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        command
+    )
+
+
+def model_option(command: Command) -> Command:
+    return click.option(
+        "--model", metavar="NAME|FILE", help="The model to ask: a name, or the path of a GGUF file."
+    )(command)
+
+
+def route_option(command: Command) -> Command:
+    return click.option(
+        "--route",
+        type=click.Choice(["mesh", "local"]),
+        default="mesh",
+        show_default=True,
+        help="mesh: whoever answers soonest; local: the prompt stays on this machine.",
+    )(command)
+
+
+def system_option(command: Command) -> Command:
+    return click.option("--system", metavar="TEXT", help="The system prompt.")(command)
+
+
+def config_of(ctx: click.Context, **flags: Any) -> NodeConfig:
+    """The configuration that ``--home`` and the flags make."""
+    from overlay.config import load_config
+
+    return load_config(ctx.meta.get(_HOME), **flags)
+
+
+class Duration(click.ParamType[int]):
+    """``90s``, ``30m``, ``24h``, ``7d``: converted to seconds, at most ``most_s``."""
+
+    name = "duration"
+    _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # noqa: RUF012
+
+    def __init__(self, most_s: int) -> None:
+        self._most_s = most_s
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([1-9]\d{0,6})([smhd])", value)
+        if not match:
+            self.fail(f"{value!r} is no duration: write 90s, 30m, 24h or 7d", param, ctx)
+        seconds = int(match[1]) * self._UNITS[match[2]]
+        if seconds > self._most_s:
+            self.fail(f"{value} is too long: at most {self._most_s // 86_400}d", param, ctx)
+        return seconds

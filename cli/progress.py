@@ -1,0 +1,94 @@
+"""What takes a while, shown on stderr: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
+
+from cli.text import printable, size
+
+
+class StepProgress:
+    """A context manager; call it with (what is under way, how far from 0 to 1)."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, step: str, fraction: float) -> None:
+        step = printable(step)
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=1.0)
+            if not self._console.is_terminal:
+                self._console.print(step, markup=False, highlight=False, soft_wrap=True)
+        self._bars.update(self._tasks[step], completed=fraction)
+
+
+class DownloadProgress:
+    """A context manager; call it with (bytes so far, bytes in all)."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console = console
+        self._what = what
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            # Not before: a model that is there already shows no bar.
+            self._bars.start()
+            self._task = self._bars.add_task(f"fetching {self._what}", total=total)
+            if not self._console.is_terminal:
+                text = f"fetching {self._what} ({size(total)})"
+                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bars.update(self._task, completed=done, total=total)

@@ -1,0 +1,104 @@
+"""A node to talk to: the one that runs in the home, or one started for this command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from cli.client import NodeClient
+from cli.progress import StepProgress
+from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound, NodeNotRunning
+from overlay.home import Home
+
+if TYPE_CHECKING:
+    from overlay.config import NodeConfig
+
+#: A node that was just started knows its friends' models after a round of gossip or two.
+_FRIENDS_S = 5.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """``model`` is the name to ask for, None for the node's default."""
+
+    client: NodeClient
+    model: str | None
+    #: Whether the node lives as long as this session only.
+    own_node: bool
+
+
+def running_client(config: NodeConfig) -> NodeClient:
+    """A client of the node that runs in the home. Raises NodeNotRunning."""
+    runtime = Home(config.home).runtime()
+    return NodeClient(f"http://{runtime.api}", runtime.admin_token)
+
+
+@contextmanager
+def open_session(config: NodeConfig, model: str | None, console: Console) -> Iterator[Session]:
+    """Use the running node, or start one in this process for as long as the session is open.
+
+    ``model`` is a name, or the path of a GGUF file for a node that is started here. ``console``
+    shows what takes a while.
+    """
+    from models.store.store import is_path, model_name
+
+    try:
+        client = running_client(config)
+    except NodeNotRunning:
+        pass
+    else:
+        if model is not None and is_path(model):
+            client.close()
+            raise ConfigError(
+                f"a node runs in {config.home} already, so this command cannot load {model}: "
+                "end that node first, or give another --home"
+            )
+        with client:
+            yield Session(client, model, own_node=False)
+        return
+
+    from pathlib import Path
+
+    from overlay.node import run_in_thread
+
+    here = model is not None and _served_here(config, model)
+    if model is not None and here:
+        config = replace(config, models=(model,))
+    name = model_name(Path(model)) if model is not None and is_path(model) else model
+    with StepProgress(console) as progress:
+        node = run_in_thread(config, progress)
+    with node, NodeClient(node.api_url, node.admin_token) as client:
+        if not (here if name is not None else config.models):
+            _await_model(client, name)
+        yield Session(client, name, own_node=True)
+
+
+def _served_here(config: NodeConfig, model: str) -> bool:
+    """Whether this machine has, or can fetch, the model: else a friend may serve it."""
+    from models.store.store import ModelStore
+
+    try:
+        ModelStore(config.store).resolve(model)
+    except ModelNotFound:
+        return False
+    except ModelFileInvalid:
+        pass  # Fetched, or complained about, when the node starts.
+    return True
+
+
+def _await_model(client: NodeClient, name: str | None) -> None:
+    """Give friends the time to be heard of; whether the model exists is for the answer to say."""
+    until = time.monotonic() + _FRIENDS_S
+    while time.monotonic() < until:
+        names = [model.get("id") for model in client.models()]
+        if names if name is None else name in names:
+            return
+        if not client.status().get("peers"):
+            return
+        time.sleep(_POLL_S)

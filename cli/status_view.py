@@ -1,0 +1,88 @@
+"""The mesh as tables, from the object of ``/mesh/status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cli.mesh_state import is_up, model_names, peer_name
+from cli.text import count, duration, printable, short_peer
+
+
+def status_view(status: Mapping[str, Any]) -> RenderableType:
+    """This node's lines, the table of peers, cache and requests."""
+    parts: list[RenderableType] = [_own(status), Text()]
+    peers = status.get("peers") or []
+    if peers:
+        parts.append(_peer_table(peers))
+    else:
+        parts.append(Text("No peers yet. Invite a friend with: hearth invite", style="dim"))
+    return Group(*parts)
+
+
+def _own(status: Mapping[str, Any]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    name = printable(str(status.get("name") or "?"))
+    peer = short_peer(str(status.get("peer_id") or ""))
+    grid.add_row("node", Text.assemble((name, "bold"), f" ({peer})"))
+    grid.add_row("mesh", Text(printable(str(status.get("mesh_id") or ""))))
+    grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
+    grid.add_row("api", Text(printable(str(status.get("api") or ""))))
+    grid.add_row("listen", Text(_listen(status.get("listen"))))
+    grid.add_row("cache", Text(" · ".join(cache_parts(status.get("cache") or {}))))
+    grid.add_row("requests", Text(" · ".join(request_parts(status.get("requests") or {}))))
+    return grid
+
+
+def _listen(listen: Any) -> str:
+    addresses = [listen] if isinstance(listen, str) else listen or []
+    return ", ".join(printable(str(address)) for address in addresses)
+
+
+def cache_parts(cache: Mapping[str, int]) -> list[str]:
+    """How full the cache is, and what share of all prompt tokens it spared."""
+    parts = [f"{cache.get('cells_used', 0):,} of {cache.get('cells_total', 0):,} cells"]
+    parts.append(count(cache.get("summary_blocks", 0), "block"))
+    if prompt_tokens := cache.get("prompt_tokens", 0):
+        share = cache.get("cached_tokens", 0) / prompt_tokens
+        parts.append(f"{share:.0%} of {prompt_tokens:,} prompt tokens were cached")
+    return parts
+
+
+def request_parts(requests: Mapping[str, int]) -> list[str]:
+    """What the engines do now, and have done."""
+    return [f"{requests.get(word, 0):,} {word}" for word in ("running", "queued", "served")]
+
+
+def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("peer", no_wrap=True, overflow="ellipsis", max_width=20)
+    table.add_column("id", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("rtt", justify="right", no_wrap=True)
+    table.add_column("models", overflow="ellipsis", no_wrap=True)
+    table.add_column("cached", justify="right", no_wrap=True)
+    table.add_column("link", overflow="ellipsis", no_wrap=True)
+    for peer in sorted(peers, key=lambda peer: (not is_up(peer), peer_name(peer))):
+        state = printable(str(peer.get("state") or "?")).upper()
+        rtt_ms = peer.get("rtt_ms")
+        table.add_row(
+            Text(peer_name(peer), style="bold" if is_up(peer) else "dim"),
+            Text(short_peer(str(peer.get("peer_id") or "?"))),
+            Text(state, style="green" if is_up(peer) else "red"),
+            "" if rtt_ms is None else _rtt(rtt_ms),
+            Text(", ".join(model_names(peer)) or "none"),
+            f"{peer.get('cached_tokens') or 0:,}",
+            Text(printable(str(peer.get("link") or ""))),
+        )
+    return table
+
+
+def _rtt(milliseconds: float) -> str:
+    return f"{milliseconds:.1f} ms" if milliseconds < 10 else duration(milliseconds)

@@ -1,0 +1,93 @@
+"""``hearth status --watch``: the same view, again each second."""
+
+from __future__ import annotations
+
+import json
+import select
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from cli.session import running_client
+from cli.status_view import status_view
+from cli.text import printable
+from overlay.errors import HearthError
+
+if TYPE_CHECKING:
+    from overlay.config import NodeConfig
+
+_INTERVAL_S = 1.0
+
+
+def watch_status(config: NodeConfig, as_json: bool) -> None:
+    """Until Ctrl-C, or q on a terminal. A pipe gets one view, or one line of JSON, each second.
+
+    Raises HearthError if the node cannot be asked at first; later the last view stays.
+    """
+    console = Console()
+    status = _ask(config)
+    with suppress(KeyboardInterrupt):
+        if as_json or not console.is_terminal:
+            while True:
+                if as_json:
+                    click.echo(json.dumps(status, ensure_ascii=False))
+                else:
+                    console.print(status_view(status))
+                sys.stdout.flush()
+                time.sleep(_INTERVAL_S)
+                status = _ask(config)
+        _watch_live(config, console, status)
+
+
+def _watch_live(config: NodeConfig, console: Console, status: dict[str, Any]) -> None:
+    problem = ""
+    with (
+        _keys() as key,
+        Live(_view(status, problem), console=console, screen=True, auto_refresh=False) as live,
+    ):
+        while key() not in ("q", "Q"):
+            try:
+                status, problem = _ask(config), ""
+            except HearthError as error:
+                problem = str(error)
+            live.update(_view(status, problem), refresh=True)
+
+
+def _ask(config: NodeConfig) -> dict[str, Any]:
+    # The node may have restarted on another port since.
+    with running_client(config) as client:
+        return client.status()
+
+
+def _view(status: dict[str, Any], problem: str) -> RenderableType:
+    line = Text(printable(problem), style="red") if problem else Text("q leaves", style="dim")
+    return Group(status_view(status), Text(), line)
+
+
+@contextmanager
+def _keys() -> Iterator[Any]:
+    """A function that waits up to a second for a key and gives it, or ""."""
+    if not sys.stdin.isatty():
+        yield lambda: time.sleep(_INTERVAL_S)
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+
+    def key() -> str:
+        ready, _, _ = select.select([sys.stdin], [], [], _INTERVAL_S)
+        return sys.stdin.read(1) if ready else ""
+
+    tty.setcbreak(sys.stdin)
+    try:
+        yield key
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
