@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import platformdirs
-
 from models.store.store import ModelStore
+from overlay.config import model_store_path
 
 
 def shared_store() -> ModelStore:
     """The user's own store, or the one that ``HEARTH_MODELS`` names."""
-    root = os.environ.get("HEARTH_MODELS")
-    return ModelStore(Path(root) if root else platformdirs.user_data_path("hearth") / "models")
+    return ModelStore(model_store_path())
