@@ -270,5 +270,8 @@ BY_CODE: dict[str, type[HearthError]] = {cls.code: cls for cls in _all_subclasse
 
 
 def from_code(code: str, message: str) -> HearthError:
-    """Rebuild an error from its wire form; an unknown code becomes a plain ``PeerError``."""
-    return BY_CODE.get(code, PeerError)(message)
+    """Rebuild an error from its wire form; an unknown code becomes a plain ``PeerError``.
+
+    OpenAI's spelling of codes, which HTTP uses, is understood too: ``model_not_found``.
+    """
+    return BY_CODE.get(code.replace("_", "-"), PeerError)(message)

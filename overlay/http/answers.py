@@ -152,9 +152,9 @@ class _EventStream:
 
 def _intact(answered: Answered | None) -> Answered:
     if answered is None:
-        raise EngineFailed("The answer broke off before its end; ask again.")
+        raise EngineFailed("the answer broke off before its end: ask again")
     if answered.reason is FinishReason.CANCELLED:
-        raise StreamReset("The node cancelled the answer before its end.")
+        raise StreamReset("the node cancelled the answer before its end")
     return answered
 
 

@@ -25,13 +25,15 @@ def create_app(
 ) -> Starlette:
     """The API of one node.
 
-    ``loopback``: the API is bound to this machine alone. ``api_key``: what clients must present
-    on every path but ``/health``; None is for loopback only, where it asks for nothing.
+    ``loopback``: the API is bound to this machine alone, and ``api_key`` is not asked for;
+    bound elsewhere, clients must present it on every path but ``/health``.
     ``admin_token``: what changes of the mesh demand; it also opens everything else.
     Raises ConfigError when the API would be open to others.
     """
     if not loopback and not api_key:
-        raise ConfigError("An API that other machines can reach needs an API key.")
+        raise ConfigError(
+            "an API that other machines can reach needs a key: set api_key, or bind it to 127.0.0.1"
+        )
     assert admin_token
     mesh = _MeshRoutes(backend)
     app = Starlette(
@@ -54,7 +56,14 @@ def create_app(
             Route("/mesh/invites", mesh.invite, methods=["POST"]),
             Route("/mesh/join", mesh.join, methods=["POST"]),
         ],
-        middleware=[Middleware(Gate, admin_token=admin_token, api_key=api_key, loopback=loopback)],
+        middleware=[
+            Middleware(
+                Gate,
+                admin_token=admin_token,
+                api_key=None if loopback else api_key,
+                loopback=loopback,
+            )
+        ],
         exception_handlers={HTTPException: _refuse},
     )
     app.router.redirect_slashes = False
@@ -76,7 +85,7 @@ class _MeshRoutes:
         for listing in self._backend.models():
             if listing.name == name:
                 return _json(shapes.model(listing))
-        raise ModelNotFound(f"Nobody in the mesh serves a model named {name[:60]!a}.")
+        raise ModelNotFound(f"nobody in the mesh serves a model named {name[:60]!a}")
 
     async def health(self, request: Request) -> Response:
         return _json({"status": "ok"})
@@ -104,7 +113,5 @@ def _json(value: object) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         what = f"{request.method} {request.url.path[:60]!a}"
-        error = HTTPException(
-            error.status_code, f"There is no {what}; see docs/reference/http.md.", error.headers
-        )
+        error = HTTPException(error.status_code, f"there is no {what} here", error.headers)
     return error_response(error)

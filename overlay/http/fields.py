@@ -20,8 +20,8 @@ class Fields:
 
     def __init__(self, value: object, path: str = "") -> None:
         if not isinstance(value, dict):
-            what = path or "The request's body"
-            raise InvalidRequest(f"{what} must be a JSON object, not {kind(value)}.", path or None)
+            what = path or "the request's body"
+            raise InvalidRequest(f"{what} must be a JSON object, not {kind(value)}", path or None)
         self._values: dict[object, object] = value
         self._path = path
 
@@ -43,7 +43,7 @@ class Fields:
             if field not in allowed:
                 name = self.name(str(field))
                 raise InvalidRequest(
-                    f"There is no field {echo(name)}; known are: {', '.join(allowed)}.", name
+                    f"there is no field {echo(name)}: known are {', '.join(allowed)}", name
                 )
 
     def number(self, field: str, default: float, low: float, high: float) -> float:
@@ -62,7 +62,7 @@ class Fields:
         if isinstance(whole, bool) or not isinstance(whole, int) or not low <= whole <= high:
             name = self.name(field)
             raise InvalidRequest(
-                f"{name} must be a whole number from {low} to {high}, not {echo(value)}.", name
+                f"{name} must be a whole number from {low} to {high}, not {echo(value)}", name
             )
         return whole
 
@@ -73,7 +73,7 @@ class Fields:
             return False
         if not isinstance(value, bool):
             name = self.name(field)
-            raise InvalidRequest(f"{name} must be true or false, not {echo(value)}.", name)
+            raise InvalidRequest(f"{name} must be true or false, not {echo(value)}", name)
         return value
 
     def text(self, field: str, default: str | None = None) -> str | None:
@@ -87,7 +87,7 @@ def number(value: object, name: str, low: float, high: float) -> float:
     # The comparison is written so that NaN fails it.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidRequest(
-            f"{name} must be a number from {low:g} to {high:g}, not {echo(value)}.", name
+            f"{name} must be a number from {low:g} to {high:g}, not {echo(value)}", name
         )
     return float(value)
 
@@ -95,14 +95,12 @@ def number(value: object, name: str, low: float, high: float) -> float:
 def text(value: object, name: str) -> str:
     """``value`` as a string of whole characters. Raises InvalidRequest."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be a string, not {kind(value)}.", name)
+        raise InvalidRequest(f"{name} must be a string, not {kind(value)}", name)
     try:
         value.encode()
     except UnicodeEncodeError:
         # JSON can write half of a surrogate pair; no tokenizer and no wire can take it.
-        raise InvalidRequest(
-            f"{name} contains half a character (a lone surrogate).", name
-        ) from None
+        raise InvalidRequest(f"{name} contains half a character (a lone surrogate)", name) from None
     return value
 
 

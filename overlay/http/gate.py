@@ -71,14 +71,14 @@ class Gate:
             return
         if path.startswith(_ADMIN_PREFIX) and method not in _READING_METHODS:
             raise InvalidApiKey(
-                "This changes the mesh, so it needs the node's admin token "
-                "(Authorization: Bearer ...); the hearth command sends it by itself."
+                "this changes the mesh, so it needs the node's admin token "
+                "(Authorization: Bearer ...): the hearth command sends it by itself"
             )
         if self._api_key is not None and not hmac.compare_digest(presented, self._api_key):
             raise InvalidApiKey(
-                "The API key is wrong."
+                "the API key is wrong"
                 if presented
-                else "Send the API key: Authorization: Bearer ..."
+                else "the API key is missing: send it as Authorization: Bearer ..."
             )
 
 
@@ -86,11 +86,11 @@ def _check_names(headers: Headers) -> None:
     host = headers.get("host", "")
     if not _is_loopback(f"//{host}"):
         raise Forbidden(
-            f"The host name {host[:60]!a} is not of this machine: use 127.0.0.1 or localhost."
+            f"the host name {host[:60]!a} is not of this machine: use 127.0.0.1 or localhost"
         )
     origin = headers.get("origin")
     if origin is not None and not _is_loopback(origin):
-        raise Forbidden("Web pages of other sites may not use this API.")
+        raise Forbidden("web pages of other sites may not use this API")
 
 
 def _is_loopback(url: str) -> bool:

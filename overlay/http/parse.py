@@ -32,18 +32,18 @@ _DEFAULTS: Final = Sampling()
 
 #: Parameters that would change the answer, with what a refusal says.
 _UNSUPPORTED: Final = {
-    "tools": "Tools are not supported.",
-    "functions": "Functions are not supported.",
-    "logprobs": "Log probabilities are not supported.",
-    "top_logprobs": "Log probabilities are not supported.",
-    "audio": "Audio is not supported.",
-    "web_search_options": "Web search is not supported.",
-    "grammar": "Grammars are not supported yet.",
-    "json_schema": "JSON schemas are not supported yet.",
+    "tools": "tools are not supported",
+    "functions": "functions are not supported",
+    "logprobs": "log probabilities are not supported",
+    "top_logprobs": "log probabilities are not supported",
+    "audio": "audio is not supported",
+    "web_search_options": "web search is not supported",
+    "grammar": "grammars are not supported",
+    "json_schema": "JSON schemas are not supported",
 }
 _UNSUPPORTED_IN_COMPLETIONS: Final = {
-    "echo": "Echoing the prompt is not supported.",
-    "suffix": "Inserting text before a suffix is not supported.",
+    "echo": "echoing the prompt is not supported",
+    "suffix": "inserting text before a suffix is not supported",
 }
 
 
@@ -73,11 +73,11 @@ def parse_json(body: bytes) -> object:
         return json.loads(body, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise InvalidRequest(
-            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         ) from None
     except (ValueError, RecursionError):
         # No UTF-8, a number of thousands of digits, or arrays nested beyond measure.
-        raise InvalidRequest("The body is not valid JSON.") from None
+        raise InvalidRequest("the body is not valid JSON") from None
 
 
 def parse_chat(body: object) -> Call:
@@ -98,7 +98,7 @@ def parse_completion(body: object) -> Call:
         raise InvalidRequest(_UNSUPPORTED["logprobs"], "logprobs")
     if fields.value("best_of") not in (None, 1):
         raise InvalidRequest(
-            "Only one answer per request is supported: best_of must be 1.", "best_of"
+            "only one answer per request is supported: best_of must be 1", "best_of"
         )
     max_tokens = fields.integer("max_tokens", 1, _INT32_MAX) or _COMPLETION_TOKENS_DEFAULT
     return _call(fields, _raw_prompt(fields.value("prompt")), max_tokens)
@@ -110,7 +110,7 @@ def parse_invite(body: object) -> InviteOrder:
     fields.only("ttl_s", "uses", "label")
     label = fields.text("label") or ""
     if len(label) > NAME_CHARS_MAX:
-        raise InvalidRequest(f"label may have {NAME_CHARS_MAX} characters at most.", "label")
+        raise InvalidRequest(f"label may have {NAME_CHARS_MAX} characters at most", "label")
     return InviteOrder(
         ttl_s=fields.integer("ttl_s", 1, INVITE_TTL_MAX_S) or INVITE_TTL_S,
         uses=fields.integer("uses", 1, INVITE_USES_MAX) or 1,
@@ -124,16 +124,16 @@ def parse_join(body: object) -> str:
     fields.only("token")
     token = (fields.text("token") or "").strip()
     if not token:
-        raise InvalidRequest("token is missing: the line that an invite printed.", "token")
+        raise InvalidRequest("token is missing: the line that an invite printed", "token")
     return token
 
 
 def _call(fields: Fields, prompt: Prompt, max_tokens: int | None) -> Call:
     if fields.integer("n", 1, _INT32_MAX) not in (None, 1):
-        raise InvalidRequest("Only one answer per request is supported: n must be 1.", "n")
+        raise InvalidRequest("only one answer per request is supported: n must be 1", "n")
     model = fields.text("model")
     if model == "":
-        raise InvalidRequest("model must not be empty; leave it out for the default.", "model")
+        raise InvalidRequest("model must not be empty: leave it out for the default", "model")
     options = fields.value("stream_options")
     return Call(
         ask=Ask(
@@ -170,7 +170,7 @@ def _sampling(fields: Fields, max_tokens: int | None) -> Sampling:
 
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise InvalidRequest("messages must be an array of at least one message.", "messages")
+        raise InvalidRequest("messages must be an array of at least one message", "messages")
     return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
 
 
@@ -179,10 +179,10 @@ def _message(value: object, path: str) -> Message:
     role = fields.value("role")
     if not isinstance(role, str) or role not in _ROLES:
         name = fields.name("role")
-        raise InvalidRequest(f"{name} must be one of {', '.join(_ROLES)}, not {echo(role)}.", name)
+        raise InvalidRequest(f"{name} must be one of {', '.join(_ROLES)}, not {echo(role)}", name)
     for calls in ("tool_calls", "function_call"):
         if fields.given(calls):
-            raise InvalidRequest("Tool calls are not supported.", fields.name(calls))
+            raise InvalidRequest("tool calls are not supported", fields.name(calls))
     content = _content(fields.value("content"), fields.name("content"))
     # OpenAI renamed "system" for its newer models; chat templates know the old name.
     return Message("system" if role == "developer" else role, content)
@@ -193,7 +193,7 @@ def _content(value: object, name: str) -> str:
         return "\n".join(_part(part, f"{name}[{index}]") for index, part in enumerate(value))
     if not isinstance(value, str):
         raise InvalidRequest(
-            f"{name} must be a string or an array of text parts, not {kind(value)}.", name
+            f"{name} must be a string or an array of text parts, not {kind(value)}", name
         )
     return text(value, name)
 
@@ -202,7 +202,7 @@ def _part(value: object, path: str) -> str:
     fields = Fields(value, path)
     if fields.value("type") != "text":
         raise InvalidRequest(
-            f"{path} is no text part: images, audio and files are not supported.", path
+            f"{path} is no text part: images, audio and files are not supported", path
         )
     return text(fields.value("text"), fields.name("text"))
 
@@ -211,13 +211,13 @@ def _raw_prompt(value: object) -> str:
     if isinstance(value, list):
         if len(value) != 1 or not isinstance(value[0], str):
             raise InvalidRequest(
-                "prompt must be one string; several prompts and token ids are not supported.",
+                "prompt must be one string; several prompts and token ids are not supported",
                 "prompt",
             )
         value = value[0]
     prompt = text(value, "prompt")
     if not prompt:
-        raise InvalidRequest("prompt must not be empty.", "prompt")
+        raise InvalidRequest("prompt must not be empty", "prompt")
     return prompt
 
 
@@ -226,11 +226,11 @@ def _stop(value: object) -> tuple[str, ...]:
         return ()
     items = value if isinstance(value, list) else [value]
     if len(items) > STOP_STRINGS_MAX:
-        raise InvalidRequest(f"stop may have {STOP_STRINGS_MAX} strings at most.", "stop")
+        raise InvalidRequest(f"stop may have {STOP_STRINGS_MAX} strings at most", "stop")
     stops = tuple(text(item, "stop") for item in items)
     if not all(1 <= len(stop) <= STOP_STRING_CHARS_MAX for stop in stops):
         raise InvalidRequest(
-            f"A stop string must have 1 to {STOP_STRING_CHARS_MAX} characters.", "stop"
+            f"a stop string must have 1 to {STOP_STRING_CHARS_MAX} characters", "stop"
         )
     return stops
 
@@ -240,20 +240,20 @@ def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
         return ()
     if not isinstance(value, dict):
         raise InvalidRequest(
-            f"logit_bias must be an object of token ids, not {kind(value)}.", "logit_bias"
+            f"logit_bias must be an object of token ids, not {kind(value)}", "logit_bias"
         )
     if len(value) > LOGIT_BIAS_MAX:
-        raise InvalidRequest(f"logit_bias may have {LOGIT_BIAS_MAX} tokens at most.", "logit_bias")
+        raise InvalidRequest(f"logit_bias may have {LOGIT_BIAS_MAX} tokens at most", "logit_bias")
     biases: dict[int, float] = {}
     for key, bias in value.items():
         digits = str(key)
         if not (digits.isascii() and digits.isdecimal() and len(digits) <= 10):
             raise InvalidRequest(
-                f"logit_bias: {echo(digits)} is no token id (a whole number).", "logit_bias"
+                f"logit_bias: {echo(digits)} is no token id (a whole number)", "logit_bias"
             )
         token = int(digits)
         if token > _INT32_MAX:
-            raise InvalidRequest(f"logit_bias: there is no token {token}.", "logit_bias")
+            raise InvalidRequest(f"logit_bias: there is no token {token}", "logit_bias")
         biases[token] = number(bias, f"logit_bias[{token}]", -100, 100)
     return tuple(sorted(biases.items()))
 
@@ -269,7 +269,7 @@ def _route(value: object) -> Route:
         return Route.MESH if route is None else Route(route)
     except ValueError:
         raise InvalidRequest(
-            f'hearth.route must be "mesh" or "local", not {echo(route)}.', "hearth.route"
+            f'hearth.route must be "mesh" or "local", not {echo(route)}', "hearth.route"
         ) from None
 
 
@@ -280,11 +280,11 @@ def _refuse_unsupported(fields: Fields, refusals: dict[str, str]) -> None:
     wanted = fields.value("response_format")
     if wanted is not None and Fields(wanted, "response_format").value("type") != "text":
         raise InvalidRequest(
-            "Only text is supported as response_format; ask for JSON in the prompt.",
+            "only text is supported as response_format: ask for JSON in the prompt",
             "response_format",
         )
     if fields.value("modalities") not in (None, [], ["text"]):
-        raise InvalidRequest("Only text is supported as an answer.", "modalities")
+        raise InvalidRequest("only text is supported as an answer", "modalities")
     if fields.value("tool_choice") not in (None, "none", "auto"):
         raise InvalidRequest(_UNSUPPORTED["tools"], "tool_choice")
 

@@ -85,7 +85,7 @@ async def _bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as error:
-        raise ConfigError(f"The API cannot listen on {host}: {error.strerror or error}.") from None
+        raise ConfigError(f"the API cannot listen on {host}: {error.strerror or error}") from None
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     if os.name == "posix":  # on Windows this option would share the port with another process
@@ -98,10 +98,10 @@ async def _bind(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(
-                f"Port {port} on {host} is in use by another process: stop that one, or choose "
-                f"another port with --api {host}:PORT (0 picks a free one)."
+                f"port {port} on {host} is in use by another process: stop that one, or choose "
+                f"another port with --api {host}:PORT (0 picks a free one)"
             ) from None
         raise ConfigError(
-            f"The API cannot listen on {host} port {port}: {error.strerror}."
+            f"The API cannot listen on {host} port {port}: {error.strerror}"
         ) from None
     return listener

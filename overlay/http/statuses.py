@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from overlay.errors import HearthError, InvalidRequest, from_code
+from overlay.errors import HearthError, InvalidRequest
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ STATUSES: Final[Mapping[str, int]] = {
 _RETRY_AFTER_S: Final = 1
 
 #: What a client reads of an error that is our bug; the log has the rest.
-_INTERNAL_SENTENCE: Final = "The node ran into an error of its own; its log says more."
+_INTERNAL_SENTENCE: Final = "the node ran into a bug: its log says more"
 
 #: Codes for what HTTP itself refuses.
 _HTTP_CODES: Final[Mapping[int, str]] = {
@@ -105,14 +105,6 @@ def error_response(error: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     # Plain ASCII can hold anything that a client sent, even half a surrogate pair.
     return Response(json.dumps(body), status, headers, media_type="application/json")
-
-
-def read_error(body: object) -> HearthError | None:
-    """The error in a reply's body or stream event, for clients of this API; None: there is none."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return None
-    return from_code(str(error.get("code")).replace("_", "-"), str(error.get("message")))
 
 
 def _body(
