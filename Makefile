@@ -14,7 +14,7 @@ help:
 	@echo "make test    install with the development tools and run the tests"
 	@echo "make lint    style, formatting and types"
 	@echo "make bench   measure time to first token and the rest of the numbers in docs/"
-	@echo "make lock    write the versions in $(VENV) to $(LOCK)"
+	@echo "make lock    take the newest versions of all packages, and pin them in $(LOCK)"
 	@echo "make clean   remove $(VENV) and caches (models stay)"
 	@echo
 	@echo "PYTHON=... picks the interpreter (3.11 or newer); now: $(PYTHON)"
@@ -36,11 +36,12 @@ bench: $(VENV)/.dev
 	$(PY) -m tests.bench
 
 lock: $(VENV)/.dev
-	@$(PIP) freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' > $(VENV)/lock
-	@{ sed -n '/^#/p' $(LOCK); cat $(VENV)/lock; } > $(LOCK).new
-	@mv $(LOCK).new $(LOCK)
+	@$(PIP) install -q --upgrade --upgrade-strategy eager -e '.[dev]'
+	@{ sed -n '/^#/p' $(LOCK); $(PIP) freeze --exclude-editable | tr 'A-Z_' 'a-z-' \
+	  | grep -E '^[a-z0-9.-]+==' | sort; } > $(VENV)/lock
+	@cp $(VENV)/lock $(LOCK)
 	@touch $(VENV)/.runtime $(VENV)/.dev
-	@echo "$(LOCK) holds the versions in $(VENV)"
+	@echo "$(LOCK) holds the newest versions, which are in $(VENV) now"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
