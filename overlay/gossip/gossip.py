@@ -1,0 +1,310 @@
+"""Membership and anti-entropy: Scuttlebutt (van Renesse et al. 2008) with the details of chitchat.
+
+Each node writes records about itself and keeps replicas of everybody else's. Once per round it
+opens an exchange with a few linked peers: Syn (what I know) -> SynAck (what you lack, and what I
+know) -> GossipAck (what you lack). Heartbeats travel in the digests, so that peers without a link
+are heard of too; who is UP is each node's own judgement (`liveness`).
+
+Sans-IO: `tick` and `receive` return effects; `next_deadline` says when to tick.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
+from overlay.gossip.effects import (
+    Disputed,
+    Effect,
+    GossipMessage,
+    OriginReset,
+    PeerState,
+    RecordsChanged,
+    Send,
+)
+from overlay.gossip.fitting import fit
+from overlay.gossip.liveness import Liveness
+from overlay.gossip.replica import OwnRecords, Replica, check_delta, check_entry
+from overlay.identity.peer_id import PeerId
+from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, MEMBERS_MAX
+from overlay.wire.messages import DigestEntry, GossipAck, OriginDelta, Syn, SynAck
+
+#: Exchanges opened per round.
+FANOUT: Final = 3
+#: Rounds are this much shorter or longer at random, so that nodes do not fall into step.
+JITTER: Final = 0.2
+#: Incarnations start as milliseconds since 1970; one this far above ours (centuries) is a forgery.
+INCARNATION_JUMP_MAX: Final = 1 << 44
+
+
+class Gossip:
+    """What this node knows of the mesh. Times in seconds, of one monotonic clock."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        incarnation: int,
+        rng: random.Random,
+        now: float,
+        *,
+        interval_s: float = GOSSIP_INTERVAL_S,
+    ) -> None:
+        """``incarnation``: milliseconds since 1970 at the start, so that a restart counts on.
+
+        Raises LocalProtocolError for another unit.
+        """
+        if not 0 < incarnation < INCARNATION_JUMP_MAX:
+            raise LocalProtocolError(f"incarnation {incarnation} is not in milliseconds")
+        self._rng = rng
+        self._interval_s = interval_s
+        self._own = OwnRecords(me, incarnation)
+        self._replicas: dict[PeerId, Replica] = {}
+        self._current_s: dict[PeerId, float] = {}
+        self._liveness = Liveness(interval_s)
+        self._ticked_s = now
+        self._round_s = now
+
+    # --- What this node says of itself --------------------------------------------------------
+
+    @property
+    def me(self) -> PeerId:
+        return self._own.origin
+
+    def set(self, key: bytes, value: bytes, now: float) -> None:
+        """Publish a record. Does nothing if it is so already. Raises LocalProtocolError."""
+        self._own.write(key, value, now)
+
+    def delete(self, key: bytes, now: float) -> None:
+        """Withdraw a record. Does nothing if there is none."""
+        self._own.write(key, None, now)
+
+    # --- What it knows ------------------------------------------------------------------------
+
+    def records(self, origin: PeerId) -> Mapping[bytes, bytes]:
+        """A copy of the live records of ``origin`` (this node's own included)."""
+        replica = self._replica(origin)
+        return replica.records() if replica else {}
+
+    def incarnation(self, origin: PeerId) -> int | None:
+        """The latest known incarnation; None for an unknown origin."""
+        replica = self._replica(origin)
+        return replica.incarnation if replica else None
+
+    def state(self, peer: PeerId) -> PeerState:
+        """This node's judgement; DOWN for an unknown peer."""
+        return self._liveness.state(peer)
+
+    def states(self) -> dict[PeerId, PeerState]:
+        """All peers ever heard of and not forgotten, without this node."""
+        return {peer: self._liveness.state(peer) for peer in self._liveness.peers()}
+
+    def age_s(self, origin: PeerId, now: float) -> float:
+        """Since the records of ``origin`` were last known to be current; infinite if never."""
+        return now - self._current_s.get(origin, -math.inf)
+
+    # --- Time ---------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When to call `tick`, at the latest."""
+        return self._round_s
+
+    def tick(self, now: float, linked: Sequence[PeerId]) -> list[Effect]:
+        """Judge silences; when a round is due, open exchanges with some of the linked peers."""
+        silent_s = now - self._ticked_s
+        self._ticked_s = now
+        if silent_s > 2 * self._interval_s:
+            # We were stalled, not they: a suspended laptop must not declare everybody dead.
+            self._liveness.excuse(silent_s - self._interval_s)
+        effects: list[Effect] = [*self._liveness.judge(now), *self._forget_silent(now)]
+        self._own.collect(now)
+        if now < self._round_s:
+            return effects
+        self._round_s = now + self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
+        self._own.heartbeat += 1
+        syn = Syn(self._digest(now))
+        effects += [Send(peer, syn) for peer in self._partners(linked)]
+        return effects
+
+    # --- What others say ----------------------------------------------------------------------
+
+    def receive(self, sender: PeerId, message: GossipMessage, now: float) -> list[Effect]:
+        """Take part in an exchange. Raises RemoteProtocolError; then nothing was taken in."""
+        effects: list[Effect] = []
+        match message:
+            case Syn(digest):
+                self._check(digest, ())
+                effects += self._merge(sender, digest, now)
+                lacks = self._deltas(sender, digest, now)
+                effects.append(Send(sender, SynAck(self._digest(now), lacks)))
+            case SynAck(digest, deltas):
+                self._check(digest, deltas)
+                effects += self._apply(sender, deltas, now)
+                effects += self._merge(sender, digest, now)
+                lacks = self._deltas(sender, digest, now)
+                if lacks:
+                    effects.append(Send(sender, GossipAck(lacks)))
+            case GossipAck(deltas):
+                self._check((), deltas)
+                effects += self._apply(sender, deltas, now)
+        return effects
+
+    def alive(self, peer: PeerId, now: float) -> list[Effect]:
+        """A sign of life over a link: it came up, or brought a pong."""
+        return [*self._liveness.alive(peer, now)]
+
+    def link_lost(self, peer: PeerId, now: float) -> None:
+        """The link to ``peer`` broke: unless it is heard of soon, it is DOWN."""
+        self._liveness.link_lost(peer, now)
+
+    def said_goodbye(self, peer: PeerId, now: float) -> list[Effect]:
+        """``peer`` stops on purpose: LEFT, until it links again or restarts."""
+        return [*self._liveness.left(peer, now)]
+
+    # --- Within -------------------------------------------------------------------------------
+
+    def _replica(self, origin: PeerId) -> Replica | None:
+        return self._own if origin == self.me else self._replicas.get(origin)
+
+    def _partners(self, linked: Sequence[PeerId]) -> list[PeerId]:
+        live: list[PeerId] = []
+        dead: list[PeerId] = []
+        for peer in sorted(linked):
+            shunned = self._liveness.knows(peer) and self.state(peer) is not PeerState.UP
+            (dead if shunned else live).append(peer)
+        partners = self._rng.sample(live, min(FANOUT, len(live)))
+        # As in Cassandra: now and then a dead one, so that a healed partition is noticed.
+        if dead and self._rng.random() < len(dead) / (len(live) + 1):
+            partners.append(self._rng.choice(dead))
+        return partners
+
+    def _gossiped(self, now: float) -> list[Replica]:
+        """The replicas to pass on: not those that will be forgotten soon.
+
+        They are hushed up long before they are forgotten, so that nobody learns of a dead peer
+        anew from someone who forgets it a little later, round after round.
+        """
+        return [self._own] + [
+            replica
+            for origin, replica in self._replicas.items()
+            if self.state(origin) is PeerState.UP
+            or self._liveness.silent_s(origin, now) < FORGET_PEER_S / 2
+        ]
+
+    def _forget_silent(self, now: float) -> list[OriginReset]:
+        forgotten = [
+            peer
+            for peer in self._liveness.peers()
+            if self.state(peer) is not PeerState.UP
+            and self._liveness.silent_s(peer, now) >= FORGET_PEER_S
+        ]
+        for peer in forgotten:
+            self._liveness.forget(peer)
+            self._replicas.pop(peer, None)
+            self._current_s.pop(peer, None)
+        return [OriginReset(peer) for peer in forgotten]
+
+    def _digest(self, now: float) -> tuple[DigestEntry, ...]:
+        return tuple(replica.digest() for replica in self._gossiped(now))
+
+    def _deltas(
+        self, peer: PeerId, digest: Sequence[DigestEntry], now: float
+    ) -> tuple[OriginDelta, ...]:
+        known = {entry.origin: entry for entry in digest}
+        lacks = []
+        for replica in self._gossiped(now):
+            lack = replica.lack_of(known.get(replica.origin))
+            if lack and replica.origin != peer:
+                lacks.append((replica, lack))
+        return fit(lacks, DELTA_BYTES_MAX)
+
+    def _check(self, digest: Sequence[DigestEntry], deltas: Sequence[OriginDelta]) -> None:
+        if len(digest) > MEMBERS_MAX or len(deltas) > MEMBERS_MAX:
+            raise LimitExceeded(f"gossip about more than {MEMBERS_MAX} members")
+        incarnations = [0]
+        for entry in digest:
+            check_entry(entry)
+            incarnations.append(entry.incarnation)
+        for delta in deltas:
+            check_delta(delta)
+            incarnations.append(delta.incarnation)
+        if max(incarnations) > self._own.incarnation + INCARNATION_JUMP_MAX:
+            raise Malformed("an incarnation lies centuries ahead")
+
+    def _merge(self, sender: PeerId, digest: Sequence[DigestEntry], now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for entry in digest:
+            if entry.origin == self.me:
+                effects += self._defend(sender, entry, entry.heartbeat)
+                continue
+            replica = self._replicas.get(entry.origin)
+            if replica is None:
+                replica = self._meet(entry.origin, entry.incarnation, now)
+                if replica is None:
+                    continue
+                replica.heartbeat = entry.heartbeat
+            if entry.incarnation < replica.incarnation:
+                continue
+            if entry.incarnation > replica.incarnation:
+                replica.restart(entry.incarnation)
+                self._liveness.restarted(entry.origin, now)
+                effects.append(OriginReset(entry.origin))
+            replica.seen_version = max(replica.seen_version, entry.version)
+            if entry.heartbeat > replica.heartbeat:
+                replica.heartbeat = entry.heartbeat
+                effects += self._liveness.heartbeat(entry.origin, now)
+                self._note_current(replica, now)
+        return effects
+
+    def _apply(self, sender: PeerId, deltas: Sequence[OriginDelta], now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for delta in deltas:
+            origin = delta.origin
+            if origin == self.me:
+                effects += self._defend(sender, delta, heartbeat=0)
+                continue
+            replica = self._replicas.get(origin) or self._meet(origin, delta.incarnation, now)
+            if replica is None:
+                continue
+            incarnation = replica.incarnation
+            applied = replica.apply(delta)
+            if replica.incarnation > incarnation:
+                self._liveness.restarted(origin, now)
+            if delta.incarnation == replica.incarnation:
+                replica.seen_version = max(replica.seen_version, delta.version)
+            if applied.reset:
+                effects.append(OriginReset(origin))
+            if applied.changes:
+                effects.append(RecordsChanged(origin, applied.changes))
+                self._note_current(replica, now)
+        return effects
+
+    def _meet(self, origin: PeerId, incarnation: int, now: float) -> Replica | None:
+        """A replica of a new origin, if the mesh has room for it."""
+        if len(self._replicas) + 1 >= MEMBERS_MAX:
+            return None
+        self._liveness.mentioned(origin, now)
+        replica = self._replicas[origin] = Replica(origin, incarnation)
+        return replica
+
+    def _note_current(self, replica: Replica, now: float) -> None:
+        if replica.current:
+            self._current_s[replica.origin] = now
+
+    def _defend(
+        self, sender: PeerId, claim: DigestEntry | OriginDelta, heartbeat: int
+    ) -> list[Disputed]:
+        """Only this node writes its records. Whoever knows more of them than it has written
+        knows another past: begin an incarnation above it, so that all take ours for the truth."""
+        own = self._own
+        if claim.incarnation < own.incarnation or (
+            claim.incarnation == own.incarnation
+            and claim.version <= own.version
+            and claim.gc_version <= own.gc_version
+            and heartbeat <= own.heartbeat
+        ):
+            return []
+        own.incarnation = claim.incarnation + 1
+        return [Disputed(sender, own.incarnation)]

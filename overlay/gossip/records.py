@@ -1,0 +1,193 @@
+"""The records that a node gossips about itself: their keys, and their values as msgpack.
+
+A value is an array in the order of the fields. Readers ignore fields beyond those they know, so
+that newer nodes may append some. `unpack` trusts nothing; `pack` clips texts and lists to the
+limits, so that a model file with odd metadata never makes a node's card unreadable.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from overlay.errors import Malformed
+from overlay.limits import (
+    ADDRESS_CHARS_MAX,
+    ADDRESSES_MAX,
+    ALIASES_MAX,
+    DESCRIPTION_CHARS_MAX,
+    MODELS_PER_CARD_MAX,
+    NAME_CHARS_MAX,
+    RECORD_VALUE_BYTES_MAX,
+)
+
+CARD: Final = b"card"
+LOAD: Final = b"load"
+_BLOCK: Final = b"b"
+
+#: The value of a block's record: its key says it all.
+BLOCK_VALUE: Final = b""
+
+_COUNT_MAX = 1 << 40
+_RATE_MAX = 1e9
+_MODEL_KEY_BYTES = 16
+
+
+def block_key(block: int) -> bytes:
+    """The key of the record which says that the node holds ``block`` (a hash, unsigned 64 bit)."""
+    return _BLOCK + block.to_bytes(8, "big")
+
+
+def block_of(key: bytes) -> int | None:
+    """The block hash in ``key``, or None if it is the key of another kind of record."""
+    if len(key) == 9 and key.startswith(_BLOCK):
+        return int.from_bytes(key[1:], "big")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """A model that a node serves. Rates in tokens per second, 0 while not measured."""
+
+    name: str
+    #: 16 bytes; see `models.engine.ModelInfo`.
+    key: bytes
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    context_length: int = 0
+    prefill_rate: float = 0.0
+    decode_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Who a node is, where it listens, and what it serves. Changes seldom."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    models: tuple[ModelCard, ...] = ()
+
+    def pack(self) -> bytes:
+        """The record's value; at most RECORD_VALUE_BYTES_MAX bytes, and readable by `unpack`."""
+        models = [
+            [
+                _clipped(m.name, NAME_CHARS_MAX),
+                m.key,
+                [_clipped(alias, NAME_CHARS_MAX) for alias in m.aliases[:ALIASES_MAX]],
+                _clipped(m.description, DESCRIPTION_CHARS_MAX),
+                m.context_length,
+                float(m.prefill_rate),
+                float(m.decode_rate),
+            ]
+            for m in self.models[:MODELS_PER_CARD_MAX]
+        ]
+        addresses = [a for a in self.addresses if len(a) <= ADDRESS_CHARS_MAX][:ADDRESSES_MAX]
+        name = _clipped(self.name, NAME_CHARS_MAX)
+        while True:
+            packed: bytes = msgpack.packb([name, addresses, models])
+            if len(packed) <= RECORD_VALUE_BYTES_MAX or not models:
+                return packed
+            models.pop()
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Card:
+        """Raises Malformed."""
+        name, addresses, models = _fields(value, 3)
+        return cls(
+            name=_text(name, NAME_CHARS_MAX),
+            addresses=tuple(_text(a, ADDRESS_CHARS_MAX) for a in _items(addresses, ADDRESSES_MAX)),
+            models=tuple(_model(m) for m in _items(models, MODELS_PER_CARD_MAX)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a node is. Changes every round."""
+
+    queued: int = 0
+    running: int = 0
+    #: Prompt tokens not computed yet, of queued and running requests.
+    pending_prefill_tokens: int = 0
+    cells_used: int = 0
+    cells_total: int = 0
+
+    def pack(self) -> bytes:
+        """The record's value."""
+        packed: bytes = msgpack.packb(
+            [
+                self.queued,
+                self.running,
+                self.pending_prefill_tokens,
+                self.cells_used,
+                self.cells_total,
+            ]
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Load:
+        """Raises Malformed."""
+        return cls(*(_count(field) for field in _fields(value, 5)))
+
+
+def _model(packed: object) -> ModelCard:
+    fields = _items(packed, 64)
+    if len(fields) < 7:
+        raise Malformed("a model in the card lacks fields")
+    name, key, aliases, description, context_length, prefill_rate, decode_rate = fields[:7]
+    if not isinstance(key, bytes) or len(key) != _MODEL_KEY_BYTES:
+        raise Malformed("a model key is not 16 bytes")
+    return ModelCard(
+        name=_text(name, NAME_CHARS_MAX),
+        key=key,
+        aliases=tuple(_text(alias, NAME_CHARS_MAX) for alias in _items(aliases, ALIASES_MAX)),
+        description=_text(description, DESCRIPTION_CHARS_MAX),
+        context_length=_count(context_length),
+        prefill_rate=_rate(prefill_rate),
+        decode_rate=_rate(decode_rate),
+    )
+
+
+def _fields(value: bytes, count: int) -> list[Any]:
+    if len(value) > RECORD_VALUE_BYTES_MAX:
+        raise Malformed(f"a record of {len(value)} bytes is too long")
+    try:
+        fields = msgpack.unpackb(value, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise Malformed(f"a record is no msgpack: {error}") from None
+    fields = _items(fields, 64)
+    if len(fields) < count:
+        raise Malformed(f"a record has {len(fields)} fields, not {count}")
+    return fields[:count]
+
+
+def _items(value: object, length_max: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > length_max:
+        raise Malformed(f"a list of at most {length_max} was expected in a record")
+    return value
+
+
+def _text(value: object, chars_max: int) -> str:
+    # Unprintable characters could drive the terminals of everybody who lists this node.
+    if not isinstance(value, str) or len(value) > chars_max or not value.isprintable():
+        raise Malformed(f"a printable text of at most {chars_max} characters was expected")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _COUNT_MAX:
+        raise Malformed("a count in a record is out of range")
+    return value
+
+
+def _rate(value: object) -> float:
+    if not isinstance(value, float) or not math.isfinite(value) or not 0 <= value <= _RATE_MAX:
+        raise Malformed("a rate in a record is out of range")
+    return value
+
+
+def _clipped(text: str, chars_max: int) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:chars_max])
