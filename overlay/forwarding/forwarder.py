@@ -32,6 +32,7 @@ from overlay.errors import (
     HearthError,
     InvalidRequest,
     Malformed,
+    ModelNotFound,
     Overloaded,
     StreamReset,
     TimedOut,
@@ -127,7 +128,8 @@ class Forwarder:
             return []
         if isinstance(result, HearthError):
             return self._fail(job, result)
-        self._placement.know_tokens(job, result)
+        if not self._placement.know_tokens(job, result):
+            return self._fail(job, ModelNotFound(f"another model is named {job.model!r} here"))
         return self._route(job, now)
 
     def cancel(self, request_id: bytes) -> list[Effect]:

@@ -27,6 +27,8 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         raise LimitExceeded(f"a request takes at most {HOP_LIMIT_MAX} hops")
     if (message.tokens is None) == (message.prompt is None):
         raise Malformed("a forwarded request has either tokens or a prompt")
+    if message.generated and message.model_key is None:
+        raise Malformed("tokens of an answer need the key of the model that they belong to")
     if len(message.tokens or ()) + len(message.generated) > PROMPT_TOKENS_MAX:
         raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
     if len(message.model) > NAME_CHARS_MAX:

@@ -44,7 +44,7 @@ class Neighbourhood:
         self.me = me
         self.models: dict[str, LocalModel] = {}
         self.neighbours: dict[PeerId, Neighbour] = {}
-        self.index = PeerIndex()
+        self.index: PeerIndex[PeerId] = PeerIndex()
 
     # --- Feeding ------------------------------------------------------------------------------
 

@@ -37,13 +37,18 @@ class Placement:
         self._mesh_secret = mesh_secret
         self._rng = rng
 
-    def know_tokens(self, job: Job, tokens: Tokens) -> None:
-        """The local model has tokenized the job's prompt."""
+    def know_tokens(self, job: Job, tokens: Tokens) -> bool:
+        """The local model has tokenized the job's prompt.
+
+        False: the answer was begun by a model with another tokenizer, so it cannot go on here.
+        """
         local = self._neighbourhood.resolve(job.model)
+        if local is None or (job.generated and job.model_key != local.info.key):
+            return False
         job.tokens = tokens
-        if local is not None:
-            job.model_key = local.info.key
-            job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
+        job.model_key = local.info.key
+        job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
+        return True
 
     def choose(self, job: Job, now: float) -> Candidate | None:
         """Decide where the job costs least, and book it there. None: nobody can take it."""

@@ -1,0 +1,387 @@
+"""A request's life: routed, forwarded, streamed, cancelled, failed over."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.engine import Sampling
+from overlay.errors import LimitExceeded, Malformed, ModelNotFound, NoRoute, TimedOut, Unreachable
+from overlay.forwarding.effects import Answer, Failure
+from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
+from overlay.wire.messages import (
+    Accepted,
+    Cancel,
+    Completed,
+    Forward,
+    Refused,
+    TokenFrame,
+)
+from tests.overlay.forwarding.world import ANSWER, MODEL, World, text_of
+
+RID = b"r" * 16
+TOKENS = tuple(range(640))
+PROMPT = " ".join(str(t) for t in TOKENS)
+WHOLE = "".join(text_of(t) for t in ANSWER)
+
+
+def forward(world: World, **changes: object) -> Forward:
+    fields: dict[str, object] = {
+        "request_id": RID,
+        "model": MODEL,
+        "model_key": None,
+        "tokens": None,
+        "prompt": "1 2 3",
+        "generated": (),
+        "delivered_chars": 0,
+        "sampling": Sampling(),
+        "path": (world.node(0).peer,),
+        "hop_limit": 1,
+        "deadline_ms": 60_000,
+        "estimated_match": 0,
+    }
+    return Forward(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_a_cold_mesh_computes_at_home() -> None:
+    world = World(3)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert (ending.route, ending.hops, ending.served_by) == ("local", 0, world.node(0).peer)
+    assert not world.log
+
+
+def test_a_warm_peer_answers_over_one_hop() -> None:
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert (ending.route, ending.hops, ending.served_by) == ("forwarded", 1, world.node(1).peer)
+    assert ending.decision.chosen.match_tokens == 640
+    frames = [m for _, _, m in world.log if isinstance(m, TokenFrame)]
+    assert [f.seq for f in frames] == list(range(len(ANSWER)))
+
+
+def test_a_warm_but_busy_peer_is_not_waited_for() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.busy(1, pending_prefill_tokens=2000)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.route == "local"
+
+
+def test_a_warm_but_distant_peer_is_left_alone() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    far = world.node(1).peer
+    world.node(0).neighbourhood.link_rtt(far, 8000.0, world.now)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert not world.log
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_local_route_keeps_the_prompt_at_home() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT, local=True)
+    world.run()
+    assert not world.log
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_a_node_without_the_model_asks_a_friend_with_the_prompt_itself() -> None:
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    (sent,) = [m for _, _, m in world.log if isinstance(m, Forward)]
+    assert sent.tokens is None
+    assert sent.prompt == PROMPT
+
+
+@pytest.mark.parametrize("after", [1, 7, len(ANSWER) - 1])
+def test_when_the_executor_dies_the_answer_goes_on_from_the_next_token(after: int) -> None:
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(after)
+    assert world.answer(0, RID) == "".join(text_of(t) for t in ANSWER[:after])
+    world.kill(1)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.route == "failed-over"
+
+
+def test_an_origin_without_the_model_fails_over_too() -> None:
+    world = World(3, models={1, 2})
+    world.submit(0, RID, PROMPT)
+    world.run(5)
+    executor = next(i for i in (1, 2) if world.node(i).running)
+    world.kill(executor)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_when_nobody_is_left_the_client_hears_why() -> None:
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    world.kill(1)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, Unreachable)
+
+
+def test_a_lost_frame_is_noticed_and_made_good() -> None:
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.lose = lambda _s, _r, m: isinstance(m, TokenFrame) and m.seq == 5 and len(m.tokens) > 0
+    world.submit(0, RID, PROMPT)
+    world.run(8)
+    world.lose = lambda *_: False
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert RID in world.node(1).cancelled
+
+
+@settings(max_examples=40)
+@given(st.sets(st.integers(0, 39), max_size=3), st.sets(st.integers(0, 39), max_size=3))
+def test_whatever_frames_are_lost_or_doubled_no_token_is(lost: set[int], doubled: set[int]) -> None:
+    world = World(4)
+    world.warm(1, TOKENS)
+    world.warm(2, TOKENS)
+    dropped: set[int] = set()
+
+    def lose(sender: object, receiver: object, message: object) -> bool:
+        if not isinstance(message, TokenFrame):
+            return False
+        if message.seq in lost - dropped:
+            dropped.add(message.seq)
+            return True
+        return False
+
+    world.lose = lose
+    original = world.deliver
+
+    def deliver() -> None:
+        for sender, receiver, data in list(world.wire):
+            if data[1] == TokenFrame.KIND and doubled:
+                world.wire.append((sender, receiver, data))
+        original()
+
+    world.deliver = deliver  # type: ignore[method-assign]
+    world.submit(0, RID, PROMPT)
+    world.run(200)
+    shown = world.answer(0, RID)
+    assert WHOLE.startswith(shown)
+    ending = world.ending(0, RID)
+    if isinstance(ending, Answer):
+        assert shown == WHOLE
+
+
+def test_a_refusal_goes_to_the_next_best() -> None:
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    origin = world.node(0)
+    refused = Refused(RID, "overloaded", "busy")
+    world.wire.clear()
+    world.carry_out(origin, origin.forwarder.receive(world.node(1).peer, refused, world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.route == "local"
+
+
+def test_hanging_up_cancels_everywhere() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    origin = world.node(0)
+    world.carry_out(origin, origin.forwarder.cancel(RID))
+    world.deliver()
+    assert world.node(1).cancelled == [RID]
+    assert origin.forwarder.open_requests == world.node(1).forwarder.open_requests == 0
+
+
+def test_an_executor_stops_when_the_origin_is_gone() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    world.kill(0)
+    assert world.node(1).cancelled == [RID]
+
+
+def test_a_silent_peer_is_given_up() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.lose = lambda *_: True
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    origin = world.node(0)
+    world.now = origin.forwarder.next_deadline()
+    world.carry_out(origin, origin.forwarder.tick(world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_a_deadline_ends_the_request() -> None:
+    world = World(1)
+    world.submit(0, RID, PROMPT)
+    node = world.node(0)
+    world.now += 601
+    world.carry_out(node, node.forwarder.tick(world.now))
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, TimedOut)
+    assert node.cancelled == [RID]
+
+
+def test_unknown_models_and_no_models_are_different_errors() -> None:
+    world = World(2)
+    node = world.node(0)
+    node.events[RID] = []
+    effects = node.forwarder.submit(RID, "other", "1", Sampling(), world.now)
+    world.carry_out(node, effects)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, ModelNotFound)
+    nobody = World(1, models=set())
+    nobody.submit(0, RID, "1")
+    ending = nobody.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, NoRoute)
+
+
+def test_an_alias_finds_the_model() -> None:
+    world = World(1)
+    node = world.node(0)
+    node.events[RID] = []
+    world.carry_out(node, node.forwarder.submit(RID, "Alias", "1 2", Sampling(), world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"path": ()}, Malformed),
+        ({"request_id": b"short"}, Malformed),
+        ({"tokens": (1,)}, Malformed),
+        ({"prompt": None}, Malformed),
+        ({"hop_limit": 9}, LimitExceeded),
+        ({"hop_limit": -1}, LimitExceeded),
+        ({"model": "m" * 65}, LimitExceeded),
+        ({"generated": (1,), "model_key": None}, Malformed),
+    ],
+)
+def test_lies_in_a_forwarded_request_are_named(
+    changes: dict[str, object], error: type[Exception]
+) -> None:
+    world = World(2)
+    with pytest.raises(error):
+        world.node(1).forwarder.receive(
+            world.node(0).peer, forward(world, **changes), world.now
+        )
+
+
+def test_a_path_must_end_with_the_sender_and_never_loop() -> None:
+    world = World(3)
+    first, second, third = (world.node(i).peer for i in range(3))
+    receiver = world.node(1).forwarder
+    with pytest.raises(Malformed):
+        receiver.receive(first, forward(world, path=(first, third)), world.now)
+    with pytest.raises(Malformed):
+        receiver.receive(first, forward(world, path=(second, first)), world.now)
+
+
+def test_a_peer_may_not_open_requests_without_end() -> None:
+    world = World(2)
+    sender = world.node(0).peer
+    receiver = world.node(1)
+    for index in range(OPEN_REQUESTS_PER_PEER_MAX):
+        message = forward(world, request_id=index.to_bytes(16, "big"))
+        world.carry_out(receiver, receiver.forwarder.receive(sender, message, world.now))
+    (refusal,) = receiver.forwarder.receive(sender, forward(world), world.now)
+    assert refusal.message.code == "overloaded"  # type: ignore[union-attr]
+
+
+def test_strangers_to_a_request_cannot_touch_it() -> None:
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    third = world.node(2).peer
+    origin = world.node(0).forwarder
+    before = world.answer(0, RID)
+    for message in (
+        TokenFrame(RID, 3, (1,), "forged"),
+        Completed(RID, 3, "stop", 1, 1, 1, 0.0, 0.0, 0.0),
+        Refused(RID, "overloaded", "forged"),
+        Cancel(RID),
+    ):
+        assert origin.receive(third, message, world.now) == []
+        assert world.node(1).forwarder.receive(third, message, world.now) == []
+    assert world.answer(0, RID) == before
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_an_answer_that_nobody_accepted_is_a_lie() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    with pytest.raises(Malformed):
+        world.node(0).forwarder.receive(
+            world.node(1).peer, TokenFrame(RID, 0, (1,), "x"), world.now
+        )
+
+
+def test_a_relay_passes_on_to_who_is_warm() -> None:
+    world = World(3)
+    # Node 0 has no link to the warm node 2; node 1 has.
+    world.warm(2, TOKENS)
+    world.node(0).neighbourhood.link_down(world.node(2).peer)
+    world.node(0).neighbourhood.model_gone(MODEL)
+    world.node(0).has_model = False
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert (ending.hops, ending.served_by) == (2, world.node(2).peer)
+    assert any(isinstance(m, Accepted) and m.hops == 2 for _, _, m in world.log)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32))
+def test_random_kills_never_lose_or_double_text(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(4, seed=seed)
+    world.warm(rng.randrange(4), TOKENS)
+    world.submit(0, RID, PROMPT)
+    for _ in range(3):
+        world.run(rng.randrange(12))
+        victim = rng.randrange(1, 4)
+        if world.node(victim).alive:
+            world.kill(victim)
+    world.run()
+    assert world.answer(0, RID) == WHOLE

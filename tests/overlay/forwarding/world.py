@@ -1,0 +1,203 @@
+"""A few forwarders on a virtual network with a virtual clock: real cores, made-up engines."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from models.engine import (
+    CacheChanged,
+    Chunk,
+    EngineEvent,
+    EngineStats,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    Sampling,
+    Started,
+    Tokens,
+)
+from overlay.forwarding import effects as fx
+from overlay.forwarding.forwarder import Forwarder
+from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
+from overlay.identity.peer_id import PeerId
+from overlay.prefix.chain import block_hashes
+from overlay.wire.codec import decode, encode
+from overlay.wire.messages import Change, Message
+
+SECRET = b"s" * 32
+MODEL = "toy"
+KEY = b"k" * 16
+ANSWER = tuple(range(100, 140))
+
+
+def text_of(token: int) -> str:
+    return f"<{token}>"
+
+
+@dataclass
+class ToyNode:
+    peer: PeerId
+    forwarder: Forwarder
+    neighbourhood: Neighbourhood
+    has_model: bool
+    alive: bool = True
+    events: dict[bytes, list[fx.ClientEvent]] = field(default_factory=dict)
+    #: Requests in the engine: how many answer tokens each has still to give.
+    running: dict[bytes, GenerationRequest] = field(default_factory=dict)
+    given: dict[bytes, int] = field(default_factory=dict)
+    cancelled: list[bytes] = field(default_factory=list)
+
+
+class World:
+    """Nodes, a network that delivers in order (or loses what ``lose`` says), and a clock."""
+
+    def __init__(self, count: int, *, models: set[int] | None = None, seed: int = 0) -> None:
+        self.now = 100.0
+        self.lose: Callable[[PeerId, PeerId, Message], bool] = lambda *_: False
+        self.wire: deque[tuple[PeerId, PeerId, bytes]] = deque()
+        self.log: list[tuple[PeerId, PeerId, Message]] = []
+        self.nodes: dict[PeerId, ToyNode] = {}
+        peers = [PeerId(bytes([index + 1]) * 32) for index in range(count)]
+        for index, peer in enumerate(peers):
+            hood = Neighbourhood(peer)
+            forwarder = Forwarder(peer, hood, SECRET, random.Random(seed + index))
+            has_model = models is None or index in models
+            self.nodes[peer] = ToyNode(peer, forwarder, hood, has_model)
+            if has_model:
+                hood.model_loaded(ModelInfo(MODEL, KEY, ("alias",), "a toy", 4096, 4096, 1))
+                stats = EngineStats(prefill_rate=100.0, decode_rate=50.0)
+                hood.engine_stats(MODEL, stats)
+        for node in self.nodes.values():
+            for other in self.nodes.values():
+                if other is not node:
+                    self.introduce(node, other)
+
+    def introduce(self, node: ToyNode, other: ToyNode) -> None:
+        models = (ModelCard(MODEL, KEY, ("alias",), "a toy", 4096, 100.0, 50.0),)
+        card = Card(f"n{other.peer[0]}", (), models if other.has_model else ())
+        changes = (
+            Change(CARD, 1, card.pack()),
+            Change(LOAD, 2, Load().pack()),
+        )
+        node.neighbourhood.records_changed(other.peer, changes, self.now)
+        node.neighbourhood.link_rtt(other.peer, 1.0, self.now)
+
+    def node(self, index: int) -> ToyNode:
+        return list(self.nodes.values())[index]
+
+    def warm(self, index: int, tokens: Tokens) -> None:
+        """The node has these tokens cached, and everybody knows."""
+        warm = self.node(index)
+        hashes = block_hashes(SECRET, KEY, tokens)
+        warm.neighbourhood.cache_changed(MODEL, CacheChanged(hashes, ()))
+        changes = tuple(Change(block_key(h), 10 + i, b"") for i, h in enumerate(hashes))
+        for node in self.nodes.values():
+            if node is not warm:
+                node.neighbourhood.records_changed(warm.peer, changes, self.now)
+
+    def busy(self, index: int, pending_prefill_tokens: int) -> None:
+        """The node has prefill to do, and everybody knows."""
+        busy = self.node(index)
+        load = Load(running=1, queued=3, pending_prefill_tokens=pending_prefill_tokens)
+        for node in self.nodes.values():
+            if node is not busy:
+                change = Change(LOAD, 99, load.pack())
+                node.neighbourhood.records_changed(busy.peer, (change,), self.now)
+
+    def submit(self, index: int, request_id: bytes, prompt: str, **options: bool) -> None:
+        """The prompt is a string of numbers; the toy tokenizer reads them."""
+        node = self.node(index)
+        node.events[request_id] = []
+        effects = node.forwarder.submit(
+            request_id, MODEL, prompt, Sampling(), self.now, local_only=options.get("local", False)
+        )
+        self.carry_out(node, effects)
+
+    def carry_out(self, node: ToyNode, effects: list[fx.Effect]) -> None:
+        queue = deque(effects)
+        while queue:
+            match queue.popleft():
+                case fx.Send(peer=peer, message=message):
+                    self.wire.append((node.peer, peer, encode(message)))
+                case fx.Emit(request_id=request_id, event=event):
+                    node.events[request_id].append(event)
+                case fx.Tokenize(request_id=request_id, prompt=prompt):
+                    assert isinstance(prompt, str)
+                    tokens = tuple(int(word) for word in prompt.split())
+                    queue.extend(node.forwarder.tokenized(request_id, tokens, self.now))
+                case fx.Generate(request=request):
+                    node.running[request.request_id] = request
+                    node.given[request.request_id] = len(request.generated)
+                    started = Started(request.request_id, 0, 0.0)
+                    queue.extend(node.forwarder.on_engine(started, self.now))
+                case fx.CancelGeneration(request_id=request_id):
+                    node.cancelled.append(request_id)
+                    node.running.pop(request_id, None)
+
+    def deliver(self) -> None:
+        """Deliver everything under way, and what follows from it."""
+        while self.wire:
+            sender, receiver, data = self.wire.popleft()
+            message = decode(data)
+            if self.lose(sender, receiver, message):
+                continue
+            self.log.append((sender, receiver, message))
+            node = self.nodes[receiver]
+            if node.alive and self.nodes[sender].alive:
+                self.carry_out(node, node.forwarder.receive(sender, message, self.now))
+
+    def step_engines(self) -> None:
+        """Every running answer grows by one token."""
+        self.now += 0.02
+        for node in self.nodes.values():
+            for request in list(node.running.values()) if node.alive else []:
+                request_id = request.request_id
+                given = node.given[request_id]
+                event: EngineEvent
+                if given < len(ANSWER):
+                    node.given[request_id] += 1
+                    text = "".join(text_of(t) for t in ANSWER[: given + 1])
+                    before = "".join(text_of(t) for t in ANSWER[:given])
+                    shown = max(request.delivered_chars, len(before))
+                    event = Chunk(request_id, (ANSWER[given],), text[shown:])
+                else:
+                    del node.running[request_id]
+                    event = Finished(
+                        request_id,
+                        FinishReason.STOP,
+                        len(request.tokens),
+                        0,
+                        len(ANSWER),
+                        0.0,
+                        5.0,
+                        5.0,
+                    )
+                self.carry_out(node, node.forwarder.on_engine(event, self.now))
+
+    def run(self, steps: int = 60) -> None:
+        self.deliver()
+        for _ in range(steps):
+            self.step_engines()
+            self.deliver()
+
+    def kill(self, index: int) -> None:
+        """The node is gone, and its peers notice."""
+        dead = self.node(index)
+        dead.alive = False
+        for node in self.nodes.values():
+            if node is not dead:
+                node.neighbourhood.link_down(dead.peer)
+                self.carry_out(node, node.forwarder.peer_lost(dead.peer, self.now))
+        self.deliver()
+
+    def answer(self, index: int, request_id: bytes) -> str:
+        events = self.node(index).events[request_id]
+        return "".join(e.text for e in events if isinstance(e, fx.TextDelta))
+
+    def ending(self, index: int, request_id: bytes) -> fx.ClientEvent:
+        return self.node(index).events[request_id][-1]
