@@ -1,0 +1,70 @@
+"""A Backend that answers by a script, for the tests of the HTTP layer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from models.engine import FinishReason
+from overlay.errors import TokenMalformed
+from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
+
+ADMIN = "admin-token"
+
+ANSWERED = Answered(
+    model="tiny",
+    reason=FinishReason.STOP,
+    prompt_tokens=40,
+    cached_tokens=32,
+    completion_tokens=2,
+    hearth={"served_by": "12D3KooWexample", "hops": 0, "route": "local", "ttft_ms": 12.5},
+)
+
+#: What happens, in order: an event to yield, an error to raise, or an Event to wait for.
+Step = AnswerEvent | Exception | asyncio.Event
+
+
+class ScriptedBackend:
+    """Answers every ask with ``script``; ``closed`` is set when an answer's iterator ends."""
+
+    def __init__(self, *script: Step) -> None:
+        self.script = script or (Text("Hel", 1), Text("", 1), Text("lö!", 1), ANSWERED)
+        self.asks: list[Ask] = []
+        self.invites: list[tuple[int, int, str]] = []
+        self.closed = asyncio.Event()
+        self.listings = [
+            ModelListing("tiny", "a tiny model", True, 512, 1_700_000_000),
+            ModelListing("Org/Big-GGUF:Q4_K_M", "a big model", False, 8192, 1_700_000_001),
+        ]
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
+        self.asks.append(ask)
+        try:
+            for step in self.script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                else:
+                    yield step
+        finally:
+            self.closed.set()
+
+    def models(self) -> list[ModelListing]:
+        return self.listings
+
+    def status(self) -> dict[str, Any]:
+        return {"peer_id": "12D3KooWexample", "peers": []}
+
+    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
+        self.invites.append((ttl_s, uses, label))
+        return {"token": "hearth1abc", "expires": "2030-01-01T00:00:00Z", "uses": uses, "id": "1f"}
+
+    async def join(self, token: str) -> dict[str, Any]:
+        if not token.startswith("hearth1"):
+            raise TokenMalformed("this is no join token")
+        return {"mesh_id": "m", "inviter": "12D3KooWexample", "name": "ada"}
+
+    def metrics(self) -> bytes:
+        return b"hearth_requests_total 3.0\n"
