@@ -179,9 +179,8 @@ def _error_of(response: httpx.Response) -> HearthError:
 
 
 def _rebuilt(error: dict[str, Any]) -> HearthError:
-    # The API spells codes as OpenAI does.
-    code = str(error.get("code") or "").replace("_", "-")
-    return from_code(code, str(error.get("message") or "the node gave no reason"))
+    message = str(error.get("message") or "the node gave no reason")
+    return from_code(str(error.get("code") or ""), message)
 
 
 def _object(content: bytes | str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ def footer_parts(reply: Reply, names: Mapping[str, str]) -> list[str]:
     usage, hearth = reply.usage, reply.hearth
     parts = []
     if served_by := hearth.get("served_by"):
-        name, short = printable(names.get(served_by, "")), short_peer(served_by)
+        name = printable(hearth.get("served_by_name") or names.get(served_by, ""))
+        short = short_peer(served_by)
         parts.append(f"served by {name} ({short})" if name else f"served by {short}")
     if route := hearth.get("route"):
         words = printable(str(route)).replace("-", " ")

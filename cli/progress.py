@@ -19,6 +19,10 @@ from rich.progress import (
 from cli.text import printable, size
 
 
+class StartAborted(Exception):
+    """Nobody waits for the node any more."""
+
+
 class StepProgress:
     """A context manager; call it with (what is under way, how far from 0 to 1)."""
 
@@ -34,6 +38,7 @@ class StepProgress:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._aborted = False
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -45,9 +50,19 @@ class StepProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars away; idempotent."""
         self._bars.stop()
 
+    def abort(self) -> None:
+        """Let the next call raise StartAborted, which ends what reports here (a download)."""
+        self._aborted = True
+
     def __call__(self, step: str, fraction: float) -> None:
+        if self._aborted:
+            raise StartAborted
         step = printable(step)
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=1.0)

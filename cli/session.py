@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from overlay.home import Home
 from rich.console import Console
 
 from cli.client import NodeClient
 from cli.progress import StepProgress
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound, NodeNotRunning
-from overlay.home import Home
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -36,7 +36,7 @@ class Session:
 def running_client(config: NodeConfig) -> NodeClient:
     """A client of the node that runs in the home. Raises NodeNotRunning."""
     runtime = Home(config.home).runtime()
-    return NodeClient(f"http://{runtime.api}", runtime.admin_token)
+    return NodeClient(runtime.api, runtime.admin_token)
 
 
 @contextmanager
@@ -65,15 +65,17 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
 
     from pathlib import Path
 
-    from overlay.node import run_in_thread
+    from cli.local_node import local_node
 
     here = model is not None and _served_here(config, model)
     if model is not None and here:
         config = replace(config, models=(model,))
     name = model_name(Path(model)) if model is not None and is_path(model) else model
-    with StepProgress(console) as progress:
-        node = run_in_thread(config, progress)
-    with node, NodeClient(node.api_url, node.admin_token) as client:
+    with (
+        StepProgress(console) as progress,
+        local_node(config, progress),
+        running_client(config) as client,
+    ):
         if not (here if name is not None else config.models):
             _await_model(client, name)
         yield Session(client, name, own_node=True)

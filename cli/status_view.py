@@ -66,9 +66,9 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
     table.add_column("id", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("rtt", justify="right", no_wrap=True)
-    table.add_column("models", overflow="ellipsis", no_wrap=True)
+    table.add_column("models")
     table.add_column("cached", justify="right", no_wrap=True)
-    table.add_column("link", overflow="ellipsis", no_wrap=True)
+    table.add_column("link", no_wrap=True)
     for peer in sorted(peers, key=lambda peer: (not is_up(peer), peer_name(peer))):
         state = printable(str(peer.get("state") or "?")).upper()
         rtt_ms = peer.get("rtt_ms")

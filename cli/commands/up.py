@@ -11,6 +11,7 @@ from cli.options import config_of, home_option
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
+    from overlay.identity.multiaddr import Multiaddr
     from overlay.node import Node
 
 
@@ -49,40 +50,47 @@ async def _serve(config: NodeConfig) -> None:
     import asyncio
     import signal
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.ensure_future(stop.wait())
-    starting = asyncio.ensure_future(_start(config))
-    # A signal ends a start that takes long (a download, a large model) as well.
-    await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting})
-    if starting.cancelled():
-        return
-    node = await starting
-    try:
-        _announce(node)
-        await node.serve_until(stop)
-    finally:
-        stopping.cancel()
-        await node.close()
-
-
-async def _start(config: NodeConfig) -> Node:
     from rich.console import Console
 
     from cli.progress import StepProgress
-    from overlay.node import Node
+    from overlay.node import serve
 
+    stop = asyncio.Event()
+    serving: asyncio.Task[None]
     with StepProgress(Console(stderr=True)) as progress:
-        return await Node.start(config, progress)
+        is_ready = False
+
+        def ready(node: Node) -> None:
+            nonlocal is_ready
+            is_ready = True
+            progress.close()
+            _announce(node)
+
+        def end() -> None:
+            stop.set()
+            if not is_ready:  # A start may take long: a download, a large model.
+                progress.abort()
+                serving.cancel()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+        serving = asyncio.ensure_future(serve(config, stop, progress=progress, ready=ready))
+        await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.result()
+
+
+def _host_port(address: Multiaddr) -> str:
+    return address.endpoint.removeprefix("tcp://")
 
 
 def _announce(node: Node) -> None:
-    click.echo(f"ready {node.addresses}")
+    models = ",".join(listing.name for listing in node.models() if listing.local) or "none"
+    click.echo(
+        f"ready name={node.config.name} peer={node.key.peer_id} "
+        f"listen={','.join(map(_host_port, node.listen))} api={node.api_url} models={models}"
+    )
     sys.stdout.flush()
     if sys.stdout.isatty():
         hint = "Chat: hearth chat · Invite a friend: hearth invite · Ctrl-C ends this node"

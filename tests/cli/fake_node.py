@@ -1,0 +1,179 @@
+"""A node as the CLI meets it: the real HTTP API in front of a backend that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from models.engine import FinishReason
+from overlay.errors import TokenMalformed
+from overlay.http.app import create_app
+from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
+from overlay.http.server import ApiServer
+
+ADMIN_TOKEN = "admin-token"
+PEER_ID = "12D3KooWGjxpr1kTTs4Dh2DgdhhQ5NpF9RnFJLDUBDWXJeMC4oWM"
+FRIEND_ID = "12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE"
+GONE_ID = "12D3KooWLvhh4MvBNTKRmxwKvuT2xXnPvqzV3sTQM9oNTFzA8bHX"
+
+ANSWERED = Answered(
+    model="SmolLM2-135M-Instruct",
+    reason=FinishReason.STOP,
+    prompt_tokens=640,
+    cached_tokens=612,
+    completion_tokens=2,
+    hearth={
+        "served_by": FRIEND_ID,
+        "served_by_name": "bea",
+        "hops": 1,
+        "route": "forwarded",
+        "ttft_ms": 84.2,
+        "saved_ms": 2100,
+    },
+)
+
+STATUS: dict[str, Any] = {
+    "peer_id": PEER_ID,
+    "name": "laptop",
+    "mesh_id": "5dsiD3bYcYrRrMGLmnsbHeEJ",
+    "api": "http://127.0.0.1:7711",
+    "listen": ["/ip4/127.0.0.1/tcp/7710"],
+    "models": ["SmolLM2-135M-Instruct"],
+    "peers": [
+        {
+            "peer_id": GONE_ID,
+            "name": "carl",
+            "state": "DOWN",
+            "rtt_ms": None,
+            "models": [],
+            "cached_tokens": 0,
+            "summary_blocks": 0,
+            "link": None,
+        },
+        {
+            "peer_id": FRIEND_ID,
+            "name": "bea",
+            "state": "UP",
+            "rtt_ms": 3.21,
+            "models": ["SmolLM2-135M-Instruct", "qwen3-1.7b"],
+            "cached_tokens": 12_288,
+            "summary_blocks": 384,
+            "link": "dialled",
+        },
+    ],
+    "cache": {
+        "cells_used": 1203,
+        "cells_total": 8192,
+        "summary_blocks": 37,
+        "prompt_tokens": 2000,
+        "cached_tokens": 1440,
+    },
+    "requests": {"open": 0, "running": 1, "queued": 0, "served": 12},
+}
+
+
+class Hold:
+    """A step at which the answer stays until it is cancelled; ``reached`` says that it is there."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.cancelled = threading.Event()
+
+
+Step = AnswerEvent | Exception | Hold | float
+
+
+@dataclass
+class FakeBackend:
+    """Answers each ask with the next script; floats are pauses in seconds, for the eye only."""
+
+    scripts: list[Sequence[Step]] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    invites: list[tuple[int, int, str]] = field(default_factory=list)
+    joined: list[str] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=lambda: dict(STATUS))
+    listings: list[ModelListing] = field(
+        default_factory=lambda: [
+            ModelListing("SmolLM2-135M-Instruct", "the demo model", True, 8192, 1_700_000_000),
+            ModelListing("qwen3-1.7b", "a larger model", False, 32_768, 1_700_000_001),
+        ]
+    )
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
+        self.asks.append(ask)
+        script = self.scripts.pop(0) if self.scripts else (Text("Hel", 1), Text("lo.", 1), ANSWERED)
+        for step in script:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            elif isinstance(step, Hold):
+                step.reached.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    step.cancelled.set()
+            else:
+                yield step
+
+    def models(self) -> list[ModelListing]:
+        return self.listings
+
+    def status(self) -> dict[str, Any]:
+        return self.state
+
+    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
+        self.invites.append((ttl_s, uses, label))
+        return {"token": "hearth1abc", "expires": "2030-01-01T00:00:00Z", "uses": uses, "id": "1f"}
+
+    async def join(self, token: str) -> dict[str, Any]:
+        if not token.startswith("hearth1"):
+            raise TokenMalformed("this is no join token: one begins with hearth1")
+        self.joined.append(token)
+        return {"mesh_id": "m", "inviter": FRIEND_ID, "name": "bea"}
+
+    def metrics(self) -> bytes:
+        return b""
+
+
+class FakeNode:
+    """A context manager: the API on a free port of 127.0.0.1, in a thread of its own."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.backend = backend
+        self.api_url = ""
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        app = create_app(self.backend, admin_token=ADMIN_TOKEN, api_key=None, loopback=True)
+        server = ApiServer(app, "127.0.0.1", 0)
+        host, port = await server.start()
+        self.api_url = f"http://{host}:{port}"
+        self._ready.set()
+        await self._stop.wait()
+        await server.close()
