@@ -47,6 +47,10 @@ class Backend(Protocol):
     def sequences(self) -> int: ...
 
     @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+
+    @property
     def batch_tokens(self) -> int:
         """Tokens that one decode may compute."""
 

@@ -93,23 +93,15 @@ class RadixTree:
 
     # --- the six verbs ------------------------------------------------------------------------
 
-    def match_prefix(self, tokens: Sequence[int], at: Node | None = None) -> Match:
-        """Longest prefix of ``tokens`` in the tree; changes nothing.
+    def match_prefix(
+        self, tokens: Sequence[int], at: Node | None = None, limit: int | None = None
+    ) -> Match:
+        """Longest prefix of ``tokens[:limit]`` in the tree; changes nothing.
 
         ``at``: a locked node that is known to lie on the path; the search starts at its end.
         """
         node = self.root if at is None else at
-        depth = node.end
-        while depth < len(tokens):
-            child = node.children.get(tokens[depth])
-            if child is None:
-                break
-            node = child
-            shared = _common(node.tokens, tokens, depth)
-            depth += shared
-            if depth < node.end:
-                break
-        return Match(node, depth)
+        return _walk(node, tokens, node.end, len(tokens) if limit is None else limit)
 
     def lock(self, match: Match, now: float) -> Node:
         """Keep the matched prefix from eviction; the returned node ends exactly with it."""
@@ -143,10 +135,10 @@ class RadixTree:
         """
         assert at.holders > 0, "insert needs a lock"
         total = at.end + len(tokens)
-        match = self._match_after(at, tokens)
-        shared = match.length - at.end
+        found, shared = _walk(at, tokens, 0, len(tokens))
+        match = Match(found, at.end + shared)
         donor = self.owner_below(match.node) if shared else None
-        if match.length == at.end:
+        if shared == 0:
             node = at
         else:
             node = self.lock(match, now)
@@ -266,20 +258,6 @@ class RadixTree:
             yield node
             stack.extend(node.children.values())
 
-    def _match_after(self, at: Node, tokens: Sequence[int]) -> Match:
-        """As match_prefix, with ``tokens`` counted from the end of ``at``."""
-        node, done = at, 0
-        while done < len(tokens):
-            child = node.children.get(tokens[done])
-            if child is None:
-                break
-            node = child
-            shared = _common(node.tokens, tokens, done)
-            done += shared
-            if shared < len(node.tokens):
-                break
-        return Match(node, at.end + done)
-
     def _split(self, node: Node, depth: int) -> Node:
         """Cut the edge at ``depth``; returns the new upper part. ``node`` becomes the lower one."""
         parent = node.parent
@@ -381,10 +359,21 @@ class RadixTree:
             self._pending[block] = came
 
 
-def _common(edge: list[int], tokens: Sequence[int], start: int) -> int:
-    """How many tokens of ``edge`` agree with ``tokens`` from ``start`` on."""
-    count = min(len(edge), len(tokens) - start)
-    theirs = list(tokens[start : start + count])
+def _walk(node: Node, tokens: Sequence[int], begin: int, end: int) -> Match:
+    """Follow ``tokens[begin:end]`` down from the end of ``node``; the length is an index."""
+    while begin < end and (child := node.children.get(tokens[begin])) is not None:
+        node = child
+        shared = _common(node.tokens, tokens, begin, end)
+        begin += shared
+        if shared < len(node.tokens):
+            break
+    return Match(node, begin)
+
+
+def _common(edge: list[int], tokens: Sequence[int], begin: int, end: int) -> int:
+    """How many tokens of ``edge`` agree with ``tokens[begin:end]``."""
+    count = min(len(edge), end - begin)
+    theirs = list(tokens[begin : begin + count])
     if edge[:count] == theirs:
         return count
     low, high = 0, count  # edge[:low] agrees, edge[:high] does not

@@ -1,0 +1,63 @@
+"""Conversations as the text that a model was trained on: the GGUF's own Jinja template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from models.engine import Message
+from overlay.errors import InvalidRequest
+
+#: For models that bring no template.
+CHATML: Final = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class ChatTemplate:
+    """A compiled template; the file is not trusted, so it runs in Jinja's sandbox."""
+
+    def __init__(self, source: str | None, *, bos: str, eos: str) -> None:
+        self.source = CHATML if source is None else source
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals |= {
+            "raise_exception": _reject,
+            "strftime_now": lambda form: datetime.now().strftime(form),
+            "bos_token": bos,
+            "eos_token": eos,
+        }
+        self._error = ""
+        try:
+            self._template: jinja2.Template | None = environment.from_string(self.source)
+        except jinja2.TemplateError as error:
+            self._template, self._error = None, str(error)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt, up to where the assistant's answer begins. Raises InvalidRequest."""
+        if not messages:
+            raise InvalidRequest("A conversation needs at least one message.")
+        if self._template is None:
+            raise InvalidRequest(f"The model's chat template is broken: {self._error}")
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return self._template.render(messages=turns, add_generation_prompt=True)
+        except Exception as error:  # a template can fail in any way that Python can
+            raise InvalidRequest(f"The model's chat template rejects this: {error}") from None
+
+
+def _reject(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(value: Any, indent: int | None = None, **_ignored: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

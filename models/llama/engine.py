@@ -1,0 +1,245 @@
+"""`models.engine.Engine` on llama.cpp in a child process.
+
+The process decodes, so a crash of llama.cpp costs the open requests and no more, and the node's
+event loop never waits for the interpreter's lock. Events arrive on the loop that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+import models
+from models.engine import (
+    EngineDied,
+    EventSink,
+    Failed,
+    Finished,
+    GenerationRequest,
+    ModelInfo,
+    Prompt,
+    Tokens,
+)
+from models.llama import protocol
+from overlay.errors import EngineFailed, LocalProtocolError, ModelFileInvalid, from_code
+
+_READ_BYTES: Final = 1 << 16
+#: A worker that does not end by itself within this time is killed.
+_CLOSE_S: Final = 2.0
+#: Lines of llama.cpp's errors that are kept for the message of a crash.
+_ERROR_LINES: Final = 20
+
+
+class LlamaEngine:
+    """One model in one child process. All methods and the sink belong to one asyncio loop."""
+
+    def __init__(self, process: asyncio.subprocess.Process, sink: EventSink) -> None:
+        self._process = process
+        self._sink = sink
+        self._info: ModelInfo | None = None
+        self._open: set[bytes] = set()
+        self._queries: dict[int, asyncio.Future[Tokens]] = {}
+        self._query = 0
+        self._closed = False
+        self._died: str | None = None
+        self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[ModelInfo] = loop.create_future()
+        self._reader = loop.create_task(self._read())
+
+    @classmethod
+    async def start(
+        cls,
+        path: Path,
+        *,
+        name: str,
+        sink: EventSink,
+        hash_key: bytes,
+        aliases: Sequence[str] = (),
+        cells: int = 0,
+        threads: int = 0,
+        progress: Callable[[float], None] | None = None,
+    ) -> LlamaEngine:
+        """Load the model at ``path``.
+
+        ``cells``: KV cells for all requests together; 0 chooses by the model and free memory.
+        ``threads``: 0 takes all physical cores. ``progress``: share loaded, 0 to 1.
+        Raises ModelFileInvalid, EngineFailed.
+        """
+        command = ["-m", "models.llama.worker", str(path), "--name", name]
+        command += ["--cells", str(cells), "--threads", str(threads or _cores())]
+        for alias in aliases:
+            command += ["--alias", alias]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": _import_path()},
+        )
+        engine = cls(process, sink)
+        engine._progress = progress
+        try:
+            engine._info = await engine._ready
+        except BaseException:
+            await engine.close()
+            raise
+        engine.set_hash_key(hash_key)
+        return engine
+
+    _progress: Callable[[float], None] | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        assert self._info is not None, "start() returns only loaded engines"
+        return self._info
+
+    @property
+    def process_id(self) -> int:
+        """Of the worker; for tests that kill it and for people who watch it."""
+        return self._process.pid
+
+    async def tokenize(self, prompt: Prompt) -> Tokens:
+        """See `Engine.tokenize`."""
+        self._check_alive()
+        self._query += 1
+        answer: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
+        self._queries[self._query] = answer
+        query = self._query
+        self._send([protocol.TOKENIZE, query, protocol.pack_prompt(prompt)])
+        try:
+            return await answer
+        finally:
+            self._queries.pop(query, None)
+
+    def submit(self, request: GenerationRequest) -> None:
+        """See `Engine.submit`. Raises LocalProtocolError for an id that is open already."""
+        if request.request_id in self._open:
+            raise LocalProtocolError(f"request {request.request_id.hex()} was submitted twice")
+        self._check_alive()
+        self._open.add(request.request_id)
+        self._send([protocol.SUBMIT, protocol.pack_request(request)])
+
+    def cancel(self, request_id: bytes) -> None:
+        """See `Engine.cancel`."""
+        if request_id in self._open:
+            self._send([protocol.CANCEL, request_id])
+
+    def set_hash_key(self, key: bytes) -> None:
+        """See `Engine.set_hash_key`."""
+        self._send([protocol.HASH_KEY, key])
+
+    async def close(self) -> None:
+        """Stop the process; open requests get no more events."""
+        self._closed = True
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _send(self, frame: list[Any]) -> None:
+        # The worker's reader always reads, so the pipe's buffer stays small without a drain.
+        if self._process.stdin is not None and not self._process.stdin.is_closing():
+            self._process.stdin.write(protocol.pack(frame))
+
+    def _check_alive(self) -> None:
+        if self._closed or self._died is not None:
+            raise EngineFailed(self._died or "The engine has been closed.")
+
+    async def _read(self) -> None:
+        """Everything that the worker says, until it ends."""
+        assert self._process.stdout is not None
+        complaints = asyncio.get_running_loop().create_task(self._read_errors())
+        unpacker = protocol.unpacker()
+        while data := await self._process.stdout.read(_READ_BYTES):
+            unpacker.feed(data)
+            for frame in unpacker:
+                self._receive(frame)
+        code = await self._process.wait()
+        await complaints
+        self._end(code)
+
+    async def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self._errors.append(line.decode("utf-8", "replace").strip())
+
+    def _receive(self, frame: tuple[Any, ...]) -> None:
+        match frame:
+            case (protocol.EVENTS, events):
+                if self._closed:
+                    return
+                for data in events:
+                    event = protocol.unpack_event(data)
+                    if isinstance(event, Finished | Failed):
+                        self._open.discard(event.request_id)
+                    self._sink(event)
+            case (protocol.TOKENS, query, tokens):
+                self._answer(query, protocol.unpack_tokens(tokens))
+            case (protocol.REJECTED, query, code, message):
+                self._answer(query, from_code(code, message))
+            case (protocol.PROGRESS, share):
+                if self._progress is not None:
+                    self._progress(share)
+            case (protocol.READY, info):
+                if not self._ready.done():
+                    self._ready.set_result(protocol.unpack_info(info))
+            case (protocol.INVALID, message):
+                if not self._ready.done():
+                    self._ready.set_exception(ModelFileInvalid(self._with_reason(message)))
+
+    def _answer(self, query: int, result: Tokens | Exception) -> None:
+        waiting = self._queries.get(query)
+        if waiting is None or waiting.done():
+            return
+        if isinstance(result, Exception):
+            waiting.set_exception(result)
+        else:
+            waiting.set_result(result)
+
+    def _end(self, code: int) -> None:
+        """The worker is gone: nobody may wait for it any longer."""
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        message = self._with_reason(f"The engine of this model ended {how}.")
+        self._died = message
+        if not self._ready.done():
+            self._ready.set_exception(EngineFailed(message))
+        for waiting in self._queries.values():
+            if not waiting.done():
+                waiting.set_exception(EngineFailed(message))
+        if self._closed or self._info is None:
+            return
+        for request_id in sorted(self._open):
+            self._sink(Failed(request_id, EngineFailed.code, message))
+        self._open.clear()
+        self._sink(EngineDied(message))
+
+    def _with_reason(self, message: str) -> str:
+        """The message, with the last thing that llama.cpp complained about."""
+        reason = next((line for line in reversed(self._errors) if line), "")
+        return f"{message} ({reason})" if reason else message
+
+
+def _cores() -> int:
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+def _import_path() -> str:
+    """So that the worker finds this package, however its parent was started."""
+    root = str(Path(models.__path__[0]).parent)
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))

@@ -1,0 +1,136 @@
+"""Frames between a node and its engine process: msgpack lists, one after the other, on pipes.
+
+To the worker: ``[TOKENIZE, id, prompt]``, ``[SUBMIT, request]``, ``[CANCEL, request id]``,
+``[HASH_KEY, key]``. From the worker: ``[PROGRESS, share]``, then ``[READY, info]`` or
+``[INVALID, message]``; after that ``[TOKENS, id, tokens]``, ``[REJECTED, id, code, message]`` and
+``[EVENTS, [event, …]]``. An end of file means that the other side is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from typing import Any, Final
+
+import msgpack
+
+from models.engine import (
+    CacheChanged,
+    Chunk,
+    EngineEvent,
+    EngineStats,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Message,
+    ModelInfo,
+    Priority,
+    Prompt,
+    Sampling,
+    Started,
+    Tokens,
+)
+
+TOKENIZE: Final = "tokenize"
+SUBMIT: Final = "submit"
+CANCEL: Final = "cancel"
+HASH_KEY: Final = "hash-key"
+PROGRESS: Final = "progress"
+READY: Final = "ready"
+INVALID: Final = "invalid"
+TOKENS: Final = "tokens"
+REJECTED: Final = "rejected"
+EVENTS: Final = "events"
+
+#: A frame may be this long: the longest prompt, many times over.
+FRAME_BYTES_MAX: Final = 64 << 20
+
+_EVENTS: Final[tuple[type[Any], ...]] = (
+    Started,
+    Chunk,
+    Finished,
+    Failed,
+    CacheChanged,
+    EngineStats,
+)
+
+
+def pack(frame: list[Any]) -> bytes:
+    data: bytes = msgpack.packb(frame)
+    return data
+
+
+def unpacker() -> msgpack.Unpacker:
+    """Feed it bytes; iterate for frames, which come as tuples."""
+    return msgpack.Unpacker(use_list=False, max_buffer_size=FRAME_BYTES_MAX)
+
+
+def pack_tokens(tokens: Tokens) -> bytes:
+    return array("i", tokens).tobytes()
+
+
+def unpack_tokens(data: bytes) -> Tokens:
+    tokens = array("i")
+    tokens.frombytes(data)
+    return tuple(tokens)
+
+
+def pack_prompt(prompt: Prompt) -> Any:
+    if isinstance(prompt, str):
+        return prompt
+    return [[message.role, message.content] for message in prompt]
+
+
+def unpack_prompt(data: Any) -> Prompt:
+    if isinstance(data, str):
+        return data
+    return tuple(Message(role, content) for role, content in data)
+
+
+def pack_request(request: GenerationRequest) -> list[Any]:
+    return [
+        request.request_id,
+        pack_tokens(request.tokens),
+        _fields(request.sampling),
+        request.priority.value,
+        pack_tokens(request.generated),
+        request.delivered_chars,
+    ]
+
+
+def unpack_request(data: Any) -> GenerationRequest:
+    request_id, tokens, sampling, priority, generated, delivered_chars = data
+    return GenerationRequest(
+        request_id=request_id,
+        tokens=unpack_tokens(tokens),
+        sampling=Sampling(*sampling),
+        priority=Priority(priority),
+        generated=unpack_tokens(generated),
+        delivered_chars=delivered_chars,
+    )
+
+
+def pack_info(info: ModelInfo) -> list[Any]:
+    return _fields(info)
+
+
+def unpack_info(data: Any) -> ModelInfo:
+    return ModelInfo(*data)
+
+
+def pack_event(event: EngineEvent) -> list[Any]:
+    return [_EVENTS.index(type(event)), *_fields(event)]
+
+
+def unpack_event(data: Any) -> EngineEvent:
+    kind, *fields = data
+    if _EVENTS[kind] is Finished:
+        request_id, reason, *rest = fields
+        return Finished(request_id, FinishReason(reason), *rest)
+    event: EngineEvent = _EVENTS[kind](*fields)
+    return event
+
+
+def _fields(value: Any) -> list[Any]:
+    return [getattr(value, field.name) for field in dataclasses.fields(value)]

@@ -1,0 +1,87 @@
+"""One request's state in the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.engine import Finished, FinishReason, GenerationRequest, Priority
+from models.llama.backend import Sampler
+from models.llama.text import TextStream
+from overlay.prefix.radix import Node
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A request, queued or running. Times are seconds of the scheduler's clock."""
+
+    request: GenerationRequest
+    arrival: int
+    submitted_s: float
+    #: Prompt and answer so far.
+    tokens: list[int]
+    sampler: Sampler
+    text: TextStream
+    #: Text of a resumed answer that was not delivered yet; goes out with the next token.
+    owed_text: str
+    #: Tokens that are expected to need computing, while it waits in the queue.
+    expected: int
+    #: While it runs: its KV sequence, and the tree's node that ends with its computed tokens.
+    sequence: int = -1
+    node: Node | None = None
+    #: Tokens of its path in the KV cache.
+    computed: int = 0
+    #: Prompt tokens that it computed itself, and how far it got with them.
+    prefilled: int = 0
+    prefilled_to: int = 0
+    started_s: float | None = None
+    answered_s: float | None = None
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Whose turn it is: the owner before guests, else first come, first served."""
+        return (self.request.priority is not Priority.OWNER, self.arrival)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.tokens)
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def pending(self) -> int:
+        """Tokens not computed yet; at least 1, for the last one's logits choose the next."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        return self.answered_s is not None and self.pending == 1
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that it did not need to compute."""
+        return self.prompt_tokens - self.prefilled
+
+    def note_computed(self, count: int) -> None:
+        """``count`` more tokens are in the KV cache, computed for this run."""
+        begin = max(self.computed, self.prefilled_to)
+        self.computed += count
+        end = min(self.computed, self.prompt_tokens)
+        if end > begin:
+            self.prefilled += end - begin
+            self.prefilled_to = end
+
+    def finished(self, reason: FinishReason, now: float) -> Finished:
+        started = now if self.started_s is None else self.started_s
+        answered = now if self.answered_s is None else self.answered_s
+        return Finished(
+            request_id=self.request.request_id,
+            reason=reason,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens if self.started_s is not None else 0,
+            completion_tokens=self.generated,
+            queue_ms=(started - self.submitted_s) * 1e3,
+            prefill_ms=(answered - started) * 1e3,
+            decode_ms=(now - answered) * 1e3,
+        )

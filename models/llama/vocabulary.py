@@ -1,0 +1,105 @@
+"""A model's tokenizer and template: prompts to tokens, and the digest that peers compare."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+import llama_cpp
+
+from models.engine import Message, Prompt, Tokens
+from models.llama.chat_template import ChatTemplate
+from models.llama.native import LoadedModel
+
+MODEL_KEY_BYTES: Final = 16
+
+# Put into control tokens that a message spells out, so that they stay text: noncharacters of
+# Unicode's plane 16, the first that no message contains.
+_MARKS = [chr(code) for code in range(0x10FF00, 0x10FFFE)]
+
+
+class Vocabulary:
+    """Tokenizes for one model. Thread safe: llama.cpp only reads its vocabulary."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._vocab = model.vocab
+        self._size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        bos = llama_cpp.llama_vocab_bos(self._vocab)
+        eos = llama_cpp.llama_vocab_eos(self._vocab)
+        self._bos = bos if bos >= 0 and llama_cpp.llama_vocab_get_add_bos(self._vocab) else None
+        self._bos_text = self._text(bos).decode("utf-8", "replace") if bos >= 0 else ""
+        eos_text = self._text(eos).decode("utf-8", "replace") if eos >= 0 else ""
+        self._template = ChatTemplate(model.chat_template(), bos=self._bos_text, eos=eos_text)
+        self._control = self._control_pattern()
+        self._pre = model.metadata("tokenizer.ggml.pre") or ""
+
+    def tokenize(self, prompt: Prompt) -> Tokens:
+        """Raises InvalidRequest for a conversation that the template rejects."""
+        if isinstance(prompt, str):
+            return self._tokenize(prompt, add_special=True, parse_special=False)
+        mark = _unused_mark(prompt)
+        text = self._template.render([self._defused(message, mark) for message in prompt])
+        tokens: list[int] = []
+        if self._bos is not None and not text.startswith(self._bos_text):
+            tokens.append(self._bos)
+        for part in text.split(mark):
+            tokens += self._tokenize(part, add_special=False, parse_special=True)
+        return tuple(tokens)
+
+    def model_key(self, name: str) -> bytes:
+        """What makes cached tokens interchangeable; weights and quantisation take no part."""
+        digest = blake2b(digest_size=MODEL_KEY_BYTES, person=b"hearth model")
+        flags = f"{self._bos} {llama_cpp.llama_vocab_type(self._vocab)} {self._pre}"
+        parts = [name.encode(), self._template.source.encode(), flags.encode()]
+        for token in range(self._size):
+            attributes = llama_cpp.llama_vocab_get_attr(self._vocab, token)
+            score = llama_cpp.llama_vocab_get_score(self._vocab, token)
+            parts.append(b"%d %r %b" % (attributes, score, self._text(token)))
+        for part in parts:
+            digest.update(len(part).to_bytes(4, "little") + part)
+        return digest.digest()
+
+    def _defused(self, message: Message, mark: str) -> Message:
+        """The message, with every control token that it spells out broken by the mark."""
+        if self._control is None:
+            return message
+        broken = rf"\1{mark}"
+        return Message(
+            self._control.sub(broken, message.role), self._control.sub(broken, message.content)
+        )
+
+    def _control_pattern(self) -> re.Pattern[str] | None:
+        special = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        texts = {
+            self._text(token).decode("utf-8", "replace")
+            for token in range(self._size)
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & special
+        }
+        spelled = sorted(re.escape(text) for text in texts if len(text) > 1)
+        # A lookahead, so that control tokens that overlap are all found.
+        return re.compile(rf"(?={'|'.join(spelled)})(.)", re.DOTALL) if spelled else None
+
+    def _text(self, token: int) -> bytes:
+        return llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
+
+    def _tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> Tokens:
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8
+        buffer = (ctypes.c_int32 * size)()
+        count = llama_cpp.llama_tokenize(
+            self._vocab, data, len(data), buffer, size, add_special, parse_special
+        )
+        if count < 0:  # a tokenizer that needs more tokens than bytes
+            buffer = (ctypes.c_int32 * -count)()
+            count = llama_cpp.llama_tokenize(
+                self._vocab, data, len(data), buffer, -count, add_special, parse_special
+            )
+        return tuple(buffer[:count])
+
+
+def _unused_mark(messages: Sequence[Message]) -> str:
+    text = "".join(message.role + message.content for message in messages)
+    return next(mark for mark in _MARKS if mark not in text)

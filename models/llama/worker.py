@@ -1,0 +1,164 @@
+"""The engine process: ``python -m models.llama.worker``, with frames on stdin and stdout.
+
+Two threads. The reader answers tokenisations and notes cancellations at once, even while the main
+thread decodes (which releases the interpreter's lock). It ends the process when its parent goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from models.engine import EngineEvent, ModelInfo
+from models.llama import protocol
+from models.llama.native import LoadedModel, NativeBackend
+from models.llama.scheduler import Scheduler
+from models.llama.vocabulary import Vocabulary
+from overlay.errors import HearthError, ModelFileInvalid
+from overlay.prefix.radix import RadixTree
+
+#: Decoding leaves the processor to everything else first, above all to the mesh.
+NICENESS: Final = 5
+_READ_BYTES: Final = 1 << 16
+
+
+class _Writer:
+    """Whole frames onto the pipe, from either thread."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def write(self, frame: list[Any]) -> None:
+        with self._lock:
+            self._pipe.write(protocol.pack(frame))
+            self._pipe.flush()
+
+
+class Worker:
+    """A loaded model with its scheduler, driven by frames."""
+
+    def __init__(self, options: argparse.Namespace, writer: _Writer) -> None:
+        """Raises ModelFileInvalid."""
+        self._writer = writer
+        path = Path(options.path)
+        model = LoadedModel(path, lambda share: writer.write([protocol.PROGRESS, share]))
+        self._vocabulary = Vocabulary(model)
+        cells = options.cells or model.choose_cells()
+        self._backend = NativeBackend(model, cells=cells, threads=options.threads)
+        context_length = min(model.trained_context, self._backend.cells)
+        key = self._vocabulary.model_key(options.name)
+        self._events: list[EngineEvent] = []
+        self._scheduler = Scheduler(
+            self._backend,
+            RadixTree(b"", key),
+            context_length=context_length,
+            clock=time.monotonic,
+            emit=self._events.append,
+        )
+        self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.info = ModelInfo(
+            name=options.name,
+            key=key,
+            aliases=tuple(options.alias),
+            description=model.description(),
+            context_length=context_length,
+            cells=self._backend.cells,
+            size_bytes=path.stat().st_size,
+        )
+
+    def receive(self, frame: tuple[Any, ...]) -> None:
+        """Called by the reader's thread."""
+        match frame:
+            case (protocol.TOKENIZE, query, prompt):
+                self._tokenize(query, prompt)
+            case (protocol.CANCEL, request_id):
+                self._commands.put(frame)
+                if request_id in self._scheduler.prefilling:
+                    self._backend.abort()
+            case _:
+                self._commands.put(frame)
+
+    def run(self) -> None:
+        """Decode as long as there is work, and wait for commands when there is none."""
+        busy = False
+        while True:
+            if not busy:
+                self._obey(self._commands.get())
+            while not self._commands.empty():
+                self._obey(self._commands.get())
+            busy = self._scheduler.step()
+            if self._events:
+                events = [protocol.pack_event(event) for event in self._events]
+                self._events.clear()
+                self._writer.write([protocol.EVENTS, events])
+
+    def _obey(self, command: tuple[Any, ...]) -> None:
+        match command:
+            case (protocol.SUBMIT, request):
+                self._scheduler.submit(protocol.unpack_request(request))
+            case (protocol.CANCEL, request_id):
+                self._scheduler.cancel(request_id)
+            case (protocol.HASH_KEY, key):
+                self._scheduler.rekey(key)
+
+    def _tokenize(self, query: int, prompt: Any) -> None:
+        try:
+            tokens = self._vocabulary.tokenize(protocol.unpack_prompt(prompt))
+        except HearthError as error:
+            self._writer.write([protocol.REJECTED, query, error.code, str(error)])
+        else:
+            self._writer.write([protocol.TOKENS, query, protocol.pack_tokens(tokens)])
+
+
+def _read(worker: Worker) -> None:
+    """Hand frames to the worker; end the process with the pipe."""
+    unpacker = protocol.unpacker()
+    try:
+        while data := os.read(0, _READ_BYTES):
+            unpacker.feed(data)
+            for frame in unpacker:
+                worker.receive(frame)
+    finally:
+        # Without its parent the worker has no purpose, and nothing to save.
+        os._exit(0)
+
+
+def _own_stdout() -> BinaryIO:
+    """Keep the pipe for frames alone: what llama.cpp prints goes to stderr."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return pipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--alias", action="append", default=[])
+    parser.add_argument("--cells", type=int, default=0)
+    parser.add_argument("--threads", type=int, required=True)
+    options = parser.parse_args()
+    # A terminal sends Ctrl-C to the worker too; its parent decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICENESS)
+    writer = _Writer(_own_stdout())
+    try:
+        worker = Worker(options, writer)
+    except ModelFileInvalid as error:
+        writer.write([protocol.INVALID, str(error)])
+        sys.exit(1)
+    writer.write([protocol.READY, protocol.pack_info(worker.info)])
+    threading.Thread(target=_read, args=(worker,), daemon=True).start()
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()
