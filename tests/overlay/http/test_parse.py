@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -253,10 +254,10 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 ANY_JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
 )
-KNOWN_FIELDS = st.sampled_from(
+FIELDS = (
     "model temperature top_p top_k min_p n max_tokens max_completion_tokens stop seed tools "
     "presence_penalty frequency_penalty repeat_penalty logit_bias stream stream_options hearth "
-    "response_format logprobs prompt echo suffix best_of modalities tool_choice".split()
+    "response_format logprobs prompt echo suffix best_of modalities tool_choice"
 )
 SENSIBLE = SCALARS | st.sampled_from([0, 1, 1.0, "x", ["x"], {"route": "local"}, {"7": 1}, {}])
 ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool"]) | SCALARS
@@ -266,7 +267,7 @@ MESSAGES = st.lists(
 )
 NEARLY_REQUESTS = st.builds(
     lambda fields, messages: {**fields, "messages": messages},
-    st.dictionaries(KNOWN_FIELDS, SENSIBLE | ANY_JSON, max_size=4),
+    st.dictionaries(st.sampled_from(FIELDS.split()), SENSIBLE | ANY_JSON, max_size=4),
     MESSAGES,
 )
 
@@ -276,8 +277,7 @@ def test_any_json_is_a_request_or_an_invalid_one(body: object) -> None:
     for parse in (parse_chat, parse_completion):
         try:
             call = parse(body)
-        except InvalidRequest as error:
-            assert str(error)
+        except InvalidRequest:
             continue
         sampled = call.ask.sampling
         assert 0 <= sampled.temperature <= 2
@@ -303,7 +303,5 @@ def test_any_bytes_are_json_or_an_invalid_request(body: bytes) -> None:
     except InvalidRequest:
         return
     for parse in (parse_chat, parse_invite, parse_join):
-        try:
+        with contextlib.suppress(InvalidRequest):
             parse(value)
-        except InvalidRequest as error:
-            assert str(error)

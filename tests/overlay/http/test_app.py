@@ -1,0 +1,314 @@
+"""The routes, through the ASGI interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from models.engine import FinishReason
+from overlay.errors import ConfigError, EngineBusy, EngineFailed, StreamReset
+from overlay.http import body
+from overlay.http.app import create_app
+from overlay.http.backend import Answered, Route, Text
+from tests.overlay.http.scripted import ADMIN, ANSWERED, ScriptedBackend
+
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
+
+
+def client_of(
+    backend: ScriptedBackend, *, api_key: str | None = None, loopback: bool = True
+) -> httpx.AsyncClient:
+    app = create_app(backend, admin_token=ADMIN, api_key=api_key, loopback=loopback)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:7711")
+
+
+@pytest.fixture
+def backend() -> ScriptedBackend:
+    return ScriptedBackend()
+
+
+@pytest.fixture
+async def client(backend: ScriptedBackend) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(backend) as client:
+        yield client
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    assert response.headers["content-type"].startswith("text/event-stream")
+    blocks = response.text.split("\n\n")
+    assert blocks.pop() == "", "an event was not ended"
+    payloads = [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+    return [p if p == "[DONE]" else json.loads(p) for p in payloads]
+
+
+# --- Answers ----------------------------------------------------------------------------------
+
+
+async def test_a_chat_answer(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    reply = (await client.post("/v1/chat/completions", json=CHAT)).json()
+    assert reply["object"] == "chat.completion"
+    assert reply["id"].startswith("chatcmpl-")
+    assert reply["model"] == "tiny"
+    [choice] = reply["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"] == "Hellö!"
+    assert choice["finish_reason"] == "stop"
+    assert reply["usage"] == {
+        "prompt_tokens": 40,
+        "completion_tokens": 2,
+        "total_tokens": 42,
+        "prompt_tokens_details": {"cached_tokens": 32},
+    }
+    assert reply["hearth"] == ANSWERED.hearth
+    assert backend.closed.is_set()
+
+
+async def test_a_chat_stream(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    *chunks, done = events_of(response)
+    assert done == "[DONE]"
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hel"},
+        {"content": "lö!"},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert [chunk.get("hearth") for chunk in chunks] == [None, None, None, ANSWERED.hearth]
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+async def test_a_stream_with_usage_has_one_more_chunk(client: httpx.AsyncClient) -> None:
+    asked = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last, _ = events_of(await client.post("/v1/chat/completions", json=asked))
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert last["choices"] == []
+    assert last["usage"]["prompt_tokens_details"]["cached_tokens"] == 32
+    assert chunks[-1]["hearth"] == last["hearth"] == ANSWERED.hearth
+
+
+async def test_completions(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    asked = {"prompt": "Once", "hearth": {"route": "local"}}
+    reply = (await client.post("/v1/completions", json=asked)).json()
+    assert reply["object"] == "text_completion"
+    assert reply["choices"][0]["text"] == "Hellö!"
+    assert backend.asks[0].prompt == "Once"
+    assert backend.asks[0].route is Route.LOCAL
+
+    response = await client.post("/v1/completions", json={**asked, "stream": True})
+    *chunks, done = events_of(response)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Hellö!"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert done == "[DONE]"
+
+
+async def test_without_a_model_the_stream_names_the_default(client: httpx.AsyncClient) -> None:
+    asked = {"messages": CHAT["messages"], "stream": True}
+    chunks = events_of(await client.post("/v1/chat/completions", json=asked))[:-1]
+    assert {chunk["model"] for chunk in chunks} == {"tiny"}
+
+
+async def test_an_answer_without_text_is_still_a_stream() -> None:
+    async with client_of(ScriptedBackend(ANSWERED)) as client:
+        response = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        first, last, done = events_of(response)
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert done == "[DONE]"
+
+
+# --- What goes wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [(EngineBusy("the queue is full"), 503, "engine_busy"), (KeyError("oops"), 500, "internal")],
+)
+async def test_an_error_before_the_first_token_is_plain_http(
+    error: Exception, status: int, code: str, stream: bool
+) -> None:
+    backend = ScriptedBackend(error)
+    async with client_of(backend) as client:
+        response = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert "oops" not in response.text
+    assert backend.closed.is_set()
+
+
+async def test_an_error_in_mid_stream_is_its_last_event() -> None:
+    backend = ScriptedBackend(Text("Hel", 1), StreamReset("the peer broke off the stream"))
+    async with client_of(backend) as client:
+        response = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert response.status_code == 200
+    last = events_of(response)[-1]
+    assert last["error"]["message"] == "the peer broke off the stream"
+    assert last["error"]["code"] == "stream_reset"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ([Text("Hel", 1)], EngineFailed.code),
+        (
+            [Text("Hel", 1), Answered("tiny", FinishReason.CANCELLED, 1, 0, 1, {})],
+            StreamReset.code,
+        ),
+    ],
+    ids=["never-ended", "cancelled"],
+)
+async def test_half_an_answer_is_an_error(script: list[Any], code: str) -> None:
+    async with client_of(ScriptedBackend(*script)) as client:
+        whole = await client.post("/v1/chat/completions", json=CHAT)
+        stream = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert whole.status_code >= 500
+    assert whole.json()["error"]["code"] == code.replace("-", "_")
+    assert events_of(stream)[-1]["error"]["code"] == code.replace("-", "_")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/v1/models/", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/health", 405),
+        ("GET", "/v1/models/unknown", 404),
+    ],
+)
+async def test_refusals_have_openais_shape(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_body_that_is_no_json(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    response = await client.post("/v1/chat/completions", content=b'{"model": ')
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert backend.asks == []
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_that_is_too_large(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    monkeypatch.setattr(body, "HTTP_BODY_BYTES_MAX", 1000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 500
+
+    content = b"x" * 1500 if announced else pieces()
+    response = await client.post("/v1/chat/completions", content=content)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+# --- The mesh ---------------------------------------------------------------------------------
+
+
+async def test_what_can_be_read(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/health")).json() == {"status": "ok"}
+    assert (await client.get("/mesh/status")).json()["peers"] == []
+    metrics = await client.get("/metrics")
+    assert metrics.text == "hearth_requests_total 3.0\n"
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    listing = (await client.get("/v1/models")).json()
+    assert [model["id"] for model in listing["data"]] == ["tiny", "Org/Big-GGUF:Q4_K_M"]
+    one = (await client.get("/v1/models/Org/Big-GGUF:Q4_K_M")).json()
+    assert one["object"] == "model"
+    assert one["hearth"]["local"] is False
+
+
+async def test_inviting_and_joining(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    asked = {"ttl_s": 60, "uses": 2, "label": "Bo"}
+    response = await client.post("/mesh/invites", json=asked, headers=AS_ADMIN)
+    assert response.json()["token"] == "hearth1abc"
+    assert backend.invites == [(60, 2, "Bo")]
+
+    response = await client.post("/mesh/join", json={"token": "hearth1abc"}, headers=AS_ADMIN)
+    assert response.json()["mesh_id"] == "m"
+    response = await client.post("/mesh/join", json={"token": "junk"}, headers=AS_ADMIN)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "token_malformed"
+
+
+@pytest.mark.parametrize("path", ["/mesh/invites", "/mesh/join"])
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {ADMIN}"}],
+    ids=["no-key", "wrong-key", "wrong-scheme"],
+)
+async def test_changing_the_mesh_needs_the_admin_token(
+    client: httpx.AsyncClient, backend: ScriptedBackend, path: str, headers: dict[str, str]
+) -> None:
+    response = await client.post(path, json={"token": "hearth1abc"}, headers=headers)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "invalid_api_key"
+    assert backend.invites == []
+
+
+# --- The gate ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:7711", 200),
+        ("localhost", 200),
+        ("[::1]:7711", 200),
+        ("rebound.example:7711", 403),
+        ("127.0.0.1.example", 403),
+        ("192.0.2.7", 403),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+async def test_on_loopback_the_host_must_be_this_machine(
+    client: httpx.AsyncClient, host: str, status: int
+) -> None:
+    response = await client.get("/mesh/status", headers={"Host": host})
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://localhost:3000", 200), ("https://evil.example", 403), ("null", 403)],
+)
+async def test_on_loopback_pages_of_elsewhere_are_refused(
+    client: httpx.AsyncClient, backend: ScriptedBackend, origin: str, status: int
+) -> None:
+    response = await client.post("/v1/chat/completions", json=CHAT, headers={"Origin": origin})
+    assert response.status_code == status
+    assert len(backend.asks) == (1 if status == 200 else 0)
+
+
+async def test_elsewhere_everything_but_health_needs_a_key(backend: ScriptedBackend) -> None:
+    async with client_of(backend, api_key="k", loopback=False) as client:
+        client.headers["Host"] = "hearth.example"
+        assert (await client.get("/health")).status_code == 200
+        for path in ("/v1/models", "/metrics", "/mesh/status", "/nowhere"):
+            assert (await client.get(path)).status_code == 401
+        with_key = {"Authorization": "bearer k"}
+        assert (await client.get("/mesh/status", headers=with_key)).status_code == 200
+        assert (await client.get("/mesh/status", headers=AS_ADMIN)).status_code == 200
+        response = await client.post("/mesh/invites", json={}, headers=with_key)
+        assert response.status_code == 401, "the API key must not open the mesh"
+
+
+def test_an_open_api_is_refused(backend: ScriptedBackend) -> None:
+    for key in (None, ""):
+        with pytest.raises(ConfigError):
+            create_app(backend, admin_token=ADMIN, api_key=key, loopback=False)

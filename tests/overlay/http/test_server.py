@@ -1,0 +1,241 @@
+"""A real server on a real port, driven by the openai package."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import openai
+import pytest
+
+from overlay.errors import (
+    AddressInUse,
+    ConfigError,
+    ContextLengthExceeded,
+    EngineBusy,
+    EngineFailed,
+    HearthError,
+    ModelNotFound,
+)
+from overlay.http.app import create_app
+from overlay.http.backend import Route, Text
+from overlay.http.server import ApiServer
+from tests.overlay.http.scripted import ADMIN, ANSWERED, ScriptedBackend
+
+MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+
+
+@asynccontextmanager
+async def serving(backend: ScriptedBackend, api_key: str | None = None) -> AsyncIterator[str]:
+    app = create_app(backend, admin_token=ADMIN, api_key=api_key, loopback=api_key is None)
+    server = ApiServer(app, "127.0.0.1", 0)
+    host, port = await server.start()
+    try:
+        yield f"http://{host}:{port}/v1"
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def sdk(
+    backend: ScriptedBackend, api_key: str | None = None, presented: str = "any"
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with (
+        serving(backend, api_key) as url,
+        openai.AsyncOpenAI(base_url=url, api_key=presented, max_retries=0) as client,
+    ):
+        yield client
+
+
+async def test_chat() -> None:
+    backend = ScriptedBackend()
+    async with sdk(backend) as client:
+        reply = await client.chat.completions.create(
+            model="tiny", messages=MESSAGES, extra_body={"hearth": {"route": "local"}}
+        )
+    assert reply.choices[0].message.content == "Hellö!"
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens_details is not None
+    assert reply.usage.prompt_tokens_details.cached_tokens == 32
+    assert reply.model_extra == {"hearth": ANSWERED.hearth}
+    assert backend.asks[0].route is Route.LOCAL
+
+
+async def test_chat_stream() -> None:
+    async with sdk(ScriptedBackend()) as client:
+        stream = await client.chat.completions.create(
+            model="tiny",
+            messages=MESSAGES,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+    *spoken, last = chunks
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in spoken) == "Hellö!"
+    assert spoken[-1].choices[0].finish_reason == "stop"
+    assert last.usage is not None
+    assert last.usage.total_tokens == 42
+    assert last.model_extra == {"hearth": ANSWERED.hearth}
+
+
+async def test_completions_whole_and_streamed() -> None:
+    async with sdk(ScriptedBackend()) as client:
+        whole = await client.completions.create(model="tiny", prompt="Once")
+        stream = await client.completions.create(model="tiny", prompt="Once", stream=True)
+        pieces = [chunk.choices[0].text async for chunk in stream]
+    assert whole.choices[0].text == "".join(pieces) == "Hellö!"
+
+
+async def test_models() -> None:
+    async with sdk(ScriptedBackend()) as client:
+        names = [model.id async for model in client.models.list()]
+        assert names == ["tiny", "Org/Big-GGUF:Q4_K_M"]
+        for name in names:
+            assert (await client.models.retrieve(name)).id == name
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("unknown")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("raised", "expected", "code"),
+    [
+        (ModelNotFound("nobody serves it"), openai.NotFoundError, "model_not_found"),
+        (ContextLengthExceeded("too long"), openai.BadRequestError, "context_length_exceeded"),
+        (EngineBusy("full"), openai.InternalServerError, "engine_busy"),
+        (EngineFailed("crashed"), openai.InternalServerError, "engine_failed"),
+    ],
+)
+async def test_errors_raise_the_sdks_own(
+    raised: HearthError, expected: type[openai.APIStatusError], code: str, stream: bool
+) -> None:
+    async with sdk(ScriptedBackend(raised)) as client:
+        with pytest.raises(expected) as caught:
+            await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=stream)
+    assert caught.value.code == code
+    assert str(raised) in str(caught.value)
+
+
+async def test_a_bad_parameter_is_named_to_the_sdk() -> None:
+    async with sdk(ScriptedBackend()) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=9)
+    assert caught.value.param == "temperature"
+
+
+async def test_an_error_in_mid_stream_raises_in_the_sdk() -> None:
+    backend = ScriptedBackend(Text("Hel", 1), EngineFailed("the engine died"))
+    async with sdk(backend) as client:
+        stream = await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
+        with pytest.raises(openai.APIError, match="the engine died"):
+            async for _ in stream:
+                pass
+
+
+async def test_the_key() -> None:
+    async with sdk(ScriptedBackend(), api_key="k", presented="wrong") as client:
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
+    async with sdk(ScriptedBackend(), api_key="k", presented="k") as client:
+        assert (await client.models.list()).data
+
+
+async def test_the_first_token_does_not_wait_for_the_second() -> None:
+    go_on = asyncio.Event()
+    async with sdk(ScriptedBackend(Text("Hel", 1), go_on, ANSWERED)) as client:
+        stream = await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
+        texts = []
+        async for chunk in stream:
+            texts.append(chunk.choices[0].delta.content)
+            if "Hel" in texts:
+                go_on.set()  # else the answer would never end
+    assert texts == ["", "Hel", None]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_hangs_up_closes_the_answer(stream: bool) -> None:
+    asked = asyncio.Event()
+
+    class Noticing(ScriptedBackend):
+        async def ask(self, ask):  # type: ignore[no-untyped-def]
+            asked.set()
+            async for event in super().ask(ask):
+                yield event
+
+    backend = Noticing(Text("Hel", 1), asyncio.Event())
+    async with serving(backend) as url:
+        async with httpx.AsyncClient() as client:
+            body = {"messages": MESSAGES, "stream": stream}
+            calling = asyncio.create_task(client.post(f"{url}/chat/completions", json=body))
+            await asked.wait()
+            calling.cancel()
+            await asyncio.wait({calling})
+        await backend.closed.wait()
+
+
+async def test_closing_waits_for_open_answers() -> None:
+    go_on = asyncio.Event()
+    app = create_app(
+        ScriptedBackend(Text("Hel", 1), go_on, ANSWERED),
+        admin_token=ADMIN,
+        api_key=None,
+        loopback=True,
+    )
+    server = ApiServer(app, "127.0.0.1", 0)
+    host, port = await server.start()
+    url = f"http://{host}:{port}/v1/chat/completions"
+    async with (
+        httpx.AsyncClient() as client,
+        client.stream("POST", url, json={"messages": MESSAGES, "stream": True}) as response,
+    ):
+        lines = response.aiter_lines()
+        await anext(lines)
+        closing = asyncio.create_task(server.close())
+        await asyncio.sleep(0)
+        go_on.set()
+        rest = [line async for line in lines]
+        await closing
+    assert "data: [DONE]" in rest
+
+
+async def test_closing_cuts_answers_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.http.server.HTTP_CLOSE_S", 0.05)
+    backend = ScriptedBackend(Text("Hel", 1), asyncio.Event())
+    async with httpx.AsyncClient() as client:
+        async with serving(backend) as url:
+            body = {"messages": MESSAGES, "stream": True}
+            request = client.build_request("POST", f"{url}/chat/completions", json=body)
+            response = await client.send(request, stream=True)
+        assert backend.closed.is_set()
+        with pytest.raises(httpx.RemoteProtocolError):
+            await response.aread()
+
+
+async def test_a_port_in_use_is_named() -> None:
+    app = create_app(ScriptedBackend(), admin_token=ADMIN, api_key=None, loopback=True)
+    first = ApiServer(app, "127.0.0.1", 0)
+    _, port = await first.start()
+    second = ApiServer(app, "127.0.0.1", port)
+    try:
+        with pytest.raises(AddressInUse, match=str(port)):
+            await second.start()
+    finally:
+        await second.close()
+        await first.close()
+
+
+async def test_an_address_of_another_machine_is_refused() -> None:
+    app = create_app(ScriptedBackend(), admin_token=ADMIN, api_key=None, loopback=True)
+    for host in ("192.0.2.7", "no-such-host.invalid"):
+        with pytest.raises(ConfigError, match=host):
+            await ApiServer(app, host, 0).start()
+
+
+async def test_signal_handlers_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    async with serving(ScriptedBackend()):
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
