@@ -19,6 +19,7 @@ LAYERS = [
     "overlay.engines",
     "overlay.config",
     "overlay.http",
+    "overlay.home",
     "overlay.transport",
     "overlay.forwarding",
     "overlay.admission",

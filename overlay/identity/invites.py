@@ -195,6 +195,10 @@ class InviteLedger:
         self._inviter = inviter
         self._invites = {invite.id: invite for invite in invites}
 
+    @property
+    def inviter(self) -> PeerId:
+        return self._inviter
+
     def issue(self, now: float, ttl_s: float, uses: int, label: str, secret: bytes) -> Invite:
         """Open an invite with 16 fresh secret bytes. Raises IdentityError for a bad wish."""
         if not 0 < ttl_s <= INVITE_TTL_MAX_S:

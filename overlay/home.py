@@ -1,0 +1,313 @@
+"""A node's home: the files that outlive the process.
+
+========================  ==========================================================
+``identity.key``          PeerId and seed, in hex; mode 0600
+``membership.json``       founder, mesh secret, certificates
+``invites.json``          the invites handed out
+``incarnation.json``      the last incarnation, so that each start has a higher one
+``peers.json``            where the other members were last reached
+``lock``                  locked (``flock``) while a node runs; holds its pid
+``runtime.json``          how to reach the running node's API
+========================  ==========================================================
+
+Every file has mode 0600 and is replaced as a whole: after a crash it is the old or the new one. A
+damaged file is reported with the way out and left as it is. Whoever writes holds the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from overlay.errors import ConfigError, HearthError, HomeInUse, Malformed, NodeNotRunning
+from overlay.identity.certificates import MESH_SECRET_BYTES, Membership, format_mesh_id
+from overlay.identity.invites import InviteLedger
+from overlay.identity.keys import SEED_BYTES, NodeKey
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_KEY = "identity.key"
+_MEMBERSHIP = "membership.json"
+_INVITES = "invites.json"
+_INCARNATION = "incarnation.json"
+_PEERS = "peers.json"
+_LOCK = "lock"
+_RUNTIME = "runtime.json"
+
+#: What to do about a file that cannot be read.
+_REMEDIES = {
+    _KEY: "restore it from a backup, or move this home away to become a new node",
+    _MEMBERSHIP: "restore it from a backup, or delete it to leave the mesh and be invited again",
+    _INVITES: "delete it to cancel all invites handed out so far",
+    _INCARNATION: "delete it once this machine's clock is right",
+    _PEERS: "delete it: the node learns the addresses again from the peer it reaches first",
+    _RUNTIME: "end the running node and start it again",
+}
+
+#: `Home.runtime` holds the lock for an instant to see whether it is free; `lock` outwaits that.
+_LOCK_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A running node: ``api`` is the URL that `Home.write_runtime` was given."""
+
+    pid: int
+    api: str
+    admin_token: str
+
+
+class Home:
+    """The files under ``path``, which is created (mode 0700) when the first is written.
+
+    All methods raise ConfigError for a file that is damaged or cannot be accessed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock_fd: int | None = None
+        self._damaged: set[str] = set()
+
+    # --- Who I am -----------------------------------------------------------------------------
+
+    def load_or_create_key(self) -> NodeKey:
+        """The node's key; a new home gets a new one."""
+        key = self._load(_KEY, _read_key)
+        if key is not None:
+            self._make_private(_KEY)
+            return key
+        if (self.path / _MEMBERSHIP).exists():
+            raise ConfigError(
+                f"{self.path / _KEY} is gone, and the membership in this home belongs to it: "
+                f"{_REMEDIES[_KEY]}"
+            )
+        key = NodeKey.from_seed(os.urandom(SEED_BYTES))
+        self._write(_KEY, f"{key.peer_id} {key.seed.hex()}\n")
+        return key
+
+    def membership(self) -> Membership | None:
+        """The mesh that this node belongs to, if any."""
+        return self._load(_MEMBERSHIP, _json(_read_membership))
+
+    def save_membership(self, membership: Membership) -> None:
+        self._save(
+            _MEMBERSHIP,
+            {
+                "mesh_id": format_mesh_id(membership.mesh_id),
+                "founder": str(membership.founder),
+                "mesh_secret": membership.mesh_secret.hex(),
+                "certificates": [packed.hex() for packed in membership.certificates],
+            },
+        )
+
+    def ledger(self, inviter: PeerId) -> InviteLedger:
+        """The invites that ``inviter``, this node, has handed out."""
+
+        def read(data: Any) -> InviteLedger:
+            ledger = InviteLedger.from_plain(data)
+            if ledger.inviter != inviter:
+                raise Malformed(f"it belongs to {ledger.inviter}")
+            return ledger
+
+        ledger = self._load(_INVITES, _json(read))
+        return InviteLedger(inviter) if ledger is None else ledger
+
+    def save_ledger(self, ledger: InviteLedger) -> None:
+        self._save(_INVITES, ledger.to_plain())
+
+    def next_incarnation(self, now_ms: int) -> int:
+        """A number above all that this home had before, even when the clock went back."""
+        last = self._load(_INCARNATION, _json(lambda data: int(data["incarnation"])))
+        incarnation = now_ms if last is None else max(now_ms, last + 1)
+        self._save(_INCARNATION, {"incarnation": incarnation})
+        return incarnation
+
+    # --- Whom I know --------------------------------------------------------------------------
+
+    def peers(self) -> dict[PeerId, tuple[Multiaddr, ...]]:
+        """Where the other members were last reached."""
+        return self._load(_PEERS, _json(_read_peers)) or {}
+
+    def save_peers(self, peers: Mapping[PeerId, tuple[Multiaddr, ...]]) -> None:
+        """Replace what `peers` gives; a file that it found damaged is left to the operator."""
+        if _PEERS not in self._damaged:
+            self._save(
+                _PEERS,
+                {str(peer): [str(address) for address in peers[peer]] for peer in sorted(peers)},
+            )
+
+    # --- The running node ---------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Claim the home until `unlock` or the process's end. Raises HomeInUse, naming the pid."""
+        if self._lock_fd is not None:
+            raise HomeInUse(f"{self.path} is in use by this process already")
+        with self._accessing(_LOCK):
+            self._create_folder()
+            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_up = time.monotonic() + _LOCK_WAIT_S
+        while not _try_lock(fd, fcntl.LOCK_EX):
+            if time.monotonic() > give_up:
+                pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+                os.close(fd)
+                raise HomeInUse(
+                    f"{self.path} is in use by a running node (pid {pid or 'unknown'}): end that "
+                    "one first, or give another --home"
+                )
+            time.sleep(0.01)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = fd
+        # A node that was killed leaves its own behind.
+        self.clear_runtime()
+
+    def unlock(self) -> None:
+        """Release the home; harmless when it is not locked."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def write_runtime(self, *, api: str, admin_token: str) -> None:
+        """Say how this process's node is reached: ``api`` is its URL."""
+        self._save(_RUNTIME, asdict(Runtime(os.getpid(), api, admin_token)))
+
+    def runtime(self) -> Runtime:
+        """How the node that runs in this home is reached. Raises NodeNotRunning."""
+        if not self._is_locked():
+            raise NodeNotRunning(f"no node runs in {self.path}: start one with `hearth up`")
+        runtime = self._load(_RUNTIME, _json(_read_runtime))
+        if runtime is None:
+            raise NodeNotRunning(f"the node in {self.path} is still starting: try again shortly")
+        return runtime
+
+    def clear_runtime(self) -> None:
+        """Take back `write_runtime`; call while the lock is held."""
+        with self._accessing(_RUNTIME):
+            (self.path / _RUNTIME).unlink(missing_ok=True)
+
+    def _is_locked(self) -> bool:
+        with self._accessing(_LOCK):
+            try:
+                fd = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            try:
+                return not _try_lock(fd, fcntl.LOCK_SH)
+            finally:
+                os.close(fd)
+
+    # --- Files --------------------------------------------------------------------------------
+
+    def _load(self, name: str, read: Callable[[str], _T]) -> _T | None:
+        """What ``read`` makes of a file; None if there is no such file."""
+        with self._accessing(name):
+            try:
+                data = (self.path / name).read_bytes()
+            except FileNotFoundError:
+                return None
+        try:
+            return read(data.decode())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, HearthError):
+            self._damaged.add(name)
+            raise ConfigError(f"{self.path / name} is damaged: {_REMEDIES[name]}") from None
+
+    def _save(self, name: str, data: Any) -> None:
+        self._write(name, json.dumps(data, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        target, temporary = self.path / name, self.path / f".{name}.new"
+        with self._accessing(name):
+            self._create_folder()
+            temporary.unlink(missing_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                with open(fd, "wb") as file:
+                    file.write(text.encode())
+                    file.flush()
+                    os.fsync(fd)
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            # The rename itself is on disk only once the folder is.
+            folder = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _create_folder(self) -> None:
+        if not self.path.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+
+    def _make_private(self, name: str) -> None:
+        with self._accessing(name):
+            if (self.path / name).stat().st_mode & 0o077:
+                (self.path / name).chmod(0o600)
+                log.warning(
+                    "%s could be read by other users of this machine; it no longer can. "
+                    "If somebody may have copied it, move this home away and join again.",
+                    self.path / name,
+                )
+
+    @contextlib.contextmanager
+    def _accessing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"cannot use {self.path / name}: {error.strerror}") from error
+
+
+def _try_lock(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _json(read: Callable[[Any], _T]) -> Callable[[str], _T]:
+    return lambda text: read(json.loads(text))
+
+
+def _read_key(text: str) -> NodeKey:
+    peer_id, seed = text.split()
+    key = NodeKey.from_seed(bytes.fromhex(seed))
+    if str(key.peer_id) != peer_id:
+        raise Malformed("the seed is not that of the PeerId beside it")
+    return key
+
+
+def _read_membership(data: Any) -> Membership:
+    membership = Membership(
+        PeerId.parse(data["founder"]),
+        bytes.fromhex(data["mesh_secret"]),
+        tuple(bytes.fromhex(packed) for packed in data["certificates"]),
+    )
+    if len(membership.mesh_secret) != MESH_SECRET_BYTES:
+        raise Malformed("the mesh secret has a wrong length")
+    return membership
+
+
+def _read_peers(data: Any) -> dict[PeerId, tuple[Multiaddr, ...]]:
+    return {
+        PeerId.parse(peer): tuple(Multiaddr.parse(address) for address in addresses)
+        for peer, addresses in data.items()
+    }
+
+
+def _read_runtime(data: Any) -> Runtime:
+    return Runtime(int(data["pid"]), str(data["api"]), str(data["admin_token"]))

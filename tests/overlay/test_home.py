@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overlay.errors import ConfigError, HomeInUse, NodeNotRunning
+from overlay.home import Home, Runtime
+from overlay.identity.certificates import Membership, found_mesh, issue
+from overlay.identity.invites import InviteLedger
+from overlay.identity.multiaddr import Multiaddr
+from tests.overlay.identity.strategies import key
+
+NOW = 1_800_000_000.0
+MESH = found_mesh(key(1), b"m" * 32)
+MEMBERSHIP = Membership(MESH.founder, MESH.mesh_secret, issue(key(1), MESH, key(2).peer_id, NOW))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "deep" / "home")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_reading_creates_nothing(home: Home) -> None:
+    assert home.membership() is None
+    assert home.peers() == {}
+    assert home.ledger(key(1).peer_id).list() == []
+    with pytest.raises(NodeNotRunning):
+        home.runtime()
+    assert not home.path.exists()
+
+
+def test_the_key_is_made_once_and_private(home: Home) -> None:
+    made = home.load_or_create_key()
+    assert Home(home.path).load_or_create_key().peer_id == made.peer_id
+    assert mode(home.path) == 0o700
+    assert mode(home.path / "identity.key") == 0o600
+    assert [path.name for path in home.path.iterdir()] == ["identity.key"]
+
+
+def test_a_readable_key_is_made_private_with_a_note(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.load_or_create_key()
+    (home.path / "identity.key").chmod(0o644)
+    with caplog.at_level(logging.WARNING):
+        home.load_or_create_key()
+    assert mode(home.path / "identity.key") == 0o600
+    assert "other users" in caplog.text
+
+
+def test_a_lost_key_is_not_replaced_in_a_home_with_a_membership(home: Home) -> None:
+    home.save_membership(MEMBERSHIP)
+    with pytest.raises(ConfigError, match=r"identity\.key is gone"):
+        home.load_or_create_key()
+
+
+def test_everything_round_trips(home: Home) -> None:
+    home.save_membership(MEMBERSHIP)
+    assert home.membership() == MEMBERSHIP
+
+    ledger = InviteLedger(key(2).peer_id)
+    ledger.issue(NOW, 60, 1, "for Ben", b"s" * 16)
+    home.save_ledger(ledger)
+    assert home.ledger(key(2).peer_id).list() == ledger.list()
+
+    peers = {key(n).peer_id: (Multiaddr.of("192.0.2.7", n), Multiaddr.of("::1", n)) for n in (4, 5)}
+    home.save_peers(peers)
+    assert home.peers() == peers
+
+    assert all(mode(path) == 0o600 for path in home.path.iterdir())
+
+
+def test_incarnations_rise_even_when_the_clock_goes_back(home: Home) -> None:
+    assert home.next_incarnation(1000) == 1000
+    assert home.next_incarnation(500) == 1001
+    assert Home(home.path).next_incarnation(1001) == 1002
+    assert home.next_incarnation(5000) == 5000
+
+
+_READERS: dict[str, Callable[[Home], object]] = {
+    "identity.key": Home.load_or_create_key,
+    "membership.json": Home.membership,
+    "invites.json": lambda home: home.ledger(key(2).peer_id),
+    "incarnation.json": lambda home: home.next_incarnation(1),
+    "peers.json": Home.peers,
+}
+_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "binary": lambda whole: b"\xff\x00" + whole,
+    "another shape": lambda whole: b'["x"]',
+    "deep": lambda whole: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+@pytest.mark.parametrize("name", _READERS)
+def test_a_damaged_file_is_named_and_kept(home: Home, name: str, damage: str) -> None:
+    home.load_or_create_key()
+    home.save_membership(MEMBERSHIP)
+    home.save_ledger(InviteLedger(key(2).peer_id))
+    home.next_incarnation(7)
+    home.save_peers({key(4).peer_id: (Multiaddr.of("192.0.2.7", 1),)})
+    path = home.path / name
+    damaged = _DAMAGES[damage](path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(ConfigError, match=rf"{name} is damaged: \w+"):
+        _READERS[name](home)
+    if name == "peers.json":
+        home.save_peers({})
+    assert path.read_bytes() == damaged
+
+
+def test_a_key_with_a_flipped_digit_is_damaged(home: Home) -> None:
+    home.load_or_create_key()
+    path = home.path / "identity.key"
+    text = path.read_text().strip()
+    path.write_text(text[:-1] + ("0" if text[-1] != "0" else "1"))
+    with pytest.raises(ConfigError, match="damaged"):
+        home.load_or_create_key()
+
+
+def test_a_ledger_of_another_node_is_refused(home: Home) -> None:
+    home.save_ledger(InviteLedger(key(2).peer_id))
+    with pytest.raises(ConfigError, match=r"invites\.json"):
+        home.ledger(key(3).peer_id)
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.save_membership(MESH)
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match=r"membership\.json: No space left"):
+        home.save_membership(MEMBERSHIP)
+    assert home.membership() == MESH
+    assert [path.name for path in home.path.iterdir()] == ["membership.json"]
+
+
+def test_a_file_where_the_home_should_be(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    home = Home(tmp_path / "home")
+    for access in (home.load_or_create_key, home.lock, home.runtime):
+        with pytest.raises(ConfigError, match="cannot use"):
+            access()
+
+
+# --- The running node -------------------------------------------------------------------------
+
+
+def test_one_node_per_home(home: Home) -> None:
+    home.lock()
+    with pytest.raises(HomeInUse, match=f"pid {os.getpid()}"):
+        Home(home.path).lock()
+    with pytest.raises(HomeInUse):
+        home.lock()
+    home.unlock()
+    home.unlock()
+    other = Home(home.path)
+    other.lock()
+    other.unlock()
+
+
+def test_the_runtime_is_that_of_a_running_node(home: Home) -> None:
+    home.lock()
+    with pytest.raises(NodeNotRunning, match="still starting"):
+        Home(home.path).runtime()
+    home.write_runtime(api="http://127.0.0.1:7711", admin_token="t")
+    expected = Runtime(os.getpid(), "http://127.0.0.1:7711", "t")
+    assert Home(home.path).runtime() == expected
+    assert mode(home.path / "runtime.json") == 0o600
+    home.clear_runtime()
+    with pytest.raises(NodeNotRunning):
+        Home(home.path).runtime()
+    home.unlock()
+
+
+def test_a_dead_process_leaves_no_lock_and_no_runtime(home: Home) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from overlay.home import Home\n"
+        "home = Home(Path(sys.argv[1])); home.lock()\n"
+        "home.write_runtime(api='http://127.0.0.1:1', admin_token='t'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(home.path)]).returncode == 9
+    assert (home.path / "runtime.json").exists()
+    with pytest.raises(NodeNotRunning, match="hearth up"):
+        home.runtime()
+    home.lock()
+    with pytest.raises(NodeNotRunning, match="still starting"):
+        home.runtime()
+    home.unlock()
