@@ -50,7 +50,10 @@ class ApiServer:
         listener = await _bind(self._host, self._port)
         host, port = listener.getsockname()[:2]
         self._serving = asyncio.create_task(self._server.serve([listener]))
+        self._serving.add_done_callback(lambda _: self._server.listening.set())
         await self._server.listening.wait()
+        if self._serving.done():
+            self._serving.result()  # it could not even start: raises why
         return host, port
 
     async def close(self) -> None:

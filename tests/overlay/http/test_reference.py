@@ -1,0 +1,52 @@
+"""docs/reference/http.md names every path, status and limit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from starlette.routing import Route
+
+from overlay.http.app import create_app
+from overlay.http.statuses import STATUSES
+from overlay.limits import (
+    HTTP_BODY_BYTES_MAX,
+    INVITE_TTL_MAX_S,
+    LOGIT_BIAS_MAX,
+    SSE_KEEP_ALIVE_S,
+    STOP_STRINGS_MAX,
+)
+from tests.overlay.http.scripted import ADMIN, ScriptedBackend
+
+REFERENCE = (Path(__file__).parents[3] / "docs/reference/http.md").read_text()
+
+
+def test_every_path_is_in_the_table() -> None:
+    app = create_app(ScriptedBackend(), admin_token=ADMIN, api_key=None, loopback=True)
+    for route in app.routes:
+        assert isinstance(route, Route)
+        method = "POST" if "POST" in (route.methods or ()) else "GET"
+        path = re.escape(route.path.replace(":path", ""))
+        assert re.search(rf"^\| \[?`{path}`.* \| {method} \|", REFERENCE, re.MULTILINE), route.path
+
+
+def test_every_error_is_listed_under_its_status() -> None:
+    listed = {
+        code: int(status)
+        for status, codes in re.findall(r"^\| (\d{3}) \| (.*) \|$", REFERENCE, re.MULTILINE)
+        for code in re.findall(r"`([a-z_]+)`", codes)
+    }
+    assert {code.replace("-", "_"): status for code, status in STATUSES.items()}.items() <= (
+        listed.items()
+    )
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    for claim in (
+        f"up to {STOP_STRINGS_MAX} of them",
+        f"up to {LOGIT_BIAS_MAX} token ids",
+        f"1 to {INVITE_TTL_MAX_S} (30 days)",
+        f"more than {HTTP_BODY_BYTES_MAX >> 20} MiB",
+        f"longer than {SSE_KEEP_ALIVE_S:g} s",
+    ):
+        assert claim in REFERENCE, claim
