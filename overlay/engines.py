@@ -7,9 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from models.llama.engine import LlamaEngine
-
 from models.engine import Engine, EngineDied, EngineEvent, EngineStats, ModelInfo
+from models.llama.engine import LlamaEngine
 from models.store.store import LocalModel
 from overlay.errors import HearthError
 
@@ -33,7 +32,7 @@ class _Served:
 
 
 class EnginePool:
-    """Engines by model name. ``on_event`` gets every event; ``on_models`` says that the set changed."""
+    """Engines by model name; ``on_event`` gets all events, ``on_models`` each change of the set."""
 
     def __init__(
         self,

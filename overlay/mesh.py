@@ -95,7 +95,7 @@ class Mesh:
 
     def known_peers(self) -> list[PeerId]:
         """Every other member heard of."""
-        return sorted(peer for peer in self.gossip.states(self._now()) if peer != self.me)
+        return sorted(peer for peer in self.gossip.states() if peer != self.me)
 
     def peer_addresses(self) -> dict[PeerId, tuple[Multiaddr, ...]]:
         """Where the members heard of may be reached, for the next start."""
@@ -107,7 +107,7 @@ class Mesh:
 
     def peer_state(self, peer: PeerId) -> str:
         """``UP``, ``DOWN`` or ``LEFT``: this node's own judgement."""
-        return self.gossip.states(self._now())[peer].name
+        return self.gossip.states()[peer].name
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
@@ -177,7 +177,7 @@ class Mesh:
         log.info("link to %s is down: %s", peer, reason)
         now = self._now()
         self.neighbourhood.link_down(peer)
-        self._carry_out_gossip(self.gossip.link_lost(peer, now), now)
+        self.gossip.link_lost(peer, now)
         self._carry_out(self.forwarder.peer_lost(peer, now))
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
@@ -278,7 +278,7 @@ class Mesh:
 
     def _records_changed(self, origin: PeerId, changes: Sequence[Change], now: float) -> None:
         try:
-            if self.neighbourhood.records_changed(origin, changes, now):
+            if self.neighbourhood.records_changed(origin, changes):
                 self.forwarder.ledger.news(origin, now)
         except Malformed as error:
             log.warning("records of %s are malformed: %s", origin, error)
@@ -291,7 +291,8 @@ class Mesh:
     def _refresh_links(self, now: float) -> None:
         for peer, link in self.transport.links().items():
             if link.rtt_ms is not None:
-                self.neighbourhood.link_rtt(peer, link.rtt_ms, now)
+                current_at = now - self.gossip.age_s(peer, now)
+                self.neighbourhood.link_measured(peer, link.rtt_ms, current_at)
 
     def _publish(self) -> None:
         models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]

@@ -7,11 +7,14 @@ machine computes) and an API (what clients see).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -58,7 +61,7 @@ class Node:
             on_event=self._engine_event,
             on_models=self._models_changed,
         )
-        self._admin_token = secrets.token_urlsafe(24)
+        self.admin_token = secrets.token_urlsafe(24)
         self._api: ApiServer | None = None
         self.api_url = ""
         self.listen: tuple[Multiaddr, ...] = ()
@@ -86,7 +89,7 @@ class Node:
             try:
                 await node._bind(any_port)
                 await node._load_models(progress)
-                home.write_runtime(api=node.api_url, admin_token=node._admin_token)
+                home.write_runtime(api=node.api_url, admin_token=node.admin_token)
             except BaseException:
                 await node.close()
                 raise
@@ -100,17 +103,17 @@ class Node:
         self.home.clear_runtime()
         if self._api is not None:
             await self._api.close()
-        self._save_peers()
         await self._mesh.close()
         await self._engines.close()
         self.home.unlock()
 
     async def _bind(self, any_port: bool) -> None:
-        await self._start_mesh(any_port=any_port and not self.config.listen_chosen)
+        wanted = (parse_listen(self.config.listen),)
+        await self._start_mesh(wanted, any_port=any_port and not self.config.listen_chosen)
         address = parse_listen(self.config.api)
         app = create_app(
             self,
-            admin_token=self._admin_token,
+            admin_token=self.admin_token,
             api_key=self.config.api_key,
             loopback=address.host in ("127.0.0.1", "::1", "localhost"),
         )
@@ -125,14 +128,14 @@ class Node:
         self._api = server
         self.api_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    async def _start_mesh(self, *, any_port: bool) -> None:
-        address = parse_listen(self.config.listen)
+    async def _start_mesh(self, listen: tuple[Multiaddr, ...], *, any_port: bool) -> None:
         try:
-            self.listen = await self._mesh.start([address])
+            self.listen = await self._mesh.start(listen)
         except AddressInUse:
             if not any_port:
                 raise
-            self.listen = await self._mesh.start([Multiaddr.of(address.host, 0)])
+            self._mesh = self._new_mesh()
+            self.listen = await self._mesh.start([Multiaddr.of(a.host, 0) for a in listen])
         for peer, addresses in self.home.peers().items():
             self._mesh.meet(peer, addresses)
 
@@ -195,9 +198,9 @@ class Node:
             )
         membership, inviter = await join(self.key, parsed, self.config.name)
         self.home.save_membership(membership)
+        self.home.save_peers({parsed.inviter: parsed.addresses})
         self._membership = membership
         await self._change_mesh()
-        self._mesh.meet(parsed.inviter, parsed.addresses)
         return {
             "mesh_id": format_mesh_id(membership.mesh_id),
             "inviter": str(parsed.inviter),
@@ -209,11 +212,12 @@ class Node:
         for queue in self._clients.values():
             queue.put_nowait(fwd.Failure(Unreachable("the node joined another mesh: ask again")))
         await old.close()
-        self.listen = await self._mesh.start(self.listen)
+        await self._start_mesh(self.listen, any_port=False)
         self._engines.set_hash_key(self._membership.mesh_secret)
 
     def _save_peers(self) -> None:
-        self.home.save_peers(self._mesh.peer_addresses())
+        """Remember where members are, those that are away now among them."""
+        self.home.save_peers({**self.home.peers(), **self._mesh.peer_addresses()})
 
     # --- Answers ------------------------------------------------------------------------------
 
@@ -331,3 +335,53 @@ async def serve(
         await stop.wait()
     finally:
         await node.close()
+
+
+class RunningNode:
+    """A node on a thread of its own, for a client in the same process; see `run_in_thread`."""
+
+    def __init__(self, thread: threading.Thread, node: Node, stop: Callable[[], None]) -> None:
+        self._thread = thread
+        self._stop = stop
+        self.api_url = node.api_url
+        self.admin_token = node.admin_token
+
+    def close(self) -> None:
+        """Stop the node and wait until it is gone; idempotent."""
+        self._stop()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def run_in_thread(config: NodeConfig, progress: Progress | None = None) -> Iterator[RunningNode]:
+    """Start a node in this process, on any free port, for as long as the context lasts.
+
+    Raises what `Node.start` raises.
+    """
+    started: Future[RunningNode] = Future()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def stop_soon() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(stop.set)
+
+        def ready(node: Node) -> None:
+            started.set_result(RunningNode(thread, node, stop_soon))
+
+        try:
+            await serve(config, stop, progress=progress, ready=ready, any_port=True)
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), name="hearth-node", daemon=True)
+    thread.start()
+    running = started.result()
+    try:
+        yield running
+    finally:
+        running.close()

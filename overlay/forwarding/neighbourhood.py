@@ -70,7 +70,7 @@ class Neighbourhood:
         model.hashes.update(event.added)
         return CacheChanged(event.added, removed)
 
-    def records_changed(self, origin: PeerId, changes: Iterable[Change], now: float) -> bool:
+    def records_changed(self, origin: PeerId, changes: Iterable[Change]) -> bool:
         """Apply a peer's changed records; True if its load is news. Raises Malformed."""
         neighbour = self.neighbours.setdefault(origin, Neighbour())
         added: list[int] = []
@@ -87,7 +87,6 @@ class Neighbourhood:
                 fresh_load = True
         self.index.remove(origin, removed)
         self.index.add(origin, added)
-        neighbour.summary_at = now
         return fresh_load
 
     def origin_reset(self, origin: PeerId) -> None:
@@ -97,11 +96,11 @@ class Neighbourhood:
         if neighbour is not None:
             neighbour.card = neighbour.load = None
 
-    def link_rtt(self, peer: PeerId, rtt_ms: float, now: float) -> None:
-        """A link to the peer is up; any sign of life also vouches for its summary."""
+    def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
+        """A link to the peer is up; its summary was current at ``summary_at``."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
         neighbour.rtt_ms = rtt_ms
-        neighbour.summary_at = now
+        neighbour.summary_at = summary_at
 
     def link_down(self, peer: PeerId) -> None:
         if peer in self.neighbours:

@@ -86,7 +86,7 @@ def test_a_warm_but_distant_peer_is_left_alone() -> None:
     world = World(2)
     world.warm(1, TOKENS)
     far = world.node(1).peer
-    world.node(0).neighbourhood.link_rtt(far, 8000.0, world.now)
+    world.node(0).neighbourhood.link_measured(far, 8000.0, world.now)
     world.submit(0, RID, PROMPT)
     world.run()
     assert not world.log
@@ -298,9 +298,7 @@ def test_lies_in_a_forwarded_request_are_named(
 ) -> None:
     world = World(2)
     with pytest.raises(error):
-        world.node(1).forwarder.receive(
-            world.node(0).peer, forward(world, **changes), world.now
-        )
+        world.node(1).forwarder.receive(world.node(0).peer, forward(world, **changes), world.now)
 
 
 def test_a_path_must_end_with_the_sender_and_never_loop() -> None:

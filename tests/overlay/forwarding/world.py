@@ -84,8 +84,8 @@ class World:
             Change(CARD, 1, card.pack()),
             Change(LOAD, 2, Load().pack()),
         )
-        node.neighbourhood.records_changed(other.peer, changes, self.now)
-        node.neighbourhood.link_rtt(other.peer, 1.0, self.now)
+        node.neighbourhood.records_changed(other.peer, changes)
+        node.neighbourhood.link_measured(other.peer, 1.0, self.now)
 
     def node(self, index: int) -> ToyNode:
         return list(self.nodes.values())[index]
@@ -98,7 +98,7 @@ class World:
         changes = tuple(Change(block_key(h), 10 + i, b"") for i, h in enumerate(hashes))
         for node in self.nodes.values():
             if node is not warm:
-                node.neighbourhood.records_changed(warm.peer, changes, self.now)
+                node.neighbourhood.records_changed(warm.peer, changes)
 
     def busy(self, index: int, pending_prefill_tokens: int) -> None:
         """The node has prefill to do, and everybody knows."""
@@ -107,7 +107,7 @@ class World:
         for node in self.nodes.values():
             if node is not busy:
                 change = Change(LOAD, 99, load.pack())
-                node.neighbourhood.records_changed(busy.peer, (change,), self.now)
+                node.neighbourhood.records_changed(busy.peer, (change,))
 
     def submit(self, index: int, request_id: bytes, prompt: str, **options: bool) -> None:
         """The prompt is a string of numbers; the toy tokenizer reads them."""

@@ -1,0 +1,177 @@
+"""The main journey on three real processes: join, warm, forward, kill, come back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.nodes import RunningNode, chat_body, hearth, until, up
+
+pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
+
+SYSTEM = " ".join(
+    f"Rule {number}: when a guest asks about topic {number}, answer in one short, kind sentence."
+    for number in range(1, 31)
+)
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningNode]]:
+    found = [RunningNode(tmp_path / name, name) for name in ("ann", "bob", "cyd")]
+    try:
+        yield found
+    finally:
+        for node in found:
+            if node.process is not None:
+                await node.stop()
+
+
+async def token_of(node: RunningNode, *options: str) -> str:
+    invited = await hearth("invite", "--home", str(node.home), "--json", *options)
+    assert invited.code == 0, invited.err
+    return str(invited.json["token"])
+
+
+async def test_the_journey(nodes: list[RunningNode]) -> None:
+    ann, bob, cyd = nodes
+    await ann.start()
+    token = await token_of(ann, "--uses", "2")
+
+    # Bob joins before his node runs, Cyd while hers does.
+    joined = await hearth("join", token, "--home", str(bob.home), "--json")
+    assert joined.code == 0, joined.err
+    await bob.start()
+    await cyd.start()
+    joined = await hearth("join", token, "--home", str(cyd.home), "--json")
+    assert joined.code == 0, joined.err
+    begun = time.monotonic()
+    entries = [await up(ann, "bob"), await up(bob, "ann"), await up(ann, "cyd")]
+    assert all(entry["rtt_ms"] >= 0 for entry in entries)
+    # Members meet each other through gossip, not only through the inviter.
+    await up(bob, "cyd")
+    await up(cyd, "bob")
+    print(f"everybody met everybody in {time.monotonic() - begun:.1f} s")
+    mesh_ids = {(await node.status())["mesh_id"] for node in nodes}
+    assert len(mesh_ids) == 1
+
+    # Ann answers under a long system prompt, and so becomes warm.
+    first = await ann.chat("Tell me of topic 3.", system=SYSTEM, hearth={"route": "local"})
+    assert first["hearth"]["route"] == "local"
+    prompt_tokens = first["usage"]["prompt_tokens"]
+    assert prompt_tokens > 550
+
+    async def bob_knows() -> bool:
+        peer = await bob.peer("ann")
+        return peer is not None and peer["cached_tokens"] >= prompt_tokens - 64
+
+    await until(bob_knows, "Bob's summary of Ann")
+
+    # Bob is cold and asks another question under the same prompt: Ann serves it.
+    pieces, last = [], {}
+    body = chat_body("Tell me of topic 7.", system=SYSTEM, stream=True)
+    async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                pieces += [c["delta"].get("content") or "" for c in chunk["choices"]]
+                last = chunk if "hearth" in chunk else last
+    told = last["hearth"]
+    assert told["served_by"] == (await ann.status())["peer_id"]
+    assert (told["route"], told["hops"]) == ("forwarded", 1)
+    assert told["estimated_match"] >= 550
+    assert last["usage"]["prompt_tokens_details"]["cached_tokens"] >= 550
+    assert sum(1 for piece in pieces if piece) > 3, "the answer came token by token"
+
+    # What Ann computes for Bob, greedily, is what Bob computes himself.
+    body = chat_body("Tell me of topic 7.", system=SYSTEM, hearth={"route": "local"})
+    at_home = (await bob.http.post("/v1/chat/completions", json=body)).json()
+    assert at_home["hearth"]["route"] == "local"
+    assert at_home["choices"][0]["message"]["content"] == "".join(pieces)
+
+
+async def test_a_killed_executor_costs_no_answer_and_comes_back_anew(
+    nodes: list[RunningNode],
+) -> None:
+    ann, bob, _ = nodes
+    await ann.start()
+    token = await token_of(ann)
+    assert (await hearth("join", token, "--home", str(bob.home))).code == 0
+    # Bob serves no model himself, so Ann must execute.
+    bob.args = ("--model", "none")
+    await bob.start()
+    before = await up(bob, "ann")
+
+    async def bob_can_ask() -> bool:
+        peer = await bob.peer("ann")
+        return peer is not None and peer["models"] != []
+
+    await until(bob_can_ask, "Ann's card reaches Bob")
+    body = chat_body("Count from one to five hundred.", stream=True, max_tokens=400)
+    error = None
+    seen = 0
+    async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            error = event.get("error", error)
+            seen += 1
+            if seen == 5:
+                ann.kill()
+    assert error is not None, "with nobody left to serve, the client hears so"
+    assert "ann" in error["message"]
+
+    async def bob_notices() -> bool:
+        peer = await bob.peer("ann")
+        return peer is not None and peer["state"] == "DOWN"
+
+    await until(bob_notices, "Bob judges Ann DOWN")
+    await ann.stop()
+    await ann.start()
+    after = await up(bob, "ann")
+    assert after["incarnation"] > before["incarnation"]
+    assert after["peer_id"] == before["peer_id"]
+    assert after["summary_blocks"] == 0, "a restarted node has no ghost cache"
+    await until(bob_can_ask, "Ann's card reaches Bob again")
+    assert (await bob.chat("Hello!"))["hearth"]["route"] == "forwarded"
+
+
+async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[RunningNode]) -> None:
+    ann, bob, _ = nodes
+    await ann.start()
+    token = await token_of(ann)
+    assert (await hearth("join", token, "--home", str(bob.home))).code == 0
+    await bob.start()
+    await up(bob, "ann")
+    question = "Write a long story about a lighthouse."
+    fields = {"system": SYSTEM, "max_tokens": 120}
+    await ann.chat("Hi.", system=SYSTEM, max_tokens=4, hearth={"route": "local"})
+
+    async def bob_knows() -> bool:
+        peer = await bob.peer("ann")
+        return peer is not None and peer["summary_blocks"] > 15
+
+    await until(bob_knows, "Bob's summary of Ann")
+    text, last, seen = "", {}, 0
+    body = chat_body(question, stream=True, **fields)
+    async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            assert "error" not in event
+            text += "".join(c["delta"].get("content") or "" for c in event["choices"])
+            last = event if "hearth" in event else last
+            seen += 1
+            if seen == 8:
+                ann.kill()
+    assert last["hearth"]["route"] == "failed-over"
+    assert last["hearth"]["served_by"] == (await bob.status())["peer_id"]
+    alone = await bob.chat(question, hearth={"route": "local"}, **fields)
+    assert alone["choices"][0]["message"]["content"] == text
