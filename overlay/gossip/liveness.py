@@ -111,7 +111,8 @@ class Liveness:
     def excuse(self, pause_s: float) -> None:
         """This node did not run for ``pause_s``."""
         for known in self._peers.values():
-            known.detector.excuse(pause_s)
+            if known.state is PeerState.UP:
+                known.detector.excuse(pause_s)
 
     def forget(self, peer: PeerId) -> None:
         self._peers.pop(peer, None)

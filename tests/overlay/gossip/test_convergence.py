@@ -1,0 +1,168 @@
+"""Whatever the network does, replicas converge to what their origins say, and nothing returns."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.gossip import gossip as gossip_module
+from overlay.gossip import replica as replica_module
+from overlay.gossip.effects import OriginReset, PeerState, Send
+from overlay.gossip.records import CARD, block_key
+from overlay.wire.messages import Syn
+from tests.overlay.gossip.mesh import Faults, Mesh
+
+KEYS = [b"k%d" % i for i in range(8)]
+#: After the last fault: rounds in which everybody must know everything. Six origins with eight
+#: records each, at a handful of changes per message, need about ten.
+ROUNDS_TO_CONVERGE = 40
+
+node = st.integers(0, 5)
+operation = st.one_of(
+    st.tuples(st.just("set"), node, st.sampled_from(KEYS), st.binary(max_size=4)),
+    st.tuples(st.just("delete"), node, st.sampled_from(KEYS)),
+    st.tuples(st.just("restart"), node),
+    st.tuples(st.just("part"), st.lists(st.integers(0, 2), min_size=6, max_size=6)),
+    st.tuples(st.just("heal")),
+    st.tuples(st.just("run"), st.integers(1, 6)),
+)
+
+
+def perform(mesh: Mesh, operation: tuple) -> None:
+    name, *arguments = operation
+    if name == "run":
+        mesh.run(*arguments)
+    elif name == "heal":
+        mesh.parts = dict.fromkeys(mesh.ids, 0)
+    elif name == "part":
+        mesh.parts = dict(zip(mesh.ids, arguments[0], strict=False))
+    else:
+        number, *rest = arguments
+        peer = mesh.ids[number % len(mesh.ids)]
+        {"set": mesh.set, "delete": mesh.delete, "restart": mesh.start}[name](peer, *rest)
+
+
+def check_safety(mesh: Mesh) -> None:
+    """What must hold at any moment, however bad the network is."""
+    for reader in mesh.nodes.values():
+        for origin, writer in mesh.nodes.items():
+            held = reader.gossip.records(origin)
+            if reader is writer:
+                assert dict(held) == writer.truth
+            else:
+                assert dict(held) == reader.mirror.get(origin, {}), "effects told another story"
+                known = reader.gossip.incarnation(origin)
+                assert known is None or known <= (writer.gossip.incarnation(origin) or 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(3, 6),
+    seed=st.integers(0, 2**32),
+    loss=st.sampled_from([0.0, 0.3, 0.7]),
+    operations=st.lists(operation, max_size=40),
+)
+def test_converges_after_faults(count: int, seed: int, loss: float, operations: list) -> None:
+    # Small bounds, so that short runs meet partial deltas, early collection and resets.
+    with (
+        patch.object(gossip_module, "DELTA_BYTES_MAX", 400),
+        patch.object(replica_module, "TOMBSTONE_GRACE_S", 3.0),
+        patch.object(replica_module, "TOMBSTONES_MAX", 3),
+    ):
+        mesh = Mesh(count, seed, Faults(loss, doubling=0.3, delay_s_max=3.0))
+        for each in operations:
+            perform(mesh, each)
+            check_safety(mesh)
+        mesh.parts = dict.fromkeys(mesh.ids, 0)
+        mesh.faults = Faults()
+        mesh.run(ROUNDS_TO_CONVERGE)
+        check_safety(mesh)
+        assert mesh.converged()
+
+
+def test_fifty_nodes_converge_at_30_percent_loss() -> None:
+    mesh = Mesh(50, seed=1, faults=Faults(loss=0.3, delay_s_max=0.5))
+    for number, peer in enumerate(mesh.ids):
+        mesh.set(peer, CARD, b"card of %d" % number)
+        for block in range(20):
+            mesh.set(peer, block_key(number * 100 + block), b"")
+    rounds = 0
+    while not mesh.converged():
+        mesh.run(1)
+        rounds += 1
+        assert rounds <= 12
+    mesh.run(4)
+    assert all(list(n.states.values()) == [PeerState.UP] * 49 for n in mesh.nodes.values())
+
+
+def test_a_run_replays_exactly() -> None:
+    stories = []
+    for _ in range(2):
+        mesh = Mesh(8, seed=7, faults=Faults(loss=0.3, doubling=0.1, delay_s_max=2.0))
+        for peer in mesh.ids:
+            mesh.set(peer, CARD, bytes(peer))
+        mesh.run(10)
+        stories.append([node.story for node in mesh.nodes.values()])
+    assert stories[0] == stories[1]
+
+
+def test_a_restart_shows_no_old_record() -> None:
+    mesh = Mesh(3, seed=2)
+    mesh.set(mesh.ids[0], block_key(1), b"")
+    mesh.run(4)
+    assert mesh.converged()
+    mesh.start(mesh.ids[0])
+    mesh.set(mesh.ids[0], block_key(2), b"")
+    mesh.run(4)
+    for reader in mesh.ids[1:]:
+        assert set(mesh.nodes[reader].gossip.records(mesh.ids[0])) == {block_key(2)}
+        assert any(e == OriginReset(mesh.ids[0]) for _, e in mesh.nodes[reader].story)
+
+
+def test_a_node_away_longer_than_tombstones_starts_over() -> None:
+    with patch.object(replica_module, "TOMBSTONE_GRACE_S", 5.0):
+        mesh = Mesh(3, seed=3)
+        origin, _, away = mesh.ids
+        mesh.set(origin, b"gone", b"1")
+        mesh.set(origin, b"kept", b"1")
+        mesh.run(4)
+        mesh.parts[away] = 1
+        mesh.delete(origin, b"gone")
+        mesh.run(8)
+        assert b"gone" in mesh.nodes[away].gossip.records(origin)
+        mesh.parts[away] = 0
+        mesh.run(12)
+        assert dict(mesh.nodes[away].gossip.records(origin)) == {b"kept": b"1"}
+        assert any(e == OriginReset(origin) for _, e in mesh.nodes[away].story)
+
+
+def test_a_clock_set_back_across_a_restart_heals() -> None:
+    mesh = Mesh(3, seed=4)
+    mesh.start(mesh.ids[0])
+    mesh.set(mesh.ids[0], CARD, b"before")
+    mesh.run(4)
+    mesh._starts = 0
+    mesh.start(mesh.ids[0])
+    mesh.set(mesh.ids[0], CARD, b"after")
+    mesh.run(8)
+    assert mesh.converged()
+
+
+def test_a_large_summary_does_not_hold_up_small_records() -> None:
+    mesh = Mesh(3, seed=5)
+    large, small, reader = mesh.ids
+    mesh.parts[reader] = 1
+    for block in range(6000):
+        mesh.set(large, block_key(block), b"")
+    mesh.set(small, CARD, b"small")
+    mesh.run(8)
+    (answer,) = mesh.nodes[small].gossip.receive(reader, Syn(()), mesh.now)
+    assert isinstance(answer, Send)
+    mesh.nodes[reader].gossip.receive(small, answer.message, mesh.now)
+    held = mesh.nodes[reader].gossip
+    assert held.records(small) == {CARD: b"small"}
+    oldest = len(held.records(large))
+    assert 1000 < oldest < 6000
+    assert set(held.records(large)) == {block_key(block) for block in range(oldest)}

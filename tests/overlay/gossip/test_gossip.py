@@ -1,0 +1,270 @@
+"""The rules of an exchange, with hostile and clumsy peers at the other end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
+from overlay.gossip.effects import Disputed, OriginReset, RecordsChanged, Send
+from overlay.gossip.fitting import fit
+from overlay.gossip.gossip import FANOUT, Gossip
+from overlay.gossip.records import block_key
+from overlay.gossip.replica import OwnRecords, Replica
+from overlay.limits import (
+    DELTA_BYTES_MAX,
+    MEMBERS_MAX,
+    MESSAGE_BYTES_MAX,
+    RECORD_VALUE_BYTES_MAX,
+    TOMBSTONE_GRACE_S,
+    TOMBSTONES_MAX,
+)
+from overlay.wire import codec
+from overlay.wire.messages import Change, DigestEntry, GossipAck, OriginDelta, Syn, SynAck
+from tests.overlay.gossip.mesh import deliver_quietly, peer_id
+
+ME, PEER, THIRD = peer_id(1), peer_id(2), peer_id(3)
+
+
+def gossip(incarnation: int = 5) -> Gossip:
+    return Gossip(ME, incarnation, random.Random(0), 0.0)
+
+
+def delta(
+    *changes: Change,
+    origin: bytes = THIRD,
+    incarnation: int = 1,
+    after: int = 0,
+    version: int | None = None,
+    reset: bool = False,
+    gc: int = 0,
+) -> OriginDelta:
+    if version is None:
+        version = changes[-1].version if changes else after
+    return OriginDelta(origin, incarnation, after, reset, changes, version, gc)  # type: ignore[arg-type]
+
+
+def test_setting_what_is_set_sends_nothing() -> None:
+    mine = gossip()
+    mine.set(b"k", b"v", 0.0)
+    before = mine.tick(0.0, [PEER])
+    mine.set(b"k", b"v", 0.0)
+    mine.delete(b"unknown", 0.0)
+    after = mine.tick(5.0, [PEER])
+    versions = [e.message.digest[0].version for e in (*before, *after)]  # type: ignore[union-attr]
+    assert versions == [1, 1]
+
+
+def test_a_round_opens_few_exchanges_and_only_with_linked_peers() -> None:
+    mine = gossip()
+    linked = [peer_id(n) for n in range(2, 12)]
+    effects = mine.tick(0.0, linked)
+    assert len(effects) == FANOUT
+    assert {e.peer for e in effects if isinstance(e, Send)} <= set(linked)
+    assert mine.tick(0.1, linked) == []
+    assert 0.8 <= mine.next_deadline() <= 1.2
+
+
+def test_nobody_else_writes_my_records() -> None:
+    mine = gossip()
+    mine.set(b"k", b"v", 0.0)
+    forged = delta(Change(b"k", 1, b"evil"), origin=ME, incarnation=5)
+    assert mine.receive(PEER, GossipAck((forged,)), 0.0) == []
+    assert dict(mine.records(ME)) == {b"k": b"v"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        DigestEntry(ME, 6, 0, 0, 0),
+        DigestEntry(ME, 5, 0, 9, 0),
+        DigestEntry(ME, 5, 9, 0, 0),
+        DigestEntry(ME, 5, 0, 0, 9),
+    ],
+)
+def test_who_claims_to_know_more_of_me_is_outdone(entry: DigestEntry) -> None:
+    mine = gossip()
+    mine.set(b"k", b"v", 0.0)
+    disputed, answer = mine.receive(PEER, Syn((entry,)), 0.0)
+    assert disputed == Disputed(PEER, entry.incarnation + 1)
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, SynAck)
+    (offered,) = answer.message.deltas
+    assert (offered.incarnation, offered.reset) == (entry.incarnation + 1, True)
+    assert offered.changes == (Change(b"k", 1, b"v"),)
+
+
+def test_a_gap_is_not_taken() -> None:
+    mine = gossip()
+    late = delta(Change(b"k", 5, b"v"), after=4)
+    assert mine.receive(PEER, GossipAck((late,)), 0.0) == []
+    assert not mine.records(THIRD)
+
+
+def test_doubled_and_overlapping_deltas_change_nothing_twice() -> None:
+    mine = gossip()
+    first = delta(Change(b"a", 1, b"1"), Change(b"b", 2, b"1"))
+    overlap = delta(Change(b"b", 2, b"1"), Change(b"a", 3, None), after=1)
+    assert mine.receive(PEER, GossipAck((first,)), 0.0) == [RecordsChanged(THIRD, first.changes)]
+    assert mine.receive(PEER, GossipAck((first,)), 0.0) == []
+    effects = mine.receive(PEER, GossipAck((overlap,)), 0.0)
+    assert effects == [RecordsChanged(THIRD, (Change(b"a", 3, None),))]
+    assert dict(mine.records(THIRD)) == {b"b": b"1"}
+
+
+def test_a_higher_incarnation_voids_the_lower_one_at_its_first_mention() -> None:
+    mine = gossip()
+    mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 0.0)
+    effects = mine.receive(PEER, Syn((DigestEntry(THIRD, 2, 1, 4, 0),)), 1.0)
+    assert effects[0] == OriginReset(THIRD)
+    assert not mine.records(THIRD)
+    assert mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 2.0) == []
+    assert not mine.records(THIRD)
+
+
+def test_records_age_from_when_they_were_last_known_to_be_current() -> None:
+    mine = gossip()
+    assert mine.age_s(THIRD, 0.0) == float("inf")
+    mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 10.0)
+    assert mine.age_s(THIRD, 12.0) == 2.0
+    mine.receive(PEER, Syn((DigestEntry(THIRD, 1, 7, 1, 0),)), 13.0)
+    assert mine.age_s(THIRD, 13.0) == 0.0
+    # Somebody knows more than we do: our records are not current any more.
+    mine.receive(PEER, Syn((DigestEntry(THIRD, 1, 8, 4, 0),)), 20.0)
+    assert mine.age_s(THIRD, 20.0) == 7.0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Syn((DigestEntry(THIRD, -1, 0, 0, 0),)),
+        Syn((DigestEntry(THIRD, 1 << 63, 0, 0, 0),)),
+        Syn((DigestEntry(THIRD, 1 << 50, 0, 0, 0),)),
+        GossipAck((delta(Change(b"k", 2, b""), Change(b"l", 1, b""), version=2),)),
+        GossipAck((delta(Change(b"k", 1, b""), Change(b"k", 2, b"")),)),
+        GossipAck((delta(Change(b"k", 3, b""), version=2),)),
+        GossipAck((delta(Change(b"k", 3, b""), after=2, reset=True),)),
+        GossipAck((delta(after=3, version=2),)),
+        GossipAck((delta(Change(b"", 1, b"")),)),
+        GossipAck((delta(Change(b"k" * 33, 1, b"")),)),
+        GossipAck((delta(Change(b"k", 1, bytes(RECORD_VALUE_BYTES_MAX + 1))),)),
+    ],
+)
+def test_impossible_messages_are_refused_whole(bad: Syn | GossipAck) -> None:
+    mine = gossip()
+    with pytest.raises(Malformed):
+        mine.receive(PEER, bad, 0.0)
+    assert mine.states() == {}
+
+
+def test_members_are_bounded() -> None:
+    mine = gossip()
+    digest = tuple(DigestEntry(peer_id(n), 1, 1, 0, 0) for n in range(2, MEMBERS_MAX + 2))
+    mine.receive(PEER, Syn(digest), 0.0)
+    assert len(mine.states()) == MEMBERS_MAX - 1
+    with pytest.raises(LimitExceeded):
+        mine.receive(PEER, Syn((*digest, digest[0])), 0.0)
+
+
+def test_own_records_are_bounded() -> None:
+    mine = gossip()
+    with pytest.raises(LocalProtocolError):
+        mine.set(b"k", bytes(RECORD_VALUE_BYTES_MAX + 1), 0.0)
+    with pytest.raises(LocalProtocolError):
+        Gossip(ME, 1_700_000_000_000_000_000, random.Random(0), 0.0)
+
+
+def test_tombstones_are_collected_by_age_and_by_number() -> None:
+    own = OwnRecords(ME, 1)
+    for n in range(3):
+        own.write(b"k%d" % n, b"", 0.0)
+        own.write(b"k%d" % n, None, float(n))
+    own.write(b"k0", b"back", 3.0)
+    own.collect(TOMBSTONE_GRACE_S + 1.5)
+    assert own.gc_version == 4
+    assert dict(own.records()) == {b"k0": b"back"}
+
+    for n in range(TOMBSTONES_MAX + 10):
+        own.write(block_key(n), b"", 3000.0)
+        own.write(block_key(n), None, 3000.0)
+    own.collect(3000.0)
+    lack = own.lack_of(None)
+    assert lack is not None
+    assert sum(c.value is None for c in lack.changes) <= TOMBSTONES_MAX
+
+
+numbers = st.integers(0, 6)
+changes = st.lists(
+    st.builds(Change, st.sampled_from([b"a", b"b"]), numbers, st.none() | st.just(b"v")), max_size=3
+).map(tuple)
+origins = st.sampled_from([ME, PEER, THIRD])
+entries = st.lists(
+    st.builds(DigestEntry, origins, numbers, numbers, numbers, numbers), max_size=3
+).map(tuple)
+deltas = st.lists(
+    st.builds(OriginDelta, origins, numbers, numbers, st.booleans(), changes, numbers, numbers),
+    max_size=3,
+).map(tuple)
+messages = st.one_of(
+    st.builds(Syn, entries), st.builds(SynAck, entries, deltas), st.builds(GossipAck, deltas)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(messages, max_size=12))
+def test_any_messages_at_all_leave_own_records_and_invariants_alone(stream: list) -> None:
+    mine = gossip(incarnation=3)
+    mine.set(b"mine", b"v", 0.0)
+    for second, message in enumerate(stream):
+        for effect in deliver_quietly(mine, PEER, message, float(second)):
+            assert getattr(effect, "origin", None) != ME
+            if isinstance(effect, Send):
+                # What we send passes the checks of an honest receiver.
+                other = Gossip(effect.peer, 3, random.Random(0), 0.0)
+                other.receive(ME, effect.message, 0.0)
+    assert dict(mine.records(ME)) == {b"mine": b"v"}
+
+
+def test_messages_fit_the_wire() -> None:
+    """The estimate is an upper bound, and the fullest answer fits into a frame."""
+    replicas = []
+    for n in range(MEMBERS_MAX):
+        replica = OwnRecords(peer_id((1 << 255) + n), (1 << 44) - 1)
+        replica.version = (1 << 62) - 100
+        replica.write(b"card", bytes(300), 0.0)
+        for block in range(5):
+            replica.write(block_key(block), b"", 0.0)
+        replica.write(block_key(0), None, 0.0)
+        replicas.append(replica)
+    lacks = [(r, lack) for r in replicas if (lack := r.lack_of(None))]
+    fitted = fit(lacks, DELTA_BYTES_MAX)
+    assert len(codec.encode(GossipAck(fitted))) <= DELTA_BYTES_MAX
+    everything = fit(lacks, 1 << 30)
+    estimate = max(b for b in range(0, 1 << 20, 1 << 14) if len(fit(lacks, b)) < MEMBERS_MAX)
+    assert len(everything) == MEMBERS_MAX
+    assert estimate >= len(codec.encode(GossipAck(fit(lacks, estimate))))
+    full = SynAck(tuple(r.digest() for r in replicas), fitted)
+    assert len(codec.encode(full)) < MESSAGE_BYTES_MAX
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 3000))
+def test_fitting_is_bounded_ordered_and_makes_progress(counts: list[int], spare: int) -> None:
+    lacks = []
+    for n, count in enumerate(counts):
+        own = OwnRecords(peer_id(n + 1), 1)
+        for key in range(count):
+            own.write(b"k%d" % key, bytes(20), 0.0)
+        lack = own.lack_of(None)
+        assert lack is not None
+        lacks.append((own, lack))
+    bytes_max = 140 + spare
+    fitted = fit(lacks, bytes_max)
+    assert fitted
+    assert len(codec.encode(GossipAck(fitted))) <= bytes_max
+    for each in fitted:
+        receiver = Replica(each.origin, 1)
+        assert receiver.apply(each).changes == each.changes
+        assert receiver.version == each.version

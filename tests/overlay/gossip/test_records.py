@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.errors import Malformed
+from overlay.gossip.records import Card, Load, ModelCard, block_key, block_of
+from overlay.limits import NAME_CHARS_MAX, RECORD_VALUE_BYTES_MAX
+
+printable = st.text(st.characters(categories=["L", "N", "P"]), max_size=NAME_CHARS_MAX)
+rate = st.floats(0, 1e6)
+model = st.builds(
+    ModelCard,
+    name=printable,
+    key=st.binary(min_size=16, max_size=16),
+    aliases=st.lists(printable, max_size=8).map(tuple),
+    description=printable,
+    context_length=st.integers(0, 1 << 24),
+    prefill_rate=rate,
+    decode_rate=rate,
+)
+card = st.builds(
+    Card,
+    name=printable,
+    addresses=st.lists(printable, max_size=8).map(tuple),
+    models=st.lists(model, max_size=3).map(tuple),
+)
+wild_card = st.builds(
+    Card,
+    name=st.text(),
+    addresses=st.lists(st.text(st.characters(categories=["L"])), max_size=20).map(tuple),
+    models=st.lists(
+        st.builds(
+            ModelCard,
+            name=st.text(max_size=200),
+            key=st.just(bytes(16)),
+            aliases=st.lists(st.text(), max_size=12).map(tuple),
+            description=st.text(max_size=400),
+        ),
+        max_size=20,
+    ).map(tuple),
+)
+count = st.integers(0, 1 << 40)
+
+
+@given(card)
+def test_card_round_trip(value: Card) -> None:
+    assert Card.unpack(value.pack()) == value
+
+
+@given(wild_card)
+def test_whatever_the_metadata_a_card_is_readable(value: Card) -> None:
+    packed = value.pack()
+    assert len(packed) <= RECORD_VALUE_BYTES_MAX
+    Card.unpack(packed)
+
+
+def test_a_card_of_the_widest_characters_fits() -> None:
+    widest = ModelCard("\U0001f525" * 64, bytes(16), ("\U0001f525" * 64,) * 8, "\U0001f525" * 200)
+    packed = Card("\U0001f525" * 64, (), (widest,) * 16).pack()
+    assert len(packed) <= RECORD_VALUE_BYTES_MAX
+    assert Card.unpack(packed).models
+
+
+@given(st.builds(Load, count, count, count, count, count))
+def test_load_round_trip(value: Load) -> None:
+    assert Load.unpack(value.pack()) == value
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_only_ever_malformed(data: bytes) -> None:
+    for kind in (Card, Load):
+        try:
+            kind.unpack(data)
+        except Malformed:
+            continue
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["name\x1b[2J", [], []],
+        ["n" * 65, [], []],
+        ["n", ["a"] * 9, []],
+        ["n", [], [["m", bytes(15), [], "", 1, 0.0, 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", -1, 0.0, 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", True, 0.0, 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", 1, float("nan"), 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0]]],
+        ["n", []],
+        {"name": "n"},
+    ],
+)
+def test_bad_cards_are_refused(fields: object) -> None:
+    with pytest.raises(Malformed):
+        Card.unpack(msgpack.packb(fields))
+
+
+def test_fields_of_newer_nodes_are_ignored() -> None:
+    assert Load.unpack(msgpack.packb([1, 2, 3, 4, 5, "new"])) == Load(1, 2, 3, 4, 5)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_block_keys(block: int) -> None:
+    assert block_of(block_key(block)) == block
+    assert block_of(b"card") is None
