@@ -1,0 +1,143 @@
+"""A link with its socket, and the life of a dialled connection from connect to end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import zmq
+import zmq.asyncio
+
+from overlay.errors import Malformed
+from overlay.identity.peer_id import PeerId
+from overlay.limits import HANDSHAKE_S
+from overlay.transport.link import Down, Link, LinkEvent, LinkState
+from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, offer, poll
+
+#: After so many messages in a row, everything else on the loop gets a turn.
+BATCH_MESSAGES: Final = 64
+
+_BROKE: Final = "the connection broke"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt to dial ended; ``was_up``: not before there was a link."""
+
+    reason: str
+    was_up: bool
+
+
+class Exchange(Protocol):
+    """Where connections end up: whoever carries out what their links say."""
+
+    def opened(self, line: Line) -> None:
+        """A new connection; its link has not spoken yet."""
+
+    def carry_out(self, line: Line, events: list[LinkEvent]) -> None: ...
+
+    def receive(self, line: Line, data: bytes) -> None: ...
+
+
+class Line:
+    """A link and the way to send on it. ``over`` holds how it ended."""
+
+    def __init__(
+        self, link: Link, send: Callable[[bytes], BaseException | None], exchange: Exchange
+    ) -> None:
+        self.link = link
+        self.over: asyncio.Future[Down] = asyncio.get_running_loop().create_future()
+        self._send = send
+        self._exchange = exchange
+        exchange.opened(self)
+
+    def transmit(self, data: bytes) -> bool:
+        """Hand bytes to ZeroMQ; False if its queue for the peer is full or the peer is gone."""
+        error = self._send(data)
+        if error is None:
+            self.link.sent(len(data))
+            return True
+        if not isinstance(error, zmq.Again):
+            # Whoever sends is in the middle of something: tell of the end afterwards.
+            asyncio.get_running_loop().call_soon(self.close, _BROKE)
+        return False
+
+    def close(self, reason: str) -> None:
+        """The connection is gone, or of no use any more."""
+        self.carry_out(self.link.close(reason))
+
+    def carry_out(self, events: list[LinkEvent]) -> None:
+        self._exchange.carry_out(self, events)
+
+    def receive(self, frames: list[bytes]) -> None:
+        # A message is one frame; anything else is none, and so are empty bytes.
+        self._exchange.receive(self, frames[0] if len(frames) == 1 else b"")
+
+
+async def converse(
+    sockets: Sockets,
+    peer: PeerId,
+    endpoint: str,
+    new_link: Callable[[], Link],
+    exchange: Exchange,
+) -> Ending:
+    """Dial an endpoint and serve the connection to its end."""
+    try:
+        dealer = sockets.dealer(peer)
+    except Malformed as error:
+        return Ending(str(error), was_up=False)
+    monitor = Monitor(dealer)
+    try:
+        failure = await _connect(dealer, monitor, endpoint)
+        if failure is not None:
+            return Ending(failure, was_up=False)
+        line = Line(new_link(), lambda data: offer(dealer, [data]), exchange)
+        line.carry_out(line.link.open())
+        await _serve(dealer, monitor, line)
+        return Ending(line.over.result().reason, was_up=line.link.peer is not None)
+    finally:
+        monitor.close()
+        dealer.close(linger=LINGER_MS)
+
+
+async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) -> str | None:
+    """None once the CURVE handshake is done, or why it is not."""
+    try:
+        dealer.connect(endpoint)
+        async with asyncio.timeout(HANDSHAKE_S):
+            return await monitor.connected()
+    except zmq.ZMQError as error:
+        return f"{endpoint} cannot be dialled: {error.strerror}"
+    except TimeoutError:
+        return f"no answer within {HANDSHAKE_S:.0f} s"
+
+
+async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> None:
+    reading = asyncio.create_task(_read(dealer, line))
+    watching = asyncio.create_task(monitor.ended())
+    try:
+        ends: list[asyncio.Future[Any]] = [reading, watching, line.over]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reading.cancel()
+        watching.cancel()
+        await asyncio.wait({reading, watching})
+        if line.link.state is not LinkState.DOWN:
+            # A refusal or goodbye may have come just before the end.
+            _drain(dealer, line)
+            line.close(_BROKE if watching.cancelled() else watching.result())
+
+
+async def _read(dealer: zmq.asyncio.Socket, line: Line) -> None:
+    for count in itertools.count(1):
+        line.receive(await dealer.recv_multipart())
+        if count % BATCH_MESSAGES == 0:
+            await asyncio.sleep(0)
+
+
+def _drain(dealer: zmq.asyncio.Socket, line: Line) -> None:
+    while (frames := poll(dealer)) is not None:
+        line.receive(frames)

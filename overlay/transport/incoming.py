@@ -1,0 +1,102 @@
+"""Connections that others dialled: one ROUTER, one line per route."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import zmq
+import zmq.asyncio
+
+from overlay.limits import STRANGERS_MAX
+from overlay.transport.connection import BATCH_MESSAGES, Exchange, Line
+from overlay.transport.link import Link, LinkState
+from overlay.transport.sockets import LINGER_MS, Connection, offer, sender_key
+
+#: A refused peer has this long to read why before its connection is cut.
+_CUT_AFTER_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Route:
+    remote_curve: bytes
+    connection: Connection
+    line: Line
+    #: When `Listener.sweep` first found the link down.
+    down_since: float | None = None
+
+
+class Listener:
+    """Sorts what arrives by connection. ``new_link`` takes the CURVE key and the remote address."""
+
+    def __init__(
+        self,
+        router: zmq.asyncio.Socket,
+        new_link: Callable[[bytes, str], Link],
+        exchange: Exchange,
+    ) -> None:
+        self._router = router
+        self._new_link = new_link
+        self._exchange = exchange
+        self._routes: dict[bytes, _Route] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        await asyncio.wait({self._reading})
+        self._router.close(linger=LINGER_MS)
+
+    def sweep(self, now: float) -> None:
+        """Cut connections whose link is over: ZeroMQ would keep them alive for ever."""
+        for name, route in list(self._routes.items()):
+            if route.line.link.state is not LinkState.DOWN:
+                continue
+            if route.down_since is None:
+                route.down_since = now
+            elif now - route.down_since >= _CUT_AFTER_S:
+                route.connection.cut()
+                del self._routes[name]
+
+    async def _read(self) -> None:
+        for count in itertools.count(1):
+            name, *frames = await self._router.recv_multipart(copy=False)
+            self._arrived(name.bytes, frames)
+            if count % BATCH_MESSAGES == 0:
+                await asyncio.sleep(0)
+
+    def _arrived(self, name: bytes, frames: list[zmq.Frame]) -> None:
+        remote_curve = sender_key(frames[0])
+        route = self._routes.get(name)
+        # A route's name is free for the next peer once its connection is gone.
+        if route is not None and route.remote_curve != remote_curve:
+            route.line.close("the connection broke")
+            route = None
+        if route is None:
+            route = self._open(name, remote_curve, Connection(frames[0]))
+            if route is None:
+                return
+        if route.line.link.state is LinkState.DOWN:
+            # It was told, or is long gone by our judgement, and goes on talking.
+            route.connection.cut()
+            del self._routes[name]
+            return
+        route.line.receive([frame.bytes for frame in frames])
+
+    def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
+        strangers = sum(
+            route.line.link.state is not LinkState.UP for route in self._routes.values()
+        )
+        if strangers >= STRANGERS_MAX:
+            connection.cut()
+            return None
+        line = Line(
+            self._new_link(remote_curve, connection.remote),
+            lambda data: offer(self._router, [name, data]),
+            self._exchange,
+        )
+        route = self._routes[name] = _Route(remote_curve, connection, line)
+        line.carry_out(line.link.open())
+        return route

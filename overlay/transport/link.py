@@ -1,0 +1,255 @@
+"""One connection with one peer, without its socket: admission, pings, budgets, counters.
+
+Bytes and ticks go in; what to transmit and what to tell comes out, in order:
+
+    opening --Hello both ways--> up --silence, Goodbye, nonsense--> down
+       \\------refused, over budget, too slow------------------------^
+
+Nothing follows a `Down`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from overlay.admission.handshake import (
+    Admitted,
+    Finished,
+    Handshake,
+    Joined,
+    LedgerChanged,
+    Rejected,
+    Reply,
+)
+from overlay.admission.handshake import Effect as AdmissionEffect
+from overlay.errors import HearthError, LimitExceeded, Malformed, RemoteProtocolError
+from overlay.identity.peer_id import PeerId
+from overlay.limits import PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
+from overlay.wire.codec import decode, encode
+from overlay.wire.messages import (
+    Goodbye,
+    Hello,
+    JoinGrant,
+    JoinRequest,
+    Message,
+    Ping,
+    Pong,
+    Refusal,
+)
+
+#: A link on which nothing was heard for so long is down.
+SILENCE_S: Final = 3 * PING_INTERVAL_S
+#: Pings whose answer is still of interest.
+_PINGS_OPEN_MAX: Final = 4
+#: Weight of the latest round trip in the smoothed one, as in TCP (RFC 6298).
+_RTT_WEIGHT: Final = 1 / 8
+_REASON_CHARS_MAX: Final = 300
+
+
+class Direction(StrEnum):
+    """Who dialled."""
+
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+
+
+class LinkState(StrEnum):
+    OPENING = "opening"
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The peer is a member, and so are we to it."""
+
+    peer: PeerId
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    message: Message
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The link is over. ``error``: what kept it from coming about, if it was refused."""
+
+    reason: str
+    error: HearthError | None = None
+
+
+LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Down
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """A link as people and routing see it. Round trips are None until the first is measured."""
+
+    direction: Direction
+    endpoint: str
+    #: Smoothed, and the latest.
+    rtt_ms: float | None
+    rtt_last_ms: float | None
+    sent_messages: int
+    sent_bytes: int
+    received_messages: int
+    received_bytes: int
+
+
+class Link:
+    """``now`` is monotonic time, ``today`` Unix time, both in seconds."""
+
+    def __init__(
+        self, handshake: Handshake, direction: Direction, endpoint: str, now: float
+    ) -> None:
+        self.direction = direction
+        self.endpoint = endpoint
+        self.state = LinkState.OPENING
+        #: Known once the link is up.
+        self.peer: PeerId | None = None
+        self._handshake = handshake
+        self._ticked = self._heard = now
+        self._pings: dict[int, float] = {}
+        self._next_ping = 0
+        self._rtt_ms: float | None = None
+        self._rtt_last_ms: float | None = None
+        self._sent_messages = self._sent_bytes = 0
+        self._received_messages = self._received_bytes = 0
+
+    def status(self) -> LinkStatus:
+        return LinkStatus(
+            self.direction,
+            self.endpoint,
+            self._rtt_ms,
+            self._rtt_last_ms,
+            self._sent_messages,
+            self._sent_bytes,
+            self._received_messages,
+            self._received_bytes,
+        )
+
+    def sent(self, size: int) -> None:
+        """A message has left."""
+        self._sent_messages += 1
+        self._sent_bytes += size
+
+    def open(self) -> list[LinkEvent]:
+        """Call once, first; whoever dialled speaks first."""
+        return self._admission(self._handshake.open(), self._ticked)
+
+    def receive(self, data: bytes, now: float, today: float) -> list[LinkEvent]:
+        """A message arrived."""
+        if self.state is LinkState.DOWN:
+            return []
+        self._heard = now
+        self._received_messages += 1
+        self._received_bytes += len(data)
+        try:
+            if self.state is LinkState.OPENING:
+                return self._receive_opening(data, now, today)
+            return self._receive_up(decode(data), len(data), now)
+        except RemoteProtocolError as error:
+            refusal = Transmit(encode(Refusal(error.code, str(error))))
+            return [refusal, *self.close(f"broke the protocol: {error}", error)]
+
+    def tick(self, now: float, today: float) -> list[LinkEvent]:
+        """Ping, and judge silence. Call it every PING_INTERVAL_S."""
+        # What came while this process was held up has not been read yet: no silence of the peer.
+        self._heard += max(0.0, now - self._ticked - PING_INTERVAL_S)
+        self._ticked = now
+        if self.state is LinkState.OPENING:
+            return self._admission(self._handshake.tick(today), now)
+        if self.state is LinkState.DOWN:
+            return []
+        if now - self._heard > SILENCE_S:
+            return self.close(f"silent for {SILENCE_S:.0f} s")
+        return [self._ping(now)]
+
+    def say_goodbye(self, reason: str) -> list[LinkEvent]:
+        """End the link on purpose."""
+        if self.state is not LinkState.UP:
+            return self.close(reason)
+        return [Transmit(encode(Goodbye(reason))), *self.close(reason)]
+
+    def close(self, reason: str, error: HearthError | None = None) -> list[LinkEvent]:
+        """The link ends here; idempotent."""
+        if self.state is LinkState.DOWN:
+            return []
+        self.state = LinkState.DOWN
+        return [Down(reason, error)]
+
+    def _receive_opening(self, data: bytes, now: float, today: float) -> list[LinkEvent]:
+        # Before decoding: a stranger's message must not cost more than it may.
+        if len(data) > STRANGER_MESSAGE_BYTES_MAX:
+            raise LimitExceeded(
+                f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
+            )
+        return self._admission(self._handshake.receive(decode(data), len(data), today), now)
+
+    def _receive_up(self, message: Message, size: int, now: float) -> list[LinkEvent]:
+        match message:
+            case Ping(nonce=nonce):
+                return [Transmit(encode(Pong(nonce)))]
+            case Pong(nonce=nonce):
+                self._measure(nonce, now)
+                return []
+            case Goodbye(reason=reason):
+                return self.close(f"said goodbye: {_readable(reason)}")
+            case Refusal(message=reason):
+                return self.close(f"refused: {_readable(reason)}")
+            case Hello() | JoinRequest() | JoinGrant():
+                raise Malformed(f"a {type(message).__name__} after admission")
+        return [Received(message, size)]
+
+    def _admission(self, effects: Iterable[AdmissionEffect], now: float) -> list[LinkEvent]:
+        events: list[LinkEvent] = []
+        for effect in effects:
+            match effect:
+                case Reply(message=message):
+                    events.append(Transmit(encode(message)))
+                case Admitted(hello=hello):
+                    self.state = LinkState.UP
+                    self.peer = hello.peer_id
+                    events += [Up(hello.peer_id, hello), self._ping(now)]
+                case Rejected(error=error):
+                    events += self.close(str(error), error)
+                case Finished():
+                    events += self.close("has joined, and will dial again as a member")
+                case Joined():
+                    events += [effect, *self.close("joined")]
+                case LedgerChanged():
+                    events.append(effect)
+        return events
+
+    def _ping(self, now: float) -> Transmit:
+        self._next_ping += 1
+        self._pings[self._next_ping] = now
+        self._pings.pop(self._next_ping - _PINGS_OPEN_MAX, None)
+        return Transmit(encode(Ping(self._next_ping)))
+
+    def _measure(self, nonce: int, now: float) -> None:
+        sent = self._pings.pop(nonce, None)
+        if sent is None:
+            return
+        last = (now - sent) * 1000
+        self._rtt_last_ms = last
+        if self._rtt_ms is None:
+            self._rtt_ms = last
+        else:
+            self._rtt_ms += _RTT_WEIGHT * (last - self._rtt_ms)
+
+
+def _readable(text: str) -> str:
+    """A peer's words, fit for logs and terminals."""
+    return "".join(char for char in text if char.isprintable())[:_REASON_CHARS_MAX]

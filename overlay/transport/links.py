@@ -1,0 +1,150 @@
+"""Which links a node has, and to whom; what they say is carried out here.
+
+Two peers that dial each other at once have two links; messages go over the one that came first
+for as long as it lasts, so their order is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from overlay.admission.handshake import LedgerChanged
+from overlay.identity.peer_id import PeerId
+from overlay.transport.connection import Line
+from overlay.transport.link import (
+    Direction,
+    Down,
+    LinkEvent,
+    LinkStatus,
+    Received,
+    Transmit,
+    Up,
+)
+from overlay.wire.messages import Hello, Message
+
+log = logging.getLogger(__name__)
+
+
+class LinkObserver(Protocol):
+    """Told of links, on the loop, in the order in which things happen."""
+
+    def link_up(self, peer: PeerId, hello: Hello) -> None:
+        """There is a link to a member; before this there was none."""
+
+    def link_down(self, peer: PeerId, reason: str) -> None:
+        """The last link to the peer is gone."""
+
+    def received(self, peer: PeerId, message: Message, size: int) -> None:
+        """A message of gossip or forwarding, ``size`` bytes long."""
+
+
+class Links:
+    """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer."""
+
+    def __init__(
+        self,
+        observer: LinkObserver,
+        on_ledger: Callable[[], None],
+        on_change: Callable[[PeerId], None],
+    ) -> None:
+        self._observer: LinkObserver | None = observer
+        self._on_ledger = on_ledger
+        self._on_change = on_change
+        #: All connections, also those that are not admitted yet.
+        self._lines: dict[Line, None] = {}
+        #: Those that are up, by peer, oldest first.
+        self._up: dict[PeerId, list[Line]] = {}
+
+    # --- What there is ------------------------------------------------------------------------
+
+    def line(self, peer: PeerId) -> Line | None:
+        """The line to send on."""
+        lines = self._up.get(peer)
+        return lines[0] if lines else None
+
+    def has_incoming(self, peer: PeerId) -> bool:
+        return any(line.link.direction is Direction.INCOMING for line in self._up.get(peer, ()))
+
+    def statuses(self) -> dict[PeerId, LinkStatus]:
+        """The links in use, one per peer."""
+        return {peer: lines[0].link.status() for peer, lines in self._up.items()}
+
+    # --- What the transport does with them ----------------------------------------------------
+
+    def tick(self) -> None:
+        now, today = time.monotonic(), time.time()
+        for line in list(self._lines):
+            line.carry_out(line.link.tick(now, today))
+
+    def hang_up(self, peer: PeerId, reason: str) -> None:
+        for line in list(self._up.get(peer, ())):
+            line.carry_out(line.link.say_goodbye(reason))
+
+    def close(self, reason: str) -> None:
+        """Say goodbye to all; the observer hears nothing from here on."""
+        self._observer = None
+        for line in list(self._lines):
+            line.carry_out(line.link.say_goodbye(reason))
+
+    # --- Exchange -----------------------------------------------------------------------------
+
+    def opened(self, line: Line) -> None:
+        self._lines[line] = None
+
+    def receive(self, line: Line, data: bytes) -> None:
+        line.carry_out(line.link.receive(data, time.monotonic(), time.time()))
+
+    def carry_out(self, line: Line, events: list[LinkEvent]) -> None:
+        for event in events:
+            match event:
+                case Transmit(data=data):
+                    line.transmit(data)
+                case Up(peer=peer, hello=hello):
+                    self._line_up(line, peer, hello)
+                case Received(message=message, size=size):
+                    self._received(line, message, size)
+                case LedgerChanged():
+                    self._on_ledger()
+                case Down():
+                    self._line_down(line, event)
+
+    def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
+        if line.link.direction is Direction.INCOMING:
+            # The peer dials again when its old connection is gone, whether we noticed or not.
+            for old in list(self._up.get(peer, ())):
+                if old.link.direction is Direction.INCOMING:
+                    old.close("replaced by a new connection")
+        lines = self._up.setdefault(peer, [])
+        lines.append(line)
+        self._on_change(peer)
+        if len(lines) == 1 and self._observer is not None:
+            self._observer.link_up(peer, hello)
+
+    def _received(self, line: Line, message: Message, size: int) -> None:
+        if self._observer is None or line.link.peer is None:
+            return
+        try:
+            self._observer.received(line.link.peer, message, size)
+        except Exception:
+            # Our bug must not end the reading of everybody's messages.
+            log.exception("a %s could not be handled", type(message).__name__)
+            line.close("this node failed to handle a message")
+
+    def _line_down(self, line: Line, down: Down) -> None:
+        self._lines.pop(line, None)
+        if not line.over.done():
+            line.over.set_result(down)
+        peer = line.link.peer
+        if peer is None:
+            log.debug("a connection with %s ended: %s", line.link.endpoint, down.reason)
+            return
+        lines = self._up[peer]
+        lines.remove(line)
+        if not lines:
+            del self._up[peer]
+        self._on_change(peer)
+        if not lines and self._observer is not None:
+            self._observer.link_down(peer, down.reason)

@@ -1,0 +1,216 @@
+"""CURVE sockets, with every option that bounds them, and the questions ZeroMQ can answer.
+
+Each node has a ZeroMQ context of its own: the authenticator lives in the context, and closing it
+closes everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import zmq
+import zmq.asyncio
+from zmq.auth import CURVE_ALLOW_ANY
+from zmq.auth.asyncio import AsyncioAuthenticator
+
+from overlay.errors import AddressInUse, ConfigError
+from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.limits import HANDSHAKE_S, MESSAGE_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
+
+#: CURVE wraps each message in 33 bytes; the codec checks the exact length.
+_FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64
+#: ZMTP heartbeats run in ZeroMQ's own thread, so they go on while Python is busy.
+_HEARTBEAT_IVL_MS: Final = 1000
+_HEARTBEAT_TIMEOUT_MS: Final = 3000
+#: What was sent before closing (a Goodbye, a Refusal) may take this long to leave.
+LINGER_MS: Final = 500
+
+#: Events of a dialled socket after which it is of no use.
+_ENDED: Final[dict[int, str]] = {
+    zmq.EVENT_CLOSED: "nothing answers there",
+    zmq.EVENT_DISCONNECTED: "the connection broke",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "another node or program answers there",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "another program answers there",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the other side refuses the connection",
+}
+
+
+class _Authenticator(AsyncioAuthenticator):
+    """Lets every CURVE key in, since strangers may say hello, and notes the key as User-Id."""
+
+    def curve_user_id(self, client_public_key: bytes) -> str:
+        return client_public_key.hex()
+
+
+class Sockets:
+    """Makes the sockets of the node that owns ``key``. Needs a running asyncio loop."""
+
+    def __init__(self, key: NodeKey) -> None:
+        self._key = key
+        self._context = zmq.asyncio.Context()
+        self._context.linger = LINGER_MS
+        self._authenticator: _Authenticator | None = None
+
+    def listener(self) -> zmq.asyncio.Socket:
+        """A ROUTER that knows the CURVE key of whoever sends (`sender_key`)."""
+        if self._authenticator is None:
+            self._authenticator = _Authenticator(self._context)
+            self._authenticator.start()
+            self._authenticator.configure_curve(domain="*", location=CURVE_ALLOW_ANY)
+        router = self._bounded(zmq.ROUTER)
+        router.curve_server = True
+        router.curve_secretkey = self._key.curve_secret
+        # A message for a peer that is gone is an error, not dropped.
+        router.router_mandatory = True
+        return router
+
+    def dealer(self, peer: PeerId) -> zmq.asyncio.Socket:
+        """A DEALER that talks to ``peer`` and to no other. Raises Malformed for a bad PeerId."""
+        server = curve_public(peer)
+        dealer = self._bounded(zmq.DEALER)
+        dealer.curve_serverkey = server
+        dealer.curve_publickey = curve_public(self._key.peer_id)
+        dealer.curve_secretkey = self._key.curve_secret
+        # Nothing is queued for a connection that does not exist, and each connection gets a
+        # fresh socket: a message is either on this link or was never taken.
+        dealer.immediate = True
+        dealer.reconnect_ivl = -1
+        return dealer
+
+    async def close(self) -> None:
+        """Close the context once all sockets are closed; waits at most LINGER_MS."""
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+
+    def _bounded(self, kind: int) -> zmq.asyncio.Socket:
+        link: zmq.asyncio.Socket = self._context.socket(kind)
+        link.ipv6 = True
+        link.tcp_keepalive = 1
+        link.sndhwm = link.rcvhwm = SEND_QUEUE_MESSAGES_MAX
+        link.maxmsgsize = _FRAME_BYTES_MAX
+        link.handshake_ivl = int(HANDSHAKE_S * 1000)
+        link.heartbeat_ivl = _HEARTBEAT_IVL_MS
+        link.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
+        link.heartbeat_ttl = _HEARTBEAT_TIMEOUT_MS
+        return link
+
+
+def bind(router: zmq.asyncio.Socket, address: Multiaddr) -> Multiaddr:
+    """Listen on ``address``; returns the real one (port 0 becomes a free port).
+
+    Raises AddressInUse, ConfigError.
+    """
+    try:
+        router.bind(address.endpoint)
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise AddressInUse(
+                f"port {address.port} on {address.host} is taken by another process: stop it, or "
+                "choose another port with --listen"
+            ) from None
+        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
+    bound = bytes(router.get(zmq.LAST_ENDPOINT)).rstrip(b"\x00")
+    port = int(bound.rpartition(b":")[2])
+    return Multiaddr(address.family, address.host, port)
+
+
+async def resolve(address: Multiaddr) -> list[str]:
+    """The ZeroMQ endpoints of an address; empty if its name is unknown.
+
+    ZeroMQ would look names up in its I/O thread, and all links would wait.
+    """
+    if address.family in ("ip4", "ip6"):
+        return [address.endpoint]
+    family = {"dns4": socket.AF_INET, "dns6": socket.AF_INET6}.get(address.family, 0)
+    try:
+        found: Sequence[Any] = await asyncio.get_running_loop().getaddrinfo(
+            address.host, address.port, family=family, type=socket.SOCK_STREAM
+        )
+    except OSError:
+        return []
+    hosts = dict.fromkeys(sockaddr[0] for *_, sockaddr in found)
+    return [Multiaddr.of(host, address.port).endpoint for host in hosts if "%" not in host]
+
+
+class Monitor:
+    """Watches a dialled socket. Make it before ``connect``."""
+
+    def __init__(self, dealer: zmq.asyncio.Socket) -> None:
+        self._dealer = dealer
+        self._events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(_ENDED))
+
+    async def connected(self) -> str | None:
+        """Wait for the CURVE handshake; None when it is done, or the reason why it is not."""
+        return await self._next()
+
+    async def ended(self) -> str:
+        """Wait for the end of the connection; the reason."""
+        return await self._next() or "the connection broke"
+
+    async def _next(self) -> str | None:
+        head, _endpoint = await self._events.recv_multipart()
+        (event,) = struct.unpack_from("=H", head)
+        return _ENDED.get(event)
+
+    def close(self) -> None:
+        self._dealer.disable_monitor()
+        self._events.close(linger=0)
+
+
+def offer(link: zmq.asyncio.Socket, frames: list[bytes]) -> BaseException | None:
+    """Queue a message without waiting; None, or why that cannot be (zmq.Again: queue full)."""
+    # pyzmq completes a NOBLOCK future at once, but declares any awaitable.
+    return cast("asyncio.Future[Any]", link.send_multipart(frames, zmq.NOBLOCK)).exception()
+
+
+def poll(link: zmq.asyncio.Socket) -> list[bytes] | None:
+    """The next message if there is one."""
+    arrived = cast("asyncio.Future[list[bytes]]", link.recv_multipart(zmq.NOBLOCK))
+    return arrived.result() if arrived.exception() is None else None
+
+
+def sender_key(frame: zmq.Frame) -> bytes:
+    """The CURVE public key that authenticated whoever sent this frame."""
+    return bytes.fromhex(str(frame.get("User-Id")))
+
+
+class Connection:
+    """The TCP connection that a frame came over, so that it can be cut.
+
+    ZeroMQ has no call that disconnects one peer of a ROUTER. It does tell the file descriptor of
+    a frame's connection; the remote address, noted at once, guards against its reuse.
+    """
+
+    __slots__ = ("_descriptor", "_remote")
+
+    def __init__(self, frame: zmq.Frame) -> None:
+        self._descriptor = int(frame.get(zmq.SRCFD))
+        self._remote = self._with_socket(lambda tcp: tcp.getpeername())
+
+    @property
+    def remote(self) -> str:
+        """``host:port`` of the other end, or empty if it is gone already."""
+        return "" if self._remote is None else f"{self._remote[0]}:{self._remote[1]}"
+
+    def cut(self) -> None:
+        """End the connection, if it still is this one; both ends notice."""
+        self._with_socket(self._shut)
+
+    def _shut(self, tcp: socket.socket) -> None:
+        if self._remote is not None and tcp.getpeername() == self._remote:
+            tcp.shutdown(socket.SHUT_RDWR)
+
+    def _with_socket(self, use: Any) -> Any:
+        try:
+            with socket.socket(fileno=os.dup(self._descriptor)) as tcp:
+                return use(tcp)
+        except OSError:
+            return None

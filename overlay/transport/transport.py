@@ -1,0 +1,191 @@
+"""Links with peers over ZeroMQ: one ROUTER bound, one DEALER per dialled peer, CURVE on all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from overlay.admission.handshake import Handshake, LocalNode, Role
+from overlay.errors import LocalProtocolError
+from overlay.identity.invites import NONCE_BYTES, InviteLedger
+from overlay.identity.keys import curve_public
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.limits import PING_INTERVAL_S
+from overlay.transport.connection import Ending, converse
+from overlay.transport.dialling import Dial
+from overlay.transport.incoming import Listener
+from overlay.transport.link import Direction, Link, LinkStatus
+from overlay.transport.links import LinkObserver, Links
+from overlay.transport.sockets import Sockets, bind, resolve
+from overlay.wire.codec import encode
+from overlay.wire.messages import Message
+
+log = logging.getLogger(__name__)
+
+
+class Transport:
+    """The links of one node; all methods belong to one asyncio loop.
+
+    ``node`` gives what this node says of itself at each handshake; ``on_ledger`` is called when
+    an invite was used, and must write the ledger before it returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Callable[[], LocalNode],
+        ledger: InviteLedger,
+        on_ledger: Callable[[], None],
+        observer: LinkObserver,
+        rng: random.Random,
+    ) -> None:
+        self._node = node
+        self._me = node().key.peer_id
+        self._ledger = ledger
+        self._rng = rng
+        self._links = Links(observer, on_ledger, self._links_changed)
+        self._sockets = Sockets(node().key)
+        self._listener: Listener | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._dials: dict[PeerId, Dial] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self, listen: Sequence[Multiaddr]) -> list[Multiaddr]:
+        """Listen on the addresses; returns the real ones (port 0 becomes a free port).
+
+        Raises AddressInUse, ConfigError; nothing is left open then.
+        """
+        router = self._sockets.listener()
+        try:
+            bound = [bind(router, address) for address in listen]
+        except BaseException:
+            self._closed = True
+            router.close(linger=0)
+            await self._sockets.close()
+            raise
+        link = partial(self._link, Role.LISTENER)
+        self._listener = Listener(router, link, self._links)
+        self._ticking = asyncio.create_task(self._tick())
+        return bound
+
+    async def close(self) -> None:
+        """Say goodbye on all links and end them; the observer hears nothing more. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._links.close("the node stops")
+        for peer in list(self._dials):
+            self._stop_dialling(peer)
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait({self._ticking})
+        if self._listener is not None:
+            await self._listener.close()
+        await self._sockets.close()
+
+    def dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
+        """Keep a link to ``peer``, until `hang_up`; calling again updates the addresses.
+
+        While a link that the peer dialled is up, this side does not dial.
+        """
+        if peer == self._me:
+            raise LocalProtocolError("a node does not dial itself")
+        if self._closed:
+            return
+        if peer in self._dials:
+            self._dials[peer].update(addresses)
+            return
+        dial = Dial(addresses, lambda address: self._attempt(peer, address), self._rng)
+        self._dials[peer] = dial
+        self._links_changed(peer)
+        dial.start()
+
+    def hang_up(self, peer: PeerId, reason: str) -> None:
+        """Say goodbye, end all links to the peer and stop dialling it.
+
+        If there was a link, the observer's ``link_down`` is called before this returns.
+        """
+        self._stop_dialling(peer)
+        self._links.hang_up(peer, reason)
+
+    def send(self, peer: PeerId, message: Message) -> bool:
+        """Queue a message; never blocks. False: there is no link, or its queue is full.
+
+        True is no promise: a link that breaks takes its queue with it, and ``link_down`` tells.
+        Raises LimitExceeded for a message that is too long.
+        """
+        line = self._links.line(peer)
+        return line is not None and line.transmit(encode(message))
+
+    def links(self) -> dict[PeerId, LinkStatus]:
+        """The links that are up, one per peer."""
+        return self._links.statuses()
+
+    def failures(self) -> dict[PeerId, str]:
+        """Peers that are dialled without success so far, and why the latest attempt ended."""
+        return {
+            peer: dial.failure
+            for peer, dial in self._dials.items()
+            if dial.failure and self._links.line(peer) is None
+        }
+
+    # --- Dialling -----------------------------------------------------------------------------
+
+    async def _attempt(self, peer: PeerId, address: Multiaddr) -> Ending:
+        ending = Ending(f"the name {address.host} is unknown", was_up=False)
+        for endpoint in await resolve(address):
+            link = partial(self._link, Role.DIALER, curve_public(peer), endpoint)
+            ending = await converse(self._sockets, peer, endpoint, link, self._links)
+            log.debug("dialled %s at %s: %s", peer, endpoint, ending.reason)
+            ending = replace(ending, reason=f"{address}: {ending.reason}")
+            if ending.was_up:
+                break
+        return ending
+
+    def _stop_dialling(self, peer: PeerId) -> None:
+        dial = self._dials.pop(peer, None)
+        if dial is not None:
+            task = asyncio.create_task(dial.stop())
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+
+    def _links_changed(self, peer: PeerId) -> None:
+        dial = self._dials.get(peer)
+        if dial is None:
+            return
+        if self._links.has_incoming(peer):
+            dial.hold()
+        else:
+            dial.resume()
+
+    # --- Links --------------------------------------------------------------------------------
+
+    def _link(self, role: Role, remote_curve: bytes, endpoint: str) -> Link:
+        handshake = Handshake(
+            role=role,
+            me=self._node(),
+            remote_curve=remote_curve,
+            token=None,
+            ledger=self._ledger,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            now_s=time.time(),
+        )
+        direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
+        return Link(handshake, direction, endpoint, time.monotonic())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(PING_INTERVAL_S)
+            self._links.tick()
+            if self._listener is not None:
+                self._listener.sweep(time.monotonic())

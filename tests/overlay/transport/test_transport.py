@@ -1,0 +1,231 @@
+"""The transport's contract, on real sockets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from overlay.errors import AddressInUse, ConfigError, LimitExceeded, LocalProtocolError
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.limits import MESSAGE_BYTES_MAX
+from overlay.transport.link import Direction, LinkStatus
+from overlay.wire.messages import Cancel, Hello, StreamAck, Syn, TokenFrame
+from tests.overlay.transport.nodes import ANY_PORT, Node, eventually, linked, mesh
+
+
+async def test_a_link_comes_up_once_on_both_sides() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        [(peer, hello)] = one.seen("up")
+        assert peer == other.peer_id
+        assert isinstance(hello, Hello)
+        assert hello.name == "member 1"
+        [(peer, hello)] = other.seen("up")
+        assert peer == one.peer_id
+        assert one.transport.links()[other.peer_id].direction is Direction.OUTGOING
+        assert other.transport.links()[one.peer_id].direction is Direction.INCOMING
+        assert one.transport.links()[other.peer_id].endpoint == other.addresses[0].endpoint
+
+
+async def test_messages_arrive_in_order_and_both_ways() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        there = [TokenFrame(b"r", seq, (seq,), "text") for seq in range(500)]
+        back = [StreamAck(b"r", seq) for seq in range(500)]
+        for frame, ack in zip(there, back, strict=True):
+            assert one.transport.send(other.peer_id, frame)
+            assert other.transport.send(one.peer_id, ack)
+        await other.until(lambda: len(other.messages()) == 500)
+        await one.until(lambda: len(one.messages()) == 500)
+        assert other.messages() == there
+        assert one.messages() == back
+
+
+async def test_the_longest_message_arrives() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        longest = TokenFrame(b"r", 0, (), "x" * (MESSAGE_BYTES_MAX - 20))
+        assert one.transport.send(other.peer_id, longest)
+        assert await other.until_seen("received") == longest
+        with pytest.raises(LimitExceeded):
+            one.transport.send(other.peer_id, replace(longest, text="x" * MESSAGE_BYTES_MAX))
+
+
+async def test_three_nodes_and_who_sent_what() -> None:
+    async with mesh(3) as (hub, left, right):
+        await linked(left, hub)
+        await linked(right, hub)
+        assert left.transport.send(hub.peer_id, Cancel(b"left"))
+        assert right.transport.send(hub.peer_id, Cancel(b"right"))
+        await hub.until(lambda: len(hub.messages()) == 2)
+        assert sorted(hub.seen("received")) == sorted(
+            [(left.peer_id, Cancel(b"left")), (right.peer_id, Cancel(b"right"))]
+        )
+        assert not left.transport.send(right.peer_id, Cancel(b"no link"))
+
+
+async def measured(node: Node, peer: PeerId) -> LinkStatus:
+    await eventually(lambda: node.transport.links()[peer].rtt_ms is not None)
+    return node.transport.links()[peer]
+
+
+async def test_round_trips_are_measured_at_once_and_traffic_is_counted() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        for node, peer in ((one, other.peer_id), (other, one.peer_id)):
+            status = await measured(node, peer)
+            assert status.rtt_ms == status.rtt_last_ms
+            # Hello and ping at the least.
+            assert status.sent_messages >= 2
+            assert status.received_bytes > status.received_messages > 0
+
+
+async def test_both_dial_and_hear_of_one_link_only() -> None:
+    async with mesh(2) as (one, other):
+        one.dial(other)
+        other.dial(one)
+        await one.until_seen("up")
+        await other.until_seen("up")
+        for seq in range(50):
+            assert one.transport.send(other.peer_id, StreamAck(b"r", seq))
+        await other.until(lambda: len(other.messages()) == 50)
+        assert other.messages() == [StreamAck(b"r", seq) for seq in range(50)]
+        one.transport.hang_up(other.peer_id, "enough")
+        await other.until_seen("down")
+        assert len(one.seen("up")) == len(one.seen("down")) == 1
+        assert len(other.seen("up")) == len(other.seen("down")) == 1
+
+
+async def test_no_dialling_while_the_peer_has_dialled_but_afterwards() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        other.dial(one)
+        assert other.transport.send(one.peer_id, Cancel(b"over the link that is there"))
+        await one.until_seen("received")
+        one.transport.hang_up(other.peer_id, "now you")
+        await other.until_seen("up", 2)
+        assert other.transport.links()[one.peer_id].direction is Direction.OUTGOING
+
+
+async def test_goodbye_says_why() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        one.transport.hang_up(other.peer_id, "we are done")
+        assert one.seen("down") == [(other.peer_id, "we are done")]
+        assert await other.until_seen("down") == "said goodbye: we are done"
+        assert not one.transport.send(other.peer_id, Cancel(b""))
+        assert one.transport.links() == {}
+        assert other.transport.links() == {}
+
+
+async def test_closing_says_goodbye_and_tells_the_own_node_nothing() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        await one.transport.close()
+        assert await other.until_seen("down") == "said goodbye: the node stops"
+        assert one.seen("down") == []
+        await one.transport.close()
+
+
+async def test_a_node_that_closed_can_listen_on_its_port_again_at_once() -> None:
+    async with mesh(2) as (one, other):
+        await linked(other, one)
+        await one.transport.close()
+        await other.until_seen("down")
+        again = Node(one.key, one.me.membership, "again")
+        await again.start(one.addresses[0])
+        assert again.addresses == one.addresses
+        await again.until_seen("up")
+        hello = await other.until_seen("up", 2)
+        assert isinstance(hello, Hello)
+        assert hello.name == "again"
+        assert again.transport.send(other.peer_id, Cancel(b"new"))
+        assert await other.until_seen("received") == Cancel(b"new")
+        await again.transport.close()
+
+
+async def test_addresses_are_tried_in_turn() -> None:
+    async with mesh(2) as (one, other):
+        dead = Multiaddr("ip4", "127.0.0.1", 1)
+        one.transport.dial(other.peer_id, [dead, Multiaddr("dns", "localhost", dead.port)])
+        await eventually(lambda: other.peer_id in one.transport.failures())
+        assert "/tcp/1: " in one.transport.failures()[other.peer_id]
+        one.transport.dial(other.peer_id, [dead, *other.addresses])
+        await one.until_seen("up")
+        assert one.transport.failures() == {}
+
+
+async def test_a_host_name_is_dialled() -> None:
+    async with mesh(2) as (one, other):
+        address = Multiaddr("dns4", "localhost", other.addresses[0].port)
+        one.transport.dial(other.peer_id, [address])
+        await one.until_seen("up")
+
+
+async def test_another_nodes_address_gives_no_link() -> None:
+    async with mesh(3) as (one, other, third):
+        one.transport.dial(other.peer_id, third.addresses)
+        await eventually(lambda: other.peer_id in one.transport.failures())
+        assert "another node" in one.transport.failures()[other.peer_id]
+        assert third.events == []
+        one.transport.dial(other.peer_id, other.addresses)
+        await one.until_seen("up")
+
+
+async def test_nodes_of_different_meshes_refuse_each_other() -> None:
+    async with mesh(1) as (one,), mesh(1) as (foreigner,):
+        one.dial(foreigner)
+        await eventually(lambda: foreigner.peer_id in one.transport.failures())
+        assert "different meshes" in one.transport.failures()[foreigner.peer_id]
+        assert one.events == []
+        assert foreigner.events == []
+
+
+async def test_our_own_bug_ends_one_link_not_all() -> None:
+    async with mesh(3) as (hub, left, right):
+        await linked(left, hub)
+        await linked(right, hub)
+        note = hub.received
+
+        def received(peer: object, message: object, size: int) -> None:
+            if message == Cancel(b"poison"):
+                raise ZeroDivisionError
+            note(peer, message, size)  # type: ignore[arg-type]
+
+        hub.received = received  # type: ignore[method-assign]
+        assert left.transport.send(hub.peer_id, Cancel(b"poison"))
+        await hub.until_seen("down")
+        assert right.transport.send(hub.peer_id, Syn(()))
+        assert await hub.until_seen("received") == Syn(())
+        # And the one that was cut comes back.
+        await hub.until_seen("up", 3)
+
+
+async def test_a_port_in_use_is_a_clear_error() -> None:
+    async with mesh(1) as (one,):
+        late = Node(one.key, one.me.membership, "late")
+        with pytest.raises(AddressInUse, match=f"port {one.addresses[0].port} on 127.0.0.1"):
+            await late.start(one.addresses[0])
+
+
+async def test_an_address_of_another_machine_is_a_clear_error() -> None:
+    async with mesh(1) as (one,):
+        late = Node(one.key, one.me.membership, "late")
+        with pytest.raises(ConfigError, match=r"cannot listen on /ip4/192\.0\.2\.1/tcp/0"):
+            await late.start(Multiaddr("ip4", "192.0.2.1", 0))
+
+
+async def test_port_zero_gives_each_a_port_of_its_own() -> None:
+    async with mesh(2) as (one, other):
+        [first], [second] = one.addresses, other.addresses
+        assert 0 not in (first.port, second.port)
+        assert first.port != second.port
+        assert first.host == ANY_PORT.host
+
+
+async def test_a_node_does_not_dial_itself() -> None:
+    async with mesh(1) as (one,):
+        with pytest.raises(LocalProtocolError):
+            one.dial(one)
