@@ -13,8 +13,9 @@ from overlay.prefix.radix import Evicted, Node, RadixTree
 
 SECRET, MODEL_KEY = b"secret", b"model"
 
-# Few tokens, so that prefixes are shared; runs of them, so that blocks fill.
-pieces = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40)), max_size=4).map(
+# Few tokens, so that prefixes are shared; runs of them, so that blocks fill and end mid-edge.
+runs = st.tuples(st.integers(0, 1), st.sampled_from([1, 2, 31, 32, 33]))
+pieces = st.lists(runs, min_size=1, max_size=3).map(
     lambda runs: [token for token, count in runs for _ in range(count)]
 )
 
@@ -57,8 +58,16 @@ class RadixMachine(RuleBasedStateMachine):
             if keep == 0:
                 del self.covers[owner]
 
-    @rule(tokens=pieces)
-    def arrive(self, tokens: list[int]) -> None:
+    def draw_path(self, data: st.DataObject) -> list[int]:
+        """Often the beginning of a path that is known, and something new after it."""
+        paths = st.sampled_from([[], *self.covers.values()])
+        path = data.draw(paths, label="known path")
+        cut = data.draw(st.sampled_from([len(path), len(path) // 2, 0]), label="cut")
+        return path[:cut] + data.draw(st.just([]) | pieces, label="new")
+
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        tokens = self.draw_path(data)
         match = self.tree.match_prefix(tokens)
         known = self.known()
         expected = max(
@@ -78,11 +87,14 @@ class RadixMachine(RuleBasedStateMachine):
         self.sequences += 1
 
     @precondition(lambda self: self.holders)
-    @rule(data=st.data(), tokens=pieces)
-    def compute(self, data: st.DataObject, tokens: list[int]) -> None:
-        holder = data.draw(st.sampled_from(self.holders))
+    @rule(data=st.data())
+    def compute(self, data: st.DataObject) -> None:
+        holder = data.draw(st.sampled_from(self.holders), label="holder")
         known, begin = self.known(), len(holder.tokens)
-        path = holder.tokens + tokens
+        path = self.draw_path(data)
+        if path[:begin] != holder.tokens:
+            path = holder.tokens + data.draw(pieces, label="ahead")
+        tokens = path[begin:]
         done = self.tree.insert_prefix(holder.node, tokens, holder.sequence, self.now)
         shared = [n for n in range(begin + 1, len(path) + 1) if tuple(path[:n]) in known]
         assert done.shared == len(shared)
@@ -159,7 +171,7 @@ class RadixMachine(RuleBasedStateMachine):
         }
 
 
-RadixMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+RadixMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestRadixTree = RadixMachine.TestCase
 
 
