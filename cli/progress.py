@@ -50,6 +50,7 @@ class StepProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.abort()
         self.close()
 
     def close(self) -> None:

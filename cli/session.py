@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from overlay.home import Home
 from rich.console import Console
 
 from cli.client import NodeClient
 from cli.progress import StepProgress
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound, NodeNotRunning
+from overlay.home import Home
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -65,7 +65,7 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
 
     from pathlib import Path
 
-    from cli.local_node import local_node
+    from overlay.node import run_in_thread
 
     here = model is not None and _served_here(config, model)
     if model is not None and here:
@@ -73,9 +73,10 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
     name = model_name(Path(model)) if model is not None and is_path(model) else model
     with (
         StepProgress(console) as progress,
-        local_node(config, progress),
-        running_client(config) as client,
+        run_in_thread(config, progress) as node,
+        NodeClient(node.api_url, node.admin_token) as client,
     ):
+        progress.close()
         if not (here if name is not None else config.models):
             _await_model(client, name)
         yield Session(client, name, own_node=True)

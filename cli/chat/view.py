@@ -30,13 +30,28 @@ class _LeftHeading(Heading):
         yield self.text
 
 
-class AnswerMarkdown(Markdown):
-    """Markdown in the colours of the terminal."""
-
+class _AnswerMarkdown(Markdown):
     elements = Markdown.elements | {"heading_open": _LeftHeading}
 
+
+def _markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
+    """The rendered lines of a block, without the blank ones that rich puts around some kinds."""
+    markdown = _AnswerMarkdown(text, code_theme="ansi_dark")
+    lines = console.render_lines(markdown, options.update(height=None), pad=False)
+    full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
+    return lines[full[0] : full[-1] + 1] if full else []
+
+
+class _Block:
+    """A finished block."""
+
     def __init__(self, text: str) -> None:
-        super().__init__(text, code_theme="ansi_dark")
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in _markdown_lines(self._text, console, options):
+            yield from line
+            yield Segment.line()
 
 
 class AnswerView:
@@ -85,7 +100,7 @@ class AnswerView:
             return
         if self._blocks_printed:
             self._console.print()
-        self._console.print(AnswerMarkdown(block))
+        self._console.print(_Block(block), end="")
         self._blocks_printed += 1
 
 
@@ -110,9 +125,7 @@ class _Tail:
             self._spinner.update(text=Text(f"thinking (prefill)… {elapsed:.1f} s", style="dim"))
             yield self._spinner
             return
-        lines = console.render_lines(
-            AnswerMarkdown(self.text), options.update(height=None), pad=False
-        )
+        lines = _markdown_lines(self.text, console, options)
         for number, line in enumerate(lines[-max(1, console.height - _SPARE_LINES) :]):
             if number:
                 yield Segment.line()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.failures import HearthCommand
 from cli.options import (
     config_of,
     home_option,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cli.client import NodeClient, Question, Reply
 
 
-@click.command()
+@click.command(cls=HearthCommand)
 @click.argument("question", required=False)
 @model_option
 @system_option

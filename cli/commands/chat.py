@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from cli.failures import EXIT_FAILED
+from cli.failures import EXIT_FAILED, HearthCommand
 from cli.options import config_of, home_option, model_option, route_option, system_option
 
 
-@click.command()
+@click.command(cls=HearthCommand)
 @model_option
 @system_option
 @route_option

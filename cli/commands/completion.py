@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from cli.failures import HearthCommand
+
 _INSTALL = {
     "bash": "hearth completion bash > ~/.local/share/bash-completion/completions/hearth",
     "zsh": 'hearth completion zsh > "${fpath[1]}/_hearth"   # a folder of yours in fpath',
@@ -12,7 +14,7 @@ _INSTALL = {
 }
 
 
-@click.command()
+@click.command(cls=HearthCommand)
 @click.argument("shell", type=click.Choice(list(_INSTALL)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -7,12 +7,13 @@ import sys
 
 import click
 
+from cli.failures import HearthCommand
 from cli.options import Duration, config_of, home_option, json_option
 from cli.text import count, printable
 from overlay.limits import INVITE_TTL_MAX_S, INVITE_USES_MAX
 
 
-@click.command()
+@click.command(cls=HearthCommand)
 @click.option(
     "--uses",
     type=click.IntRange(1, INVITE_USES_MAX),

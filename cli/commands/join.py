@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.failures import HearthCommand
 from cli.options import config_of, home_option, json_option
 from cli.text import printable, short_peer
 
+if TYPE_CHECKING:
+    from overlay.config import NodeConfig
 
-@click.command()
+
+@click.command(cls=HearthCommand)
 @click.argument("token")
 @click.option("--name", metavar="NAME", help="What friends see; the machine's name by default.")
 @json_option
@@ -40,5 +44,39 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
     click.echo(f"Joined the mesh of {friend} ({inviter}). {hint}")
 
 
-def _join_without_node(config: Any, token: str) -> dict[str, Any]:
-    raise NotImplementedError
+def _join_without_node(config: NodeConfig, text: str) -> dict[str, Any]:
+    """Trade the token for a membership and keep it in the home, for the node to find."""
+    import asyncio
+    import time
+
+    from overlay.errors import AlreadyMember
+    from overlay.home import Home
+    from overlay.identity.certificates import format_mesh_id
+    from overlay.identity.invites import JoinToken
+    from overlay.transport.joining import join
+
+    # First of all: a token with a typo must not leave a new home behind.
+    token = JoinToken.parse(text)
+    token.check_fresh(time.time())
+    home = Home(config.home)
+    home.lock()
+    try:
+        key = home.load_or_create_key()
+        mesh = home.membership()
+        if mesh is not None and token.is_for(mesh.mesh_id):
+            raise AlreadyMember("this home is a member of that mesh already")
+        if mesh is not None and (home.peers() or mesh.founder != key.peer_id):
+            raise AlreadyMember(
+                f"the home {home.path} belongs to a mesh with other members: use another home "
+                "(--home DIR) for another mesh"
+            )
+        membership, inviter = asyncio.run(join(key, token, config.name))
+        home.save_membership(membership)
+        home.save_peers({token.inviter: token.addresses})
+    finally:
+        home.unlock()
+    return {
+        "mesh_id": format_mesh_id(membership.mesh_id),
+        "inviter": str(token.inviter),
+        "name": inviter.name,
+    }

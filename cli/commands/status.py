@@ -6,10 +6,11 @@ import json
 
 import click
 
+from cli.failures import HearthCommand
 from cli.options import config_of, home_option, json_option
 
 
-@click.command()
+@click.command(cls=HearthCommand)
 @click.option("--watch", is_flag=True, help="Refresh each second, until q or Ctrl-C.")
 @json_option
 @home_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.failures import HearthCommand
 from cli.options import config_of, home_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from overlay.node import Node
 
 
-@click.command()
+@click.command(cls=HearthCommand)
 @click.option("--name", metavar="NAME", help="What friends see; the machine's name by default.")
 @click.option("--listen", metavar="HOST:PORT", help="Where peers connect; port 0 picks a free one.")
 @click.option("--api", metavar="HOST:PORT", help="Where the HTTP API is; port 0 picks a free one.")

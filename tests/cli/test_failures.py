@@ -1,0 +1,119 @@
+"""Without a node, and when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overlay.home import Home
+from tests.cli.conftest import Run
+
+
+def test_commands_that_need_a_node_say_so(run: Run, home: Path) -> None:
+    for command in (["status"], ["invite"], ["status", "--watch"]):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert "hearth up" in result.stderr
+    result = run("status", "--json")
+    assert json.loads(result.stdout)["error"]["code"] == "node-not-running"
+    assert not home.exists()
+
+
+def test_a_typo_in_a_token_leaves_no_home_behind(run: Run, home: Path) -> None:
+    result = run("join", "hearth1nonsense", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["code"] == "token-malformed"
+    assert not home.exists()
+
+
+def test_only_known_models_can_be_pulled(run: Run) -> None:
+    result = run("models", "pull", "llama-70b")
+    assert result.exit_code == 1
+    assert "demo" in result.stderr
+    assert "--model /path/to/model.gguf" in result.stderr
+
+
+def test_usage_errors(run: Run) -> None:
+    for arguments in (["nonsense"], ["ask", "--max-tokens", "0"], ["completion", "tcsh"]):
+        assert run(*arguments).exit_code == 2
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_bug_becomes_one_sentence_and_a_log(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Home, "runtime", failing(ZeroDivisionError("by\nzero")))
+    result = run("status")
+    log = home / "errors.log"
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: this is a bug in Hearth (ZeroDivisionError: by zero); details are in {log}\n"
+    )
+    assert "Traceback" in log.read_text()
+
+
+def test_a_bug_where_no_log_can_be_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("HEARTH_HOME", str(file / "home"))
+    monkeypatch.setattr(Home, "runtime", failing(ZeroDivisionError()))
+    result = run("status", "--json")
+    message = json.loads(result.stdout)["error"]["message"]
+    log = Path(re.fullmatch(r".* details are in (.+)", message)[1])  # type: ignore[index]
+    assert "ZeroDivisionError" in log.read_text()
+    log.unlink()
+
+
+def test_ctrl_c_ends_a_command_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Home, "runtime", failing(KeyboardInterrupt()))
+    result = run("status")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "cli", "models", "list"]
+    with open(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(run: Run, flag: str) -> None:
+    assert "hearth join TOKEN" in run(flag).stdout
+    assert "--max-tokens" in run("ask", flag).stdout
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout.startswith("hearth ")
+
+
+def test_startup_loads_nothing_heavy() -> None:
+    code = "import sys, cli.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"asyncio", "httpx", "rich", "prompt_toolkit", "numpy", "overlay.node", "llama_cpp"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_say_how_to_install_them(run: Run, shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert "_HEARTH_COMPLETE" in script
+    assert f"#   hearth completion {shell} > " in script

@@ -1,0 +1,19 @@
+from cli.mesh_state import MeshState
+from tests.cli.fake_node import FRIEND_ID, GONE_ID, PEER_ID, STATUS
+
+
+def test_peers_by_state_with_names_and_models() -> None:
+    state = MeshState.from_status(STATUS)
+    assert (state.up, state.down) == (("bea",), ("carl",))
+    assert state.peer_models == ("SmolLM2-135M-Instruct", "qwen3-1.7b")
+    assert state.names == {PEER_ID: "laptop", FRIEND_ID: "bea", GONE_ID: "carl"}
+    assert state.peers_line == "1 peer up (bea), 1 down"
+
+
+def test_a_lone_node() -> None:
+    assert MeshState.from_status({}).peers_line == "no peers yet"
+
+
+def test_names_cannot_drive_the_terminal() -> None:
+    state = MeshState.from_status({"peers": [{"name": "\x1b[2Jx", "state": "UP"}]})
+    assert state.up == ("[2Jx",)
