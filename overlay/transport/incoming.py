@@ -17,16 +17,18 @@ from overlay.transport.link import Link, LinkState
 from overlay.transport.sockets import LINGER_MS, Connection, offer, sender_key
 
 #: A refused peer has this long to read why before its connection is cut.
-_CUT_AFTER_S: Final = 2.0
+_CUT_AFTER_S: Final = 1.0
+#: Messages that may come in that time, under way when the link ended.
+_LATE_MESSAGES_MAX: Final = 64
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Route:
     remote_curve: bytes
     connection: Connection
     line: Line
-    #: When `Listener.sweep` first found the link down.
-    down_since: float | None = None
+    late_messages: int = 0
+    cutting: asyncio.TimerHandle | None = None
 
 
 class Listener:
@@ -47,18 +49,10 @@ class Listener:
     async def close(self) -> None:
         self._reading.cancel()
         await asyncio.wait({self._reading})
+        for route in self._routes.values():
+            if route.cutting is not None:
+                route.cutting.cancel()
         self._router.close(linger=LINGER_MS)
-
-    def sweep(self, now: float) -> None:
-        """Cut connections whose link is over: ZeroMQ would keep them alive for ever."""
-        for name, route in list(self._routes.items()):
-            if route.line.link.state is not LinkState.DOWN:
-                continue
-            if route.down_since is None:
-                route.down_since = now
-            elif now - route.down_since >= _CUT_AFTER_S:
-                route.connection.cut()
-                del self._routes[name]
 
     async def _read(self) -> None:
         for count in itertools.count(1):
@@ -78,12 +72,12 @@ class Listener:
             route = self._open(name, remote_curve, Connection(frames[0]))
             if route is None:
                 return
-        if route.line.link.state is LinkState.DOWN:
-            # It was told, or is long gone by our judgement, and goes on talking.
-            route.connection.cut()
-            del self._routes[name]
+        if route.line.link.state is not LinkState.DOWN:
+            route.line.receive([frame.bytes for frame in frames])
             return
-        route.line.receive([frame.bytes for frame in frames])
+        route.late_messages += 1
+        if route.late_messages == _LATE_MESSAGES_MAX:
+            route.connection.cut()
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
         strangers = sum(
@@ -98,5 +92,16 @@ class Listener:
             self._exchange,
         )
         route = self._routes[name] = _Route(remote_curve, connection, line)
+        line.over.add_done_callback(lambda _: self._over(name, route))
         line.carry_out(line.link.open())
         return route
+
+    def _over(self, name: bytes, route: _Route) -> None:
+        # ZeroMQ has no call to end one connection of many, and would keep it alive for ever.
+        loop = asyncio.get_running_loop()
+        route.cutting = loop.call_later(_CUT_AFTER_S, self._cut, name, route)
+
+    def _cut(self, name: bytes, route: _Route) -> None:
+        route.connection.cut()
+        if self._routes.get(name) is route:
+            del self._routes[name]

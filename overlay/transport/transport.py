@@ -187,5 +187,3 @@ class Transport:
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
             self._links.tick()
-            if self._listener is not None:
-                self._listener.sweep(time.monotonic())
