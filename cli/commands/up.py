@@ -36,6 +36,7 @@ def up(
     listen: str | None,
     api: str | None,
     models: tuple[str, ...],
+    no_lan: bool,
 ) -> None:
     """Run a node until Ctrl-C.
 

@@ -66,11 +66,9 @@ def test_a_bug_becomes_one_sentence_and_a_log(
 
 
 def test_a_bug_where_no_log_can_be_written(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    monkeypatch.setenv("HEARTH_HOME", str(file / "home"))
+    (home / "errors.log").mkdir(parents=True)
     monkeypatch.setattr(Home, "runtime", failing(ZeroDivisionError()))
     result = run("status", "--json")
     message = json.loads(result.stdout)["error"]["message"]

@@ -1,0 +1,123 @@
+"""The chat on a real pseudo-terminal, in a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from overlay.http.backend import Text
+from tests.cli.fake_node import ANSWERED, FakeBackend, Hold
+
+_PATIENCE_S = 60
+_CURSOR_QUERY = b"\x1b[6n"
+
+
+class Terminal:
+    """The other end of a command's terminal."""
+
+    def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
+        self._master = master
+        self.process = process
+        self._unmatched = b""
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def expect(self, text: str) -> None:
+        """Read until ``text`` has been shown since the last match."""
+        wanted = text.encode()
+        give_up = time.monotonic() + _PATIENCE_S
+        while wanted not in self._unmatched:
+            left = give_up - time.monotonic()
+            assert select.select([self._master], [], [], max(0, left))[0], self._unmatched.decode()
+            try:
+                data = os.read(self._master, 65_536)
+            except OSError:  # Linux's way of saying that the other end is closed
+                data = b""
+            assert data, f"ended before {text!r}: {self._unmatched.decode()}"
+            if _CURSOR_QUERY in data:
+                os.write(self._master, b"\x1b[1;1R")
+            self._unmatched += data
+        self._unmatched = self._unmatched.partition(wanted)[2]
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[Terminal]:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**environment, "TERM": "xterm-256color"},
+        preexec_fn=take_terminal,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(master, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+@pytest.mark.usefixtures("node")
+def test_ctrl_c_stops_the_answer_and_then_leaves(backend: FakeBackend) -> None:
+    hold = Hold()
+    backend.scripts.append((Text("Half an ans", 2), hold, ANSWERED))
+    with terminal("chat") as screen:
+        screen.expect("/help shows the commands")
+        screen.expect("> ")
+        screen.type("Hi\r")
+        screen.expect("Half an ans")
+        assert hold.reached.wait(_PATIENCE_S)
+        screen.type("\x03")
+        assert hold.cancelled.wait(_PATIENCE_S)
+        screen.expect("stopped")
+        screen.expect("> ")
+        screen.type("draft\x03")
+        screen.type("Go on\r")
+        screen.expect("Hello.")
+        screen.expect("saved ~2.1 s")
+        screen.expect("> ")
+        screen.type("\x03")
+        screen.expect("once more leaves")
+        screen.expect("> ")
+        screen.type("\x03")
+        assert screen.process.wait(_PATIENCE_S) == 0
+    assert [ask.prompt[-1].content for ask in backend.asks] == ["Hi", "Go on"]  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("node")
+def test_the_watched_status_leaves_at_q() -> None:
+    with terminal("status", "--watch") as screen:
+        screen.expect("12D3…UERE")
+        screen.expect("q leaves")
+        screen.type("q")
+        assert screen.process.wait(_PATIENCE_S) == 0
+
+
+@pytest.mark.usefixtures("node")
+def test_ask_on_a_terminal_ends_with_a_footer() -> None:
+    with terminal("ask", "Why?") as screen:
+        screen.expect("Hello.")
+        screen.expect("served by bea")
+        assert screen.process.wait(_PATIENCE_S) == 0

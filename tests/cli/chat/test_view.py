@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cli.chat.view import AnswerView, _Tail
+
+ANSWER = """Intro *one*.
+
+1. first
+2. second
+
+```python
+a = 1
+
+b = 2
+```
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+# End
+Last.
+"""
+
+SHOWN = [
+    *("Intro one.", "", " 1 first", " 2 second", "", " a = 1", "", " b = 2", ""),
+    *(" a  b", " ────", " 1  2", "", "End", "", "Last."),
+]
+
+
+def plain_console(**options: object) -> Console:
+    return Console(file=io.StringIO(), width=60, color_system=None, **options)  # type: ignore[arg-type]
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, len(ANSWER)), max_size=12))
+def test_however_it_arrives_all_of_it_is_shown_once(cuts: list[int]) -> None:
+    console = plain_console()
+    edges = sorted({0, *cuts, len(ANSWER)})
+    with AnswerView(console) as view:
+        for start, end in pairwise(edges):
+            view.add(ANSWER[start:end])
+    assert [line.rstrip() for line in printed(console).splitlines()] == SHOWN
+    assert view.text == ANSWER
+
+
+def test_an_answer_cannot_drive_the_terminal() -> None:
+    console = plain_console()
+    with AnswerView(console) as view:
+        view.add("a\x1b]0;title\x07b\n")
+    assert printed(console).strip() == "a]0;titleb"
+
+
+def test_no_text_leaves_no_trace() -> None:
+    console = plain_console()
+    with AnswerView(console) as view:
+        view.add("\n")
+    assert printed(console).strip() == ""
+
+
+def test_until_the_first_text_the_time_is_shown() -> None:
+    now = 10.0
+    tail = _Tail(lambda: now)
+    now = 11.5
+    console = plain_console()
+    console.print(tail)
+    assert "thinking (prefill)… 1.5 s" in printed(console)
+
+
+def test_a_tail_taller_than_the_screen_shows_its_end() -> None:
+    console = plain_console(height=10)
+    tail = _Tail(lambda: 0.0)
+    tail.text = "```\n" + "".join(f"line {number}\n" for number in range(50))
+    console.print(tail)
+    lines = printed(console).split()
+    assert lines[-1] == "49"
+    assert len(printed(console).strip().splitlines()) == 8
