@@ -128,8 +128,6 @@ class Replica:
         if known.incarnation > self.incarnation:
             return None
         if known.gc_version < self.gc_version and known.version < self.gc_version:
-            if self.version < self.gc_version:
-                return None
             return Lack(0, True, tuple(self._changes.values()))
         if known.version < known.gc_version and self.gc_version != known.gc_version:
             return None

@@ -1,0 +1,72 @@
+"""`PeerIndex` against a model that walks every peer."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from overlay.limits import SUMMARY_BLOCKS_MAX
+from overlay.prefix.index import PeerIndex
+
+peers = st.sampled_from("ABCDE")
+blocks = st.lists(st.integers(0, 12), max_size=6)
+
+
+class PeerIndexMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.index: PeerIndex[str] = PeerIndex()
+        self.model: dict[str, set[int]] = {}
+
+    @rule(peer=peers, hashes=blocks)
+    def add(self, peer: str, hashes: list[int]) -> None:
+        self.index.add(peer, hashes)
+        self.model.setdefault(peer, set()).update(hashes)
+
+    @rule(peer=peers, hashes=blocks)
+    def remove(self, peer: str, hashes: list[int]) -> None:
+        self.index.remove(peer, hashes)
+        self.model.get(peer, set()).difference_update(hashes)
+
+    @rule(peer=peers)
+    def drop(self, peer: str) -> None:
+        self.index.drop(peer)
+        self.model.pop(peer, None)
+
+    @rule(hashes=blocks)
+    def match(self, hashes: list[int]) -> None:
+        expected = {}
+        for peer, held in self.model.items():
+            depth = max((i + 1 for i, h in enumerate(hashes) if h in held), default=0)
+            if depth:
+                expected[peer] = depth
+        assert self.index.match(hashes) == expected
+
+    @invariant()
+    def counts_agree(self) -> None:
+        for peer in "ABCDE":
+            assert self.index.blocks(peer) == len(self.model.get(peer, ()))
+
+
+TestPeerIndex = PeerIndexMachine.TestCase
+TestPeerIndex.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_peer_cannot_fill_the_index() -> None:
+    index: PeerIndex[str] = PeerIndex()
+    index.add("A", range(2 * SUMMARY_BLOCKS_MAX))
+    assert index.blocks("A") == SUMMARY_BLOCKS_MAX
+    assert index.match([SUMMARY_BLOCKS_MAX - 1]) == {"A": 1}
+    assert index.match([SUMMARY_BLOCKS_MAX]) == {}
+    index.drop("A")
+    assert index.match([0]) == {}
+
+
+def test_slots_of_dropped_peers_do_not_leak_blocks() -> None:
+    index: PeerIndex[str] = PeerIndex()
+    index.add("A", [1])
+    index.add("B", [2])
+    index.drop("A")
+    index.add("C", [3])
+    assert index.match([1, 2, 3]) == {"B": 2, "C": 3}

@@ -1,0 +1,202 @@
+"""Where requests go: scenes from a mesh, and what must hold in any."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from overlay.errors import NoRoute
+from overlay.identity.peer_id import PeerId
+from overlay.routing.cost import (
+    DECODE_RATE_PRIOR,
+    PREFILL_RATE_PRIOR,
+    Candidate,
+    alpha_at,
+    estimate,
+    typical_rates,
+    utilisation,
+)
+from overlay.routing.decision import TIE_MS, Decision, decide
+
+SELF, WARM, COLD = (PeerId(bytes([n]) * 32) for n in (1, 2, 3))
+PROMPT = 640
+
+this_node = Candidate(SELF, is_self=True, prefill_rate=200.0, decode_rate=20.0)
+warm = Candidate(WARM, rtt_ms=3.0, match_tokens=608, prefill_rate=200.0, decode_rate=20.0)
+cold = Candidate(COLD, rtt_ms=3.0, prefill_rate=200.0, decode_rate=20.0)
+
+
+def choose(*candidates: Candidate, alpha: float = 1.0, seed: int = 0) -> Decision:
+    return decide(PROMPT, candidates, alpha=alpha, rng=random.Random(seed))
+
+
+@pytest.mark.parametrize(
+    ("scene", "candidates", "choice"),
+    [
+        ("a warm peer near by", [this_node, warm, cold], WARM),
+        ("a warm peer too far away", [this_node, replace(warm, rtt_ms=4000.0)], SELF),
+        (
+            "a warm peer at 2 s, computing here takes longer",
+            [this_node, replace(warm, rtt_ms=2000.0)],
+            WARM,
+        ),
+        (
+            "a warm peer at 2 s, computing here is quicker",
+            [replace(this_node, prefill_rate=500.0), replace(warm, rtt_ms=2000.0)],
+            SELF,
+        ),
+        (
+            "a warm peer with a long prompt before ours",
+            [this_node, replace(warm, pending_prefill_tokens=2000)],
+            SELF,
+        ),
+        ("a warm peer with many answers under way", [this_node, replace(warm, running=4)], SELF),
+        ("a warm peer with one answer under way", [this_node, replace(warm, running=1)], WARM),
+        ("everybody cold", [this_node, cold], SELF),
+        ("both warm", [replace(this_node, match_tokens=608), warm], SELF),
+        ("no model here", [cold], COLD),
+        ("no model here, one peer warm", [cold, warm], WARM),
+        (
+            "a cold peer that is much faster",
+            [this_node, replace(cold, prefill_rate=4000.0, decode_rate=80.0)],
+            COLD,
+        ),
+        (
+            "we are busy, a cold peer idles",
+            [replace(this_node, pending_prefill_tokens=4000, running=2), cold],
+            COLD,
+        ),
+        ("a summary from an hour ago", [this_node, replace(warm, summary_age_s=3600.0)], SELF),
+        ("a summary from some rounds ago", [this_node, replace(warm, summary_age_s=4.0)], WARM),
+        (
+            "nobody has measured anything",
+            [Candidate(SELF, is_self=True), Candidate(WARM, rtt_ms=3.0, match_tokens=608)],
+            WARM,
+        ),
+    ],
+)
+def test_scenes(scene: str, candidates: list[Candidate], choice: PeerId) -> None:
+    for order in (candidates, candidates[::-1]):
+        decision = choose(*order)
+        assert decision.choice == choice, f"{scene}: {decision.reason}"
+        assert decision.reason.endswith(".")
+        assert decision.chosen.peer == choice
+
+
+def test_a_loaded_mesh_prefers_not_to_compute_twice() -> None:
+    busy = replace(warm, pending_prefill_tokens=620)
+    assert choose(this_node, busy, alpha=1.0).choice == SELF
+    assert choose(this_node, busy, alpha=2.0).choice == WARM
+
+
+def test_no_candidate_is_no_route() -> None:
+    with pytest.raises(NoRoute):
+        choose()
+
+
+def test_ties_among_peers_are_drawn_by_chance() -> None:
+    twins = [replace(cold, peer=PeerId(bytes([n]) * 32)) for n in range(4, 8)]
+    assert {choose(*twins, seed=seed).choice for seed in range(60)} == {t.peer for t in twins}
+
+
+def test_blind_means_that_no_peer_has_a_usable_summary() -> None:
+    unheard = replace(cold, summary_age_s=math.inf)
+    assert choose(this_node, unheard).blind
+    assert not choose(this_node, unheard, warm).blind
+    assert not choose(this_node).blind
+    assert not choose(this_node, cold).blind
+
+
+def test_unmeasured_rates_are_taken_to_be_typical() -> None:
+    unmeasured = replace(cold, prefill_rate=0.0, decode_rate=0.0)
+    assert typical_rates([unmeasured]).prefill == PREFILL_RATE_PRIOR
+    assert typical_rates([unmeasured]).decode == DECODE_RATE_PRIOR
+    mixed = [
+        unmeasured,
+        this_node,
+        replace(warm, prefill_rate=400.0),
+        replace(cold, prefill_rate=900.0),
+    ]
+    assert typical_rates(mixed).prefill == 400.0
+
+
+def test_the_reason_compares_with_this_node() -> None:
+    reason = choose(this_node, warm, cold).reason
+    assert "608 of 640" in reason
+    assert "this node (0 cached)" in reason
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_alpha_rises_from_1_to_2_and_a_half(a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert 1.0 <= alpha_at(low) <= alpha_at(high) <= 2.5
+
+
+def test_utilisation() -> None:
+    assert utilisation([]) == 0.0
+    assert utilisation([this_node, cold]) == 0.0
+    one_hot = utilisation([this_node, replace(cold, running=50)])
+    assert one_hot < 0.5
+    assert utilisation([replace(this_node, queued=9), replace(cold, running=9)]) == 0.9
+
+
+measured = st.builds(
+    Candidate,
+    peer=st.binary(min_size=32, max_size=32).map(PeerId),
+    is_self=st.just(False),
+    rtt_ms=st.floats(0, 1e4),
+    match_tokens=st.integers(0, 2 * PROMPT),
+    summary_age_s=st.floats(0, 1e4) | st.just(math.inf),
+    prefill_rate=st.floats(1, 1e5),
+    decode_rate=st.floats(1, 1e3),
+    pending_prefill_tokens=st.integers(0, 10_000),
+    running=st.integers(0, 8),
+    queued=st.integers(0, 8),
+)
+some = st.lists(measured, min_size=1, max_size=6, unique_by=lambda c: c.peer)
+alphas = st.floats(1, 3)
+
+
+@given(measured, st.integers(0, PROMPT), alphas)
+def test_more_match_never_makes_a_candidate_dearer(c: Candidate, more: int, alpha: float) -> None:
+    rates = typical_rates([c])
+    better = replace(c, match_tokens=c.match_tokens + more)
+    assert (
+        estimate(PROMPT, better, alpha, rates).cost_ms <= estimate(PROMPT, c, alpha, rates).cost_ms
+    )
+
+
+@given(measured, alphas, st.sampled_from(["rtt_ms", "pending_prefill_tokens", "running", "queued"]))
+def test_more_distance_or_load_never_makes_it_cheaper(
+    c: Candidate, alpha: float, name: str
+) -> None:
+    rates = typical_rates([c])
+    worse = replace(c, **{name: getattr(c, name) + 3})
+    assert (
+        estimate(PROMPT, worse, alpha, rates).cost_ms >= estimate(PROMPT, c, alpha, rates).cost_ms
+    )
+
+
+@given(some, alphas, st.integers(0, 9))
+def test_the_choice_is_the_cheapest(candidates: list[Candidate], alpha: float, seed: int) -> None:
+    decision = choose(*candidates, alpha=alpha, seed=seed)
+    costs = [e.cost_ms for e in decision.estimates]
+    assert costs == sorted(costs)
+    assert all(math.isfinite(cost) for cost in costs)
+    assert decision.chosen.cost_ms <= costs[0] + TIE_MS
+
+
+@settings(max_examples=200)
+@given(some, measured, alphas, st.integers(0, 9))
+def test_a_worse_candidate_changes_nothing(
+    candidates: list[Candidate], other: Candidate, alpha: float, seed: int
+) -> None:
+    assume(other.peer not in {c.peer for c in candidates})
+    before = choose(*candidates, alpha=alpha, seed=seed)
+    other = replace(other, rtt_ms=before.estimates[0].cost_ms + 2 * TIE_MS)
+    assert choose(*candidates, other, alpha=alpha, seed=seed).choice == before.choice
