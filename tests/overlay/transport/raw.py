@@ -44,7 +44,7 @@ class RawPeer:
 async def raw_peer(
     node: Node, key: NodeKey, *, expected: PeerId | None = None, rcvhwm: int = 1000
 ) -> AsyncIterator[RawPeer]:
-    """Connected to ``node``, CURVE handshake done."""
+    """Connected to ``node``, CURVE handshake done. Raises ConnectionError."""
     context = zmq.asyncio.Context()
     dealer: zmq.asyncio.Socket = context.socket(zmq.DEALER)
     dealer.linger = 0
@@ -57,7 +57,9 @@ async def raw_peer(
     dealer.connect(node.addresses[0].endpoint)
     try:
         async with asyncio.timeout(PATIENCE_S):
-            assert await monitor.connected() is None
+            failure = await monitor.connected()
+        if failure is not None:
+            raise ConnectionError(failure)
         yield RawPeer(dealer, monitor)
     finally:
         monitor.close()
