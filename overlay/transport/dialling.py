@@ -14,6 +14,27 @@ from overlay.transport.connection import Ending
 Attempt = Callable[[Multiaddr], Awaitable[Ending]]
 
 
+class Backoff:
+    """How long to pause after all addresses have failed: ever longer, and never in step."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._next_s = REDIAL_MIN_S
+
+    def pause_s(self) -> float:
+        pause_s = self._next_s * self._rng.uniform(0.5, 1.0)
+        self._next_s = min(2 * self._next_s, REDIAL_MAX_S)
+        return pause_s
+
+    def link_ended(self, lived_s: float) -> None:
+        """A peer that cuts every link at once is no better than one that is down."""
+        if lived_s >= self._next_s:
+            self.reset()
+
+    def reset(self) -> None:
+        self._next_s = REDIAL_MIN_S
+
+
 class Dial:
     """Keeps one peer dialled until `stop`. ``failure`` is why the latest attempt ended."""
 
@@ -52,7 +73,7 @@ class Dial:
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        backoff_s = REDIAL_MIN_S
+        backoff = Backoff(self._rng)
         while True:
             self._news.clear()
             for address in self._addresses:
@@ -60,13 +81,10 @@ class Dial:
                 begun = clock()
                 ending = await self._attempt(address)
                 self.failure = ending.reason
-                # A peer that cuts every link at once is no better than one that is down.
-                if ending.was_up and clock() - begun >= backoff_s:
-                    backoff_s = REDIAL_MIN_S
-            if await self._news_within(backoff_s * self._rng.uniform(0.5, 1.0)):
-                backoff_s = REDIAL_MIN_S
-            else:
-                backoff_s = min(2 * backoff_s, REDIAL_MAX_S)
+                if ending.was_up:
+                    backoff.link_ended(clock() - begun)
+            if await self._news_within(backoff.pause_s()):
+                backoff.reset()
 
     async def _news_within(self, pause_s: float) -> bool:
         try:

@@ -1,0 +1,82 @@
+"""When a peer is dialled, and when not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.identity.multiaddr import Multiaddr
+from overlay.limits import REDIAL_MAX_S, REDIAL_MIN_S
+from overlay.transport.connection import Ending
+from overlay.transport.dialling import Backoff, Dial
+from tests.overlay.transport.nodes import PATIENCE_S
+
+ADDRESSES = [Multiaddr("ip4", "192.0.2.1", port) for port in (1, 2, 3)]
+
+
+class Attempts:
+    """Says yes to nothing, and tells what was tried."""
+
+    def __init__(self) -> None:
+        self.made: asyncio.Queue[Multiaddr] = asyncio.Queue()
+
+    async def __call__(self, address: Multiaddr) -> Ending:
+        self.made.put_nowait(address)
+        return Ending("no", was_up=False)
+
+    async def next(self) -> Multiaddr:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.made.get()
+
+
+@given(st.integers())
+def test_pauses_grow_and_have_an_end(seed: int) -> None:
+    backoff = Backoff(random.Random(seed))
+    pauses = [backoff.pause_s() for _ in range(20)]
+    for index, pause_s in enumerate(pauses):
+        longest = min(REDIAL_MIN_S * 2**index, REDIAL_MAX_S)
+        assert longest / 2 <= pause_s <= longest
+
+
+def test_a_link_that_lasted_resets_the_pause() -> None:
+    backoff = Backoff(random.Random(1))
+    for _ in range(5):
+        backoff.pause_s()
+    backoff.link_ended(0.01)
+    assert backoff.pause_s() > REDIAL_MIN_S
+    backoff.link_ended(60.0)
+    assert backoff.pause_s() <= REDIAL_MIN_S
+
+
+async def test_addresses_in_turn_then_again() -> None:
+    attempts = Attempts()
+    dial = Dial(ADDRESSES, attempts, random.Random(1))
+    dial.start()
+    assert [await attempts.next() for _ in range(6)] == ADDRESSES * 2
+    assert dial.failure == "no"
+    await dial.stop()
+
+
+async def test_new_addresses_are_tried_without_a_pause() -> None:
+    attempts = Attempts()
+    dial = Dial([], attempts, random.Random(1))
+    dial.start()
+    dial.update(ADDRESSES)
+    assert [await attempts.next() for _ in range(3)] == ADDRESSES
+    await dial.stop()
+
+
+async def test_on_hold_nothing_is_dialled() -> None:
+    attempts = Attempts()
+    dial = Dial(ADDRESSES, attempts, random.Random(1))
+    dial.hold()
+    dial.start()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert attempts.made.empty()
+    dial.resume()
+    assert await attempts.next() == ADDRESSES[0]
+    await dial.stop()

@@ -1,0 +1,192 @@
+"""Links without sockets: two ends, a clock that the test owns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.admission.handshake import Handshake, LocalNode, Role
+from overlay.identity.certificates import Membership, found_mesh, issue
+from overlay.identity.invites import InviteLedger
+from overlay.identity.keys import NodeKey, curve_public
+from overlay.limits import HANDSHAKE_S, PING_INTERVAL_S
+from overlay.transport.link import (
+    SILENCE_S,
+    Direction,
+    Down,
+    Link,
+    LinkEvent,
+    LinkState,
+    Received,
+    Transmit,
+    Up,
+)
+from overlay.wire.codec import decode, encode
+from overlay.wire.messages import Cancel, Message, Ping, Pong, Refusal
+
+TODAY = 1_700_000_000.0
+FOUNDER = NodeKey.from_seed(bytes(32))
+MEMBER = NodeKey.from_seed(bytes([1]) * 32)
+FOUNDED = found_mesh(FOUNDER, bytes(32))
+CHAIN = issue(FOUNDER, FOUNDED, MEMBER.peer_id, TODAY)
+ME = LocalNode(FOUNDER, FOUNDED, "founder", ())
+OTHER = LocalNode(MEMBER, Membership(FOUNDER.peer_id, FOUNDED.mesh_secret, CHAIN), "member", ())
+
+
+def link(me: LocalNode, remote: NodeKey, role: Role, now: float = 0.0) -> Link:
+    handshake = Handshake(
+        role=role,
+        me=me,
+        remote_curve=curve_public(remote.peer_id),
+        token=None,
+        ledger=InviteLedger(me.key.peer_id),
+        nonce=bytes(16),
+        now_s=TODAY,
+    )
+    direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
+    return Link(handshake, direction, "tcp://192.0.2.1:7710", now)
+
+
+class Pair:
+    """A dialler and a listener with ``delay_s`` between them each way."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.now = 0.0
+        self.dialler = link(ME, MEMBER, Role.DIALER)
+        self.listener = link(OTHER, FOUNDER, Role.LISTENER)
+        self.said: dict[Link, list[LinkEvent]] = {self.dialler: [], self.listener: []}
+        self.carry(self.dialler, self.dialler.open())
+        self.carry(self.listener, self.listener.open())
+
+    def carry(self, sender: Link, events: Iterable[LinkEvent]) -> None:
+        """Deliver what is transmitted, and what follows from it; keep the rest."""
+        other = self.listener if sender is self.dialler else self.dialler
+        for event in events:
+            if isinstance(event, Transmit):
+                sender.sent(len(event.data))
+                before, self.now = self.now, self.now + self.delay_s
+                self.carry(other, other.receive(event.data, self.now, TODAY))
+                self.now = before
+            else:
+                self.said[sender].append(event)
+
+
+def messages(events: Iterable[LinkEvent]) -> list[Message]:
+    return [decode(event.data) for event in events if isinstance(event, Transmit)]
+
+
+def up() -> Link:
+    return Pair().listener
+
+
+def test_both_ends_come_up() -> None:
+    pair = Pair()
+    [event] = pair.said[pair.dialler]
+    assert isinstance(event, Up)
+    assert event.peer == pair.dialler.peer == MEMBER.peer_id
+    [event] = pair.said[pair.listener]
+    assert isinstance(event, Up)
+    assert event.peer == pair.listener.peer == FOUNDER.peer_id
+
+
+def test_the_round_trip_is_known_as_soon_as_the_link_is_up() -> None:
+    pair = Pair(delay_s=0.025)
+    for end in (pair.dialler, pair.listener):
+        assert end.status().rtt_ms == pytest.approx(50)
+        assert end.status().rtt_last_ms == pytest.approx(50)
+
+
+def test_round_trips_are_smoothed() -> None:
+    pair = Pair(delay_s=0.010)
+    pair.delay_s = 0.050
+    pair.now = 1.0
+    pair.carry(pair.dialler, pair.dialler.tick(pair.now, TODAY))
+    assert pair.dialler.status().rtt_last_ms == pytest.approx(100)
+    assert pair.dialler.status().rtt_ms == pytest.approx(20 + 80 / 8)
+
+
+def test_what_one_end_sent_the_other_received() -> None:
+    pair = Pair()
+    pair.carry(pair.dialler, [Transmit(encode(Cancel(b"id")))])
+    assert pair.said[pair.listener][-1] == Received(Cancel(b"id"), len(encode(Cancel(b"id"))))
+    sent, received = pair.dialler.status(), pair.listener.status()
+    assert sent.sent_messages == received.received_messages
+    assert sent.sent_bytes == received.received_bytes
+
+
+def test_answers_to_no_question_measure_nothing() -> None:
+    end = up()
+    before = end.status().rtt_ms
+    for nonce in (0, 7, 2**63):
+        assert end.receive(encode(Pong(nonce)), 5.0, TODAY) == []
+    assert end.status().rtt_ms == before
+
+
+def test_a_late_answer_counts_from_its_own_ping() -> None:
+    end = up()
+    [first] = messages(end.tick(1.0, TODAY))
+    end.tick(2.0, TODAY)
+    assert isinstance(first, Ping)
+    end.receive(encode(Pong(first.nonce)), 2.5, TODAY)
+    assert end.status().rtt_last_ms == pytest.approx(1500)
+
+
+def test_silence_is_the_end() -> None:
+    end = up()
+    now = 0.0
+    while now + PING_INTERVAL_S <= SILENCE_S:
+        now += PING_INTERVAL_S
+        assert [type(message) for message in messages(end.tick(now, TODAY))] == [Ping]
+    assert end.tick(now + PING_INTERVAL_S, TODAY) == [Down("silent for 3 s")]
+
+
+def test_any_message_breaks_the_silence() -> None:
+    end = up()
+    for second in range(1, 20):
+        end.receive(encode(Cancel(b"")), float(second), TODAY)
+        assert messages(end.tick(float(second), TODAY))
+
+
+def test_being_held_up_ourselves_is_no_silence_of_the_peer() -> None:
+    end = up()
+    end.tick(1.0, TODAY)
+    assert [type(message) for message in messages(end.tick(60.0, TODAY))] == [Ping]
+    assert end.state is LinkState.UP
+    # Two of the 60 s were the peer's.
+    assert messages(end.tick(61.0, TODAY))
+    assert end.tick(62.0, TODAY) == [Down("silent for 3 s")]
+
+
+def test_who_shows_no_membership_in_time_is_refused() -> None:
+    end = link(ME, MEMBER, Role.LISTENER)
+    assert end.tick(1.0, TODAY + HANDSHAKE_S / 2) == []
+    transmit, down = end.tick(2.0, TODAY + HANDSHAKE_S)
+    [refusal] = messages([transmit])
+    assert isinstance(refusal, Refusal)
+    assert isinstance(down, Down)
+    assert down.reason == refusal.message
+
+
+def test_goodbye_is_the_end_for_both() -> None:
+    pair = Pair()
+    pair.carry(pair.dialler, pair.dialler.say_goodbye("enough"))
+    assert pair.said[pair.dialler][-1] == Down("enough")
+    assert pair.said[pair.listener][-1] == Down("said goodbye: enough")
+    assert pair.dialler.say_goodbye("again") == []
+
+
+@given(st.lists(st.binary(max_size=60), max_size=5), st.sampled_from([*Role]), st.booleans())
+def test_no_bytes_do_harm_and_nothing_follows_the_end(
+    chunks: list[bytes], role: Role, admitted: bool
+) -> None:
+    end = up() if admitted else link(ME, MEMBER, role)
+    events = list(itertools.chain(*(end.receive(chunk, 1.0, TODAY) for chunk in chunks)))
+    events += end.tick(2.0, TODAY)
+    ends = [index for index, event in enumerate(events) if isinstance(event, Down)]
+    assert ends in ([], [len(events) - 1])
+    assert (end.state is LinkState.DOWN) == bool(ends)
