@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import time
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from cli.session import running_client
 from cli.status_view import status_view
+from cli.terminal import keys_unseen
 from cli.text import printable
 from overlay.errors import HearthError
 
@@ -77,17 +79,11 @@ def _keys() -> Iterator[Any]:
     if not sys.stdin.isatty():
         yield lambda: time.sleep(_INTERVAL_S)
         return
-    import termios
-    import tty
-
-    before = termios.tcgetattr(sys.stdin)
 
     def key() -> str:
         ready, _, _ = select.select([sys.stdin], [], [], _INTERVAL_S)
-        return sys.stdin.read(1) if ready else ""
+        # Not through sys.stdin's buffer, which select does not see.
+        return os.read(sys.stdin.fileno(), 1).decode("ascii", "ignore") if ready else ""
 
-    tty.setcbreak(sys.stdin)
-    try:
+    with keys_unseen():
         yield key
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -38,8 +38,8 @@ def _welcome(model: str) -> str:
         )
     if model.casefold() in (DEMO.name.casefold(), *DEMO.aliases):
         return (
-            "This is the demo model. It is a real one, but of 135 M parameters only, and its "
-            "answers are those of a very small model: quick, and often wrong. For a larger one:\n"
+            "This is the demo model: a real one, but of 135 M parameters only. Its answers are "
+            "those of a very small model: quick, and often wrong. For a larger one:\n"
             "  hearth chat --model /path/to/model.gguf"
         )
     return "Ask away."

@@ -7,20 +7,24 @@ from markdown_it import MarkdownIt
 _PARSER = MarkdownIt().enable("table").enable("strikethrough")
 
 
-def split_finished(text: str) -> tuple[list[str], str]:
-    """Split into finished top-level blocks and the tail that may still grow.
-
-    Only whole lines count: a last, partial line may turn out to continue the block above it.
-    Joined together, the blocks and the tail are ``text`` again. ``text`` has no ``\\r``.
-    """
-    whole = text[: text.rfind("\n") + 1]
+def split_blocks(text: str) -> list[str]:
+    """The top-level blocks, which joined together are ``text`` again. ``text`` has no ``\\r``."""
     starts = [
         token.map[0]
-        for token in _PARSER.parse(whole)
+        for token in _PARSER.parse(text)
         if token.level == 0 and token.nesting >= 0 and token.map
     ]
-    if len(starts) < 2:
-        return [], text
-    lines = [line + "\n" for line in whole.split("\n")]
-    blocks = ["".join(lines[a:b]) for a, b in zip([0, *starts[1:]], starts[1:], strict=False)]
-    return blocks, text[sum(map(len, blocks)) :]
+    lines = text.split("\n")
+    edges = [0, *starts[1:], len(lines)]
+    blocks = ["\n".join(lines[start : edges[i + 1]]) for i, start in enumerate(edges[:-1])]
+    return [*(block + "\n" for block in blocks[:-1]), blocks[-1]]
+
+
+def split_finished(text: str) -> tuple[list[str], str]:
+    """Split into finished blocks and the tail that may still grow.
+
+    Only whole lines count: a last, partial line may turn out to continue the block above it.
+    """
+    whole = text.rfind("\n") + 1
+    finished = split_blocks(text[:whole])[:-1]
+    return finished, text[sum(map(len, finished)) :]

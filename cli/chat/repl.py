@@ -17,6 +17,7 @@ from cli.client import Delta, NodeClient, Question, Reply
 from cli.footer import footer_parts
 from cli.interrupts import StopSwitch
 from cli.status_view import status_view
+from cli.terminal import keys_unseen
 from cli.text import printable, wrap_parts
 from overlay.errors import HearthError
 
@@ -97,7 +98,7 @@ class Repl:
         failure: HearthError | None = None
         view = AnswerView(self._console)
         self._console.print()
-        with StopSwitch() as switch:
+        with keys_unseen(), StopSwitch() as switch:
             try:
                 with view:
                     for event in switch.each(self._client.chat(asked)):

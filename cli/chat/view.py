@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
-from cli.chat.blocks import split_finished
+from cli.chat.blocks import split_blocks, split_finished
 from cli.text import printable
 
 #: Lines of the screen that the live part leaves free, so that it never scrolls.
@@ -35,20 +35,28 @@ class _AnswerMarkdown(Markdown):
 
 
 def _markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
-    """The rendered lines of a block, without the blank ones that rich puts around some kinds."""
-    markdown = _AnswerMarkdown(text, code_theme="ansi_dark")
-    lines = console.render_lines(markdown, options.update(height=None), pad=False)
-    full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
-    return lines[full[0] : full[-1] + 1] if full else []
+    """The rendered lines, with one blank line between blocks, however rich spaces each kind."""
+    found: list[list[Segment]] = []
+    for block in split_blocks(text):
+        markdown = _AnswerMarkdown(block, code_theme="ansi_dark")
+        lines = console.render_lines(markdown, options.update(height=None), pad=False)
+        full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
+        if full:
+            found += [[]] if found else []
+            found += lines[full[0] : full[-1] + 1]
+    return found
 
 
 class _Block:
     """A finished block."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, below_block: bool) -> None:
         self._text = text
+        self._below_block = below_block
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._below_block:
+            yield Segment.line()
         for line in _markdown_lines(self._text, console, options):
             yield from line
             yield Segment.line()
@@ -67,7 +75,6 @@ class AnswerView:
             transient=True,
             vertical_overflow="crop",
         )
-        self._blocks_printed = 0
         #: All text so far.
         self.text = ""
 
@@ -98,10 +105,9 @@ class AnswerView:
     def _print(self, block: str) -> None:
         if not block.strip():
             return
-        if self._blocks_printed:
-            self._console.print()
-        self._console.print(_Block(block), end="")
-        self._blocks_printed += 1
+        below = self._tail.below_block
+        self._tail.below_block = True
+        self._console.print(_Block(block, below), end="")
 
 
 class _Tail:
@@ -113,6 +119,8 @@ class _Tail:
         self._spinner = Spinner("dots", style="dim")
         self.text = ""
         self.begun = False
+        #: Finished text stands above: a blank line comes between.
+        self.below_block = False
         self.done = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -126,6 +134,8 @@ class _Tail:
             yield self._spinner
             return
         lines = _markdown_lines(self.text, console, options)
+        if lines and self.below_block:
+            lines.insert(0, [])
         for number, line in enumerate(lines[-max(1, console.height - _SPARE_LINES) :]):
             if number:
                 yield Segment.line()
