@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
-from overlay.gossip.effects import Disputed, OriginReset, RecordsChanged, Send
+from overlay.gossip.effects import Disputed, OriginReset, PeerState, PeerUp, RecordsChanged, Send
 from overlay.gossip.fitting import fit
 from overlay.gossip.gossip import FANOUT, Gossip
 from overlay.gossip.records import block_key
@@ -123,6 +123,23 @@ def test_a_higher_incarnation_voids_the_lower_one_at_its_first_mention() -> None
     assert not mine.records(THIRD)
     assert mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 2.0) == []
     assert not mine.records(THIRD)
+
+
+def test_who_left_is_back_with_its_next_incarnation() -> None:
+    mine = gossip()
+    mine.alive(THIRD, 0.0)
+    mine.receive(PEER, Syn((DigestEntry(THIRD, 1, 1, 0, 0),)), 0.0)
+    assert mine.said_goodbye(THIRD, 1.0)
+    assert mine.state(THIRD) is PeerState.LEFT
+    heard = [
+        effect
+        for incarnation, heartbeat in ((1, 5), (1, 6), (2, 1), (2, 2))
+        for effect in mine.receive(
+            PEER, Syn((DigestEntry(THIRD, incarnation, heartbeat, 0, 0),)), 2.0
+        )
+        if isinstance(effect, PeerUp)
+    ]
+    assert heard == [PeerUp(THIRD)]
 
 
 def test_records_age_from_when_they_were_last_known_to_be_current() -> None:

@@ -69,6 +69,16 @@ def test_a_lost_link_is_judged_sooner_but_a_heartbeat_excuses_it() -> None:
     assert liveness.heartbeat(PEER, 13.0) == [PeerUp(PEER)]
 
 
+def test_a_peer_that_goes_on_without_its_link_is_judged_as_any_other() -> None:
+    liveness = Liveness(1.0)
+    for second in range(10):
+        liveness.alive(PEER, float(second))
+    liveness.link_lost(PEER, 9.1)
+    for second in range(10, 15):
+        liveness.heartbeat(PEER, float(second))
+    assert liveness.judge(16.5) == []
+
+
 def test_one_late_heartbeat_does_not_raise_the_dead() -> None:
     liveness = Liveness(1.0)
     liveness.mentioned(PEER, 0.0)
@@ -101,18 +111,30 @@ def test_our_own_stall_blames_nobody() -> None:
 
 def test_the_dead_are_forgotten_everywhere_and_for_good() -> None:
     mesh = Mesh(3, seed=1)
-    mesh.set(mesh.ids[2], b"card", b"1")
+    early, late, victim = mesh.ids
+    mesh.set(victim, b"card", b"1")
+    mesh.parts[late] = 1
     mesh.run(10)
-    mesh.kill(mesh.ids[2])
+    mesh.kill(victim)
     mesh.run(20)
-    survivors = [mesh.nodes[p].gossip for p in mesh.ids[:2]]
-    assert all(g.state(mesh.ids[2]) is PeerState.DOWN for g in survivors)
-    # One forgets an hour before the other; neither may tell the other anew.
-    for advance_s in (FORGET_PEER_S * 0.75, FORGET_PEER_S * 0.25):
-        mesh.now += advance_s
-        mesh.run(10)
-    assert all(mesh.ids[2] not in g.states() for g in survivors)
-    assert all(not g.records(mesh.ids[2]) for g in survivors)
+    assert mesh.nodes[early].gossip.state(victim) is PeerState.DOWN
+
+    # One learns of the dead only now, by hearsay, and so will forget it later.
+    mesh.now += FORGET_PEER_S / 4
+    mesh.parts[late] = 0
+    mesh.run(10)
+    assert mesh.nodes[late].gossip.states()[victim] is PeerState.DOWN
+
+    # It must not tell the other anew.
+    mesh.now += FORGET_PEER_S * 3 / 4
+    mesh.run(10)
+    assert victim not in mesh.nodes[early].gossip.states()
+    assert victim in mesh.nodes[late].gossip.states()
+    mesh.now += FORGET_PEER_S / 4
+    mesh.run(10)
+    for survivor in (early, late):
+        assert victim not in mesh.nodes[survivor].gossip.states()
+        assert not mesh.nodes[survivor].gossip.records(victim)
 
 
 @given(st.floats(0, 30), st.floats(0, 30))
