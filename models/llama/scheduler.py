@@ -106,12 +106,13 @@ class Scheduler:
         )
         self._arrivals += 1
         self._totals["requests"] += 1
-        if text.stopped:
-            self._finish(run, FinishReason.STOP)
-        elif run.generated and self._exhausted(run):
-            self._finish(run, FinishReason.LENGTH)
+        if text.stopped or (run.generated and self._exhausted(run)):
+            # The engine that failed had computed all of it, but perhaps not delivered.
+            if owed := run.owed_text + text.finish():
+                self._emit(Chunk(request.request_id, (), owed))
+            self._finish(run, FinishReason.STOP if text.stopped else FinishReason.LENGTH)
         else:
-            insort(self._queue, run, key=lambda run: run.order)
+            insort(self._queue, run, key=_order)
 
     def cancel(self, request_id: bytes) -> None:
         """End a request; its computed tokens stay reusable."""

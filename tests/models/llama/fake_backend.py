@@ -1,0 +1,114 @@
+"""A KV cache and decoder of plain Python, as strict as llama.cpp about positions and space.
+
+The next token is a function of all tokens that a sequence covers, so a wrong share, a lost cell
+or a stale one changes the answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+from models.engine import Sampling
+from models.llama.backend import Outcome, Slice
+
+VOCABULARY = 50
+END_TOKEN = 0
+
+
+def next_token(history: Sequence[int]) -> int:
+    """What the fake model answers after these tokens."""
+    return crc32(repr(list(history)).encode()) % VOCABULARY
+
+
+def answer_alone(prompt: Sequence[int], limit: int) -> list[int]:
+    """The answer of a request that has the machine for itself."""
+    tokens = list(prompt)
+    while len(tokens) - len(prompt) < limit and (token := next_token(tokens)) != END_TOKEN:
+        tokens.append(token)
+    return tokens[len(prompt) :]
+
+
+@dataclass(eq=False)
+class Cell:
+    position: int
+    token: int
+    sequences: set[int]
+
+
+class FakeBackend:
+    vocabulary = VOCABULARY
+
+    def __init__(self, *, cells: int, sequences: int = 8, batch_tokens: int = 32) -> None:
+        self.cells = cells
+        self.sequences = sequences
+        self.batch_tokens = batch_tokens
+        self.memory: list[Cell] = []
+        self.rows: list[list[int]] = []
+        #: How the next decodes end, if not well.
+        self.outcomes: deque[Outcome] = deque()
+        #: Seconds; a token takes a millisecond.
+        self.now = 0.0
+        #: (sequence, tokens) of every decode.
+        self.decodes: list[list[tuple[int, int]]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def history(self, sequence: int) -> list[int]:
+        """The tokens that a sequence covers, which must be without gap or double."""
+        cells = sorted(
+            (cell for cell in self.memory if sequence in cell.sequences),
+            key=lambda cell: cell.position,
+        )
+        assert [cell.position for cell in cells] == list(range(len(cells)))
+        return [cell.token for cell in cells]
+
+    def decode(self, slices: Sequence[Slice]) -> Outcome:
+        count = sum(len(part.tokens) for part in slices)
+        assert 0 < count <= self.batch_tokens
+        self.decodes.append([(part.sequence, len(part.tokens)) for part in slices])
+        self.now += count * 1e-3
+        outcome = self.outcomes.popleft() if self.outcomes else Outcome.DONE
+        if outcome is Outcome.FULL and len(slices) > 1:
+            return outcome  # never to a request that has all cells for itself
+        if len(self.memory) + count > self.cells:
+            return Outcome.FULL
+        self.rows = []
+        for part in slices:
+            assert len(self.history(part.sequence)) == part.start, "positions must follow"
+            for offset, token in enumerate(part.tokens):
+                self.memory.append(Cell(part.start + offset, token, {part.sequence}))
+            self.rows.append(self.history(part.sequence) if part.logits else [])
+        return Outcome.DONE if outcome is Outcome.FULL else outcome
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        for cell in self.memory:
+            if source in cell.sequences and start <= cell.position < end:
+                cell.sequences.add(target)
+
+    def forget(self, sequence: int, start: int, end: int | None) -> None:
+        for cell in self.memory:
+            if start <= cell.position and (end is None or cell.position < end):
+                cell.sequences.discard(sequence)
+        self.memory = [cell for cell in self.memory if cell.sequences]
+
+    def sampler(self, sampling: Sampling, generated: Sequence[int]) -> FakeSampler:
+        return FakeSampler(self)
+
+    def piece(self, token: int) -> bytes:
+        return bytes([ord("A") + token])
+
+    def ends_generation(self, token: int) -> bool:
+        return token == END_TOKEN
+
+
+class FakeSampler:
+    def __init__(self, backend: FakeBackend) -> None:
+        self._backend = backend
+
+    def sample(self, row: int) -> int:
+        assert self._backend.rows[row], "no logits were asked for here"
+        return next_token(self._backend.rows[row])

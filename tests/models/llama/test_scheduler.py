@@ -1,0 +1,358 @@
+"""The scheduler on a fake backend: whatever happens around a request, its answer is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from models.engine import (
+    CacheChanged,
+    Chunk,
+    EngineEvent,
+    EngineStats,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Priority,
+    Sampling,
+    Started,
+)
+from models.llama.backend import Outcome
+from models.llama.scheduler import Scheduler
+from overlay.limits import ENGINE_QUEUE_MAX
+from overlay.prefix.chain import block_hashes
+from overlay.prefix.radix import RadixTree
+from tests.models.llama.fake_backend import END_TOKEN, VOCABULARY, FakeBackend, answer_alone
+
+MODEL_KEY = b"model"
+SECRET = b"secret"
+CONTEXT = 96
+
+
+class Bench:
+    """A scheduler with everything it said, sorted by request."""
+
+    def __init__(self, *, cells: int = 128, sequences: int = 8, context: int = CONTEXT) -> None:
+        self.backend = FakeBackend(cells=cells, sequences=sequences)
+        self.tree = RadixTree(SECRET, MODEL_KEY)
+        self.scheduler = Scheduler(
+            self.backend,
+            self.tree,
+            context_length=context,
+            clock=self.backend.clock,
+            emit=self.hear,
+        )
+        self.requests: dict[bytes, GenerationRequest] = {}
+        self.said: dict[bytes, list[EngineEvent]] = {}
+        self.blocks: set[int] = set()
+        self.stats = EngineStats()
+
+    def hear(self, event: EngineEvent) -> None:
+        match event:
+            case CacheChanged(added=added, removed=removed):
+                assert self.blocks.isdisjoint(added)
+                assert self.blocks.issuperset(removed)
+                self.blocks = self.blocks.union(added).difference(removed)
+            case EngineStats():
+                self.stats = event
+            case Started() | Chunk() | Finished() | Failed():
+                self.said[event.request_id].append(event)
+
+    def submit(
+        self,
+        tokens: Sequence[int],
+        max_tokens: int | None = 5,
+        *,
+        priority: Priority = Priority.OWNER,
+        stop: tuple[str, ...] = (),
+        generated: Sequence[int] = (),
+        delivered_chars: int = 0,
+    ) -> bytes:
+        request = GenerationRequest(
+            request_id=len(self.requests).to_bytes(2, "big"),
+            tokens=tuple(tokens),
+            sampling=Sampling(max_tokens=max_tokens, stop=stop),
+            priority=priority,
+            generated=tuple(generated),
+            delivered_chars=delivered_chars,
+        )
+        self.requests[request.request_id] = request
+        self.said[request.request_id] = []
+        self.scheduler.submit(request)
+        return request.request_id
+
+    def run(self) -> None:
+        """Until there is nothing to do."""
+        while self.scheduler.step():
+            pass
+
+    def text(self, request_id: bytes) -> str:
+        return "".join(event.text for event in self.said[request_id] if isinstance(event, Chunk))
+
+    def tokens(self, request_id: bytes) -> list[int]:
+        said = self.said[request_id]
+        return [token for event in said if isinstance(event, Chunk) for token in event.tokens]
+
+    def end(self, request_id: bytes) -> Finished:
+        last = self.said[request_id][-1]
+        assert isinstance(last, Finished), last
+        return last
+
+    def check(self) -> None:
+        """What must hold between any two steps."""
+        self.tree.check_integrity()
+        assert len(self.backend.memory) == self.tree.size, "a cell is lost, or counted twice"
+        for owner in self.tree.owners():
+            path = self.backend.history(owner)
+            assert self.tree.match_prefix(path).length == len(path)
+
+    def expected_blocks(self) -> set[int]:
+        return {
+            block
+            for owner in self.tree.owners()
+            for block in block_hashes(SECRET, MODEL_KEY, self.backend.history(owner))
+        }
+
+
+# A few beginnings that many prompts share, some longer than a block.
+beginnings = st.sampled_from([[1] * 40, [1] * 20 + [2] * 20, [1] * 20, [3] * 50, []])
+prompts = st.builds(
+    lambda beginning, rest: beginning + rest,
+    beginnings,
+    st.lists(st.integers(1, 3), min_size=1, max_size=6),
+)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Requests of all kinds on a machine that is too small for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench(cells=CONTEXT, sequences=4)
+        self.cancelled: set[bytes] = set()
+
+    @rule(
+        tokens=prompts,
+        max_tokens=st.one_of(st.none(), st.integers(0, 12)),
+        priority=st.sampled_from(Priority),
+    )
+    def submit(self, tokens: list[int], max_tokens: int | None, priority: Priority) -> None:
+        self.bench.submit(tokens, max_tokens, priority=priority)
+
+    @precondition(lambda self: self.bench.requests)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.bench.requests)))
+        self.cancelled.add(request_id)
+        self.bench.scheduler.cancel(request_id)
+        assert isinstance(self.bench.said[request_id][-1], Finished)
+
+    @rule(times=st.integers(1, 5))
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.bench.scheduler.step()
+            self.bench.check()
+
+    @rule(outcome=st.sampled_from([Outcome.ABORTED, Outcome.FULL]))
+    def trouble(self, outcome: Outcome) -> None:
+        self.bench.backend.outcomes.append(outcome)
+
+    @invariant()
+    def sound(self) -> None:
+        self.bench.check()
+
+    def teardown(self) -> None:
+        bench = self.bench
+        bench.backend.outcomes.clear()
+        bench.run()
+        bench.check()
+        assert bench.blocks == bench.expected_blocks()
+        assert bench.stats.running == bench.stats.queued == 0
+        assert bench.tree.evictable == bench.tree.size, "somebody left without unlocking"
+        assert bench.stats.sequences_used == len(bench.tree.owners())
+        for request_id, request in bench.requests.items():
+            room = CONTEXT - len(request.tokens)
+            most = request.sampling.max_tokens
+            alone = answer_alone(request.tokens, room if most is None else min(most, room))
+            end = bench.end(request_id)
+            if end.reason is FinishReason.CANCELLED:
+                assert request_id in self.cancelled
+                alone = alone[: end.completion_tokens]
+            assert bench.tokens(request_id) == alone
+            assert bench.text(request_id) == "".join(chr(ord("A") + token) for token in alone)
+            assert end.completion_tokens == len(alone)
+            assert 0 <= end.cached_tokens < end.prompt_tokens == len(request.tokens)
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+TestScheduler = SchedulerMachine.TestCase
+
+
+def test_a_second_request_computes_only_what_is_new() -> None:
+    bench = Bench()
+    bench.submit([1] * 40 + [2])
+    bench.run()
+    warm = bench.submit([1] * 40 + [3])
+    bench.run()
+    started = bench.said[warm][0]
+    assert isinstance(started, Started)
+    assert started.cached_tokens == 40
+    assert bench.end(warm).cached_tokens == 40
+
+
+def test_the_same_prompt_again_computes_only_its_last_token() -> None:
+    bench = Bench()
+    first = bench.submit([1] * 40)
+    bench.run()
+    again = bench.submit([1] * 40)
+    bench.run()
+    assert bench.end(again).cached_tokens == 39
+    assert bench.tokens(again) == bench.tokens(first)
+    bench.check()
+
+
+def test_concurrent_requests_compute_a_common_prefix_once() -> None:
+    bench = Bench(cells=512, context=256)
+    common = [1] * 120
+    ids = [bench.submit([*common, 2, n]) for n in range(1, 6)]
+    bench.run()
+    computed = sum(bench.end(i).prompt_tokens - bench.end(i).cached_tokens for i in ids)
+    assert computed < 160
+    for request_id in ids:
+        assert bench.tokens(request_id) == answer_alone(bench.requests[request_id].tokens, 5)
+
+
+def test_the_owner_goes_before_guests() -> None:
+    bench = Bench(cells=64, context=64)
+    bench.submit([1] * 50)
+    bench.scheduler.step()
+    guest = bench.submit([2] * 50, priority=Priority.GUEST)
+    owner = bench.submit([3] * 50)
+    while not bench.said[owner]:
+        bench.scheduler.step()
+    assert not bench.said[guest]
+    bench.run()
+    assert bench.end(guest).reason is not FinishReason.CANCELLED
+
+
+def test_a_long_prompt_does_not_stall_a_stream() -> None:
+    bench = Bench(cells=1024, context=512)
+    stream = bench.submit([1], max_tokens=None)
+    bench.scheduler.step()
+    bench.submit([2] * 300)
+    before = len(bench.tokens(stream))
+    for _ in range(4):
+        bench.scheduler.step()
+    assert len(bench.tokens(stream)) == before + 4
+
+
+def test_cancelling_ends_a_prefill_and_keeps_its_work() -> None:
+    bench = Bench(cells=512, context=256)
+    request_id = bench.submit([1] * 200)
+    bench.scheduler.step()
+    done = bench.tree.size
+    assert 0 < done < 200
+    bench.scheduler.cancel(request_id)
+    assert bench.end(request_id).reason is FinishReason.CANCELLED
+    bench.run()
+    warm = bench.submit([1] * 200)
+    bench.run()
+    assert bench.end(warm).cached_tokens == done
+
+
+def test_a_stop_string_ends_the_answer_before_it() -> None:
+    bench = Bench()
+    alone = answer_alone([1, 2], 5)
+    assert len(alone) == 5
+    letters = "".join(chr(ord("A") + token) for token in alone)
+    request_id = bench.submit([1, 2], max_tokens=5, stop=(letters[2:4],))
+    bench.run()
+    assert bench.text(request_id) == letters[:2]
+    assert bench.end(request_id).reason is FinishReason.STOP
+
+
+def test_an_answer_goes_on_where_another_engine_failed() -> None:
+    alone = answer_alone([1, 2], 5)
+    letters = "".join(chr(ord("A") + token) for token in alone)
+    for done in range(6):
+        for delivered in range(done + 1):
+            bench = Bench()
+            request_id = bench.submit(
+                [1, 2], max_tokens=5, generated=alone[:done], delivered_chars=delivered
+            )
+            bench.run()
+            assert bench.tokens(request_id) == alone[done:]
+            shown = bench.text(request_id)
+            assert letters[:delivered] + shown == letters
+            assert bench.end(request_id).completion_tokens == 5
+
+
+def test_no_tokens_wanted_warms_the_cache() -> None:
+    bench = Bench()
+    request_id = bench.submit([1] * 40, max_tokens=0)
+    bench.run()
+    assert bench.end(request_id).reason is FinishReason.LENGTH
+    assert bench.tree.match_prefix([1] * 40).length == 40
+
+
+def test_refusals_are_one_clear_sentence() -> None:
+    bench = Bench()
+    cases = {
+        "invalid-request": [bench.submit([]), bench.submit([VOCABULARY]), bench.submit([-1])],
+        "context-length-exceeded": [bench.submit([1] * CONTEXT)],
+    }
+    for code, ids in cases.items():
+        for request_id in ids:
+            (failed,) = bench.said[request_id]
+            assert isinstance(failed, Failed)
+            assert failed.code == code
+    assert "96 tokens" in failed.message
+
+
+def test_a_full_queue_refuses() -> None:
+    bench = Bench()
+    ids = [bench.submit([1]) for _ in range(ENGINE_QUEUE_MAX + 1)]
+    (failed,) = bench.said[ids[-1]]
+    assert isinstance(failed, Failed)
+    assert failed.code == "engine-busy"
+    bench.run()
+    assert all(bench.end(request_id) for request_id in ids[:-1])
+
+
+def test_a_failed_decode_fails_its_requests_and_no_others() -> None:
+    bench = Bench()
+    failing = bench.submit([1, 2])
+    bench.backend.outcomes.append(Outcome.FAILED)
+    bench.run()
+    (_, failed) = bench.said[failing]
+    assert isinstance(failed, Failed)
+    assert failed.code == "engine-failed"
+    fine = bench.submit([1, 2])
+    bench.run()
+    assert bench.tokens(fine) == answer_alone([1, 2], 5)
+    bench.check()
+
+
+def test_another_secret_hashes_everything_anew() -> None:
+    bench = Bench()
+    bench.submit([1] * 64, max_tokens=0)
+    bench.run()
+    heard: list[CacheChanged] = []
+    bench.scheduler._emit = lambda event: (  # type: ignore[assignment]
+        heard.append(event) if isinstance(event, CacheChanged) else None
+    )
+    bench.scheduler.rekey(b"other")
+    assert heard == [CacheChanged(block_hashes(b"other", MODEL_KEY, [1] * 64), (), reset=True)]
+
+
+def test_speeds_are_measured() -> None:
+    bench = Bench()
+    bench.submit([1] * 60, max_tokens=8)
+    bench.run()
+    assert round(bench.stats.prefill_rate) == 1000
+    assert round(bench.stats.decode_rate) == 1000
+    assert END_TOKEN not in answer_alone([1] * 60, 8)
