@@ -15,6 +15,8 @@ DELTA_BYTES_MAX: Final = 64 << 10
 #: The key and the value of one gossiped record, so that a few always fit into a delta.
 RECORD_KEY_BYTES_MAX: Final = 32
 RECORD_VALUE_BYTES_MAX: Final = 16 << 10
+#: A sealed announcement on the LAN: a string of a TXT record has 255 bytes, and ``p=`` takes two.
+ANNOUNCEMENT_BYTES_MAX: Final = 253
 #: An HTTP request body.
 HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
