@@ -30,9 +30,9 @@ class Run:
     node: Node | None = None
     #: Tokens of its path in the KV cache.
     computed: int = 0
-    #: Prompt tokens that it computed itself, and how far it got with them.
+    #: How far it ever got with its prompt, and how many of those tokens it computed itself.
+    reached: int = 0
     prefilled: int = 0
-    prefilled_to: int = 0
     started_s: float | None = None
     answered_s: float | None = None
 
@@ -61,16 +61,20 @@ class Run:
     @property
     def cached_tokens(self) -> int:
         """Prompt tokens that it did not need to compute."""
-        return self.prompt_tokens - self.prefilled
+        return self.reached - self.prefilled
+
+    def note_shared(self, length: int) -> None:
+        """The first ``length`` tokens are in the KV cache, computed by others."""
+        self.computed = length
+        self.reached = max(self.reached, min(length, self.prompt_tokens))
 
     def note_computed(self, count: int) -> None:
         """``count`` more tokens are in the KV cache, computed for this run."""
-        begin = max(self.computed, self.prefilled_to)
         self.computed += count
         end = min(self.computed, self.prompt_tokens)
-        if end > begin:
-            self.prefilled += end - begin
-            self.prefilled_to = end
+        if end > self.reached:
+            self.prefilled += end - self.reached
+            self.reached = end
 
     def finished(self, reason: FinishReason, now: float) -> Finished:
         started = now if self.started_s is None else self.started_s
@@ -79,7 +83,7 @@ class Run:
             request_id=self.request.request_id,
             reason=reason,
             prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens if self.started_s is not None else 0,
+            cached_tokens=self.cached_tokens,
             completion_tokens=self.generated,
             queue_ms=(started - self.submitted_s) * 1e3,
             prefill_ms=(answered - started) * 1e3,

@@ -236,7 +236,7 @@ class Scheduler:
         donor = self._tree.owner_below(run.node)
         if donor is not None and length > run.computed:
             self._backend.share(donor, run.sequence, run.computed, length)
-        run.computed = length
+        run.note_shared(length)
 
     def _make_room(self, plan: list[tuple[Run, int]]) -> list[tuple[Run, int]]:
         """Evict, then send back the youngest, until the plan fits into the cells."""
