@@ -16,12 +16,9 @@ class MeshState:
     name: str = ""
     peer_id: str = ""
     mesh_id: str = ""
-    models: tuple[str, ...] = ()
     #: Names of the peers that are UP.
     up: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
-    #: Models that peers which are UP serve.
-    peer_models: tuple[str, ...] = ()
     #: PeerId -> name, this node's own included.
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -33,10 +30,8 @@ class MeshState:
             name=printable(str(status.get("name") or "")),
             peer_id=printable(str(status.get("peer_id") or "")),
             mesh_id=printable(str(status.get("mesh_id") or "")),
-            models=model_names(status),
             up=tuple(peer_name(peer) for peer in up),
             down=tuple(peer_name(peer) for peer in peers if not is_up(peer)),
-            peer_models=tuple(sorted({name for peer in up for name in model_names(peer)})),
             names={
                 str(node.get("peer_id")): printable(str(node.get("name") or ""))
                 for node in (status, *peers)
@@ -64,8 +59,5 @@ def peer_name(peer: Mapping[str, Any]) -> str:
 
 
 def model_names(node: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of a node's models, whether the status lists names or objects."""
-    return tuple(
-        printable(str(model["name"] if isinstance(model, Mapping) else model))
-        for model in node.get("models") or []
-    )
+    """Names of the models that this node, or a peer, serves."""
+    return tuple(printable(str(name)) for name in node.get("models") or [])

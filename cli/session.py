@@ -43,8 +43,8 @@ def running_client(config: NodeConfig) -> NodeClient:
 def open_session(config: NodeConfig, model: str | None, console: Console) -> Iterator[Session]:
     """Use the running node, or start one in this process for as long as the session is open.
 
-    ``model`` is a name, or the path of a GGUF file for a node that is started here. ``console``
-    shows what takes a while.
+    ``model`` is a name, or the path of a GGUF file for a node that is started here; ``none``
+    starts it without a model, so that friends answer. ``console`` shows what takes a while.
     """
     from models.store.store import is_path, model_name
 
@@ -67,6 +67,8 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
 
     from overlay.node import run_in_thread
 
+    if model == "none":
+        config, model = replace(config, models=()), None
     here = model is not None and _served_here(config, model)
     if model is not None and here:
         config = replace(config, models=(model,))

@@ -47,7 +47,9 @@ def _listen(listen: Any) -> str:
 
 def cache_parts(cache: Mapping[str, int]) -> list[str]:
     """How full the cache is, and what share of all prompt tokens it spared."""
-    parts = [f"{cache.get('cells_used', 0):,} of {cache.get('cells_total', 0):,} cells"]
+    if not cache.get("cells_total"):
+        return ["none"]
+    parts = [f"{cache.get('cells_used', 0):,} of {cache['cells_total']:,} cells"]
     parts.append(count(cache.get("summary_blocks", 0), "block"))
     if prompt_tokens := cache.get("prompt_tokens", 0):
         share = cache.get("cached_tokens", 0) / prompt_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 
 import click
 
@@ -50,5 +51,6 @@ def invite(ctx: click.Context, uses: int, ttl_s: int, label: str, qr: bool, as_j
 
         segno.make(token).terminal(out=sys.stdout, compact=True)
     # On stderr, so that the token alone can be piped.
-    hint = f"A friend joins with: hearth join TOKEN (good for {count(uses, 'use')}, until "
-    click.echo(click.style(f"{hint}{printable(str(made['expires']))})", dim=True), err=True)
+    until = datetime.fromisoformat(made["expires"]).astimezone().strftime("%Y-%m-%d %H:%M")
+    hint = f"A friend joins with: hearth join TOKEN (good for {count(uses, 'use')}, until {until})"
+    click.echo(click.style(hint, dim=True), err=True)

@@ -44,7 +44,8 @@ def up(
     """
     import asyncio
 
-    config = config_of(ctx, name=name, listen=listen, api=api, models=models or None)
+    lan = False if no_lan else None
+    config = config_of(ctx, name=name, listen=listen, api=api, models=models or None, lan=lan)
     asyncio.run(_serve(config))
 
 

@@ -2,10 +2,9 @@ from cli.mesh_state import MeshState
 from tests.cli.fake_node import FRIEND_ID, GONE_ID, PEER_ID, STATUS
 
 
-def test_peers_by_state_with_names_and_models() -> None:
+def test_peers_by_state_with_names() -> None:
     state = MeshState.from_status(STATUS)
     assert (state.up, state.down) == (("bea",), ("carl",))
-    assert state.peer_models == ("SmolLM2-135M-Instruct", "qwen3-1.7b")
     assert state.names == {PEER_ID: "laptop", FRIEND_ID: "bea", GONE_ID: "carl"}
     assert state.peers_line == "1 peer up (bea), 1 down"
 
