@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged
 from overlay.identity.peer_id import PeerId
@@ -26,6 +26,8 @@ from overlay.transport.link import (
 from overlay.wire.messages import Hello, Message
 
 log = logging.getLogger(__name__)
+
+_FAILED: Final = "this node failed to handle a message"
 
 
 class LinkObserver(Protocol):
@@ -98,18 +100,29 @@ class Links:
         line.carry_out(line.link.receive(data, time.monotonic(), time.time()))
 
     def carry_out(self, line: Line, events: list[LinkEvent]) -> None:
-        for event in events:
-            match event:
-                case Transmit(data=data):
-                    line.transmit(data)
-                case Up(peer=peer, hello=hello):
-                    self._line_up(line, peer, hello)
-                case Received(message=message, size=size):
-                    self._received(line, message, size)
-                case LedgerChanged():
-                    self._on_ledger()
-                case Down():
-                    self._line_down(line, event)
+        try:
+            for event in events:
+                self._carry_out(line, event)
+        except Exception:
+            # Our bug, or a full disk: it must not end the reading of everybody's messages, and
+            # what was to follow must not happen.
+            log.exception("an event of the link to %s could not be handled", line.link.endpoint)
+            line.link.close(_FAILED)
+            self._line_down(line, Down(_FAILED))
+
+    def _carry_out(self, line: Line, event: LinkEvent) -> None:
+        match event:
+            case Transmit(data=data):
+                line.transmit(data)
+            case Up(peer=peer, hello=hello):
+                self._line_up(line, peer, hello)
+            case Received(message=message, size=size):
+                if self._observer is not None and line.link.peer is not None:
+                    self._observer.received(line.link.peer, message, size)
+            case LedgerChanged():
+                self._on_ledger()
+            case Down():
+                self._line_down(line, event)
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
         if line.link.direction is Direction.INCOMING:
@@ -123,28 +136,22 @@ class Links:
         if len(lines) == 1 and self._observer is not None:
             self._observer.link_up(peer, hello)
 
-    def _received(self, line: Line, message: Message, size: int) -> None:
-        if self._observer is None or line.link.peer is None:
-            return
-        try:
-            self._observer.received(line.link.peer, message, size)
-        except Exception:
-            # Our bug must not end the reading of everybody's messages.
-            log.exception("a %s could not be handled", type(message).__name__)
-            line.close("this node failed to handle a message")
-
     def _line_down(self, line: Line, down: Down) -> None:
+        if line.over.done():
+            return
+        line.over.set_result(down)
         self._lines.pop(line, None)
-        if not line.over.done():
-            line.over.set_result(down)
         peer = line.link.peer
-        if peer is None:
+        lines = [] if peer is None else self._up.get(peer, [])
+        if peer is None or line not in lines:
             log.debug("a connection with %s ended: %s", line.link.endpoint, down.reason)
             return
-        lines = self._up[peer]
         lines.remove(line)
         if not lines:
             del self._up[peer]
         self._on_change(peer)
         if not lines and self._observer is not None:
-            self._observer.link_down(peer, down.reason)
+            try:
+                self._observer.link_down(peer, down.reason)
+            except Exception:
+                log.exception("the end of the link to %s could not be handled", peer)

@@ -31,12 +31,13 @@ class Node:
         self.me = LocalNode(key, membership, name, ())
         self.ledger = InviteLedger(key.peer_id)
         self.ledger_writes = 0
+        self.on_ledger: Callable[[], None] = self._write_ledger
         self.events: list[tuple[str, PeerId, str | Hello | Message]] = []
         self._news = asyncio.Event()
         self.transport = Transport(
             node=lambda: self.me,
             ledger=self.ledger,
-            on_ledger=self._write_ledger,
+            on_ledger=lambda: self.on_ledger(),
             observer=self,
             rng=random.Random(1),
         )

@@ -14,6 +14,7 @@ import pytest
 from overlay.errors import InviteExpired, InviteUnknown, InviteUsedUp, Unreachable
 from overlay.identity.invites import JoinToken
 from overlay.identity.multiaddr import Multiaddr
+from overlay.transport import incoming
 from overlay.transport.joining import join
 from overlay.wire.messages import Cancel
 from tests.overlay.transport.nodes import Node, keys, mesh
@@ -80,6 +81,20 @@ async def test_an_invite_works_once_and_then_says_so() -> None:
         # The first one's grant may have been lost.
         await join(key, token, "first")
         assert founder.ledger_writes == 1
+
+
+async def test_a_ledger_that_cannot_be_written_grants_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full_disk() -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(incoming, "_CUT_AFTER_S", 0.0)
+    async with mesh(1) as (founder,):
+        token = invite(founder)
+        founder.on_ledger = full_disk
+        with pytest.raises(Unreachable):
+            await join(next(NODE_KEYS), token, "friend")
 
 
 async def test_many_join_at_the_same_time() -> None:

@@ -92,10 +92,13 @@ async def test_both_dial_and_hear_of_one_link_only() -> None:
             assert one.transport.send(other.peer_id, StreamAck(b"r", seq))
         await other.until(lambda: len(other.messages()) == 50)
         assert other.messages() == [StreamAck(b"r", seq) for seq in range(50)]
-        one.transport.hang_up(other.peer_id, "enough")
+        assert len(one.seen("up")) == len(other.seen("up")) == 1
+        await one.transport.close()
         await other.until_seen("down")
-        assert len(one.seen("up")) == len(one.seen("down")) == 1
-        assert len(other.seen("up")) == len(other.seen("down")) == 1
+        # However many links there were: up and down take turns.
+        kinds = [kind for kind, _, _ in other.events if kind != "received"]
+        assert kinds[::2] == ["up"] * len(kinds[::2])
+        assert kinds[1::2] == ["down"] * len(kinds[1::2])
 
 
 async def test_no_dialling_while_the_peer_has_dialled_but_afterwards() -> None:
@@ -201,6 +204,21 @@ async def test_our_own_bug_ends_one_link_not_all() -> None:
         assert await hub.until_seen("received") == Syn(())
         # And the one that was cut comes back.
         await hub.until_seen("up", 3)
+
+
+async def test_an_observer_that_fails_at_the_end_of_a_link_does_no_harm() -> None:
+    async with mesh(3) as (hub, left, right):
+        await linked(left, hub)
+        note = hub.link_down
+
+        def link_down(peer: PeerId, reason: str) -> None:
+            note(peer, reason)
+            raise ZeroDivisionError
+
+        hub.link_down = link_down  # type: ignore[method-assign]
+        left.transport.hang_up(hub.peer_id, "enough")
+        await hub.until_seen("down")
+        await linked(right, hub)
 
 
 async def test_a_port_in_use_is_a_clear_error() -> None:
