@@ -38,6 +38,11 @@ _CLOSE_S: Final = 2.0
 _ERROR_LINES: Final = 20
 
 
+#: OpenMP threads wait for each other several hundred times a token. Spinning there is a little
+#: faster on an idle machine, but ten times slower on a busy one, and people's machines are busy.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
+
 class LlamaEngine:
     """One model in one child process. All methods and the sink belong to one asyncio loop."""
 
@@ -84,7 +89,7 @@ class LlamaEngine:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": _import_path()},
+            env=_WORKER_ENVIRONMENT | os.environ | {"PYTHONPATH": _import_path()},
         )
         engine = cls(process, sink)
         engine._progress = progress
