@@ -30,7 +30,10 @@ _SETTINGS = {
     "api_key": "HEARTH_API_KEY",
     "models": "HEARTH_MODEL",
     "store": "HEARTH_MODELS",
+    "lan": "HEARTH_LAN",
 }
+
+_YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class NodeConfig:
     models: tuple[str, ...]
     #: Folder of the model files, shared by all homes.
     store: Path
+    #: Announce this node to members on the local network, and look for them there.
+    lan: bool
     #: Set from outside, so a port in use is an error; a default may fall back to a free one.
     listen_chosen: bool
     api_chosen: bool
@@ -71,10 +76,17 @@ def load_config(
     listen: str | None = None,
     api: str | None = None,
     models: tuple[str, ...] | None = None,
+    lan: bool | None = None,
 ) -> NodeConfig:
     """Merge flags (None: not given), environment, file and defaults. Raises ConfigError."""
     home = (home or default_home()).expanduser()
-    flags: dict[str, Any] = {"name": name, "listen": listen, "api": api, "models": models or None}
+    flags: dict[str, Any] = {
+        "name": name,
+        "listen": listen,
+        "api": api,
+        "models": models or None,
+        "lan": lan,
+    }
     settings = {**_read_file(home / "config.toml"), **_read_environment()}
     settings.update({key: value for key, value in flags.items() if value is not None})
     chosen_models = settings.get("models", (DEFAULT_MODEL,))
@@ -91,6 +103,7 @@ def load_config(
         api_key=settings.get("api_key") or None,
         models=tuple(m for m in chosen_models if m != "none"),
         store=Path(settings.get("store") or model_store_path()).expanduser(),
+        lan=settings.get("lan", True),
         listen_chosen="listen" in settings,
         api_chosen="api" in settings,
     )
@@ -101,8 +114,18 @@ def _read_environment() -> dict[str, Any]:
     for key, variable in _SETTINGS.items():
         value = os.environ.get(variable)
         if value:
-            found[key] = tuple(value.split(",")) if key == "models" else value
+            found[key] = _from_environment(key, variable, value)
     return found
+
+
+def _from_environment(key: str, variable: str, value: str) -> Any:
+    if key == "models":
+        return tuple(value.split(","))
+    if key == "lan":
+        if value.lower() not in _YES_OR_NO:
+            raise ConfigError(f"{variable} is 1 or 0, not {value!r}")
+        return _YES_OR_NO[value.lower()]
+    return value
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -119,6 +142,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         if key == "models":
             if not isinstance(value, list) or not all(isinstance(m, str) for m in value):
                 raise ConfigError(f"{path}: models is a list of names or paths")
+        elif key == "lan":
+            if not isinstance(value, bool):
+                raise ConfigError(f"{path}: lan is true or false")
         elif not isinstance(value, str):
             raise ConfigError(f"{path}: {key} is a string")
     return {key: tuple(v) if key == "models" else v for key, v in raw.items()}

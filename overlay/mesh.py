@@ -30,8 +30,10 @@ from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.limits import MEMBERS_MAX
 from overlay.publisher import Publisher
 from overlay.transport.interfaces import reachable_addresses
+from overlay.transport.lan import LanDiscovery
 from overlay.transport.transport import Transport
 from overlay.wire.messages import Change, GossipAck, Hello, Message, Syn, SynAck
 
@@ -39,7 +41,10 @@ log = logging.getLogger(__name__)
 
 
 class Mesh:
-    """All methods belong to one asyncio loop. ``on_ledger`` is told when invites were used."""
+    """All methods belong to one asyncio loop. ``on_ledger`` is told when invites were used.
+
+    ``lan``: announce this node to members on the local network, and look for them there.
+    """
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Mesh:
         on_client_event: Callable[[bytes, fwd.ClientEvent], None],
         on_ledger: Callable[[], None],
         on_peers: Callable[[], None],
+        lan: bool,
         rng: random.Random,
     ) -> None:
         assert node.membership is not None, "a mesh has members"
@@ -59,6 +65,9 @@ class Mesh:
         self._on_client_event = on_client_event
         self._on_peers = on_peers
         self._addresses: tuple[Multiaddr, ...] = ()
+        self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._look_on_lan = lan
+        self._lan: LanDiscovery | None = None
         self._wake = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self._tokenizing: set[asyncio.Task[None]] = set()
@@ -80,12 +89,18 @@ class Mesh:
         self._node = replace(self._node, addresses=tuple(str(a) for a in self._addresses))
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
+        if self._look_on_lan:
+            secret = self.membership.mesh_secret
+            self._lan = LanDiscovery(secret, self.me, self._addresses, self._found_on_lan)
+            await self._lan.start()
         return bound
 
     async def close(self) -> None:
         """Say goodbye and stop; requests still open are dropped."""
         for task in (*self._tokenizing, *([self._driver] if self._driver else [])):
             task.cancel()
+        if self._lan is not None:
+            await self._lan.close()
         await self.transport.close()
 
     @property
@@ -117,7 +132,14 @@ class Mesh:
     def meet(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Keep a link to a peer that we know from elsewhere (a token, the peers of last time)."""
         if peer != self.me and addresses:
+            self._met[peer] = tuple(addresses)
             self.transport.dial(peer, addresses)
+
+    def _found_on_lan(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
+        """Try what was announced first, and keep the rest: an announcement may be an old one."""
+        if peer in self._met or len(self._met) < MEMBERS_MAX:
+            known = self._met.setdefault(peer, ())
+            self.transport.dial(peer, tuple(dict.fromkeys((*addresses, *known))))
 
     # --- Requests of local clients ------------------------------------------------------------
 

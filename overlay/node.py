@@ -168,6 +168,7 @@ class Node:
             on_client_event=self._client_event,
             on_ledger=lambda: self.home.save_ledger(self._ledger),
             on_peers=self._save_peers,
+            lan=self.config.lan,
             rng=random.Random(secrets.randbits(64)),
         )
 

@@ -20,6 +20,8 @@ from overlay.transport.lan import SEALED, SERVICE_TYPE, LanDiscovery
 from overlay.wire.announcement import ANNOUNCEMENT_NONCE_BYTES, Announcement, seal
 from tests.overlay.transport.nodes import PATIENCE_S
 
+pytestmark = pytest.mark.usefixtures("multicast_on_loopback")
+
 LOOPBACK = ["127.0.0.1"]
 ADDRESSES = (Multiaddr("ip4", "127.0.0.1", 7710), Multiaddr("ip6", "2001:db8::7", 7711))
 
@@ -52,27 +54,6 @@ class Member:
             while not {other.peer_id for other in others} <= self.peers():
                 self._news.clear()
                 await self._news.wait()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _multicast_on_loopback() -> None:
-    group = "224.0.0.251"
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-    ):
-        loopback = socket.inet_aton(LOOPBACK[0])
-        try:
-            receiver.bind(("", 0))
-            receiver.settimeout(2.0)
-            receiver.setsockopt(
-                socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + loopback
-            )
-            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
-            sender.sendto(b"?", (group, receiver.getsockname()[1]))
-            receiver.recv(1)
-        except OSError as error:
-            pytest.skip(f"this machine does no multicast on its loopback interface: {error}")
 
 
 @pytest.fixture
@@ -118,6 +99,18 @@ async def test_members_find_each_other_and_nobody_else(stack: AsyncExitStack) ->
     assert set(two.finds) == {(one.peer_id, ADDRESSES)}
     assert stranger.peers() == {friend_of_stranger.peer_id}
     assert friend_of_stranger.peers() == {stranger.peer_id}
+
+
+async def test_who_comes_late_asks(stack: AsyncExitStack) -> None:
+    """The answer reaches all programs on a machine, though they share the port of mDNS."""
+    secret = secrets.token_bytes(32)
+    early = [await started(stack, Member(secret)) for _ in range(3)]
+    for member in early:
+        announcing = member.discovery._announcing
+        assert announcing is not None
+        await announcing
+    late = await started(stack, Member(secret))
+    await late.until_found(*early)
 
 
 async def test_a_node_that_starts_anew_is_found_again(stack: AsyncExitStack) -> None:
