@@ -29,7 +29,13 @@ from models.engine import (
     Tokens,
 )
 from models.llama import protocol
-from overlay.errors import EngineFailed, LocalProtocolError, ModelFileInvalid, from_code
+from overlay.errors import (
+    EngineFailed,
+    InvalidRequest,
+    LocalProtocolError,
+    ModelFileInvalid,
+    from_code,
+)
 
 _READ_BYTES: Final = 1 << 16
 #: A worker that does not end by itself within this time is killed.
@@ -131,8 +137,15 @@ class LlamaEngine:
         if request.request_id in self._open:
             raise LocalProtocolError(f"request {request.request_id.hex()} was submitted twice")
         self._check_alive()
+        try:
+            packed = protocol.pack_request(request)
+        except OverflowError:  # a peer may ask for anything
+            refusal = InvalidRequest("The request has numbers that are out of range.")
+            failed = Failed(request.request_id, refusal.code, str(refusal))
+            asyncio.get_running_loop().call_soon(self._sink, failed)
+            return
         self._open.add(request.request_id)
-        self._send([protocol.SUBMIT, protocol.pack_request(request)])
+        self._send([protocol.SUBMIT, packed])
 
     def cancel(self, request_id: bytes) -> None:
         """See `Engine.cancel`."""

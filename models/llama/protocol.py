@@ -89,6 +89,7 @@ def unpack_prompt(data: Any) -> Prompt:
 
 
 def pack_request(request: GenerationRequest) -> list[Any]:
+    """Raises OverflowError for tokens of more than 32 bits."""
     return [
         request.request_id,
         pack_tokens(request.tokens),
