@@ -1,0 +1,149 @@
+"""The documentation says what is: links, commands, limits, and the protocol's test vectors."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import click
+import pytest
+import zmq
+
+from cli.main import hearth
+from overlay import limits
+from overlay.config import _SETTINGS
+from overlay.identity.certificates import format_mesh_id, mesh_id
+from overlay.identity.invites import JoinToken
+from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.multiaddr import Multiaddr
+from overlay.prefix.chain import block_hashes, root_hash
+from overlay.wire.codec import encode
+from overlay.wire.messages import TokenFrame
+from tests.support.limits_page import limits_page
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+#: Made from the commands, and compared with them in tests/cli.
+HAND_WRITTEN = [page for page in PAGES if page != DOCS / "reference" / "cli.md"]
+
+
+def named(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+# --- Links ------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as forges make them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@named(PAGES)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page if not path else (page.parent / path).resolve()
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
+
+
+@named([page for page in PAGES if page != DOCS / "index.md"])
+def test_the_map_names_every_page(page: Path) -> None:
+    if page.is_relative_to(DOCS):
+        assert f"({page.relative_to(DOCS)})" in (DOCS / "index.md").read_text()
+
+
+# --- Commands ---------------------------------------------------------------------------------
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each ``hearth`` command: in the running text, and on lines of code."""
+    found = [shlex.split(inline) for inline in re.findall(r"`(hearth(?: [^`\n]+)?)`", text)]
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^    .*", text.replace("\\\n", " "), re.MULTILINE)
+    for line in [*"".join(fenced).splitlines(), *indented]:
+        begun = re.match(r" *(?:\$ )?(?:[A-Z_]+=\S+ |\S[^\"']*[|&] )*(hearth .*)", line)
+        if begun:
+            lexer = shlex.shlex(begun[1], posix=True, punctuation_chars="|&;<>")
+            lexer.whitespace_split = True
+            found.append(list(itertools.takewhile(lambda word: word[0] not in "|&;<>", lexer)))
+    return found
+
+
+@named(HAND_WRITTEN)
+def test_commands_exist(page: Path) -> None:
+    for words in commands(page.read_text()):
+        line = " ".join(words)
+        command: click.Command = hearth
+        words.pop(0)
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        if not words:  # a command by its name, as a sentence has it
+            continue
+        try:
+            command.make_context(line, words, resilient_parsing=words == ["--version"])
+        except click.ClickException as error:
+            pytest.fail(f"{page.name} shows {line!r}: {error.message}")
+
+
+def test_commands_are_found() -> None:
+    text = """\
+    Run `hearth up`, or:
+
+    ```console
+    $ git diff | hearth ask "Why? Is it; so?" --json | tee answer
+    ```
+
+        HEARTH_MODEL=none hearth up --name \\
+          ada > log   # a comment
+
+    hearth is no command at the beginning of a sentence.
+    """
+    assert commands(textwrap.dedent(text)) == [
+        ["hearth", "up"],
+        ["hearth", "ask", "Why? Is it; so?", "--json"],
+        ["hearth", "up", "--name", "ada"],
+    ]
+
+
+# --- Limits and vectors -----------------------------------------------------------------------
+
+
+def test_the_page_of_limits_is_current() -> None:
+    told = (DOCS / "reference" / "limits.md").read_text()
+    assert told == limits_page(), (
+        "run: python -m tests.support.limits_page > docs/reference/limits.md"
+    )
+
+
+@named(HAND_WRITTEN)
+def test_limits_and_settings_that_are_named_exist(page: Path) -> None:
+    settings = {"HEARTH_HOME", "NO_COLOR", *_SETTINGS.values()}
+    for name in re.findall(r"(?<![$\w])[A-Z]+(?:_[A-Z]+)+\b", page.read_text()):
+        known = name in settings or hasattr(limits, name) or hasattr(zmq, name)
+        assert known, f"{page.name} names {name}"
+
+
+def test_vectors_of_the_protocol_hold() -> None:
+    founder, joiner = (NodeKey.from_seed(bytes(range(at, at + 32))).peer_id for at in (0, 64))
+    secret, mesh = bytes(range(32, 64)), mesh_id(founder)
+    address = Multiaddr.parse("/ip4/192.0.2.7/tcp/7710")
+    token = JoinToken(founder, mesh[:8], 2_000_000_000, bytes(range(16)), (address,))
+    vectors = [
+        *(str(founder), bytes(founder).hex(), curve_public(founder).hex(), str(joiner)),
+        *(mesh.hex(), format_mesh_id(mesh), token.encode(), token.invite_id.hex()),
+        *(token.prove(bytes(16), joiner).hex(), f"{root_hash(secret, bytes(16)):016x}"),
+        *(f"{block:016x}" for block in block_hashes(secret, bytes(16), range(64))),
+        encode(TokenFrame(bytes(16), 0, (1, 2), "Hi")).hex(),
+    ]
+    page = (DOCS / "reference" / "wire-protocol.md").read_text()
+    assert [vector for vector in vectors if f"`{vector}`" not in page] == []
