@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from cli.terminal import keys_unseen
 from cli.text import printable, size
 
 
@@ -39,8 +41,11 @@ class StepProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._aborted = False
+        self._terminal = ExitStack()
 
     def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._terminal.enter_context(keys_unseen())
         self._bars.start()
         return self
 
@@ -56,6 +61,7 @@ class StepProgress:
     def close(self) -> None:
         """Take the bars away; idempotent."""
         self._bars.stop()
+        self._terminal.close()
 
     def abort(self) -> None:
         """Let the next call raise StartAborted, which ends what reports here (a download)."""
