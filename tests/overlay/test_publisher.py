@@ -1,0 +1,67 @@
+"""A node's own records, as gossip gets them."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.engine import CacheChanged, EngineStats, ModelInfo
+from overlay.gossip.gossip import Gossip
+from overlay.gossip.records import CARD, LOAD, Card, Load, block_of
+from overlay.identity.peer_id import PeerId
+from overlay.limits import SUMMARY_BLOCKS_MAX
+from overlay.publisher import Publisher
+
+ME = PeerId(b"m" * 32)
+NOW = 1.0
+INFO = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
+
+
+def publisher() -> tuple[Publisher, Gossip]:
+    gossip = Gossip(ME, 1_700_000_000_000, random.Random(0), NOW)
+    return Publisher(gossip), gossip
+
+
+def told(gossip: Gossip) -> set[int]:
+    blocks = (block_of(key) for key in gossip.records(ME))
+    return {block for block in blocks if block is not None}
+
+
+changes = st.lists(st.tuples(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20))), max_size=20)
+
+
+@given(changes)
+def test_the_summary_is_what_the_cache_holds(steps: list[tuple[set[int], set[int]]]) -> None:
+    own, gossip = publisher()
+    held: set[int] = set()
+    for added, removed in steps:
+        own.summary(CacheChanged(tuple(sorted(added)), tuple(sorted(removed))), NOW)
+        held = (held - removed) | added
+        assert told(gossip) == held
+        assert own.summary_blocks == len(held)
+
+
+def test_a_full_summary_takes_waiting_blocks_when_there_is_room() -> None:
+    own, gossip = publisher()
+    blocks = tuple(range(SUMMARY_BLOCKS_MAX + 2))
+    own.summary(CacheChanged(blocks, ()), NOW)
+    assert told(gossip) == set(blocks[:SUMMARY_BLOCKS_MAX])
+    own.summary(CacheChanged((), (0, blocks[-1])), NOW)
+    assert told(gossip) == set(blocks[1:-1])
+
+
+def test_rates_are_told_again_only_when_they_moved() -> None:
+    own, gossip = publisher()
+
+    def card_after(prefill_rate: float) -> Card:
+        stats = EngineStats(prefill_rate=prefill_rate, decode_rate=10.0, running=1)
+        own.card_and_load("ann", (), [(INFO, stats)], NOW)
+        return Card.unpack(gossip.records(ME)[CARD])
+
+    first = card_after(100.0)
+    assert first.models[0].prefill_rate == 100.0
+    assert card_after(105.0) == first
+    assert card_after(150.0).models[0].prefill_rate == 150.0
+    assert Load.unpack(gossip.records(ME)[LOAD]).running == 1
