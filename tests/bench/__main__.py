@@ -1,0 +1,90 @@
+"""Measure what docs/explanation/benchmarks.md tells: ``python -m tests.bench``, or ``make bench``.
+
+Figures mean something on a machine that does nothing else meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.bench import bench_ttft, models, report
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to measure with. Slow ones get fewer rounds, so that the whole run stays short."""
+
+    title: str
+    path: Callable[[], Path]
+    rounds: int
+
+
+SUBJECTS = {
+    "demo": Subject("Demo model (SmolLM2-135M, Q4_1)", models.demo, 10),
+    "half": Subject("0.5 B parameters (random weights, Q8_0)", models.half_billion, 5),
+}
+QUICK_ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of each")
+    parser.add_argument("--model", choices=[*SUBJECTS, "all"], default="all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here too")
+    options = parser.parse_args()
+    chosen = list(SUBJECTS) if options.model == "all" else [options.model]
+
+    begun_s = time.monotonic()
+    console = Console(stderr=True)
+    results: dict[str, Any] = {}
+    machine = report.machine()
+    print(f"Machine: {machine}")
+    print(f"Command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        for name in chosen:
+            subject = SUBJECTS[name]
+            rounds = min(subject.rounds, QUICK_ROUNDS) if options.quick else subject.rounds
+            results[name] = _ttft(subject, rounds, progress)
+    print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
+    if options.json is not None:
+        told = {"machine": machine, "models": results}
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _ttft(subject: Subject, rounds: int, progress: Progress) -> dict[str, Any]:
+    task = progress.add_task(f"{subject.title}: preparing", total=rounds + 1)
+    path = subject.path()
+    progress.update(task, description=f"{subject.title}: time to first token")
+    with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
+        figures = asyncio.run(
+            bench_ttft.measure(path, rounds, lambda: progress.advance(task), Path(folder))
+        )
+    progress.remove_task(task)
+    print(f"\n## {subject.title}\n\n{report.ttft_table(figures)}\n")
+    print("\n".join(f"- {remark}" for remark in report.ttft_remarks(figures)))
+    return asdict(figures)
+
+
+if __name__ == "__main__":
+    main()
