@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 import shlex
@@ -67,7 +68,9 @@ def test_the_map_names_every_page(page: Path) -> None:
 
 def commands(text: str) -> list[list[str]]:
     """The words of each ``hearth`` command: in the running text, and on lines of code."""
-    found = [shlex.split(inline) for inline in re.findall(r"`(hearth(?: [^`\n]+)?)`", text)]
+    found = [
+        shlex.split(inline) for inline in re.findall(r"(?<!`)`(hearth(?: [^`\n]+)?)`(?! ?`)", text)
+    ]
     fenced = re.findall(r"^```.*?\n(.*?)^```", text.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
     indented = re.findall(r"^    .*", text.replace("\\\n", " "), re.MULTILINE)
     for line in [*"".join(fenced).splitlines(), *indented]:
@@ -115,6 +118,30 @@ def test_commands_are_found() -> None:
     ]
 
 
+# --- Error messages ---------------------------------------------------------------------------
+
+
+def texts_of_the_code() -> list[str]:
+    """Every string in the sources; an f-string as its fixed parts."""
+    code = [path for name in ("cli", "models", "overlay") for path in (ROOT / name).rglob("*.py")]
+    found = [(ROOT / "Makefile").read_text(), (ROOT / ".ci" / "install_llama.py").read_text()]
+    for path in code:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found += [
+            n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        ]
+    return found
+
+
+def test_messages_are_those_of_the_code() -> None:
+    page = (DOCS / "how-to" / "troubleshooting.md").read_text()
+    messages = re.findall(r"``(.+?) ?``", page)
+    assert messages
+    texts = texts_of_the_code()
+    for part in {part.strip() for message in messages for part in message.split("…")}:
+        assert any(part in text for text in texts), f"no message of the code says {part!r}"
+
+
 # --- Limits and vectors -----------------------------------------------------------------------
 
 
@@ -127,9 +154,10 @@ def test_the_page_of_limits_is_current() -> None:
 
 @named(HAND_WRITTEN)
 def test_limits_and_settings_that_are_named_exist(page: Path) -> None:
-    settings = {"HEARTH_HOME", "NO_COLOR", *_SETTINGS.values()}
+    settings = {"HEARTH_HOME", *_SETTINGS.values()}
+    of_others = {"NO_COLOR", "OPENAI_API_KEY", "OPENAI_BASE_URL", "PIP_INDEX_URL"}
     for name in re.findall(r"(?<![$\w])[A-Z]+(?:_[A-Z]+)+\b", page.read_text()):
-        known = name in settings or hasattr(limits, name) or hasattr(zmq, name)
+        known = name in settings | of_others or hasattr(limits, name) or hasattr(zmq, name)
         assert known, f"{page.name} names {name}"
 
 
