@@ -35,7 +35,7 @@ from overlay.publisher import Publisher
 from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.transport import Transport
-from overlay.wire.messages import Change, GossipAck, Hello, Message, Syn, SynAck
+from overlay.wire.messages import Change, Goodbye, GossipAck, Hello, Message, Syn, SynAck
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +207,8 @@ class Mesh:
         try:
             if isinstance(message, (Syn, SynAck, GossipAck)):
                 self._carry_out_gossip(self.gossip.receive(peer, message, now), now)
+            elif isinstance(message, Goodbye):
+                self._carry_out_gossip(self.gossip.said_goodbye(peer, now), now)
             else:
                 self._carry_out(self.forwarder.receive(peer, message, now))
         except RemoteProtocolError as error:

@@ -24,7 +24,7 @@ from models.store.store import ModelStore
 from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
 from overlay.engines import EnginePool, Progress
-from overlay.errors import AddressInUse, AlreadyMember, NoRoute, Unreachable
+from overlay.errors import AddressInUse, NoRoute, Unreachable
 from overlay.forwarding import effects as fwd
 from overlay.home import Home
 from overlay.http.app import create_app
@@ -33,14 +33,13 @@ from overlay.http.server import ApiServer
 from overlay.identity.certificates import (
     Membership,
     check_may_invite,
-    format_mesh_id,
     found_mesh,
 )
 from overlay.identity.invites import JoinToken
 from overlay.identity.multiaddr import Multiaddr, parse_listen
+from overlay.joining import join_mesh
 from overlay.mesh import Mesh
 from overlay.status import metrics, status
-from overlay.transport.joining import join
 
 log = logging.getLogger(__name__)
 
@@ -188,25 +187,10 @@ class Node:
         }
 
     async def join(self, token: str) -> dict[str, Any]:
-        parsed = JoinToken.parse(token)
-        parsed.check_fresh(time.time())
-        if parsed.is_for(self._membership.mesh_id):
-            raise AlreadyMember("this node is a member of that mesh already")
-        if self._mesh.known_peers() or self._membership.founder != self.key.peer_id:
-            raise AlreadyMember(
-                f"this home belongs to mesh {format_mesh_id(self._membership.mesh_id)[:8]} with "
-                "other members: use another home (`--home DIR`) for another mesh"
-            )
-        membership, inviter = await join(self.key, parsed, self.config.name)
-        self.home.save_membership(membership)
-        self.home.save_peers({parsed.inviter: parsed.addresses})
-        self._membership = membership
+        joined = await join_mesh(self.home, JoinToken.parse(token), self.config.name)
+        self._membership = self._own_membership()
         await self._change_mesh()
-        return {
-            "mesh_id": format_mesh_id(membership.mesh_id),
-            "inviter": str(parsed.inviter),
-            "name": inviter.name,
-        }
+        return joined
 
     async def _change_mesh(self) -> None:
         old, self._mesh = self._mesh, self._new_mesh()

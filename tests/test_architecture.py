@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "cli",
     "overlay.node",
+    "overlay.joining",
     "overlay.status",
     "overlay.mesh",
     "overlay.publisher",

@@ -47,36 +47,16 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
 def _join_without_node(config: NodeConfig, text: str) -> dict[str, Any]:
     """Trade the token for a membership and keep it in the home, for the node to find."""
     import asyncio
-    import time
 
-    from overlay.errors import AlreadyMember
     from overlay.home import Home
-    from overlay.identity.certificates import format_mesh_id
     from overlay.identity.invites import JoinToken
-    from overlay.transport.joining import join
+    from overlay.joining import join_mesh
 
     # First of all: a token with a typo must not leave a new home behind.
     token = JoinToken.parse(text)
-    token.check_fresh(time.time())
     home = Home(config.home)
     home.lock()
     try:
-        key = home.load_or_create_key()
-        mesh = home.membership()
-        if mesh is not None and token.is_for(mesh.mesh_id):
-            raise AlreadyMember("this home is a member of that mesh already")
-        if mesh is not None and (home.peers() or mesh.founder != key.peer_id):
-            raise AlreadyMember(
-                f"the home {home.path} belongs to a mesh with other members: use another home "
-                "(--home DIR) for another mesh"
-            )
-        membership, inviter = asyncio.run(join(key, token, config.name))
-        home.save_membership(membership)
-        home.save_peers({token.inviter: token.addresses})
+        return asyncio.run(join_mesh(home, token, config.name))
     finally:
         home.unlock()
-    return {
-        "mesh_id": format_mesh_id(membership.mesh_id),
-        "inviter": str(token.inviter),
-        "name": inviter.name,
-    }

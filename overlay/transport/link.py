@@ -205,7 +205,8 @@ class Link:
                 self._measure(nonce, now)
                 return []
             case Goodbye(reason=reason):
-                return self.close(f"said goodbye: {_readable(reason)}")
+                farewell = f"said goodbye: {_readable(reason)}"
+                return [Received(message, size), *self.close(farewell)]
             case Refusal(message=reason):
                 return self.close(f"refused: {_readable(reason)}")
             case Hello() | JoinRequest() | JoinGrant():

@@ -40,7 +40,7 @@ class LinkObserver(Protocol):
         """The last link to the peer is gone."""
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
-        """A message of gossip or forwarding, ``size`` bytes long."""
+        """A message of gossip or forwarding, ``size`` bytes long; or a Goodbye, the link's last."""
 
 
 class Links:

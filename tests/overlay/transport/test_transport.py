@@ -11,7 +11,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX
 from overlay.transport.link import Direction, LinkStatus
-from overlay.wire.messages import Cancel, Hello, StreamAck, Syn, TokenFrame
+from overlay.wire.messages import Cancel, Goodbye, Hello, StreamAck, Syn, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, Node, eventually, linked, mesh
 
 
@@ -144,8 +144,9 @@ async def test_a_node_that_closed_can_listen_on_its_port_again_at_once() -> None
         hello = await other.until_seen("up", 2)
         assert isinstance(hello, Hello)
         assert hello.name == "again"
+        assert isinstance(await other.until_seen("received"), Goodbye)
         assert again.transport.send(other.peer_id, Cancel(b"new"))
-        assert await other.until_seen("received") == Cancel(b"new")
+        assert await other.until_seen("received", 2) == Cancel(b"new")
         await again.transport.close()
 
 
