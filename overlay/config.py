@@ -1,5 +1,7 @@
 """Settings of a node: flags over environment over ``config.toml`` over defaults.
 
+A node goes on under the name it was last given, so that ``join --name`` counts for ``chat``.
+
 They become one frozen value here; nothing else in Hearth reads the environment.
 """
 
@@ -16,6 +18,7 @@ from typing import Any
 import platformdirs
 
 from overlay.errors import ConfigError
+from overlay.home import Home
 from overlay.limits import NAME_CHARS_MAX
 
 DEFAULT_LISTEN = "0.0.0.0:7710"
@@ -90,7 +93,7 @@ def load_config(
     settings = {**_read_file(home / "config.toml"), **_read_environment()}
     settings.update({key: value for key, value in flags.items() if value is not None})
     chosen_models = settings.get("models", (DEFAULT_MODEL,))
-    node_name = str(settings.get("name") or socket.gethostname() or "node")
+    node_name = str(settings.get("name") or Home(home).name() or socket.gethostname() or "node")
     if flags["name"] is None:
         node_name = node_name[:NAME_CHARS_MAX]
     if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not node_name.isprintable():

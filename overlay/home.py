@@ -5,6 +5,7 @@
 ``membership.json``       founder, mesh secret, certificates
 ``invites.json``          the invites handed out
 ``incarnation.json``      the last incarnation, so that each start has a higher one
+``name.json``             the name that this node was last given
 ``peers.json``            where the other members were last reached
 ``lock``                  locked (``flock``) while a node runs; holds its pid
 ``runtime.json``          how to reach the running node's API
@@ -42,6 +43,7 @@ _KEY = "identity.key"
 _MEMBERSHIP = "membership.json"
 _INVITES = "invites.json"
 _INCARNATION = "incarnation.json"
+_NAME = "name.json"
 _PEERS = "peers.json"
 _LOCK = "lock"
 _RUNTIME = "runtime.json"
@@ -52,6 +54,7 @@ _REMEDIES = {
     _MEMBERSHIP: "restore it from a backup, or delete it to leave the mesh and be invited again",
     _INVITES: "delete it to cancel all invites handed out so far",
     _INCARNATION: "delete it once this machine's clock is right",
+    _NAME: "delete it, and give the name again with --name",
     _PEERS: "delete it: the node learns the addresses again from the peer it reaches first",
     _RUNTIME: "end the running node and start it again",
 }
@@ -133,6 +136,13 @@ class Home:
         incarnation = now_ms if last is None else max(now_ms, last + 1)
         self._save(_INCARNATION, {"incarnation": incarnation})
         return incarnation
+
+    def name(self) -> str | None:
+        """The name that this node was last given, if any."""
+        return self._load(_NAME, _json(lambda data: str(data["name"])))
+
+    def save_name(self, name: str) -> None:
+        self._save(_NAME, {"name": name})
 
     # --- Whom I know --------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ async def join_mesh(home: Home, token: JoinToken, name: str) -> dict[str, Any]:
         )
     membership, inviter = await join(key, token, name)
     home.save_membership(membership)
+    home.save_name(name)
     home.save_peers({token.inviter: token.addresses})
     return {
         "mesh_id": format_mesh_id(membership.mesh_id),

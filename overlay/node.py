@@ -51,6 +51,7 @@ class Node:
         self.config = config
         self.home = home
         self.key = home.load_or_create_key()
+        home.save_name(config.name)
         self._started_s = time.time()
         self._clients: dict[bytes, asyncio.Queue[fwd.ClientEvent]] = {}
         self._ledger = home.ledger(self.key.peer_id)

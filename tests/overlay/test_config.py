@@ -8,6 +8,7 @@ import pytest
 
 from overlay.config import load_config
 from overlay.errors import ConfigError
+from overlay.home import Home
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,10 @@ def test_lan_is_yes_or_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "config.toml").write_text('lan = "false"')
     with pytest.raises(ConfigError, match="lan is true or false"):
         load_config(tmp_path)
+
+
+def test_a_node_goes_on_under_the_name_it_was_given(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.save_name("ann")
+    assert load_config(tmp_path).name == "ann"
+    assert load_config(tmp_path, name="bea").name == "bea"
