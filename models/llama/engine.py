@@ -219,7 +219,7 @@ class LlamaEngine:
                     self._ready.set_result(protocol.unpack_info(info))
             case (protocol.INVALID, message):
                 if not self._ready.done():
-                    self._ready.set_exception(ModelFileInvalid(self._with_reason(message)))
+                    self._ready.set_exception(ModelFileInvalid(message))
 
     def _answer(self, query: int, result: Tokens | Exception) -> None:
         waiting = self._queries.get(query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -35,10 +36,16 @@ _DECODE_FULL, _DECODE_ABORTED = 1, 2
 _POLL = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
 
 
+#: What llama.cpp complained about lately.
+_complaints: deque[str] = deque(maxlen=20)
+
+
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
     if level == _LOG_ERROR:
-        sys.stderr.write(text.decode("utf-8", "replace"))
+        line = text.decode("utf-8", "replace")
+        _complaints.append(line.strip())
+        sys.stderr.write(line)
         sys.stderr.flush()
 
 
@@ -48,6 +55,7 @@ class LoadedModel:
     def __init__(self, path: Path, progress: Callable[[float], None]) -> None:
         """Raises ModelFileInvalid."""
         _check_header(path)
+        _complaints.clear()
         llama_cpp.llama_log_set(_log, None)
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
@@ -59,7 +67,7 @@ class LoadedModel:
         params.progress_callback = llama_cpp.llama_progress_callback(report)
         self.pointer: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
-            raise ModelFileInvalid(f"llama.cpp cannot load {path}: truncated, or not supported.")
+            raise ModelFileInvalid(f"llama.cpp cannot load {path}: {_first_complaint()}.")
         if llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(
             self.pointer
         ):
@@ -123,7 +131,9 @@ class NativeBackend:
         params.abort_callback_data = ctypes.addressof(self._abort)
         self._context: Any = llama_cpp.llama_init_from_model(model.pointer, params)
         if not self._context:
-            raise ModelFileInvalid(f"llama.cpp cannot make a context of {cells} cells.")
+            raise ModelFileInvalid(
+                f"llama.cpp cannot make a context of {cells} cells: {_first_complaint()}."
+            )
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.cells: int = llama_cpp.llama_n_ctx(self._context)
         self.sequences: int = llama_cpp.llama_n_seq_max(self._context)
@@ -267,6 +277,13 @@ def token_piece(vocab: Any, token: int) -> bytes:
         if length >= 0:
             return buffer.raw[:length]
         size = -length
+
+
+def _first_complaint() -> str:
+    """The cause: what llama.cpp says after it are consequences. Without its function names."""
+    line = next((line for line in _complaints if line), "f: it does not say why")
+    said = line.split(": ", 1)[-1].rstrip(".")
+    return said.removeprefix("error loading model: ")
 
 
 def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
