@@ -108,6 +108,15 @@ class Mesh:
         assert self._node.membership is not None, "checked when the mesh was made"
         return self._node.membership
 
+    def look_around(self) -> Neighbourhood:
+        """The neighbourhood, with the links as they are now."""
+        now = self._now()
+        for peer, link in self.transport.links().items():
+            if link.rtt_ms is not None:
+                current_at = now - self.gossip.age_s(peer, now)
+                self.neighbourhood.link_measured(peer, link.rtt_ms, current_at)
+        return self.neighbourhood
+
     def known_peers(self) -> list[PeerId]:
         """Every other member heard of."""
         return sorted(peer for peer in self.gossip.states() if peer != self.me)
@@ -145,7 +154,7 @@ class Mesh:
 
     def submit(self, request_id: bytes, ask: Ask, model: str) -> None:
         now = self._now()
-        self._refresh_links(now)
+        self.look_around()
         effects = self.forwarder.submit(
             request_id,
             model,
@@ -192,7 +201,7 @@ class Mesh:
         log.info("link to %s (%s) is up", hello.name, peer)
         now = self._now()
         self._carry_out_gossip(self.gossip.alive(peer, now), now)
-        self._refresh_links(now)
+        self.look_around()
         self._wake.set()
 
     def link_down(self, peer: PeerId, reason: str) -> None:
@@ -221,7 +230,7 @@ class Mesh:
         while True:
             now = self._now()
             if now >= self.gossip.next_deadline():
-                self._refresh_links(now)
+                self.look_around()
                 self._publish()
                 linked = sorted(self.transport.links())
                 self._carry_out_gossip(self.gossip.tick(now, linked), now)
@@ -275,7 +284,7 @@ class Mesh:
         except HearthError as error:
             result = error
         now = self._now()
-        self._refresh_links(now)
+        self.look_around()
         self._carry_out(self.forwarder.tokenized(effect.request_id, result, now))
 
     def _carry_out_gossip(self, effects: Iterable[gsp.Effect], now: float) -> None:
@@ -311,12 +320,6 @@ class Mesh:
         if card is not None and any(change.key == CARD for change in changes):
             self.meet(origin, _addresses(card.addresses))
             self._on_peers()
-
-    def _refresh_links(self, now: float) -> None:
-        for peer, link in self.transport.links().items():
-            if link.rtt_ms is not None:
-                current_at = now - self.gossip.age_s(peer, now)
-                self.neighbourhood.link_measured(peer, link.rtt_ms, current_at)
 
     def _publish(self) -> None:
         models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from models.engine import EngineEvent
+from models.engine import Engine, EngineEvent
 from models.store.store import ModelStore
 from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
@@ -65,7 +65,7 @@ class Node:
         self._api: ApiServer | None = None
         self.api_url = ""
         self.listen: tuple[Multiaddr, ...] = ()
-        self._mesh = self._new_mesh()
+        self.mesh = self._new_mesh()
 
     # --- Life ---------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Node:
         self.home.clear_runtime()
         if self._api is not None:
             await self._api.close()
-        await self._mesh.close()
+        await self.mesh.close()
         await self._engines.close()
         self.home.unlock()
 
@@ -130,14 +130,14 @@ class Node:
 
     async def _start_mesh(self, listen: tuple[Multiaddr, ...], *, any_port: bool) -> None:
         try:
-            self.listen = await self._mesh.start(listen)
+            self.listen = await self.mesh.start(listen)
         except AddressInUse:
             if not any_port:
                 raise
-            self._mesh = self._new_mesh()
-            self.listen = await self._mesh.start([Multiaddr.of(a.host, 0) for a in listen])
+            self.mesh = self._new_mesh()
+            self.listen = await self.mesh.start([Multiaddr.of(a.host, 0) for a in listen])
         for peer, addresses in self.home.peers().items():
-            self._mesh.meet(peer, addresses)
+            self.mesh.meet(peer, addresses)
 
     async def _load_models(self, progress: Progress | None) -> None:
         store = ModelStore(self.config.store)
@@ -178,7 +178,7 @@ class Node:
         invite = self._ledger.issue(now, ttl_s, uses, label, secrets.token_bytes(16))
         self.home.save_ledger(self._ledger)
         token = JoinToken.of(
-            invite, self.key.peer_id, self._membership.mesh_id, self._mesh.addresses
+            invite, self.key.peer_id, self._membership.mesh_id, self.mesh.addresses
         )
         return {
             "token": token.encode(),
@@ -194,7 +194,7 @@ class Node:
         return joined
 
     async def _change_mesh(self) -> None:
-        old, self._mesh = self._mesh, self._new_mesh()
+        old, self.mesh = self.mesh, self._new_mesh()
         for queue in self._clients.values():
             queue.put_nowait(fwd.Failure(Unreachable("the node joined another mesh: ask again")))
         await old.close()
@@ -203,7 +203,7 @@ class Node:
 
     def _save_peers(self) -> None:
         """Remember where members are, those that are away now among them."""
-        self.home.save_peers({**self.home.peers(), **self._mesh.peer_addresses()})
+        self.home.save_peers({**self.home.peers(), **self.mesh.peer_addresses()})
 
     # --- Answers ------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Node:
         request_id = secrets.token_bytes(16)
         queue: asyncio.Queue[fwd.ClientEvent] = asyncio.Queue()
         self._clients[request_id] = queue
-        mesh = self._mesh
+        mesh = self.mesh
         try:
             mesh.submit(request_id, ask, model)
             while True:
@@ -238,7 +238,7 @@ class Node:
         return listings[0].name
 
     def _answered(self, request_id: bytes, model: str, answer: fwd.Answer) -> Answered:
-        neighbourhood = self._mesh.neighbourhood
+        neighbourhood = self.mesh.neighbourhood
         local = neighbourhood.resolve(model)
         rate = neighbourhood.prefill_rate(answer.served_by, model)
         served_here = answer.served_by == self.key.peer_id
@@ -272,15 +272,19 @@ class Node:
             queue.put_nowait(event)
 
     def _engine_event(self, model: str, event: EngineEvent) -> None:
-        self._mesh.engine_event(model, event)
+        self.mesh.engine_event(model, event)
 
     def _models_changed(self) -> None:
-        self._mesh.models_changed()
+        self.mesh.models_changed()
+
+    def engine(self, model: str) -> Engine | None:
+        """The local engine that serves a model of this name."""
+        return self._engines.get(model)
 
     # --- What clients may know ----------------------------------------------------------------
 
     def models(self) -> list[ModelListing]:
-        neighbourhood = self._mesh.neighbourhood
+        neighbourhood = self.mesh.look_around()
         created = round(self._started_s)
         found = {
             m.info.name: ModelListing(
@@ -295,7 +299,7 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         return status(
-            self._mesh,
+            self.mesh,
             name=self.config.name,
             api=self.api_url,
             version=metadata.version("hearth-mesh"),
@@ -303,7 +307,7 @@ class Node:
         )
 
     def metrics(self) -> bytes:
-        return metrics(self._mesh)
+        return metrics(self.mesh)
 
 
 async def serve(

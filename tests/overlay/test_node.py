@@ -1,0 +1,176 @@
+"""A whole node in this process: real engine, real links, real files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from models.engine import Message, Sampling
+from models.llama.engine import LlamaEngine
+from overlay.config import load_config
+from overlay.errors import AlreadyMember, EngineFailed, HearthError, HomeInUse, NoRoute
+from overlay.http.backend import Answered, Ask, Route, Text
+from overlay.identity.invites import JoinToken
+from overlay.node import Node, run_in_thread
+from overlay.prefix.chain import block_hashes
+
+ASK = Ask(None, (Message("user", "hello"),), Sampling(max_tokens=8, temperature=0.0))
+ANY = "127.0.0.1:0"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """The node tells nobody of these changes, so look again until they show."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def answer(node: Node, ask: Ask = ASK) -> tuple[str, Answered]:
+    text = ""
+    async for event in node.ask(ask):
+        if isinstance(event, Text):
+            text += event.text
+        else:
+            return text, event
+    raise AssertionError("an answer ends with Answered")
+
+
+StartNode = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path, tiny_model: Path) -> AsyncIterator[StartNode]:
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str, model: str = str(tiny_model)) -> Node:
+            config = load_config(
+                tmp_path / name, name=name, listen=ANY, api=ANY, models=(model,), lan=False
+            )
+            node = await Node.start(config)
+            stack.push_async_callback(node.close)
+            return node
+
+        yield start
+
+
+async def test_a_node_answers_and_says_how(start: StartNode) -> None:
+    node = await start("ann")
+    _, first = await answer(node)
+    _, again = await answer(node)
+    assert first.hearth["route"] == "local"
+    assert first.hearth["served_by"] == str(node.key.peer_id)
+    assert first.completion_tokens == again.completion_tokens
+    assert (first.cached_tokens, again.cached_tokens) == (0, again.prompt_tokens - 1)
+
+
+async def test_closing_an_answer_cancels_it(start: StartNode) -> None:
+    node = await start("ann")
+    long = Ask(None, ASK.prompt, Sampling(max_tokens=400, temperature=0.0))
+    events = node.ask(long)
+    await anext(events)
+    await events.aclose()
+    await until(lambda: node.status()["requests"]["running"] == 0)
+    assert node.status()["requests"]["open"] == 0
+
+
+async def test_a_crash_of_llama_cpp_fails_the_request_and_the_node_lives_on(
+    start: StartNode,
+) -> None:
+    node = await start("ann")
+    name = node.models()[0].name
+    engine = node.engine(name)
+    assert isinstance(engine, LlamaEngine)
+    long = Ask(None, ASK.prompt, Sampling(max_tokens=400, temperature=0.0))
+    events = node.ask(long)
+    await anext(events)
+    os.kill(engine.process_id, signal.SIGKILL)
+    with pytest.raises(EngineFailed):
+        async for _ in events:
+            pass
+    await until(lambda: node.engine(name) not in (None, engine))
+    _, answered = await answer(node)
+    assert answered.hearth["route"] == "local"
+    assert answered.cached_tokens == 0
+
+
+async def test_joining_a_mesh_while_running(start: StartNode) -> None:
+    ann, bob = await start("ann"), await start("bob", model="none")
+    with pytest.raises(NoRoute):
+        await answer(bob)
+    token = ann.invite(3600, 1, "")["token"]
+    joined = await bob.join(token)
+    assert joined["inviter"] == str(ann.key.peer_id)
+    assert joined["mesh_id"] == bob.status()["mesh_id"] == ann.status()["mesh_id"]
+    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    _, answered = await answer(bob)
+    assert (answered.hearth["route"], answered.hearth["hops"]) == ("forwarded", 1)
+    assert answered.hearth["served_by_name"] == "ann"
+    with pytest.raises(NoRoute, match="does not serve"):
+        await answer(bob, Ask(answered.model, ASK.prompt, ASK.sampling, Route.LOCAL))
+    with pytest.raises(AlreadyMember):
+        await bob.join(token)
+
+
+async def test_the_summary_of_a_node_that_joins_is_hashed_anew(start: StartNode) -> None:
+    ann, bob = await start("ann"), await start("bob")
+    prompt = (Message("user", "word " * 60),)
+    _, answered = await answer(bob, Ask(None, prompt, ASK.sampling))
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    engine = ann.engine(answered.model)
+    assert engine is not None
+    tokens = await engine.tokenize(prompt)
+    hashes = block_hashes(ann.mesh.membership.mesh_secret, engine.info.key, tokens)
+    assert len(hashes) >= 2
+    # Ann finds, for a prompt that she tokenized and hashed, the blocks that Bob has cached.
+    index = ann.mesh.neighbourhood.index
+    await until(lambda: index.match(hashes).get(bob.key.peer_id) == len(hashes))
+
+
+async def test_a_node_that_stops_is_left_at_once(start: StartNode) -> None:
+    ann, bob = await start("ann", model="none"), await start("bob", model="none")
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    await until(lambda: any(p["state"] == "UP" for p in ann.status()["peers"]))
+    await bob.close()
+    await until(lambda: any(p["state"] == "LEFT" for p in ann.status()["peers"]))
+
+
+async def test_a_home_serves_one_node_and_is_free_afterwards(start: StartNode) -> None:
+    node = await start("ann", model="none")
+    with pytest.raises(HomeInUse):
+        await start("ann", model="none")
+    await node.close()
+    again = await start("ann", model="none")
+    assert again.key.peer_id == node.key.peer_id
+
+
+async def test_a_failed_start_leaves_the_home_free(start: StartNode) -> None:
+    with pytest.raises(HearthError):
+        await start("ann", model="/no/such/model.gguf")
+    await start("ann", model="none")
+
+
+async def test_tokens_name_where_the_node_listens(start: StartNode) -> None:
+    node = await start("ann", model="none")
+    token = JoinToken.parse(node.invite(60, 2, "for bob")["token"])
+    assert token.addresses == node.listen
+    assert token.inviter == node.key.peer_id
+
+
+def test_a_node_on_a_thread_serves_while_the_context_lasts(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    config = load_config(
+        tmp_path / "home", name="t", listen=ANY, api=ANY, models=(str(tiny_model),), lan=False
+    )
+    seen: list[str] = []
+    with run_in_thread(config, lambda what, share: seen.append(what)) as running:
+        assert running.api_url.startswith("http://127.0.0.1:")
+    assert seen[-1] == "loading tiny"
+    with run_in_thread(config):
+        pass
