@@ -57,10 +57,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
 
 
-@named([page for page in PAGES if page != DOCS / "index.md"])
-def test_the_map_names_every_page(page: Path) -> None:
-    if page.is_relative_to(DOCS):
-        assert f"({page.relative_to(DOCS)})" in (DOCS / "index.md").read_text()
+@named([page for page in PAGES if page.is_relative_to(DOCS) and page != DOCS / "index.md"])
+def test_the_maps_name_every_page(page: Path) -> None:
+    maps = [folder / "index.md" for folder in page.parents if folder.is_relative_to(DOCS)]
+    nearest = next(path for path in maps if path.exists() and path != page)
+    assert f"({page.relative_to(nearest.parent)})" in nearest.read_text()
 
 
 # --- Commands ---------------------------------------------------------------------------------
