@@ -40,6 +40,10 @@ class Reply:
     hearth: dict[str, Any]
 
 
+#: Small models may never end by themselves; a person has had enough by then.
+ANSWER_TOKENS_MAX = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked; None leaves the choice to the node."""
@@ -47,7 +51,7 @@ class Question:
     messages: list[dict[str, str]]
     model: str | None = None
     route: str = "mesh"
-    max_tokens: int | None = None
+    max_tokens: int = ANSWER_TOKENS_MAX
     temperature: float | None = None
 
     def body(self) -> dict[str, Any]:
@@ -63,6 +67,12 @@ class Question:
             "hearth": {"route": self.route},
             **{name: value for name, value in optional.items() if value is not None},
         }
+
+
+def answers_to(model: dict[str, Any], name: str) -> bool:
+    """Whether a model of the API's list goes by ``name``."""
+    aliases = model.get("hearth", {}).get("aliases", ())
+    return name == model.get("id") or name.lower() in aliases
 
 
 class NodeClient:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cli.client import NodeClient
+from cli.client import NodeClient, answers_to
 from cli.progress import StepProgress
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound, NodeNotRunning
 from overlay.home import Home
@@ -101,8 +101,8 @@ def _await_model(client: NodeClient, name: str | None) -> None:
     """Give friends the time to be heard of; whether the model exists is for the answer to say."""
     until = time.monotonic() + _FRIENDS_S
     while time.monotonic() < until:
-        names = [model.get("id") for model in client.models()]
-        if names if name is None else name in names:
+        listed = client.models()
+        if listed if name is None else any(answers_to(model, name) for model in listed):
             return
         if not client.status().get("peers"):
             return

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from models.engine import Engine, EngineDied, EngineEvent, EngineStats, ModelInfo
+from models.engine import Engine, EngineDied, EngineEvent, EngineStats, Finished, ModelInfo
 from models.llama.engine import LlamaEngine
 from models.store.store import LocalModel
 from overlay.errors import HearthError
@@ -97,6 +97,8 @@ class EnginePool:
             match event:
                 case EngineStats():
                     served.stats = event
+                case Finished():
+                    served.deaths = 0
                 case EngineDied(message=message):
                     log.error("the engine of %s died: %s", name, message)
                     self._restart_later(served)

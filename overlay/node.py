@@ -262,7 +262,7 @@ class Node:
                 "rtt_ms": round(answer.rtt_ms, 2),
                 "estimated_match": answer.decision.chosen.match_tokens,
                 "saved_ms": round(answer.cached_tokens / rate * 1000) if rate else None,
-                "reason": answer.decision.reason,
+                "reason": answer.decision.explain(neighbourhood.name_of),
             },
         )
 
@@ -288,12 +288,19 @@ class Node:
         created = round(self._started_s)
         found = {
             m.info.name: ModelListing(
-                m.info.name, m.info.description, True, m.info.context_length, created
+                m.info.name,
+                m.info.aliases,
+                m.info.description,
+                True,
+                m.info.context_length,
+                created,
             )
             for m in neighbourhood.models.values()
         }
         for name, card in neighbourhood.offered().items():
-            offered = ModelListing(name, card.description, False, card.context_length, created)
+            offered = ModelListing(
+                name, card.aliases, card.description, False, card.context_length, created
+            )
             found.setdefault(name, offered)
         return list(found.values())
 

@@ -174,9 +174,9 @@ class Repl:
         names = ", ".join(map(printable, self._watch.models)) or "none yet"
         if not argument:
             self._note(f"Asking {self.model or 'nobody'}. There are: {names}")
-        elif argument in self._watch.models:
-            self._settings = replace(self._settings, model=argument)
-            self._note(f"Asking {printable(argument)} from now on.")
+        elif model := self._watch.model_named(argument):
+            self._settings = replace(self._settings, model=model)
+            self._note(f"Asking {printable(model)} from now on.")
         else:
             self._fail(f"nobody here serves {printable(argument)}; there are: {names}")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from cli.client import NodeClient
+from cli.client import NodeClient, answers_to
 from cli.mesh_state import MeshState
 from overlay.errors import HearthError
 
@@ -24,6 +24,7 @@ class MeshWatch:
         self.state = MeshState()
         #: Names that can be asked for, the node's default first.
         self.models: tuple[str, ...] = ()
+        self._listed: list[dict[str, Any]] = []
         self.error = ""
 
     def __enter__(self) -> Self:
@@ -44,10 +45,16 @@ class MeshWatch:
         """Ask the node now."""
         try:
             self.state = MeshState.from_status(self._client.status())
-            self.models = tuple(str(model.get("id")) for model in self._client.models())
+            self._listed = self._client.models()
+            self.models = tuple(str(model.get("id")) for model in self._listed)
             self.error = ""
         except HearthError as error:
             self.error = str(error)
+
+    def model_named(self, name: str) -> str | None:
+        """The listed model that answers to ``name``."""
+        found = (str(model["id"]) for model in self._listed if answers_to(model, name))
+        return next(found, None)
 
     def _run(self) -> None:
         while not self._closed.wait(_REFRESH_S):

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 @model_option
 @system_option
 @route_option
-@click.option("--max-tokens", type=click.IntRange(min=1), help="End the answer after so many.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="End the answer after so many.",
+)
 @click.option(
     "--temperature", type=click.FloatRange(0, 2), help="0: always the likeliest token; up to 2."
 )
@@ -42,7 +48,7 @@ def ask(
     model: str | None,
     system: str | None,
     route: str,
-    max_tokens: int | None,
+    max_tokens: int,
     temperature: float | None,
     as_json: bool,
 ) -> None:

@@ -83,7 +83,7 @@ class _MeshRoutes:
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         for listing in self._backend.models():
-            if listing.name == name:
+            if listing.answers_to(name):
                 return _json(shapes.model(listing))
         raise ModelNotFound(f"nobody in the mesh serves a model named {name[:60]!a}")
 

@@ -55,10 +55,15 @@ class ModelListing:
     """A model that can be asked for: here (``local``) or at a peer."""
 
     name: str
+    #: Other names that it answers to, in lower case.
+    aliases: tuple[str, ...]
     description: str
     local: bool
     context_length: int
     created_s: int
+
+    def answers_to(self, name: str) -> bool:
+        return name == self.name or name.lower() in self.aliases
 
 
 class Backend(Protocol):

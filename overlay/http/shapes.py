@@ -112,6 +112,7 @@ def model(listing: ModelListing) -> dict[str, Any]:
         "created": listing.created_s,
         "owned_by": "hearth",
         "hearth": {
+            "aliases": list(listing.aliases),
             "description": listing.description,
             "local": listing.local,
             "context_length": listing.context_length,

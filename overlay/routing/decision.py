@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,13 +30,31 @@ class Decision:
     alpha: float
     #: There were peers, and no usable summary of any of them.
     blind: bool
-    #: One sentence for people.
-    reason: str
+    prompt_tokens: int
 
     @property
     def chosen(self) -> Estimate:
         """The estimate of the choice."""
         return next(e for e in self.estimates if e.peer == self.choice)
+
+    def explain(self, name_of: Callable[[PeerId], str]) -> str:
+        """One sentence for people; ``name_of`` says what they call a peer."""
+
+        def name(e: Estimate) -> str:
+            return "this node" if e.is_self else name_of(e.peer)
+
+        chosen = self.chosen
+        others = [e for e in self.estimates if e is not chosen]
+        if not others:
+            return f"{name(chosen)} is the only node that serves this model."
+        other = next((e for e in others if e.is_self), others[0])
+        cached = f"{chosen.match_tokens} of {self.prompt_tokens} prompt tokens cached"
+        if other.cost_ms <= chosen.cost_ms + TIE_MS:
+            return f"{name(chosen)} has {cached} and costs as little as any node."
+        return (
+            f"{name(chosen)} has {cached} and costs {chosen.cost_ms:,.0f} ms; "
+            f"{name(other)} ({other.match_tokens} cached) would cost {other.cost_ms:,.0f} ms."
+        )
 
 
 def decide(
@@ -63,24 +81,5 @@ def decide(
         estimates=tuple(estimates),
         alpha=alpha,
         blind=bool(peers) and all(c.summary_weight < SUMMARY_WEIGHT_MIN for c in peers),
-        reason=_reason(prompt_tokens, chosen, estimates),
+        prompt_tokens=prompt_tokens,
     )
-
-
-def _reason(prompt_tokens: int, chosen: Estimate, estimates: Sequence[Estimate]) -> str:
-    if len(estimates) == 1:
-        return f"{_name(chosen)} is the only node that serves this model."
-    other = next((e for e in estimates if e.is_self and e is not chosen), None)
-    if other is None:
-        other = next(e for e in estimates if e is not chosen)
-    cached = f"{chosen.match_tokens} of {prompt_tokens} prompt tokens cached"
-    if other.cost_ms <= chosen.cost_ms + TIE_MS:
-        return f"{_name(chosen)} has {cached} and costs as little as any node."
-    return (
-        f"{_name(chosen)} has {cached} and costs {chosen.cost_ms:,.0f} ms; "
-        f"{_name(other)} ({other.match_tokens} cached) would cost {other.cost_ms:,.0f} ms."
-    )
-
-
-def _name(e: Estimate) -> str:
-    return "this node" if e.is_self else f"peer {e.peer.short}"

@@ -99,8 +99,10 @@ class FakeBackend:
     state: dict[str, Any] = field(default_factory=lambda: dict(STATUS))
     listings: list[ModelListing] = field(
         default_factory=lambda: [
-            ModelListing("SmolLM2-135M-Instruct", "the demo model", True, 8192, 1_700_000_000),
-            ModelListing("qwen3-1.7b", "a larger model", False, 32_768, 1_700_000_001),
+            ModelListing(
+                "SmolLM2-135M-Instruct", ("demo",), "the demo model", True, 8192, 1_700_000_000
+            ),
+            ModelListing("qwen3-1.7b", (), "a larger model", False, 32_768, 1_700_000_001),
         ]
     )
 

@@ -87,6 +87,11 @@ def test_a_conversation(chat: Chat, backend: FakeBackend) -> None:
     )
 
 
+def test_a_model_may_be_named_by_its_alias(chat: Chat, backend: FakeBackend) -> None:
+    chat.run("/model Demo", "Hi")
+    assert [ask.model for ask in backend.asks] == ["SmolLM2-135M-Instruct"]
+
+
 def test_a_failed_question_can_be_asked_again(chat: Chat, backend: FakeBackend) -> None:
     backend.scripts.append((Text("Hal", 1), EngineFailed("llama.cpp ran out of memory")))
     shown = chat.run("Hi\nthere", "/retry")

@@ -34,8 +34,8 @@ class ScriptedBackend:
         self.invites: list[tuple[int, int, str]] = []
         self.closed = asyncio.Event()
         self.listings = [
-            ModelListing("tiny", "a tiny model", True, 512, 1_700_000_000),
-            ModelListing("Org/Big-GGUF:Q4_K_M", "a big model", False, 8192, 1_700_000_001),
+            ModelListing("tiny", ("small",), "a tiny model", True, 512, 1_700_000_000),
+            ModelListing("Org/Big-GGUF:Q4_K_M", (), "a big model", False, 8192, 1_700_000_001),
         ]
 
     async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:

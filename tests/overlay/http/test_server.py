@@ -96,6 +96,7 @@ async def test_models() -> None:
         assert names == ["tiny", "Org/Big-GGUF:Q4_K_M"]
         for name in names:
             assert (await client.models.retrieve(name)).id == name
+        assert (await client.models.retrieve("Small")).id == "tiny", "by its alias"
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve("unknown")
 

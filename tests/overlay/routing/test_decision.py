@@ -83,8 +83,8 @@ def choose(*candidates: Candidate, alpha: float = 1.0, seed: int = 0) -> Decisio
 def test_scenes(scene: str, candidates: list[Candidate], choice: PeerId) -> None:
     for order in (candidates, candidates[::-1]):
         decision = choose(*order)
-        assert decision.choice == choice, f"{scene}: {decision.reason}"
-        assert decision.reason.endswith(".")
+        assert decision.choice == choice, f"{scene}: {decision.explain(str)}"
+        assert decision.explain(str).endswith(".")
         assert decision.chosen.peer == choice
 
 
@@ -126,7 +126,7 @@ def test_unmeasured_rates_are_taken_to_be_typical() -> None:
 
 
 def test_the_reason_compares_with_this_node() -> None:
-    reason = choose(this_node, warm, cold).reason
+    reason = choose(this_node, warm, cold).explain(str)
     assert "608 of 640" in reason
     assert "this node (0 cached)" in reason
 
