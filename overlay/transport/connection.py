@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -14,8 +13,8 @@ import zmq.asyncio
 from overlay.errors import Malformed
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S
-from overlay.transport.link import Down, Link, LinkEvent, LinkState
-from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, offer, poll
+from overlay.transport.link import Down, Link, LinkEvent
+from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, next_message, offer, poll
 
 #: After so many messages in a row, everything else on the loop gets a turn.
 BATCH_MESSAGES: Final = 64
@@ -116,28 +115,32 @@ async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) 
 
 
 async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> None:
-    reading = asyncio.create_task(_read(dealer, line))
     watching = asyncio.create_task(monitor.ended())
     try:
-        ends: list[asyncio.Future[Any]] = [reading, watching, line.over]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        reading.cancel()
-        watching.cancel()
-        await asyncio.wait({reading, watching})
-        if line.link.state is not LinkState.DOWN:
+        while not line.over.done():
+            # Not a task to be cancelled: it could take a message with it.
+            arriving = next_message(dealer)
+            ends: list[asyncio.Future[Any]] = [arriving, watching, line.over]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                arriving.cancel()
             # A refusal or goodbye may have come just before the end.
-            _drain(dealer, line)
-            line.close(_BROKE if watching.cancelled() else watching.result())
+            if not arriving.cancelled():
+                line.receive(arriving.result())
+                _receive_waiting(dealer, line)
+                await asyncio.sleep(0)
+            elif watching.done():
+                line.close(watching.result())
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+        line.close(_BROKE)
 
 
-async def _read(dealer: zmq.asyncio.Socket, line: Line) -> None:
-    for count in itertools.count(1):
-        line.receive(await dealer.recv_multipart())
-        if count % BATCH_MESSAGES == 0:
-            await asyncio.sleep(0)
-
-
-def _drain(dealer: zmq.asyncio.Socket, line: Line) -> None:
-    while (frames := poll(dealer)) is not None:
+def _receive_waiting(dealer: zmq.asyncio.Socket, line: Line) -> None:
+    for _ in range(BATCH_MESSAGES):
+        frames = poll(dealer)
+        if frames is None:
+            return
         line.receive(frames)

@@ -171,6 +171,11 @@ def offer(link: zmq.asyncio.Socket, frames: list[bytes]) -> BaseException | None
     return cast("asyncio.Future[Any]", link.send_multipart(frames, zmq.NOBLOCK)).exception()
 
 
+def next_message(link: zmq.asyncio.Socket) -> asyncio.Future[list[bytes]]:
+    """The next message, once it is there."""
+    return cast("asyncio.Future[list[bytes]]", link.recv_multipart())
+
+
 def poll(link: zmq.asyncio.Socket) -> list[bytes] | None:
     """The next message if there is one."""
     arrived = cast("asyncio.Future[list[bytes]]", link.recv_multipart(zmq.NOBLOCK))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -133,12 +134,13 @@ async def test_closing_says_goodbye_and_tells_the_own_node_nothing() -> None:
 
 
 async def test_a_node_that_closed_can_listen_on_its_port_again_at_once() -> None:
-    async with mesh(2) as (one, other):
+    async with mesh(2) as (one, other), AsyncExitStack() as stack:
         await linked(other, one)
         await one.transport.close()
         await other.until_seen("down")
         again = Node(one.key, one.me.membership, "again")
         await again.start(one.addresses[0])
+        stack.push_async_callback(again.transport.close)
         assert again.addresses == one.addresses
         await again.until_seen("up")
         hello = await other.until_seen("up", 2)
@@ -147,7 +149,6 @@ async def test_a_node_that_closed_can_listen_on_its_port_again_at_once() -> None
         assert isinstance(await other.until_seen("received"), Goodbye)
         assert again.transport.send(other.peer_id, Cancel(b"new"))
         assert await other.until_seen("received", 2) == Cancel(b"new")
-        await again.transport.close()
 
 
 async def test_addresses_are_tried_in_turn() -> None:
