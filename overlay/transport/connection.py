@@ -19,6 +19,9 @@ from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, next_message,
 #: After so many messages in a row, everything else on the loop gets a turn.
 BATCH_MESSAGES: Final = 64
 
+#: A peer that we say goodbye to may take this long to answer.
+FAREWELL_S: Final = 0.5
+
 _BROKE: Final = "the connection broke"
 
 
@@ -42,13 +45,18 @@ class Exchange(Protocol):
 
 
 class Line:
-    """A link and the way to send on it. ``over`` holds how it ended."""
+    """A link and the way to send on it.
+
+    ``over`` holds how the link ended; ``gone`` is done when the connection is of no use any more.
+    """
 
     def __init__(
         self, link: Link, send: Callable[[bytes], BaseException | None], exchange: Exchange
     ) -> None:
         self.link = link
-        self.over: asyncio.Future[Down] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[Down] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
         self._send = send
         self._exchange = exchange
         exchange.opened(self)
@@ -67,6 +75,20 @@ class Line:
     def close(self, reason: str) -> None:
         """The connection is gone, or of no use any more."""
         self.carry_out(self.link.close(reason))
+
+    def end(self, down: Down) -> None:
+        """The link is down; a peer that we left has a moment to answer. Idempotent."""
+        if self.over.done():
+            return
+        self.over.set_result(down)
+        if self.link.leaving:
+            asyncio.get_running_loop().call_later(FAREWELL_S, self.let_go)
+        else:
+            self.let_go()
+
+    def let_go(self) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def carry_out(self, events: list[LinkEvent]) -> None:
         self._exchange.carry_out(self, events)
@@ -117,10 +139,10 @@ async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) 
 async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> None:
     watching = asyncio.create_task(monitor.ended())
     try:
-        while not line.over.done():
+        while not line.gone.done():
             # Not a task to be cancelled: it could take a message with it.
             arriving = next_message(dealer)
-            ends: list[asyncio.Future[Any]] = [arriving, watching, line.over]
+            ends: list[asyncio.Future[Any]] = [arriving, watching, line.gone]
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -132,10 +154,12 @@ async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> No
                 await asyncio.sleep(0)
             elif watching.done():
                 line.close(watching.result())
+                line.let_go()
     finally:
         watching.cancel()
         await asyncio.wait({watching})
         line.close(_BROKE)
+        line.let_go()
 
 
 def _receive_waiting(dealer: zmq.asyncio.Socket, line: Line) -> None:

@@ -44,7 +44,12 @@ class Listener:
         self._new_link = new_link
         self._exchange = exchange
         self._routes: dict[bytes, _Route] = {}
+        self._accepting = True
         self._reading = asyncio.create_task(self._read())
+
+    def stop_accepting(self) -> None:
+        """New connections are cut from here on."""
+        self._accepting = False
 
     async def close(self) -> None:
         self._reading.cancel()
@@ -72,18 +77,18 @@ class Listener:
             route = self._open(name, remote_curve, Connection(frames[0]))
             if route is None:
                 return
-        if route.line.link.state is not LinkState.DOWN:
-            route.line.receive([frame.bytes for frame in frames])
-            return
-        route.late_messages += 1
-        if route.late_messages == _LATE_MESSAGES_MAX:
-            route.connection.cut()
+        if route.line.link.state is LinkState.DOWN:
+            route.late_messages += 1
+            if route.late_messages >= _LATE_MESSAGES_MAX:
+                route.connection.cut()
+                return
+        route.line.receive([frame.bytes for frame in frames])
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
         strangers = sum(
             route.line.link.state is not LinkState.UP for route in self._routes.values()
         )
-        if strangers >= STRANGERS_MAX:
+        if strangers >= STRANGERS_MAX or not self._accepting:
             connection.cut()
             return None
         line = Line(

@@ -91,4 +91,4 @@ class _Joining:
                     self.joined = event
                 case Down(error=error):
                     self.error = error
-                    line.over.set_result(event)
+                    line.end(event)

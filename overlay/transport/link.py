@@ -5,7 +5,9 @@ Bytes and ticks go in; what to transmit and what to tell comes out, in order:
     opening --Hello both ways--> up --silence, Goodbye, nonsense--> down
        \\------refused, over budget, too slow------------------------^
 
-Nothing follows a `Down`.
+Nothing follows a `Down` but, when this end said goodbye, the `Gone` that the peer's answer
+brings. Closing before that would make TCP throw away what the peer has not read yet, if
+something of the peer's was still under way to here.
 """
 
 from __future__ import annotations
@@ -89,7 +91,12 @@ class Down:
     error: HearthError | None = None
 
 
-LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Down
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The peer has read our Goodbye and sends nothing more."""
+
+
+LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Down | Gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,8 @@ class Link:
         self.state = LinkState.OPENING
         #: Known once the link is up.
         self.peer: PeerId | None = None
+        #: We said goodbye and the peer has not answered.
+        self.leaving = False
         self._handshake = handshake
         self._ticked = self._heard = now
         self._pings: dict[int, float] = {}
@@ -151,7 +160,7 @@ class Link:
     def receive(self, data: bytes, now: float, today: float) -> list[LinkEvent]:
         """A message arrived."""
         if self.state is LinkState.DOWN:
-            return []
+            return self._receive_leaving(data)
         self._heard = now
         self._received_messages += 1
         self._received_bytes += len(data)
@@ -180,6 +189,7 @@ class Link:
         """End the link on purpose."""
         if self.state is not LinkState.UP:
             return self.close(reason)
+        self.leaving = True
         return [Transmit(encode(Goodbye(reason))), *self.close(reason)]
 
     def close(self, reason: str, error: HearthError | None = None) -> list[LinkEvent]:
@@ -197,6 +207,15 @@ class Link:
             )
         return self._admission(self._handshake.receive(decode(data), len(data), today), now)
 
+    def _receive_leaving(self, data: bytes) -> list[LinkEvent]:
+        try:
+            if not self.leaving or not isinstance(decode(data), Goodbye):
+                return []
+        except RemoteProtocolError:
+            return []
+        self.leaving = False
+        return [Gone()]
+
     def _receive_up(self, message: Message, size: int, now: float) -> list[LinkEvent]:
         match message:
             case Ping(nonce=nonce):
@@ -205,8 +224,9 @@ class Link:
                 self._measure(nonce, now)
                 return []
             case Goodbye(reason=reason):
+                answer = Transmit(encode(Goodbye("goodbye")))
                 farewell = f"said goodbye: {_readable(reason)}"
-                return [Received(message, size), *self.close(farewell)]
+                return [Received(message, size), answer, *self.close(farewell)]
             case Refusal(message=reason):
                 return self.close(f"refused: {_readable(reason)}")
             case Hello() | JoinRequest() | JoinGrant():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged
@@ -17,6 +17,7 @@ from overlay.transport.connection import Line
 from overlay.transport.link import (
     Direction,
     Down,
+    Gone,
     LinkEvent,
     LinkStatus,
     Received,
@@ -81,15 +82,20 @@ class Links:
         for line in list(self._lines):
             line.carry_out(line.link.tick(now, today))
 
-    def hang_up(self, peer: PeerId, reason: str) -> None:
-        for line in list(self._up.get(peer, ())):
-            line.carry_out(line.link.say_goodbye(reason))
+    def hang_up(self, peer: PeerId, reason: str) -> list[Line]:
+        """Say goodbye to a peer; the lines that it had."""
+        return self._leave(self._up.get(peer, ()), reason)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str) -> list[Line]:
         """Say goodbye to all; the observer hears nothing from here on."""
         self._observer = None
-        for line in list(self._lines):
+        return self._leave(self._lines, reason)
+
+    def _leave(self, lines: Iterable[Line], reason: str) -> list[Line]:
+        left = list(lines)
+        for line in left:
             line.carry_out(line.link.say_goodbye(reason))
+        return left
 
     # --- Exchange -----------------------------------------------------------------------------
 
@@ -123,6 +129,8 @@ class Links:
                 self._on_ledger()
             case Down():
                 self._line_down(line, event)
+            case Gone():
+                line.let_go()
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
         if line.link.direction is Direction.INCOMING:
@@ -139,7 +147,7 @@ class Links:
     def _line_down(self, line: Line, down: Down) -> None:
         if line.over.done():
             return
-        line.over.set_result(down)
+        line.end(down)
         self._lines.pop(line, None)
         peer = line.link.peer
         lines = [] if peer is None else self._up.get(peer, [])

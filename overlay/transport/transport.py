@@ -18,7 +18,7 @@ from overlay.identity.keys import curve_public
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import PING_INTERVAL_S
-from overlay.transport.connection import Ending, converse
+from overlay.transport.connection import Ending, Line, converse
 from overlay.transport.dialling import Dial
 from overlay.transport.incoming import Listener
 from overlay.transport.link import Direction, Link, LinkStatus
@@ -81,9 +81,14 @@ class Transport:
         if self._closed:
             return
         self._closed = True
-        self._links.close("the node stops")
-        for peer in list(self._dials):
-            self._stop_dialling(peer)
+        if self._listener is not None:
+            self._listener.stop_accepting()
+        dials = [self._dials.pop(peer) for peer in list(self._dials)]
+        for dial in dials:
+            dial.hold()
+        await _all_gone(self._links.close("the node stops"))
+        for dial in dials:
+            await dial.stop()
         if self._stopping:
             await asyncio.wait(self._stopping)
         if self._ticking is not None:
@@ -115,8 +120,14 @@ class Transport:
 
         If there was a link, the observer's ``link_down`` is called before this returns.
         """
-        self._stop_dialling(peer)
-        self._links.hang_up(peer, reason)
+        dial = self._dials.pop(peer, None)
+        if dial is not None:
+            dial.hold()
+        left = self._links.hang_up(peer, reason)
+        if dial is not None:
+            task = asyncio.create_task(_stop(dial, left))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
 
     def send(self, peer: PeerId, message: Message) -> bool:
         """Queue a message; never blocks. False: there is no link, or its queue is full.
@@ -152,13 +163,6 @@ class Transport:
                 break
         return ending
 
-    def _stop_dialling(self, peer: PeerId) -> None:
-        dial = self._dials.pop(peer, None)
-        if dial is not None:
-            task = asyncio.create_task(dial.stop())
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
-
     def _links_changed(self, peer: PeerId) -> None:
         dial = self._dials.get(peer)
         if dial is None:
@@ -187,3 +191,14 @@ class Transport:
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
             self._links.tick()
+
+
+async def _all_gone(lines: Sequence[Line]) -> None:
+    if lines:
+        await asyncio.wait([line.gone for line in lines])
+
+
+async def _stop(dial: Dial, left: Sequence[Line]) -> None:
+    """Drop a dialled connection once the peer has answered our goodbye."""
+    await _all_gone(left)
+    await dial.stop()

@@ -18,6 +18,7 @@ from overlay.transport.link import (
     SILENCE_S,
     Direction,
     Down,
+    Gone,
     Link,
     LinkEvent,
     LinkState,
@@ -26,7 +27,7 @@ from overlay.transport.link import (
     Up,
 )
 from overlay.wire.codec import decode, encode
-from overlay.wire.messages import Cancel, Message, Ping, Pong, Refusal
+from overlay.wire.messages import Cancel, Goodbye, Message, Ping, Pong, Refusal
 
 TODAY = 1_700_000_000.0
 FOUNDER = NodeKey.from_seed(bytes(32))
@@ -174,10 +175,34 @@ def test_who_shows_no_membership_in_time_is_refused() -> None:
 
 def test_goodbye_is_the_end_for_both() -> None:
     pair = Pair()
-    pair.carry(pair.dialler, pair.dialler.say_goodbye("enough"))
-    assert pair.said[pair.dialler][-1] == Down("enough")
-    assert pair.said[pair.listener][-1] == Down("said goodbye: enough")
+    goodbye, down = pair.dialler.say_goodbye("enough")
+    assert down == Down("enough")
+    assert pair.dialler.leaving
+    pair.carry(pair.dialler, [goodbye])
+    assert pair.said[pair.listener][-2:] == [
+        Received(Goodbye("enough"), len(encode(Goodbye("enough")))),
+        Down("said goodbye: enough"),
+    ]
+    assert pair.said[pair.dialler][-1] == Gone()
+    assert not pair.dialler.leaving
     assert pair.dialler.say_goodbye("again") == []
+
+
+def test_both_say_goodbye_at_once() -> None:
+    pair = Pair()
+    ours, _ = pair.dialler.say_goodbye("enough")
+    theirs, _ = pair.listener.say_goodbye("enough")
+    pair.carry(pair.dialler, [ours])
+    pair.carry(pair.listener, [theirs])
+    assert pair.said[pair.dialler][-1] == pair.said[pair.listener][-1] == Gone()
+
+
+def test_after_goodbye_nothing_else_counts() -> None:
+    end = up()
+    end.say_goodbye("enough")
+    for data in (encode(Cancel(b"")), encode(Ping(1)), b"garbage"):
+        assert end.receive(data, 1.0, TODAY) == []
+    assert end.tick(100.0, TODAY) == []
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5), st.sampled_from([*Role]), st.booleans())
