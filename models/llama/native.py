@@ -19,8 +19,12 @@ from overlay.errors import ModelFileInvalid
 
 #: llama.cpp's own limit on sequences in one context.
 SEQUENCES_MAX: Final = 256
+#: Each sequence costs a row of logits (600 KB for a large vocabulary), so there are only as many as
+#: conversations of this many tokens fit into the cells, but enough for all that run.
+SEQUENCE_TOKENS: Final = 128
+SEQUENCES_MIN: Final = 64
 #: Tokens that one decode may compute.
-BATCH_TOKENS: Final = 256
+BATCH_TOKENS: Final = 512
 #: KV cells unless told otherwise: a few conversations side by side.
 CELLS_DEFAULT: Final = 16_384
 #: At most this share of the free memory goes to the KV cache by default.
@@ -122,7 +126,8 @@ class NativeBackend:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = BATCH_TOKENS
-        params.n_seq_max = SEQUENCES_MAX
+        params.n_seq_max = min(SEQUENCES_MAX, max(SEQUENCES_MIN, cells // SEQUENCE_TOKENS))
+        params.n_outputs_max = params.n_seq_max
         params.kv_unified = True
         params.swa_full = True
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED

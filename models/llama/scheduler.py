@@ -45,10 +45,12 @@ RUNNING_MAX: Final = 32
 #: A step with prompts should take about this long: alone, and while others' answers stream.
 STEP_S: Final = 0.5
 STREAMING_STEP_S: Final = 0.1
-#: Fewest prompt tokens in a step, however slow the machine.
+#: Prompt tokens in a step: the fewest, however slow the machine, and before its speed is known.
 CHUNK_MIN: Final = 32
-#: Prompt tokens in a step before the machine's speed is known, while answers stream.
 CHUNK_UNMEASURED: Final = 64
+#: llama.cpp's attention computes batches of this many tokens or more in another way, with other
+#: rounding. Prompts are cut at its multiples, so that their rounding does not hang on timing.
+TILE: Final = 64
 #: Cells to free at one time, so that not every step has to evict.
 EVICT_TOKENS: Final = 256
 #: Between two EngineStats, unless the engine falls idle.
@@ -207,7 +209,7 @@ class Scheduler:
             self._catch_up(run)
             if any(_same_ahead(run, other) for other, _ in plan):
                 continue  # the other computes what this one needs: take it over afterwards
-            count = min(run.pending, budget)
+            count = _cut(run, budget)
             budget -= count
             plan.append((run, count))
         return plan
@@ -216,7 +218,7 @@ class Scheduler:
         """Prompt tokens for one step."""
         rate = self._prefill.per_second
         if rate == 0:
-            return CHUNK_UNMEASURED if streaming else self._backend.batch_tokens
+            return CHUNK_UNMEASURED
         tokens = int(rate * (STREAMING_STEP_S if streaming else STEP_S))
         return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
 
@@ -423,6 +425,16 @@ class Scheduler:
 
 def _order(run: Run) -> tuple[bool, int]:
     return run.order
+
+
+def _cut(run: Run, budget: int) -> int:
+    """How many of its tokens to compute now."""
+    if run.pending < TILE:
+        return min(run.pending, budget)
+    # The last token stays out of the tiles, for it is computed alone when all else is cached.
+    end = min(run.computed + budget, len(run.tokens) - 1)
+    aligned = end - end % TILE
+    return (aligned if aligned > run.computed else end) - run.computed
 
 
 def _same_ahead(run: Run, other: Run) -> bool:

@@ -30,14 +30,14 @@ from tests.models.llama.fake_backend import END_TOKEN, VOCABULARY, FakeBackend, 
 
 MODEL_KEY = b"model"
 SECRET = b"secret"
-CONTEXT = 96
+CONTEXT = 160
 
 
 class Bench:
     """A scheduler with everything it said, sorted by request."""
 
-    def __init__(self, *, cells: int = 128, sequences: int = 8, context: int = CONTEXT) -> None:
-        self.backend = FakeBackend(cells=cells, sequences=sequences)
+    def __init__(self, *, cells: int = 256, sequences: int = 8, context: int = CONTEXT) -> None:
+        self.backend = FakeBackend(cells=cells, sequences=sequences, batch_tokens=100)
         self.tree = RadixTree(SECRET, MODEL_KEY)
         self.scheduler = Scheduler(
             self.backend,
@@ -119,7 +119,7 @@ class Bench:
 
 
 # A few beginnings that many prompts share, some longer than a block.
-beginnings = st.sampled_from([[1] * 40, [1] * 20 + [2] * 20, [1] * 20, [3] * 50, []])
+beginnings = st.sampled_from([[1] * 40, [1] * 20 + [2] * 20, [1] * 20, [3] * 130, []])
 prompts = st.builds(
     lambda beginning, rest: beginning + rest,
     beginnings,
@@ -221,7 +221,7 @@ def test_concurrent_requests_compute_a_common_prefix_once() -> None:
     ids = [bench.submit([*common, 2, n]) for n in range(1, 6)]
     bench.run()
     computed = sum(bench.end(i).prompt_tokens - bench.end(i).cached_tokens for i in ids)
-    assert computed < 160
+    assert computed < 180
     for request_id in ids:
         assert bench.tokens(request_id) == answer_alone(bench.requests[request_id].tokens, 5)
 
@@ -248,6 +248,14 @@ def test_a_long_prompt_does_not_stall_a_stream() -> None:
     for _ in range(4):
         bench.scheduler.step()
     assert len(bench.tokens(stream)) == before + 4
+
+
+def test_prompts_are_cut_at_tiles() -> None:
+    bench = Bench(cells=1024, context=512)
+    bench.submit([1] * 300, max_tokens=0)
+    bench.run()
+    counts = [count for decode in bench.backend.decodes for _, count in decode]
+    assert [sum(counts[: n + 1]) for n in range(len(counts))] == [64, 128, 192, 256, 300]
 
 
 def test_cancelling_ends_a_prefill_and_keeps_its_work() -> None:
@@ -310,7 +318,7 @@ def test_refusals_are_one_clear_sentence() -> None:
             (failed,) = bench.said[request_id]
             assert isinstance(failed, Failed)
             assert failed.code == code
-    assert "96 tokens" in failed.message
+    assert f"{CONTEXT} tokens" in failed.message
 
 
 def test_a_full_queue_refuses() -> None:
