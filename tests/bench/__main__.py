@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.bench import bench_ttft, models, report
+from tests.bench import bench_loop_lag, bench_ttft, models, report
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,19 @@ class Subject:
 
 
 SUBJECTS = {
-    "demo": Subject("Demo model (SmolLM2-135M, Q4_1)", models.demo, 10),
+    "demo": Subject("Demo model (SmolLM2-135M, Q4_1)", models.demo, 8),
     "half": Subject("0.5 B parameters (random weights, Q8_0)", models.half_billion, 5),
 }
 QUICK_ROUNDS = 3
+#: Answers that stream at once while the event loop's lag is taken, and for how long.
+LAG_STREAMS = 4
+LAG_SECONDS = 5.0
+QUICK_LAG_SECONDS = 2.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of each")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, less lag")
     parser.add_argument("--model", choices=[*SUBJECTS, "all"], default="all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here too")
     options = parser.parse_args()
@@ -63,27 +67,32 @@ def main() -> None:
         transient=True,
     ) as progress:
         for name in chosen:
-            subject = SUBJECTS[name]
-            rounds = min(subject.rounds, QUICK_ROUNDS) if options.quick else subject.rounds
-            results[name] = _ttft(subject, rounds, progress)
+            results[name] = _measure(SUBJECTS[name], options.quick, progress)
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
     if options.json is not None:
         told = {"machine": machine, "models": results}
         options.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
-def _ttft(subject: Subject, rounds: int, progress: Progress) -> dict[str, Any]:
-    task = progress.add_task(f"{subject.title}: preparing", total=rounds + 1)
+def _measure(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any]:
+    """Everything about one model; prints the tables as they come."""
+    rounds = min(subject.rounds, QUICK_ROUNDS) if quick else subject.rounds
+    task = progress.add_task(f"{subject.title}: preparing", total=rounds + 2)
     path = subject.path()
     progress.update(task, description=f"{subject.title}: time to first token")
     with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
         figures = asyncio.run(
             bench_ttft.measure(path, rounds, lambda: progress.advance(task), Path(folder))
         )
-    progress.remove_task(task)
     print(f"\n## {subject.title}\n\n{report.ttft_table(figures)}\n")
     print("\n".join(f"- {remark}" for remark in report.ttft_remarks(figures)))
-    return asdict(figures)
+
+    progress.update(task, description=f"{subject.title}: lag of the event loop")
+    seconds = QUICK_LAG_SECONDS if quick else LAG_SECONDS
+    lags = asyncio.run(bench_loop_lag.run(path, LAG_STREAMS, seconds))
+    print(f"\n{report.lag_table(lags)}")
+    progress.remove_task(task)
+    return {"time_to_first_token": asdict(figures), "loop_lag": lags}
 
 
 if __name__ == "__main__":

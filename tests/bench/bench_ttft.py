@@ -196,17 +196,25 @@ async def _blocks_of(home: RunningNode, seen_by: RunningNode) -> int:
 
 
 async def _gossiped(home: RunningNode, away: RunningNode, *, more_than: int) -> tuple[float, float]:
-    """Wait until ``away`` holds the summary that ``home`` has now; how long, and their RTT."""
+    """Wait until ``away`` knows that ``home`` is warm, and that it is idle.
+
+    Returns the milliseconds until it knew the summary, and the round trip of their link.
+    """
     since_s = time.perf_counter()
-    current = (await home.status())["cache"]["summary_blocks"]
+    current = int((await home.status())["cache"]["summary_blocks"])
     assert current > more_than, "the answer has added blocks to the summary"
 
-    async def arrived() -> dict[str, Any] | None:
-        peer = await away.peer(home.name)
-        return peer if peer is not None and peer["summary_blocks"] == current else None
+    async def warm() -> bool:
+        return await _blocks_of(home, away) == current
 
-    peer = await until(arrived, f"{away.name} knows the summary of {home.name}")
-    return (time.perf_counter() - since_s) * 1000, float(peer["rtt_ms"])
+    async def idle() -> dict[str, Any] | None:
+        peer = await away.peer(home.name)
+        return None if peer is None or peer["running"] or peer["queued"] else peer
+
+    await until(warm, f"{away.name} knows the summary of {home.name}")
+    gossip_ms = (time.perf_counter() - since_s) * 1000
+    peer = await until(idle, f"{away.name} knows that {home.name} is idle")
+    return gossip_ms, float(peer["rtt_ms"])
 
 
 def _threads_of(node: RunningNode) -> int:

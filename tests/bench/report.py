@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -94,6 +94,14 @@ def ttft_remarks(figures: Figures) -> list[str]:
         f"The cold node knows of the warm one's new blocks {gossip_ms:.0f} ms after the answer "
         f"(median; at most {max(figures.gossip_ms):.0f} ms).",
     ]
+
+
+def lag_table(rows: Sequence[Mapping[str, float | str]]) -> str:
+    """How late the event loop ran, for each way to decode beside it."""
+    return markdown(
+        ("what decodes", "loop lag p50, ms", "p99, ms", "max, ms", "tokens/s"),
+        [[str(value) for value in row.values()] for row in rows],
+    )
 
 
 def _of(figures: Figures, case: str) -> list[float]:
