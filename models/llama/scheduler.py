@@ -2,11 +2,6 @@
 
 Each step computes one token for every answer under way, and chunks of the prompts that are not
 computed yet. A step takes about STEP_S, so that streams flow on and a cancellation is felt at once.
-
-Ownership: a running request holds one KV sequence that covers its path from the root, and a lock
-that ends there. The tree owns the sequences of its leaves; a sequence is free when neither the
-tree nor a run has it. All cells of a run are those of the tree: what two runs computed twice is
-given back at once, so the tree's size is the number of cells in use.
 """
 
 from __future__ import annotations
@@ -19,14 +14,14 @@ from models.engine import (
     CacheChanged,
     Chunk,
     EngineEvent,
-    EngineStats,
     Failed,
     FinishReason,
     GenerationRequest,
     Started,
 )
 from models.llama.backend import Backend, Outcome, Slice
-from models.llama.rate import Rate
+from models.llama.kv_cache import KvCache
+from models.llama.load import LoadMeter
 from models.llama.run import Run
 from models.llama.text import TextStream
 from overlay.errors import (
@@ -38,7 +33,7 @@ from overlay.errors import (
 )
 from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.prefix.radix import Evicted, RadixTree
+from overlay.prefix.radix import RadixTree
 
 #: Requests that compute at one time; more only make each other slow.
 RUNNING_MAX: Final = 32
@@ -53,8 +48,6 @@ CHUNK_UNMEASURED: Final = 64
 TILE: Final = 64
 #: Cells to free at one time, so that not every step has to evict.
 EVICT_TOKENS: Final = 256
-#: Between two EngineStats, unless the engine falls idle.
-STATS_INTERVAL_S: Final = 0.2
 
 
 class Scheduler:
@@ -70,19 +63,14 @@ class Scheduler:
         emit: Callable[[EngineEvent], None],
     ) -> None:
         self._backend = backend
-        self._tree = tree
+        self._cache = KvCache(backend, tree)
         self._context_length = context_length
         self._clock = clock
         self._emit = emit
         self._queue: list[Run] = []
         self._running: list[Run] = []
-        self._free = list(range(backend.sequences))[::-1]
         self._arrivals = 0
-        self._prefill = Rate()
-        self._decode = Rate()
-        self._totals = {"requests": 0, "prompt": 0, "cached": 0, "completion": 0, "evicted": 0}
-        self._stats = EngineStats()
-        self._stats_s = float("-inf")
+        self._load = LoadMeter(backend.cells, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
 
@@ -104,10 +92,10 @@ class Scheduler:
             sampler=self._backend.sampler(request.sampling, request.generated),
             text=text,
             owed_text="".join(text.push(self._backend.piece(t)) for t in request.generated),
-            expected=len(tokens) - self._tree.match_prefix(tokens).length,
+            expected=self._cache.missing(tokens),
         )
         self._arrivals += 1
-        self._totals["requests"] += 1
+        self._load.note_request()
         if text.stopped or (run.generated and self._exhausted(run)):
             # The engine that failed had computed all of it, but perhaps not delivered.
             if owed := run.owed_text + text.finish():
@@ -124,7 +112,7 @@ class Scheduler:
 
     def rekey(self, mesh_secret: bytes) -> None:
         """Hash blocks under another mesh secret from now on."""
-        self._tree.rekey(mesh_secret)
+        self._cache.rekey(mesh_secret)
         self._publish(idle=True)
 
     def _refusal(self, request: GenerationRequest) -> HearthError | None:
@@ -169,7 +157,11 @@ class Scheduler:
         outcome = self._backend.decode(slices)
         self.prefilling = frozenset()
         if outcome is Outcome.DONE:
-            self._measure(plan, self._clock() - began)
+            self._load.note_decode(
+                prompt=sum(count for run, count in plan if not run.decoding),
+                total=sum(count for _, count in plan),
+                seconds=self._clock() - began,
+            )
             self._commit(plan, slices)
         else:
             self._roll_back(plan, outcome)
@@ -181,21 +173,9 @@ class Scheduler:
         promised = sum(run.pending for run in self._running)
         while self._queue and len(self._running) < RUNNING_MAX:
             run = self._queue[0]
-            # The last token is always computed: its logits are needed.
-            match = self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1)
-            need = len(run.tokens) - match.length
-            free = self._backend.cells - self._tree.size + self._tree.evictable_beside(match)
-            if need + promised > free:
+            if not self._cache.seat(run, promised, self._clock()):
                 return
-            node = self._tree.lock(match, self._clock())
-            if not self._free:
-                self._evict_sequence()
-            if not self._free:
-                self._tree.unlock(node)
-                return
-            run.sequence, run.node, run.computed = self._free.pop(), node, 0
-            self._share_up_to(run, match.length)
-            promised += need
+            promised += run.pending
             self._running.append(self._queue.pop(0))
 
     def _plan(self) -> list[tuple[Run, int]]:
@@ -206,7 +186,7 @@ class Scheduler:
         for run in prefills:
             if budget == 0:
                 break
-            self._catch_up(run)
+            self._cache.catch_up(run, self._clock())
             if any(_same_ahead(run, other) for other, _ in plan):
                 continue  # the other computes what this one needs: take it over afterwards
             count = _cut(run, budget)
@@ -216,34 +196,16 @@ class Scheduler:
 
     def _chunk(self, *, streaming: bool) -> int:
         """Prompt tokens for one step."""
-        rate = self._prefill.per_second
+        rate = self._load.prefill_rate
         if rate == 0:
             return CHUNK_UNMEASURED
         tokens = int(rate * (STREAMING_STEP_S if streaming else STEP_S))
         return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
 
-    def _catch_up(self, run: Run) -> None:
-        """Take over what other requests have computed of this one's prompt meanwhile."""
-        assert run.node is not None
-        match = self._tree.match_prefix(run.tokens, at=run.node, limit=len(run.tokens) - 1)
-        if match.length > run.computed:
-            node = self._tree.lock(match, self._clock())
-            self._tree.unlock(run.node)
-            run.node = node
-            self._share_up_to(run, match.length)
-
-    def _share_up_to(self, run: Run, length: int) -> None:
-        """The run's sequence covers its path, from where it is, up to its node."""
-        assert run.node is not None
-        donor = self._tree.owner_below(run.node)
-        if donor is not None and length > run.computed:
-            self._backend.share(donor, run.sequence, run.computed, length)
-        run.note_shared(length)
-
     def _make_room(self, plan: list[tuple[Run, int]]) -> list[tuple[Run, int]]:
         """Evict, then send back the youngest, until the plan fits into the cells."""
         while (missing := self._missing(plan)) > 0:
-            self._evict(max(missing, EVICT_TOKENS))
+            self._cache.evict(max(missing, EVICT_TOKENS))
             if self._missing(plan) <= 0:
                 break
             victim = max(self._running, key=_order)
@@ -252,8 +214,7 @@ class Scheduler:
         return plan
 
     def _missing(self, plan: list[tuple[Run, int]]) -> int:
-        need = sum(count for _, count in plan)
-        return need - (self._backend.cells - self._tree.size)
+        return sum(count for _, count in plan) - self._cache.cells_free
 
     def _start(self, plan: list[tuple[Run, int]]) -> None:
         now = self._clock()
@@ -264,32 +225,13 @@ class Scheduler:
                 waited_ms = (now - run.submitted_s) * 1e3
                 self._emit(Started(run.request.request_id, cached, waited_ms))
 
-    def _measure(self, plan: list[tuple[Run, int]], seconds: float) -> None:
-        prompt = sum(count for run, count in plan if not run.decoding)
-        total = sum(count for _, count in plan)
-        if prompt:
-            self._prefill.add(prompt, seconds * prompt / total)
-        else:
-            self._decode.add(1, seconds)  # the speed that each stream sees
-
     # --- after a decode -----------------------------------------------------------------------
 
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
         """Record the computed tokens in the tree, then let answers grow."""
         now = self._clock()
-        for (run, count), part in zip(plan, slices, strict=True):
-            assert run.node is not None
-            done = self._tree.insert_prefix(run.node, part.tokens, run.sequence, now)
-            if done.donor is not None:
-                end = run.computed + done.shared
-                self._backend.forget(run.sequence, run.computed, end)
-                self._backend.share(done.donor, run.sequence, run.computed, end)
-            if done.released is not None and all(
-                r.sequence != done.released for r in self._running
-            ):
-                self._forget([Evicted(done.released, 0)])
-            run.node = done.node
-            run.note_computed(count)
+        for (run, _), part in zip(plan, slices, strict=True):
+            self._cache.record(run, part.tokens, now)
         for row, ((run, _), part) in enumerate(zip(plan, slices, strict=True)):
             if part.logits:
                 self._answer(run, row)
@@ -331,9 +273,9 @@ class Scheduler:
     def _roll_back(self, plan: list[tuple[Run, int]], outcome: Outcome) -> None:
         """A decode did not succeed: nothing that it wrote stays."""
         for run, _ in plan:
-            self._backend.forget(run.sequence, run.computed, None)
-        if outcome is Outcome.FULL and (self._tree.evictable or len(self._running) > 1):
-            if not self._evict(EVICT_TOKENS):
+            self._cache.roll_back(run)
+        if outcome is Outcome.FULL and (self._cache.evictable or len(self._running) > 1):
+            if not self._cache.evict(EVICT_TOKENS):
                 self._preempt(max(self._running, key=_order))
         elif outcome is not Outcome.ABORTED:
             for run, _ in plan:
@@ -350,77 +292,24 @@ class Scheduler:
     def _finish(self, run: Run, reason: FinishReason) -> None:
         self._remove(run)
         finished = run.finished(reason, self._clock())
-        self._totals["prompt"] += finished.prompt_tokens
-        self._totals["cached"] += finished.cached_tokens
-        self._totals["completion"] += finished.completion_tokens
+        self._load.note_finished(finished)
         self._emit(finished)
 
     def _remove(self, run: Run) -> None:
         """Take the run out of the queue, or off the machine."""
         if run in self._queue:
             self._queue.remove(run)
-        if run.node is None:
-            return
-        self._running.remove(run)
-        if run.node.owner != run.sequence:
-            self._forget([Evicted(run.sequence, 0)])
-        self._tree.unlock(run.node)
-        run.node, run.sequence = None, -1
-
-    def _evict(self, tokens: int) -> int:
-        """Free cells; returns how many."""
-        before = self._tree.size
-        self._forget(self._tree.evict(tokens))
-        return self._count_evicted(before)
-
-    def _evict_sequence(self) -> None:
-        before = self._tree.size
-        self._forget(self._tree.evict_sequence())
-        self._count_evicted(before)
-
-    def _count_evicted(self, size_before: int) -> int:
-        count = size_before - self._tree.size
-        self._totals["evicted"] += count
-        return count
-
-    def _forget(self, evicted: list[Evicted]) -> None:
-        for owner, keep in evicted:
-            self._backend.forget(owner, keep, None)
-            if keep == 0:
-                self._free.append(owner)
+        if run in self._running:
+            self._running.remove(run)
+            self._cache.leave(run)
 
     # --- what the node sees -------------------------------------------------------------------
 
     def _publish(self, *, idle: bool) -> None:
-        changes = self._tree.take_changes()
+        changes = self._cache.take_changes()
         if changes is not None:
             self._emit(CacheChanged(*changes))
-        now = self._clock()
-        if not idle and now - self._stats_s < STATS_INTERVAL_S:
-            return
-        stats = self._snapshot()
-        if stats != self._stats:
-            self._stats, self._stats_s = stats, now
-            self._emit(stats)
-
-    def _snapshot(self) -> EngineStats:
-        waiting = sum(run.expected for run in self._queue)
-        computing = sum(run.pending for run in self._running if not run.decoding)
-        return EngineStats(
-            queued=len(self._queue),
-            running=len(self._running),
-            pending_prefill_tokens=waiting + computing,
-            prefill_rate=self._prefill.per_second,
-            decode_rate=self._decode.per_second,
-            cells_used=self._tree.size,
-            cells_total=self._backend.cells,
-            sequences_used=self._backend.sequences - len(self._free),
-            requests=self._totals["requests"],
-            prompt_tokens=self._totals["prompt"],
-            cached_tokens=self._totals["cached"],
-            completion_tokens=self._totals["completion"],
-            evicted_tokens=self._totals["evicted"],
-        )
+        self._load.tell(self._queue, self._running, self._cache, now=self._clock(), idle=idle)
 
 
 def _order(run: Run) -> tuple[bool, int]:

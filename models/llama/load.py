@@ -1,0 +1,104 @@
+"""How busy and how fast the engine is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from models.engine import EngineStats, Finished
+from models.llama.kv_cache import KvCache
+from models.llama.run import Run
+
+#: Work older than this, in busy seconds, counts half.
+HALF_LIFE_S: Final = 4.0
+#: A decode of fewer prompt tokens tells nothing about speed: it costs as much as a single one.
+MEASURED_TOKENS_MIN: Final = 16
+#: Between two EngineStats, unless the engine falls idle.
+STATS_INTERVAL_S: Final = 0.2
+
+
+class Rate:
+    """Amount per busy second, smoothed; idle time does not lower it."""
+
+    def __init__(self) -> None:
+        self._amount = 0.0
+        self._seconds = 0.0
+
+    def add(self, amount: float, seconds: float) -> None:
+        fade = 0.5 ** (seconds / HALF_LIFE_S)
+        self._amount = self._amount * fade + amount
+        self._seconds = self._seconds * fade + seconds
+
+    @property
+    def per_second(self) -> float:
+        """0 before anything was measured."""
+        return self._amount / self._seconds if self._seconds > 0 else 0.0
+
+
+class LoadMeter:
+    """Measures decodes and counts requests; tells about it when it changed, but not too often."""
+
+    def __init__(self, cells: int, emit: Callable[[EngineStats], None]) -> None:
+        self._emit = emit
+        self._cells = cells
+        self._prefill = Rate()
+        self._decode = Rate()
+        self._requests = 0
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._completion_tokens = 0
+        self._told = EngineStats()
+        self._told_s = float("-inf")
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second; 0 before the first."""
+        return self._prefill.per_second
+
+    def note_decode(self, *, prompt: int, total: int, seconds: float) -> None:
+        """A decode of ``total`` tokens, ``prompt`` of them of prompts, took ``seconds``."""
+        if prompt >= MEASURED_TOKENS_MIN:
+            self._prefill.add(prompt, seconds * prompt / total)
+        elif not prompt:
+            self._decode.add(1, seconds)  # the speed that each stream sees
+
+    def note_request(self) -> None:
+        self._requests += 1
+
+    def note_finished(self, finished: Finished) -> None:
+        self._prompt_tokens += finished.prompt_tokens
+        self._cached_tokens += finished.cached_tokens
+        self._completion_tokens += finished.completion_tokens
+
+    def tell(
+        self,
+        queue: Sequence[Run],
+        running: Sequence[Run],
+        cache: KvCache,
+        *,
+        now: float,
+        idle: bool,
+    ) -> None:
+        """Emit EngineStats if they changed and it is time."""
+        if not idle and now - self._told_s < STATS_INTERVAL_S:
+            return
+        waiting = sum(run.expected for run in queue)
+        computing = sum(run.pending for run in running if not run.decoding)
+        stats = EngineStats(
+            queued=len(queue),
+            running=len(running),
+            pending_prefill_tokens=waiting + computing,
+            prefill_rate=self._prefill.per_second,
+            decode_rate=self._decode.per_second,
+            cells_used=cache.cells_used,
+            cells_total=self._cells,
+            sequences_used=cache.sequences_used,
+            requests=self._requests,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            completion_tokens=self._completion_tokens,
+            evicted_tokens=cache.evicted_tokens,
+        )
+        if stats != self._told:
+            self._told, self._told_s = stats, now
+            self._emit(stats)
