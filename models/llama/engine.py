@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections import deque
@@ -20,6 +21,7 @@ import psutil
 import models
 from models.engine import (
     EngineDied,
+    EngineEvent,
     EventSink,
     Failed,
     Finished,
@@ -36,6 +38,8 @@ from overlay.errors import (
     ModelFileInvalid,
     from_code,
 )
+
+log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 1 << 16
 #: A worker that does not end by itself within this time is killed.
@@ -148,7 +152,7 @@ class LlamaEngine:
         except OverflowError:  # a peer may ask for anything
             refusal = InvalidRequest("The request has numbers that are out of range.")
             failed = Failed(request.request_id, refusal.code, str(refusal))
-            asyncio.get_running_loop().call_soon(self._sink, failed)
+            asyncio.get_running_loop().call_soon(self._tell, failed)
             return
         self._open.add(request.request_id)
         self._send([protocol.SUBMIT, packed])
@@ -200,8 +204,11 @@ class LlamaEngine:
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            self._errors.append(line.decode("utf-8", "replace").strip())
+        rest = b""
+        while data := await self._process.stderr.read(_READ_BYTES):
+            *lines, rest = (rest + data)[-_READ_BYTES:].split(b"\n")
+            self._errors.extend(line.decode("utf-8", "replace").strip() for line in lines)
+        self._errors.append(rest.decode("utf-8", "replace").strip())
 
     def _receive(self, frame: tuple[Any, ...]) -> None:
         match frame:
@@ -212,7 +219,7 @@ class LlamaEngine:
                     event = protocol.unpack_event(data)
                     if isinstance(event, Finished | Failed):
                         self._open.discard(event.request_id)
-                    self._sink(event)
+                    self._tell(event)
             case (protocol.TOKENS, query, tokens):
                 self._answer(query, protocol.unpack_tokens(tokens))
             case (protocol.REJECTED, query, code, message):
@@ -249,9 +256,16 @@ class LlamaEngine:
         if self._closed or self._info is None:
             return
         for request_id in sorted(self._open):
-            self._sink(Failed(request_id, EngineFailed.code, message))
+            self._tell(Failed(request_id, EngineFailed.code, message))
         self._open.clear()
-        self._sink(EngineDied(message))
+        self._tell(EngineDied(message))
+
+    def _tell(self, event: EngineEvent) -> None:
+        """A sink that fails is a bug, but must not end what all requests depend on."""
+        try:
+            self._sink(event)
+        except Exception:
+            log.exception("the sink of %s failed on %r", self.info.name, event)
 
     def _with_reason(self, message: str) -> str:
         """The message, with the last thing that llama.cpp complained about."""

@@ -85,12 +85,13 @@ class LoadedModel:
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(self.pointer)
 
     def description(self) -> str:
-        """General name, architecture, size, quantisation."""
-        buffer = ctypes.create_string_buffer(256)
-        llama_cpp.llama_model_desc(self.pointer, buffer, len(buffer))
-        described = buffer.value.decode("utf-8", "replace")
-        name = self.metadata("general.name")
-        return f"{name} ({described})" if name else described
+        """General name, parameters and quantisation, as far as the file tells."""
+        count = llama_cpp.llama_model_n_params(self.pointer)
+        size = f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+        quantisation = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(self.pointer))
+        known = quantisation.decode().removeprefix("(guessed) ") if quantisation else ""
+        name = self.metadata("general.name") or "unnamed"
+        return ", ".join(filter(None, [name, f"{size} parameters", known]))
 
     def metadata(self, key: str) -> str | None:
         buffer = ctypes.create_string_buffer(4096)

@@ -32,6 +32,7 @@ def write_tiny_gguf(
     context: int = 512,
     seed: int = 1,
     template: str | None = CHATML,
+    add_bos: bool = False,
 ) -> Path:
     """Write the model and return ``path``. The same arguments give the same file.
 
@@ -48,7 +49,7 @@ def write_tiny_gguf(
     writer.add_head_count_kv(heads)
     writer.add_rope_dimension_count(width // heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    tokens = _add_tokenizer(writer)
+    tokens = _add_tokenizer(writer, add_bos)
     if template is not None:
         writer.add_chat_template(template)
 
@@ -79,7 +80,7 @@ def write_tiny_gguf(
     return path
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
+def _add_tokenizer(writer: gguf.GGUFWriter, add_bos: bool) -> int:
     """GPT-2's byte-level BPE in small; returns the number of tokens."""
     texts = [*_byte_characters(), *(merge.replace(" ", "") for merge in MERGES), *CONTROL_TOKENS]
     kinds = [gguf.TokenType.NORMAL] * (len(texts) - len(CONTROL_TOKENS))
@@ -91,7 +92,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(texts.index("<|im_start|>"))
     writer.add_eos_token_id(texts.index("<|im_end|>"))
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(add_bos)
     return len(texts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,7 @@ async def test_what_the_model_is(start: Starter, tiny_model: Path) -> None:
     caller = await start(aliases=("small", "nonsense"), progress=shares.append)
     info = caller.engine.info
     assert (info.name, info.aliases) == ("tiny", ("small", "nonsense"))
-    assert info.description.startswith("tiny")
+    assert info.description == "tiny, 0.1 M parameters, all F32"
     assert info.context_length == 512
     assert info.cells >= info.context_length
     assert info.size_bytes == tiny_model.stat().st_size
@@ -166,6 +167,17 @@ async def test_messages_cannot_speak_control_tokens(start: Starter) -> None:
     assert max(raw) <= 260
 
 
+@pytest.mark.parametrize("template", ["{{ bos_token }}", ""])
+async def test_one_token_begins_a_prompt(start: Starter, tmp_path: Path, template: str) -> None:
+    source = template + "{{ messages[0]['content'] }}"
+    path = write_tiny_gguf(tmp_path / "bos.gguf", template=source, add_bos=True)
+    caller = await start(path)
+    begin, *rest = await caller.engine.tokenize((Message("user", "hi"),))
+    assert begin == max(await caller.engine.tokenize(""))
+    assert tuple(rest) == (await caller.engine.tokenize("hi"))[1:]
+    assert len(rest) == 2
+
+
 async def test_refusals(start: Starter) -> None:
     caller = await start()
     too_long = await caller.ask("x" * 600)
@@ -234,6 +246,31 @@ async def test_closing_ends_the_process_even_in_mid_answer(start: Starter) -> No
     await caller.engine.close()
     with pytest.raises(EngineFailed):
         await caller.engine.tokenize("anyone?")
+
+
+async def test_the_process_ends_with_its_parent(tiny_model: Path) -> None:
+    script = """
+import asyncio, sys
+from pathlib import Path
+from models.llama.engine import LlamaEngine
+
+async def main():
+    sink = lambda event: None
+    engine = await LlamaEngine.start(Path(sys.argv[1]), name="tiny", sink=sink, hash_key=b"")
+    print(engine.process_id, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(tiny_model), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    worker = psutil.Process(int(await parent.stdout.readline()))
+    parent.kill()
+    await parent.wait()
+    await asyncio.to_thread(worker.wait, 30)
+    assert not worker.is_running()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not a model", "a folder", "garbled"])
