@@ -62,9 +62,16 @@ _WORKER_ENVIRONMENT = {
 class LlamaEngine:
     """One model in one child process. All methods and the sink belong to one asyncio loop."""
 
-    def __init__(self, process: asyncio.subprocess.Process, sink: EventSink) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        sink: EventSink,
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        """Use `start`."""
         self._process = process
         self._sink = sink
+        self._progress = progress
         self._info: ModelInfo | None = None
         self._open: set[bytes] = set()
         self._queries: dict[int, asyncio.Future[Tokens]] = {}
@@ -95,20 +102,21 @@ class LlamaEngine:
         ``threads``: 0 takes all physical cores. ``progress``: share loaded, 0 to 1.
         Raises ModelFileInvalid, EngineFailed.
         """
-        command = ["-m", "models.llama.worker", str(path), "--name", name]
-        command += ["--cells", str(cells), "--threads", str(threads or _cores())]
-        for alias in aliases:
-            command += ["--alias", alias]
+        options = [f"--name={name}", f"--cells={cells}", f"--threads={threads or _cores()}"]
+        options += [f"--alias={alias}" for alias in aliases]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *command,
+            "-m",
+            "models.llama.worker",
+            *options,
+            "--",
+            str(path),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=_WORKER_ENVIRONMENT | os.environ | {"PYTHONPATH": _import_path()},
         )
-        engine = cls(process, sink)
-        engine._progress = progress
+        engine = cls(process, sink, progress)
         try:
             engine._info = await engine._ready
         except BaseException:
@@ -116,8 +124,6 @@ class LlamaEngine:
             raise
         engine.set_hash_key(hash_key)
         return engine
-
-    _progress: Callable[[float], None] | None = None
 
     @property
     def info(self) -> ModelInfo:
