@@ -38,12 +38,8 @@ COLD_RIVAL: Final = "cold, llama-cpp-python"
 HOT_RIVAL: Final = "hot, llama-cpp-python"
 CASES: Final = (COLD_HOME, HOT_HOME, FORWARDED, COLD_AWAY, COLD_RIVAL, HOT_RIVAL)
 
-QUESTIONS: Final = (
-    "What should I know about topic 3?",
-    "What should I know about topic 7?",
-    "What should I know about topic 12?",
-    "What should I know about topic 26?",
-)
+#: Equally long, as the model counts.
+QUESTIONS: Final = tuple(f"What should I know about topic {topic}?" for topic in (3, 5, 7, 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +100,18 @@ async def _round(
     system = system_prompt(f"number {number}")
     first, second, third, fourth = QUESTIONS
     known = await _blocks_of(home, away)
-    samples = [
-        await _ask(home, COLD_HOME, number, system, first, route="local"),
-        await _ask(home, HOT_HOME, number, system, second, route="local"),
-    ]
+    samples = [await _ask(home, COLD_HOME, number, system, first, route="local")]
     gossip_ms, rtt_ms = await _gossiped(home, away, more_than=known)
+    # Whoever comes second finds the processor awake, so they take turns.
+    for forwarded in (False, True) if number % 2 else (True, False):
+        if forwarded:
+            await _known_idle(home, away)
+            samples.append(
+                await _ask(away, FORWARDED, number, system, third, route="mesh", server=home)
+            )
+        else:
+            samples.append(await _ask(home, HOT_HOME, number, system, second, route="local"))
     samples += [
-        await _ask(away, FORWARDED, number, system, third, route="mesh", server=home),
         await _ask(away, COLD_AWAY, number, system, fourth, route="local"),
         await rival.ask(COLD_RIVAL, number, system, first, fresh=True),
         await rival.ask(HOT_RIVAL, number, system, second, fresh=False),
@@ -196,9 +197,9 @@ async def _blocks_of(home: RunningNode, seen_by: RunningNode) -> int:
 
 
 async def _gossiped(home: RunningNode, away: RunningNode, *, more_than: int) -> tuple[float, float]:
-    """Wait until ``away`` knows that ``home`` is warm, and that it is idle.
+    """Wait until ``away`` holds the summary of ``home``, and knows that it is idle.
 
-    Returns the milliseconds until it knew the summary, and the round trip of their link.
+    Returns the milliseconds until it had the summary, and the round trip of their link.
     """
     since_s = time.perf_counter()
     current = int((await home.status())["cache"]["summary_blocks"])
@@ -207,14 +208,20 @@ async def _gossiped(home: RunningNode, away: RunningNode, *, more_than: int) -> 
     async def warm() -> bool:
         return await _blocks_of(home, away) == current
 
+    await until(warm, f"{away.name} knows the summary of {home.name}")
+    gossip_ms = (time.perf_counter() - since_s) * 1000
+    return gossip_ms, await _known_idle(home, away)
+
+
+async def _known_idle(home: RunningNode, away: RunningNode) -> float:
+    """Wait until ``away`` knows that ``home`` is idle; returns the round trip of their link."""
+
     async def idle() -> dict[str, Any] | None:
         peer = await away.peer(home.name)
         return None if peer is None or peer["running"] or peer["queued"] else peer
 
-    await until(warm, f"{away.name} knows the summary of {home.name}")
-    gossip_ms = (time.perf_counter() - since_s) * 1000
     peer = await until(idle, f"{away.name} knows that {home.name} is idle")
-    return gossip_ms, float(peer["rtt_ms"])
+    return float(peer["rtt_ms"])
 
 
 def _threads_of(node: RunningNode) -> int:
