@@ -228,9 +228,9 @@ def _threads_of(node: RunningNode) -> int:
     """The threads that the node's engine was started with."""
     assert node.process is not None
     for child in psutil.Process(node.process.pid).children(recursive=True):
-        words = child.cmdline()
-        if "--threads" in words:
-            return int(words[words.index("--threads") + 1])
+        for word in child.cmdline():
+            if word.startswith("--threads="):
+                return int(word.removeprefix("--threads="))
     raise AssertionError(f"{node.name} has no engine process")
 
 
