@@ -156,7 +156,9 @@ def test_the_page_of_limits_is_current() -> None:
 @named(HAND_WRITTEN)
 def test_limits_and_settings_that_are_named_exist(page: Path) -> None:
     settings = {"HEARTH_HOME", *_SETTINGS.values()}
-    of_others = {"NO_COLOR", "OPENAI_API_KEY", "OPENAI_BASE_URL", "PIP_INDEX_URL"}
+    of_others = {
+        *("GOMP_SPINCOUNT", "NO_COLOR", "OPENAI_API_KEY", "OPENAI_BASE_URL", "PIP_INDEX_URL")
+    }
     for name in re.findall(r"(?<![$\w])[A-Z]+(?:_[A-Z]+)+\b", page.read_text()):
         known = name in settings | of_others or hasattr(limits, name) or hasattr(zmq, name)
         assert known, f"{page.name} names {name}"
