@@ -200,6 +200,7 @@ class Mesh:
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
         now = self._now()
+        self.neighbourhood.introduced(peer, hello.name)
         self._carry_out_gossip(self.gossip.alive(peer, now), now)
         self.look_around()
         self._wake.set()

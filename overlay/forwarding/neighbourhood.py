@@ -22,6 +22,8 @@ from overlay.wire.messages import Change
 class Neighbour:
     """One peer, as its records and our link tell. ``rtt_ms`` None: no link, so no candidate."""
 
+    #: As it introduced itself on a link; its card, once here, tells more.
+    name: str = ""
     card: Card | None = None
     load: Load | None = None
     rtt_ms: float | None = None
@@ -96,6 +98,10 @@ class Neighbourhood:
         if neighbour is not None:
             neighbour.card = neighbour.load = None
 
+    def introduced(self, peer: PeerId, name: str) -> None:
+        """The peer said its name on a new link."""
+        self.neighbours.setdefault(peer, Neighbour()).name = name
+
     def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
         """A link to the peer is up; its summary was current at ``summary_at``."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
@@ -145,8 +151,8 @@ class Neighbourhood:
 
     def name_of(self, peer: PeerId) -> str:
         """The name that the peer goes by, or the end of its PeerId."""
-        neighbour = self.neighbours.get(peer)
-        return neighbour.card.name if neighbour and neighbour.card else peer.short
+        neighbour = self.neighbours.get(peer, Neighbour())
+        return (neighbour.card.name if neighbour.card else neighbour.name) or peer.short
 
     def candidates(
         self, model: str, hashes: Sequence[int], now: float, *, exclude: Collection[PeerId]

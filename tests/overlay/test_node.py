@@ -107,6 +107,8 @@ async def test_joining_a_mesh_while_running(start: StartNode) -> None:
     joined = await bob.join(token)
     assert joined["inviter"] == str(ann.key.peer_id)
     assert joined["mesh_id"] == bob.status()["mesh_id"] == ann.status()["mesh_id"]
+    await until(lambda: bob.status()["peers"] != [])
+    assert [peer["name"] for peer in bob.status()["peers"]] == ["ann"], "by name from the first"
     await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
     _, answered = await answer(bob)
     assert (answered.hearth["route"], answered.hearth["hops"]) == ("forwarded", 1)
