@@ -177,9 +177,10 @@ class Home:
                     "one first, or give another --home"
                 )
             time.sleep(0.01)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._lock_fd = fd
+        with self._accessing(_LOCK):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         # A node that was killed leaves its own behind.
         self.clear_runtime()
 

@@ -83,8 +83,8 @@ class Node:
         AddressInUse, ConfigError, ModelFileInvalid, DownloadFailed, EngineFailed.
         """
         home = Home(config.home)
-        home.lock()
         try:
+            home.lock()
             node = cls(config, home)
             try:
                 await node._bind(any_port)
