@@ -49,12 +49,12 @@ _ERROR_LINES: Final = 20
 
 
 #: OpenMP threads wait for each other several hundred times a token. GNU's spin for milliseconds,
-#: which made a busy machine ten times slower; to sleep at once costs half of an idle machine's
-#: speed. Spinning this briefly comes within a third of the better of the two on either.
+#: which made a busy machine ten times slower. To sleep at once halves an idle machine's speed, and
+#: a virtual one's wakes slowly after a pause. Spinning for some microseconds is good on both.
 #: And a failed assertion in llama.cpp ends the worker at once, not after a debugger has run.
 _WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
-    "GOMP_SPINCOUNT": "200",
+    "GOMP_SPINCOUNT": "1000",
     "GGML_NO_BACKTRACE": "1",
 }
 
