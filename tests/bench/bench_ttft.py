@@ -30,6 +30,9 @@ RIVAL_CONTEXT: Final = 4096
 COLD_MATCH_MAX: Final = 0.1
 WARM_MATCH_MIN: Final = 0.8
 
+#: Before each request: in life, too, a machine has been idle for a moment when one comes.
+PAUSE_S: Final = 0.3
+
 COLD_HOME: Final = "cold, at home"
 HOT_HOME: Final = "hot, at home"
 FORWARDED: Final = "forwarded, cold node to warm one"
@@ -102,8 +105,7 @@ async def _round(
     known = await _blocks_of(home, away)
     samples = [await _ask(home, COLD_HOME, number, system, first, route="local")]
     gossip_ms, rtt_ms = await _gossiped(home, away, more_than=known)
-    # Whoever comes second finds the processor awake, so they take turns.
-    for forwarded in (False, True) if number % 2 else (True, False):
+    for forwarded in (False, True) if number % 2 else (True, False):  # they take turns
         if forwarded:
             await _known_idle(home, away)
             samples.append(
@@ -163,6 +165,7 @@ async def _ask(
         max_tokens=ANSWER_TOKENS,
         hearth={"route": route},
     )
+    await asyncio.sleep(PAUSE_S)
     last: dict[str, Any] = {}
     first_s: float | None = None
     asked_s = time.perf_counter()
@@ -248,6 +251,7 @@ class Rival:
     ) -> Sample:
         messages = chat_body(question, system=system)["messages"]
         request = {"messages": messages, "max_tokens": ANSWER_TOKENS, "fresh": fresh}
+        await asyncio.sleep(PAUSE_S)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         told = json.loads(await self._line())
