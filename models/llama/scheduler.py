@@ -199,8 +199,11 @@ class Scheduler:
         rate = self._load.prefill_rate
         if rate == 0:
             return CHUNK_UNMEASURED
-        tokens = int(rate * (STREAMING_STEP_S if streaming else STEP_S))
-        return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
+        if streaming:
+            tokens = int(rate * STREAMING_STEP_S)
+            return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
+        # Whole tiles, however slow the machine: alone, a prompt is always cut at the same places.
+        return max(TILE, int(rate * STEP_S))
 
     def _make_room(self, plan: list[tuple[Run, int]]) -> list[tuple[Run, int]]:
         """Evict, then send back the youngest, until the plan fits into the cells."""

@@ -133,10 +133,11 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
 
 
 async def up(node: RunningNode, name: str) -> dict[str, Any]:
-    """Wait until ``node`` lists ``name`` as UP with a round trip time; returns its entry."""
+    """Wait until ``node`` lists ``name`` as UP, with an RTT and by gossip; returns its entry."""
 
     async def listed() -> dict[str, Any] | None:
         peer = await node.peer(name)
-        return peer if peer and peer["state"] == "UP" and peer["rtt_ms"] is not None else None
+        heard = peer and peer["rtt_ms"] is not None and peer["incarnation"] is not None
+        return peer if peer and heard and peer["state"] == "UP" else None
 
     return dict(await until(listed, f"{node.name} lists {name} as UP"))
