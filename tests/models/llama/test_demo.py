@@ -11,7 +11,7 @@ from models.engine import FinishReason, Message, Sampling, Started
 from models.llama.scheduler import TILE
 from tests.models.llama.conftest import Starter
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
 #: Under it, all QUESTIONS end within the same tile of 64 tokens, and below the 512 cells from which
 #: llama.cpp splits attention for a single token: so hot and cold round alike, to the last bit.
