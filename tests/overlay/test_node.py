@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from openai import AsyncOpenAI, BadRequestError, NotFoundError
+from openai.types.chat import ChatCompletionMessageParam
 
 from models.engine import Message, Sampling
 from models.llama.engine import LlamaEngine
@@ -67,6 +69,29 @@ async def test_a_node_answers_and_says_how(start: StartNode) -> None:
     assert first.hearth["served_by"] == str(node.key.peer_id)
     assert first.completion_tokens == again.completion_tokens
     assert (first.cached_tokens, again.cached_tokens) == (0, again.prompt_tokens - 1)
+
+
+async def test_the_openai_package_talks_to_a_node(start: StartNode) -> None:
+    node = await start("ann")
+    async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
+        (model,) = [listed.id async for listed in client.models.list()]
+        question: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
+        whole = await client.chat.completions.create(
+            model=model, messages=question, max_tokens=8, temperature=0
+        )
+        stream = await client.chat.completions.create(
+            model=model, messages=question, max_tokens=8, temperature=0, stream=True
+        )
+        pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+        assert "".join(pieces) == whole.choices[0].message.content
+        assert whole.usage is not None
+        assert whole.usage.prompt_tokens_details is not None
+        assert whole.usage.prompt_tokens_details.cached_tokens == 0
+        with pytest.raises(NotFoundError):
+            await client.chat.completions.create(model="no-such-model", messages=question)
+        long: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 5000}]
+        with pytest.raises(BadRequestError, match="context"):
+            await client.chat.completions.create(model=model, messages=long)
 
 
 async def test_closing_an_answer_cancels_it(start: StartNode) -> None:
