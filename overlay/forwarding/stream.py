@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from models.engine import Finished, FinishReason, Tokens
 from overlay.errors import Malformed
 from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
@@ -80,17 +82,7 @@ def completed(job: Job, done: Completed, now: float) -> list[Effect]:
     if job.upstream is not None:
         assert job.window is not None, "a job with a peer upstream has a window"
         effects: list[Effect] = [Send(job.upstream, f) for f in job.window.flush()]
-        last = Completed(
-            job.request_id,
-            job.window.sent,
-            done.reason,
-            done.prompt_tokens,
-            done.cached_tokens,
-            done.completion_tokens,
-            done.queue_ms,
-            done.prefill_ms,
-            done.decode_ms,
-        )
+        last = replace(done, seq=job.window.sent)
         return [*effects, Send(job.upstream, last)]
     assert job.executor is not None, "an answer has an executor"
     assert job.decision is not None, "an answer was routed"
