@@ -85,10 +85,12 @@ def ttft_remarks(figures: Figures) -> list[str]:
         forwarded - hot
         for forwarded, hot in zip(_of(figures, FORWARDED), _of(figures, HOT_HOME), strict=True)
     ]
+    shortest, longest = min(lengths), max(lengths)
+    length = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     rtt_ms = statistics.median(figures.rtt_ms)
     gossip_ms = statistics.median(figures.gossip_ms)
     return [
-        f"Prompts of {min(lengths)} to {max(lengths)} tokens; {figures.threads} threads.",
+        f"Prompts of {length} tokens; {figures.threads} threads.",
         f"Forwarding adds {statistics.median(added_ms):.1f} ms to a hot answer's TTFT (median of "
         f"the rounds); the link's round trip takes {rtt_ms:.1f} ms.",
         f"The cold node knows of the warm one's new blocks {gossip_ms:.0f} ms after the answer "
