@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from models.engine import Engine, EngineDied, EngineEvent, EngineStats, Finished, ModelInfo
+from models.engine import Engine, EngineDied, EngineEvent, Finished, ModelInfo
 from models.llama.engine import LlamaEngine
 from models.store.store import LocalModel
 from overlay.errors import HearthError
@@ -27,7 +27,6 @@ EventHandler = Callable[[str, EngineEvent], None]
 class _Served:
     model: LocalModel
     engine: Engine
-    stats: EngineStats = field(default_factory=EngineStats)
     deaths: int = 0
 
 
@@ -59,9 +58,6 @@ class EnginePool:
 
     def infos(self) -> list[ModelInfo]:
         return [served.engine.info for served in self._served.values()]
-
-    def stats(self, name: str) -> EngineStats:
-        return self._served[name].stats
 
     def set_hash_key(self, key: bytes) -> None:
         """The mesh changed: block hashes are computed anew."""
@@ -95,8 +91,6 @@ class EnginePool:
         served = self._served.get(name)
         if served is not None:
             match event:
-                case EngineStats():
-                    served.stats = event
                 case Finished():
                     served.deaths = 0
                 case EngineDied(message=message):

@@ -69,6 +69,8 @@ class Mesh:
         self._look_on_lan = lan
         self._lan: LanDiscovery | None = None
         self._wake = asyncio.Event()
+        #: What the driver sleeps until; whatever must happen before wakes it.
+        self._due = 0.0
         self._driver: asyncio.Task[None] | None = None
         self._tokenizing: set[asyncio.Task[None]] = set()
         self.me = node.key.peer_id
@@ -237,10 +239,10 @@ class Mesh:
                 self._carry_out_gossip(self.gossip.tick(now, linked), now)
             if now >= self.forwarder.next_deadline():
                 self._carry_out(self.forwarder.tick(now))
-            due = min(self.gossip.next_deadline(), self.forwarder.next_deadline())
+            self._due = min(self.gossip.next_deadline(), self.forwarder.next_deadline())
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, due - self._now()))
+                await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self._now()))
 
     def _now(self) -> float:
         return time.monotonic()
@@ -273,7 +275,8 @@ class Mesh:
                     engine = self._engines.get(model)
                     if engine is not None:
                         engine.cancel(request_id)
-        self._wake.set()
+        if self.forwarder.next_deadline() < self._due:
+            self._wake.set()
 
     async def _tokenize(self, effect: fwd.Tokenize) -> None:
         result: Tokens | HearthError
