@@ -15,6 +15,7 @@ import psutil
 
 from models.engine import Sampling
 from models.llama.backend import Outcome, Sampler, Slice
+from models.llama.sampling import ChainSampler
 from overlay.errors import ModelFileInvalid
 
 #: llama.cpp's own limit on sequences in one context.
@@ -29,8 +30,6 @@ BATCH_TOKENS: Final = 512
 CELLS_DEFAULT: Final = 16_384
 #: At most this share of the free memory goes to the KV cache by default.
 MEMORY_SHARE: Final = 0.25
-#: How many of an answer's last tokens penalties look at.
-PENALTY_WINDOW: Final = 256
 
 _BYTES_PER_VALUE = 2  # K and V are kept in half precision
 _LOG_ERROR = 4
@@ -170,7 +169,7 @@ class NativeBackend:
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1 if end is None else end)
 
     def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler:
-        return _ChainSampler(self._context, self.vocabulary, sampling, generated, self._rows_now)
+        return ChainSampler(self._context, self.vocabulary, sampling, generated, self._rows_now)
 
     def piece(self, token: int) -> bytes:
         piece = self._pieces.get(token)
@@ -219,59 +218,6 @@ class _Batch:
             at = end
         self.struct.n_tokens = at
         return rows
-
-
-class _ChainSampler:
-    """A chain of llama.cpp's samplers, freed with this object."""
-
-    def __init__(
-        self,
-        context: Any,
-        vocabulary: int,
-        sampling: Sampling,
-        generated: Sequence[int],
-        rows: Callable[[], list[int]],
-    ) -> None:
-        self._context = context
-        self._rows = rows
-        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        self._chain: Any = chain
-
-        def add(sampler: Any) -> None:
-            llama_cpp.llama_sampler_chain_add(chain, sampler)
-
-        if sampling.logit_bias:
-            pairs = [llama_cpp.llama_logit_bias(*pair) for pair in sampling.logit_bias]
-            biases = (llama_cpp.llama_logit_bias * len(pairs))(*pairs)
-            add(llama_cpp.llama_sampler_init_logit_bias(vocabulary, len(biases), biases))
-        penalties = (
-            sampling.repeat_penalty,
-            sampling.frequency_penalty,
-            sampling.presence_penalty,
-        )
-        if penalties != (1.0, 0.0, 0.0):
-            add(llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, *penalties))
-        if sampling.temperature <= 0:
-            add(llama_cpp.llama_sampler_init_greedy())
-        else:
-            if sampling.top_k > 0:
-                add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
-            if sampling.top_p < 1:
-                add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
-            if sampling.min_p > 0:
-                add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
-            add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-            seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed
-            add(llama_cpp.llama_sampler_init_dist(seed & 0xFFFFFFFF))
-        for token in generated:
-            llama_cpp.llama_sampler_accept(chain, token)
-
-    def sample(self, row: int) -> int:
-        index = self._rows()[row]
-        return int(llama_cpp.llama_sampler_sample(self._chain, self._context, index))
-
-    def __del__(self) -> None:
-        llama_cpp.llama_sampler_free(self._chain)
 
 
 def token_piece(vocab: Any, token: int) -> bytes:
