@@ -167,12 +167,30 @@ class EngineStats:
     cells_used: int = 0
     cells_total: int = 0
     sequences_used: int = 0
+    #: Cached tokens that left the KV cache for RAM or disk, and the bytes that they take there.
+    spilled_tokens: int = 0
+    spilled_bytes: int = 0
+    disk_tokens: int = 0
+    disk_bytes: int = 0
+    #: At which tokens came back from there; compare with ``prefill_rate``.
+    restore_rate: float = 0.0
     #: Totals since the start.
     requests: int = 0
+    #: Requests that found a part of their prompt cached.
+    hits: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    #: Tokens that left the KV cache, and how often some had to.
     evicted_tokens: int = 0
+    evictions: int = 0
+    #: Pieces of evicted state that were kept in RAM or on disk, came back, or had to be given up.
+    spills: int = 0
+    restores: int = 0
+    restored_tokens: int = 0
+    dropped_pieces: int = 0
+    #: Requests that gave their cells to others and began anew later.
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,26 @@ from overlay.identity.peer_id import PeerId
 from overlay.mesh import Mesh
 from overlay.prefix.chain import BLOCK_TOKENS
 
+#: Figures of `EngineStats` about the cache, which add up over models.
+_CACHE = (
+    "cells_used",
+    "cells_total",
+    "sequences_used",
+    "spilled_tokens",
+    "spilled_bytes",
+    "disk_tokens",
+    "disk_bytes",
+    "hits",
+    "prompt_tokens",
+    "cached_tokens",
+    "evicted_tokens",
+    "evictions",
+    "spills",
+    "restores",
+    "restored_tokens",
+    "dropped_pieces",
+)
+
 
 def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) -> dict[str, Any]:
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
@@ -29,19 +49,15 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
         "models": [info.name for info, _ in stats],
         "peers": [_peer(mesh, peer) for peer in mesh.known_peers()],
         "cache": {
-            "cells_used": sum(s.cells_used for _, s in stats),
-            "cells_total": sum(s.cells_total for _, s in stats),
-            "sequences_used": sum(s.sequences_used for _, s in stats),
             "summary_blocks": mesh.publisher.summary_blocks,
-            "prompt_tokens": sum(s.prompt_tokens for _, s in stats),
-            "cached_tokens": sum(s.cached_tokens for _, s in stats),
-            "evicted_tokens": sum(s.evicted_tokens for _, s in stats),
+            **{field: sum(getattr(s, field) for _, s in stats) for field in _CACHE},
         },
         "requests": {
             "open": mesh.forwarder.open_requests,
             "running": sum(s.running for _, s in stats),
             "queued": sum(s.queued for _, s in stats),
             "served": sum(s.requests for _, s in stats),
+            "preempted": sum(s.preemptions for _, s in stats),
             "blind_decisions": mesh.forwarder.blind_decisions,
         },
         "engines": [
@@ -51,6 +67,7 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
                 "context_length": info.context_length,
                 "prefill_rate": round(s.prefill_rate, 1),
                 "decode_rate": round(s.decode_rate, 1),
+                "restore_rate": round(s.restore_rate, 1),
             }
             for info, s in stats
         ],
@@ -112,11 +129,24 @@ _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str
     (GaugeMetricFamily, "decode_rate", "Answer tokens per second of one answer."),
     (GaugeMetricFamily, "cells_used", "KV cells in use."),
     (GaugeMetricFamily, "cells_total", "KV cells."),
+    (GaugeMetricFamily, "sequences_used", "Sequences of llama.cpp in use."),
     (CounterMetricFamily, "requests", "Requests the engine took."),
     (CounterMetricFamily, "prompt_tokens", "Prompt tokens of these."),
     (CounterMetricFamily, "cached_tokens", "Prompt tokens that were cached."),
     (CounterMetricFamily, "completion_tokens", "Tokens generated."),
-    (CounterMetricFamily, "evicted_tokens", "Cached tokens evicted."),
+    (GaugeMetricFamily, "spilled_tokens", "Cached tokens kept in RAM, outside the KV cache."),
+    (GaugeMetricFamily, "spilled_bytes", "Bytes that these take."),
+    (GaugeMetricFamily, "disk_tokens", "Cached tokens kept on disk."),
+    (GaugeMetricFamily, "disk_bytes", "Bytes that these take."),
+    (GaugeMetricFamily, "restore_rate", "Tokens per second that come back from RAM or disk."),
+    (CounterMetricFamily, "hits", "Requests that found a part of their prompt cached."),
+    (CounterMetricFamily, "evicted_tokens", "Tokens that left the KV cache."),
+    (CounterMetricFamily, "evictions", "Times that some had to."),
+    (CounterMetricFamily, "spills", "Pieces of evicted state kept in RAM or on disk."),
+    (CounterMetricFamily, "restores", "Pieces that came back into the KV cache."),
+    (CounterMetricFamily, "restored_tokens", "Tokens of these."),
+    (CounterMetricFamily, "dropped_pieces", "Pieces given up for lack of room, or damaged."),
+    (CounterMetricFamily, "preemptions", "Requests that gave way and began anew later."),
 )
 
 

@@ -44,6 +44,7 @@ class LoadMeter:
         self._prefill = Rate()
         self._decode = Rate()
         self._requests = 0
+        self._hits = 0
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._completion_tokens = 0
@@ -66,6 +67,7 @@ class LoadMeter:
         self._requests += 1
 
     def note_finished(self, finished: Finished) -> None:
+        self._hits += finished.cached_tokens > 0
         self._prompt_tokens += finished.prompt_tokens
         self._cached_tokens += finished.cached_tokens
         self._completion_tokens += finished.completion_tokens
@@ -94,6 +96,7 @@ class LoadMeter:
             cells_total=self._cells,
             sequences_used=cache.sequences_used,
             requests=self._requests,
+            hits=self._hits,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,

@@ -34,7 +34,9 @@ events: st.SearchStrategy[EngineEvent] = st.one_of(
     st.builds(Finished, ids, st.sampled_from(FinishReason), counts, counts, counts, *[numbers] * 3),
     st.builds(Failed, ids, texts, texts),
     st.builds(CacheChanged, blocks, blocks, st.booleans()),
-    st.builds(EngineStats, counts, counts, counts, numbers, numbers, counts, counts),
+    st.builds(
+        EngineStats, counts, counts, counts, numbers, numbers, hits=counts, preemptions=counts
+    ),
 )
 samplings = st.builds(
     Sampling,

@@ -364,3 +364,12 @@ def test_speeds_are_measured() -> None:
     assert round(bench.stats.prefill_rate) == 1000
     assert round(bench.stats.decode_rate) == 1000
     assert END_TOKEN not in answer_alone([1] * 60, 8)
+
+
+def test_requests_that_found_something_cached_are_hits() -> None:
+    bench = Bench()
+    for tokens in ([1] * 40, [1] * 39 + [2], [3]):
+        bench.submit(tokens)
+        bench.run()
+    assert (bench.stats.requests, bench.stats.hits) == (3, 1)
+    assert bench.stats.cached_tokens == 39
