@@ -12,7 +12,7 @@ import llama_cpp
 
 from models.engine import Message, Prompt, Tokens
 from models.llama.chat_template import ChatTemplate
-from models.llama.native import LoadedModel
+from models.llama.loaded_model import LoadedModel
 
 MODEL_KEY_BYTES: Final = 16
 

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Final
 
 from models.engine import EngineEvent, ModelInfo
 from models.llama import protocol
-from models.llama.native import LoadedModel, NativeBackend
+from models.llama.loaded_model import LoadedModel
+from models.llama.native import NativeBackend
 from models.llama.scheduler import Scheduler
 from models.llama.vocabulary import Vocabulary
 from overlay.errors import HearthError, ModelFileInvalid

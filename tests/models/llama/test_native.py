@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from models.llama.backend import Outcome, Slice
-from models.llama.native import LoadedModel, NativeBackend
+from models.llama.loaded_model import LoadedModel
+from models.llama.native import NativeBackend
 from tests.support.tiny_gguf import write_tiny_gguf
 
 
