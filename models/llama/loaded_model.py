@@ -71,6 +71,7 @@ class LoadedModel:
     def __init__(self, path: Path, progress: Callable[[float], None]) -> None:
         """Raises ModelFileInvalid."""
         _check_header(path)
+        self._path = path
         _complaints.clear()
         llama_cpp.llama_log_set(_log, None)
         llama_cpp.llama_backend_init()
@@ -130,12 +131,16 @@ class LoadedModel:
         context = llama_cpp.llama_init_from_model(self.pointer, params)
         memory = llama_cpp.llama_get_memory(context) if context else None
         if not memory:
-            raise ModelFileInvalid(f"llama.cpp cannot generate with it: {first_complaint()}.")
+            raise ModelFileInvalid(
+                f"llama.cpp cannot generate with {self._path}: {first_complaint()}."
+            )
         token = (ctypes.c_int32 * 1)(0)
         sizes = []
         for _ in range(2):
             if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(token, 1)):
-                raise ModelFileInvalid(f"llama.cpp cannot compute it: {first_complaint()}.")
+                raise ModelFileInvalid(
+                    f"llama.cpp cannot generate with {self._path}: {first_complaint()}."
+                )
             sizes.append(llama_cpp.llama_state_seq_get_size(context, 0))
         divisible = llama_cpp.llama_memory_seq_rm(memory, 0, 1, -1)
         llama_cpp.llama_free(context)
