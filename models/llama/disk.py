@@ -1,0 +1,365 @@
+"""Pieces of KV state on disk: what this machine once computed, kept over restarts.
+
+A folder has one subfolder for each fingerprint (the exact model file and settings, see
+`models.llama.fingerprint`), with one file for each piece (`models.llama.piece_file`). Whoever uses
+a subfolder holds its lock. Whatever is not as it should be is a miss and is removed: nothing here
+ever raises because of the disk.
+
+Files are written by a thread, so that a slow disk does not hold up running streams; until then
+pieces are read from memory. There is no fsync: after a power cut some files may hold anything, and
+their digests say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from models.engine import Tokens
+from models.llama import piece_file
+
+log = logging.getLogger(__name__)
+
+#: Bytes of pieces that wait in memory for the disk; further ones are refused. One always may wait.
+HELD_BYTES_MAX: Final = 64 << 20
+#: A cache must not take the last of a disk: this much stays free.
+FREE_BYTES_MIN: Final = 256 << 20
+#: An engine that has just ended may hold the lock for as long as it takes to finish its writes.
+LOCK_WAIT_S: Final = 2.5
+_LOCK_POLL_S: Final = 0.02
+
+_LOCK: Final = "lock"
+_TEMPORARY: Final = ".new"
+_KEY: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{32}")
+_FINGERPRINT: Final = re.compile(rf"[0-9a-f]{{{2 * piece_file.FINGERPRINT_BYTES}}}")
+#: Tells backup programs to leave the folder out (https://bford.info/cachedir/).
+_TAG: Final = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A piece found on disk: positions ``[start, len(tokens))`` of the path ``tokens``."""
+
+    key: str
+    tokens: Tokens
+    start: int
+    #: Bytes of the file.
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """A payload on its way to the disk; compared by identity, as a key may be written again."""
+
+    payload: bytes
+
+
+class DiskStore:
+    """The pieces of one fingerprint in ``folder``, of which all may take ``budget`` bytes.
+
+    The caller chooses what to remove when there is no room (`missing`); only pieces of other
+    fingerprints that nobody uses now go by themselves. All methods belong to one thread.
+    """
+
+    def __init__(self, folder: Path, fingerprint: bytes, budget: int) -> None:
+        """Opens the folder, which need not exist. If it cannot, the store stays empty: a log
+        record says why, ``in_use`` is False, and nothing is written."""
+        assert len(fingerprint) == piece_file.FINGERPRINT_BYTES
+        self._folder = folder
+        self._own = folder / fingerprint.hex()
+        self._fingerprint = fingerprint
+        self._budget = budget
+        #: Pieces that turned out damaged or vanished, since the store was opened.
+        self.damaged = 0
+        self._complained: set[int | None] = set()
+        # Guards what the writing thread touches too: the next four.
+        self._guard = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        self._used = 0
+        self._held: dict[str, _Held] = {}
+        self._held_bytes = 0
+        #: Unused subfolders of other fingerprints, the longest unused first, and their bytes.
+        self._others: list[tuple[Path, int]] = []
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="kv-disk", daemon=True)
+        self._lock_fd = self._claim()
+        if self._lock_fd is not None:
+            self._look()
+            self._jobs.put(self._make_room)
+            self._thread.start()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this store holds its folder."""
+        return self._lock_fd is not None
+
+    @property
+    def used(self) -> int:
+        """Bytes of all pieces here, those on their way to the disk among them."""
+        with self._guard:
+            return self._used
+
+    def entries(self) -> Iterator[Entry]:
+        """What was found at opening, shortest path first, so that parents come before children.
+
+        Reads headers only. Files that are damaged, or of another version, are removed.
+        """
+        with self._guard:
+            found = sorted(self._sizes.items())
+        for key, size in found:
+            piece = None
+            with self._reading(key), (self._own / key).open("rb") as file:
+                piece = piece_file.read_header(file, key, size, self._fingerprint)
+            if piece is None:
+                self._lose(key)
+            else:
+                yield Entry(key, piece.tokens, piece.start, size)
+
+    def missing(self, length: int, payload_bytes: int) -> int:
+        """Bytes that must be removed before a piece of a path of ``length`` tokens fits."""
+        with self._guard:
+            return max(0, self._used + piece_file.file_bytes(length, payload_bytes) - self._budget)
+
+    def write(self, tokens: Sequence[int], start: int, payload: bytes) -> str | None:
+        """Keep the state of positions ``[start, len(tokens))`` of a path; returns its key.
+
+        The same path and start give the same key, and what is there is not written again. None if
+        it does not fit, or the disk cannot keep up: do without it, waiting would stall streams. If
+        the disk fails later, the key is a miss.
+        """
+        assert 0 <= start < len(tokens), "a piece covers at least one token"
+        if self._lock_fd is None:
+            return None
+        packed = piece_file.pack_tokens(tokens)
+        key = piece_file.key_of(packed, start)
+        size = piece_file.file_bytes(len(tokens), len(payload))
+        held = _Held(payload)
+        with self._guard:
+            if key in self._sizes:
+                return key
+            late = self._held and self._held_bytes + len(payload) > HELD_BYTES_MAX
+            if late or self._used + size > self._budget:
+                return None
+            self._sizes[key] = size
+            self._used += size
+            self._held[key] = held
+            self._held_bytes += len(payload)
+        self._jobs.put(lambda: self._store(key, packed, start, held))
+        return key
+
+    def read(self, key: str) -> bytes | None:
+        """The payload as it was written; None, and no longer there, if it is not whole."""
+        with self._guard:
+            known = key in self._sizes
+            held = self._held.get(key)
+        if held is not None:
+            return held.payload
+        if not known or not self.in_use:
+            return None
+        payload = None
+        with self._reading(key), (self._own / key).open("rb") as file:
+            actual = os.fstat(file.fileno()).st_size
+            piece = piece_file.read_header(file, key, actual, self._fingerprint)
+            if piece is not None:
+                payload = piece_file.read_payload(file, piece)
+        if payload is None:
+            self._lose(key)
+        return payload
+
+    def remove(self, key: str) -> None:
+        """Give up a piece; unknown keys are ignored."""
+        with self._guard:
+            if not self._drop(key):
+                return
+        # In its turn: after the write that may be under way, before one that may follow.
+        self._jobs.put(lambda: self._delete(self._own / key))
+
+    def close(self, timeout_s: float) -> None:
+        """Finish the writes, for so long at most, and give the folder free; idempotent."""
+        if self._lock_fd is None:
+            return
+        lock_fd, self._lock_fd = self._lock_fd, None
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():  # else the lock goes with the process
+            os.close(lock_fd)
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def _claim(self) -> int | None:
+        """Lock the own subfolder; None, with a word in the log, if that cannot be done."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            name, text = _TAG
+            (self._folder / name).write_bytes(text)
+            give_up = time.monotonic() + LOCK_WAIT_S
+            while (fd := _lock(self._own)) is None and time.monotonic() < give_up:
+                time.sleep(_LOCK_POLL_S)
+            if fd is not None:
+                os.utime(self._own / _LOCK)  # the last use, see `_unused`
+        except OSError as error:
+            log.warning("the disk cache %s cannot be used: %s", self._folder, error.strerror)
+            return None
+        if fd is None:
+            log.warning(
+                "the disk cache %s is in use by another process with the same model: this one "
+                "goes without",
+                self._own,
+            )
+        return fd
+
+    def _look(self) -> None:
+        """Find what earlier runs left: own pieces as far as the budget goes, and other folders."""
+        try:
+            self._sizes = dict(sorted(_pieces(self._own)))
+            self._others = _unused(self._folder, self._own)
+        except OSError as error:
+            self._complain(error)
+        self._used = sum(self._sizes.values())
+        for key in reversed(list(self._sizes)):
+            if self._used <= self._budget:
+                break
+            self.remove(key)  # the longest paths: nothing else continues them
+
+    # --- the writing thread -------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _store(self, key: str, packed_tokens: bytes, start: int, held: _Held) -> None:
+        """Write the piece unless it was removed meanwhile; a failure makes it a miss."""
+        with self._guard:
+            if self._held.get(key) is not held:
+                return
+        self._make_room()
+        target, temporary = self._own / key, self._own / (key + _TEMPORARY)
+        header = piece_file.pack_header(self._fingerprint, packed_tokens, start, held.payload)
+        try:
+            if shutil.disk_usage(self._own).free < FREE_BYTES_MIN + len(held.payload):
+                raise OSError(None, f"less than {FREE_BYTES_MIN >> 20} MiB would stay free")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with open(os.open(temporary, flags, 0o600), "wb", buffering=0) as file:
+                for part in (header, held.payload):
+                    _write_all(file.fileno(), part)
+            temporary.replace(target)
+        except OSError as error:
+            self._complain(error)
+            self._delete(temporary)
+            with self._guard:
+                if self._held.get(key) is held:
+                    self._drop(key)
+            return
+        with self._guard:
+            if self._held.get(key) is held:
+                del self._held[key]
+                self._held_bytes -= len(held.payload)
+
+    def _make_room(self) -> None:
+        """Delete others' pieces, the longest unused first, until all fits into the budget."""
+        while self._others and self.used + sum(size for _, size in self._others) > self._budget:
+            folder, _ = self._others.pop(0)
+            with contextlib.suppress(OSError):
+                fd = _lock(folder)  # somebody may have begun to use it
+                if fd is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.close(fd)
+
+    def _delete(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._complain(error)
+
+    # --- within -------------------------------------------------------------------------------
+
+    def _drop(self, key: str) -> bool:
+        """Take a piece off the books, under the guard; False if it is not in them."""
+        size = self._sizes.pop(key, None)
+        if size is None:
+            return False
+        self._used -= size
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._held_bytes -= len(held.payload)
+        return True
+
+    def _lose(self, key: str) -> None:
+        self.damaged += 1
+        self.remove(key)
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            pass  # somebody cleaned up: a cache may be deleted at any time
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        """Once for each kind of error: a full disk would fill the log as well."""
+        if error.errno not in self._complained:
+            self._complained.add(error.errno)
+            log.warning("the disk cache %s fails: %s", self._folder, error.strerror)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the subfolder's lock; None while somebody else does.
+
+    Raises OSError. The subfolder is made if it is not there.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Deleted with its folder between the two calls, it would keep nobody out.
+        if os.fstat(fd).st_ino == os.stat(folder / _LOCK).st_ino:
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def _pieces(folder: Path) -> Iterator[tuple[str, int]]:
+    """Names and sizes of the pieces in a subfolder; leftovers of broken writes are deleted."""
+    with os.scandir(folder) as files:
+        for file in files:
+            if _KEY.fullmatch(file.name):
+                yield file.name, file.stat().st_size
+            elif _KEY.fullmatch(file.name.removesuffix(_TEMPORARY)):
+                os.unlink(file)
+
+
+def _unused(folder: Path, own: Path) -> list[tuple[Path, int]]:
+    """Other fingerprints' subfolders that nobody has locked: path and bytes, oldest use first."""
+    found = []
+    for path in folder.iterdir():
+        if path == own or not _FINGERPRINT.fullmatch(path.name):
+            continue
+        fd = _lock(path)
+        if fd is not None:
+            found.append((os.fstat(fd).st_mtime, path, sum(size for _, size in _pieces(path))))
+            os.close(fd)
+    return [(path, size) for _, path, size in sorted(found)]
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

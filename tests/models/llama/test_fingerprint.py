@@ -1,0 +1,69 @@
+"""Whose a saved state is: that of exactly one model file and its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from models.llama.fingerprint import fingerprint, model_digest
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_the_digest_is_that_of_the_whole_file(model: Path, tmp_path: Path) -> None:
+    expected = hashlib.sha256(b"weights").digest()
+    cache = tmp_path / "cache"
+    assert model_digest(model, cache) == expected
+    assert model_digest(model, cache) == expected, "remembered"
+
+
+def test_an_unchanged_file_is_not_hashed_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = model_digest(model, tmp_path / "cache")
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert model_digest(model, tmp_path / "cache") == expected
+
+
+def test_a_file_changed_behind_its_date_is_noticed(model: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    before = model.stat()
+    model_digest(model, cache)
+    model.write_bytes(b"WEIGHTS")
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert model_digest(model, cache) == hashlib.sha256(b"WEIGHTS").digest()
+
+
+def test_a_damaged_note_is_worth_nothing(model: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    expected = model_digest(model, cache)
+    (note,) = cache.iterdir()
+    for damage in (note.read_bytes()[:-2], b"\xff", b""):
+        note.write_bytes(damage)
+        assert model_digest(model, cache) == expected
+
+
+def test_no_place_for_a_note(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert model_digest(model, tmp_path / "file") == hashlib.sha256(b"weights").digest()
+
+
+def test_a_model_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        model_digest(tmp_path / "gone.gguf", tmp_path / "cache")
+
+
+def test_model_and_settings_both_count() -> None:
+    prints = {
+        fingerprint(model, text) for model in (b"a" * 32, b"b" * 32) for text in ("f16", "q8")
+    }
+    assert len(prints) == 4
+    assert {len(each) for each in prints} == {16}
