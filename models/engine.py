@@ -83,6 +83,8 @@ class GenerationRequest:
     they are computed as part of the prompt, but count against ``max_tokens``, take part in
     penalties, and their text is replayed through the stop-string and UTF-8 state so that the
     stream goes on exactly after the first ``delivered_chars`` characters of the answer.
+    ``client`` tells guests apart, so that the engine can be fair among them: the PeerId of the
+    member that sent the request; empty for the owner.
     """
 
     request_id: bytes
@@ -91,6 +93,7 @@ class GenerationRequest:
     priority: Priority = Priority.OWNER
     generated: Tokens = ()
     delivered_chars: int = 0
+    client: bytes = b""
 
 
 class FinishReason(StrEnum):
@@ -174,6 +177,8 @@ class EngineStats:
     disk_bytes: int = 0
     #: At which tokens came back from there; compare with ``prefill_rate``.
     restore_rate: float = 0.0
+    #: Of the queued requests, guests'.
+    queued_guests: int = 0
     #: Totals since the start.
     requests: int = 0
     #: Requests that found a part of their prompt cached.
@@ -189,8 +194,12 @@ class EngineStats:
     restores: int = 0
     restored_tokens: int = 0
     dropped_pieces: int = 0
-    #: Requests that gave their cells to others and began anew later.
+    #: Requests that gave their cells to others and went on later, from what was still cached.
     preemptions: int = 0
+    #: Decodes since the start, the seconds they took, and the part that llama.cpp computed.
+    steps: int = 0
+    step_s: float = 0.0
+    computing_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

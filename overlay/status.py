@@ -146,7 +146,7 @@ _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str
     (CounterMetricFamily, "restores", "Pieces that came back into the KV cache."),
     (CounterMetricFamily, "restored_tokens", "Tokens of these."),
     (CounterMetricFamily, "dropped_pieces", "Pieces given up for lack of room, or damaged."),
-    (CounterMetricFamily, "preemptions", "Requests that gave way and began anew later."),
+    (CounterMetricFamily, "preemptions", "Requests that gave way and went on later."),
 )
 
 

@@ -45,6 +45,7 @@ PURE = [
     "overlay.identity",
     "overlay.prefix",
     "models.engine",
+    "models.llama.fairness",
 ]
 
 #: What a pure part must not touch: I/O, tasks, clocks, ambient randomness.

@@ -56,6 +56,9 @@ class Backend(Protocol):
 
     def decode(self, slices: Sequence[Slice]) -> Outcome: ...
 
+    def complaint(self) -> str:
+        """What was wrong with the last decode, in the library's words; empty if it is silent."""
+
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` cover the cells of ``source`` at positions ``[start, end)`` too."""
 

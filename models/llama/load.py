@@ -48,6 +48,10 @@ class LoadMeter:
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._completion_tokens = 0
+        self._preemptions = 0
+        self._steps = 0
+        self._step_s = 0.0
+        self._computing_s = 0.0
         self._told = EngineStats()
         self._told_s = float("-inf")
 
@@ -62,6 +66,15 @@ class LoadMeter:
             self._prefill.add(prompt, seconds * prompt / total)
         elif not prompt:
             self._decode.add(1, seconds)  # the speed that each stream sees
+
+    def note_step(self, *, computing: float, total: float) -> None:
+        """A step took ``total`` seconds, ``computing`` of them in llama.cpp."""
+        self._steps += 1
+        self._step_s += total
+        self._computing_s += computing
+
+    def note_preemption(self) -> None:
+        self._preemptions += 1
 
     def note_request(self) -> None:
         self._requests += 1
@@ -101,6 +114,11 @@ class LoadMeter:
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,
             evicted_tokens=cache.evicted_tokens,
+            queued_guests=sum(run.guest for run in queue),
+            preemptions=self._preemptions,
+            steps=self._steps,
+            step_s=self._step_s,
+            computing_s=self._computing_s,
         )
         if stats != self._told:
             self._told, self._told_s = stats, now

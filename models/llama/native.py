@@ -58,6 +58,7 @@ class NativeBackend:
         self._batch = _Batch(BATCH_TOKENS, self._twins)
 
     def decode(self, slices: Sequence[Slice]) -> Outcome:
+        _complaints.clear()
         self._abort[0] = b"\0"
         self._rows = self._batch.fill(slices)
         code = llama_cpp.llama_decode(self._context, self._batch.struct)
@@ -66,6 +67,9 @@ class NativeBackend:
         if code == _DECODE_FULL:
             return Outcome.FULL
         return Outcome.ABORTED if code == _DECODE_ABORTED else Outcome.FAILED
+
+    def complaint(self) -> str:
+        return _first_complaint() if _complaints else ""
 
     def abort(self) -> None:
         """Break off the decode under way, if any; called from another thread."""

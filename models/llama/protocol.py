@@ -97,11 +97,12 @@ def pack_request(request: GenerationRequest) -> list[Any]:
         request.priority.value,
         pack_tokens(request.generated),
         request.delivered_chars,
+        request.client,
     ]
 
 
 def unpack_request(data: Any) -> GenerationRequest:
-    request_id, tokens, sampling, priority, generated, delivered_chars = data
+    request_id, tokens, sampling, priority, generated, delivered_chars, client = data
     return GenerationRequest(
         request_id=request_id,
         tokens=unpack_tokens(tokens),
@@ -109,6 +110,7 @@ def unpack_request(data: Any) -> GenerationRequest:
         priority=Priority(priority),
         generated=unpack_tokens(generated),
         delivered_chars=delivered_chars,
+        client=client,
     )
 
 

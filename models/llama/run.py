@@ -37,9 +37,8 @@ class Run:
     answered_s: float | None = None
 
     @property
-    def order(self) -> tuple[bool, int]:
-        """Whose turn it is: the owner before guests, else first come, first served."""
-        return (self.request.priority is not Priority.OWNER, self.arrival)
+    def guest(self) -> bool:
+        return self.request.priority is Priority.GUEST
 
     @property
     def prompt_tokens(self) -> int:

@@ -6,7 +6,6 @@ computed yet. A step takes about STEP_S, so that streams flow on and a cancellat
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable
 from typing import Final
 
@@ -17,9 +16,12 @@ from models.engine import (
     Failed,
     FinishReason,
     GenerationRequest,
+    Priority,
     Started,
 )
 from models.llama.backend import Backend, Outcome, Slice
+from models.llama.chunks import chunk, cut, same_ahead
+from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
 from models.llama.kv_cache import KvCache
 from models.llama.load import LoadMeter
 from models.llama.run import Run
@@ -32,20 +34,10 @@ from overlay.errors import (
     InvalidRequest,
 )
 from overlay.limits import ENGINE_QUEUE_MAX
-from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.prefix.radix import RadixTree
 
 #: Requests that compute at one time; more only make each other slow.
 RUNNING_MAX: Final = 32
-#: A step with prompts should take about this long: alone, and while others' answers stream.
-STEP_S: Final = 0.5
-STREAMING_STEP_S: Final = 0.1
-#: Prompt tokens in a step: the fewest, however slow the machine, and before its speed is known.
-CHUNK_MIN: Final = 32
-CHUNK_UNMEASURED: Final = 64
-#: llama.cpp's attention computes batches of this many tokens or more in another way, with other
-#: rounding. Prompts are cut at its multiples, so that their rounding does not hang on timing.
-TILE: Final = 64
 #: Cells to free at one time, so that not every step has to evict.
 EVICT_TOKENS: Final = 256
 
@@ -69,7 +61,10 @@ class Scheduler:
         self._emit = emit
         self._queue: list[Run] = []
         self._running: list[Run] = []
+        self._guests = VirtualCounters()
         self._arrivals = 0
+        #: The cells turned out to be fewer than counted: nobody joins until somebody has left.
+        self._crowded = False
         self._load = LoadMeter(backend.cells, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
@@ -96,13 +91,15 @@ class Scheduler:
         )
         self._arrivals += 1
         self._load.note_request()
+        if run.guest:
+            self._guests.arrive(request.client)
         if text.stopped or (run.generated and self._exhausted(run)):
             # The engine that failed had computed all of it, but perhaps not delivered.
             if owed := run.owed_text + text.finish():
                 self._emit(Chunk(request.request_id, (), owed))
             self._finish(run, FinishReason.STOP if text.stopped else FinishReason.LENGTH)
         else:
-            insort(self._queue, run, key=_order)
+            self._queue.append(run)
 
     def cancel(self, request_id: bytes) -> None:
         """End a request; its computed tokens stay reusable."""
@@ -127,14 +124,19 @@ class Scheduler:
                 f"The prompt has {length} tokens; the model's context holds {limit}, "
                 "and the answer needs some of them."
             )
-        if len(self._queue) >= ENGINE_QUEUE_MAX:
-            return EngineBusy(f"{len(self._queue)} requests wait already; try again later.")
+        # Guests' requests take no place in the owner's queue.
+        ahead = self._queue
+        if request.priority is Priority.OWNER:
+            ahead = [run for run in ahead if not run.guest]
+        if len(ahead) >= ENGINE_QUEUE_MAX:
+            return EngineBusy(f"{len(ahead)} requests wait already; try again later.")
         return None
 
     # --- a step -------------------------------------------------------------------------------
 
     def step(self) -> bool:
         """Compute once; False if there was nothing to do."""
+        entered = self._clock()
         self._admit()
         plan = self._make_room(self._plan())
         if not plan:
@@ -156,54 +158,63 @@ class Scheduler:
         ]
         outcome = self._backend.decode(slices)
         self.prefilling = frozenset()
+        seconds = self._clock() - began
         if outcome is Outcome.DONE:
             self._load.note_decode(
                 prompt=sum(count for run, count in plan if not run.decoding),
                 total=sum(count for _, count in plan),
-                seconds=self._clock() - began,
+                seconds=seconds,
             )
             self._commit(plan, slices)
         else:
             self._roll_back(plan, outcome)
+        self._load.note_step(computing=seconds, total=self._clock() - entered)
         self._publish(idle=False)
         return True
 
     def _admit(self) -> None:
-        """Let queued requests run, in order, as far as cells and sequences suffice."""
-        promised = sum(run.pending for run in self._running)
-        while self._queue and len(self._running) < RUNNING_MAX:
-            run = self._queue[0]
-            if not self._cache.seat(run, promised, self._clock()):
-                return
-            promised += run.pending
-            self._running.append(self._queue.pop(0))
+        """Let queued requests run, in turn, as far as cells and sequences suffice."""
+        while self._queue and not (self._crowded and self._running):
+            run = min(self._queue, key=self._turn)
+            while not self._seat(run):
+                # The youngest guest gives way to the owner. It goes on later, from its own prefix.
+                guests = [other for other in self._running if other.guest]
+                if run.guest or not guests:
+                    return
+                self._preempt(max(guests, key=_seniority))
+            self._queue.remove(run)
+            self._running.append(run)
+
+    def _seat(self, run: Run) -> bool:
+        promised = sum(other.pending for other in self._running)
+        return len(self._running) < RUNNING_MAX and self._cache.seat(run, promised, self._clock())
+
+    def _turn(self, run: Run) -> tuple[bool, int, int]:
+        """Sorts by whose turn it is: the owner's, else the guest's that was served least."""
+        served = 0
+        if run.guest:
+            # What its other requests are about to get counts already, or one guest takes all seats.
+            client = run.request.client
+            due = [o.pending for o in self._running if o.guest and o.request.client == client]
+            served = self._guests.counter(client) + PROMPT_WEIGHT * sum(due)
+        return (run.guest, served, run.arrival)
 
     def _plan(self) -> list[tuple[Run, int]]:
         """Who computes how many tokens now."""
         plan = [(run, 1) for run in self._running if run.decoding]
-        budget = min(self._chunk(streaming=bool(plan)), self._backend.batch_tokens - len(plan))
-        prefills = sorted((run for run in self._running if not run.decoding), key=_order)
+        most = chunk(self._load.prefill_rate, streaming=bool(plan))
+        budget = min(most, self._backend.batch_tokens - len(plan))
+        prefills = sorted((run for run in self._running if not run.decoding), key=self._turn)
         for run in prefills:
             if budget == 0:
                 break
             self._cache.catch_up(run, self._clock())
-            if any(_same_ahead(run, other) for other, _ in plan):
+            if any(same_ahead(run, other) for other, _ in plan):
                 continue  # the other computes what this one needs: take it over afterwards
-            count = _cut(run, budget)
+            count = cut(run, budget)
             budget -= count
             plan.append((run, count))
         return plan
-
-    def _chunk(self, *, streaming: bool) -> int:
-        """Prompt tokens for one step."""
-        rate = self._load.prefill_rate
-        if rate == 0:
-            return CHUNK_UNMEASURED
-        if streaming:
-            tokens = int(rate * STREAMING_STEP_S)
-            return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
-        # Whole tiles, however slow the machine: alone, a prompt is always cut at the same places.
-        return max(TILE, int(rate * STEP_S))
 
     def _make_room(self, plan: list[tuple[Run, int]]) -> list[tuple[Run, int]]:
         """Evict, then send back the youngest, until the plan fits into the cells."""
@@ -211,7 +222,7 @@ class Scheduler:
             self._cache.evict(max(missing, EVICT_TOKENS))
             if self._missing(plan) <= 0:
                 break
-            victim = max(self._running, key=_order)
+            victim = max(self._running, key=_seniority)
             self._preempt(victim)
             plan = [(run, count) for run, count in plan if run is not victim]
         return plan
@@ -233,7 +244,10 @@ class Scheduler:
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
         """Record the computed tokens in the tree, then let answers grow."""
         now = self._clock()
-        for (run, _), part in zip(plan, slices, strict=True):
+        for (run, count), part in zip(plan, slices, strict=True):
+            if run.guest:
+                due = {"answer": 1} if run.decoding else {"prompt": count}
+                self._guests.charge(run.request.client, **due)
             self._cache.record(run, part.tokens, now)
         for row, ((run, _), part) in enumerate(zip(plan, slices, strict=True)):
             if part.logits:
@@ -279,24 +293,35 @@ class Scheduler:
             self._cache.roll_back(run)
         if outcome is Outcome.FULL and (self._cache.evictable or len(self._running) > 1):
             if not self._cache.evict(EVICT_TOKENS):
-                self._preempt(max(self._running, key=_order))
+                self._preempt(max(self._running, key=_seniority))
+                self._crowded = True
         elif outcome is not Outcome.ABORTED:
+            full = outcome is Outcome.FULL
+            reason = "the KV cache has no room for it" if full else self._backend.complaint()
+            message = f"llama.cpp could not compute this request: {reason or 'no reason given'}."
             for run, _ in plan:
-                self._remove(run)
-                message = "llama.cpp could not compute the prompt."
+                self._end(run)
                 self._emit(Failed(run.request.request_id, EngineFailed.code, message))
 
     def _preempt(self, run: Run) -> None:
         """Back to the queue; its tokens stay cached as long as nobody needs their cells."""
         self._remove(run)
+        self._load.note_preemption()
         run.expected = run.pending
-        insort(self._queue, run, key=_order)
+        self._queue.append(run)
 
     def _finish(self, run: Run, reason: FinishReason) -> None:
-        self._remove(run)
+        self._end(run)
         finished = run.finished(reason, self._clock())
         self._load.note_finished(finished)
         self._emit(finished)
+
+    def _end(self, run: Run) -> None:
+        """The request is over, however it ended."""
+        self._remove(run)
+        self._crowded = False
+        if run.guest:
+            self._guests.leave(run.request.client)
 
     def _remove(self, run: Run) -> None:
         """Take the run out of the queue, or off the machine."""
@@ -315,25 +340,6 @@ class Scheduler:
         self._load.tell(self._queue, self._running, self._cache, now=self._clock(), idle=idle)
 
 
-def _order(run: Run) -> tuple[bool, int]:
-    return run.order
-
-
-def _cut(run: Run, budget: int) -> int:
-    """How many of its tokens to compute now."""
-    if run.pending < TILE:
-        return min(run.pending, budget)
-    # The last token stays out of the tiles, for it is computed alone when all else is cached.
-    end = min(run.computed + budget, len(run.tokens) - 1)
-    aligned = end - end % TILE
-    return (aligned if aligned > run.computed else end) - run.computed
-
-
-def _same_ahead(run: Run, other: Run) -> bool:
-    """Both stand at the same place of the tree, and need the same block next."""
-    if run.node is not other.node or run.computed != other.computed:
-        return False
-    ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
-    return (
-        len(run.tokens) - run.computed > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
-    )
+def _seniority(run: Run) -> tuple[bool, int]:
+    """Sorts those who give way last to the front: the owner's, and who came first."""
+    return (run.guest, run.arrival)

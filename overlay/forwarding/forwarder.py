@@ -255,6 +255,8 @@ class Forwarder:
             priority=Priority.OWNER if job.upstream is None else Priority.GUEST,
             generated=tuple(job.generated),
             delivered_chars=job.delivered_chars,
+            # Whom the link authenticated, not whom the path names: a member answers for its guests.
+            client=b"" if job.upstream is None else bytes(job.upstream),
         )
         accepted = Accepted(job.request_id, self.me, len(job.path), len(job.tokens))
         return [*stream.accepted(job, accepted), Generate(local.info.name, request)]

@@ -41,14 +41,20 @@ class Cell:
 class FakeBackend:
     vocabulary = VOCABULARY
 
-    def __init__(self, *, cells: int, sequences: int = 8, batch_tokens: int = 32) -> None:
+    def __init__(
+        self, *, cells: int, sequences: int = 8, batch_tokens: int = 32, missing_cells: int = 0
+    ) -> None:
+        """``missing_cells``: so many fewer than it says that it has."""
         self.cells = cells
+        self.missing_cells = missing_cells
         self.sequences = sequences
         self.batch_tokens = batch_tokens
         self.memory: list[Cell] = []
         self.rows: list[list[int]] = []
         #: How the next decodes end, if not well.
         self.outcomes: deque[Outcome] = deque()
+        #: Slices that were told to fail.
+        self.failed = 0
         #: Seconds; a token takes a millisecond.
         self.now = 0.0
         #: (sequence, tokens) of every decode.
@@ -74,8 +80,10 @@ class FakeBackend:
         outcome = self.outcomes.popleft() if self.outcomes else Outcome.DONE
         if outcome is Outcome.FULL and len(slices) > 1:
             return outcome  # never to a request that has all cells for itself
-        if len(self.memory) + count > self.cells:
+        if len(self.memory) + count > self.cells - self.missing_cells:
             return Outcome.FULL
+        if outcome is Outcome.FAILED:
+            self.failed += len(slices)
         self.rows = []
         for part in slices:
             assert len(self.history(part.sequence)) == part.start, "positions must follow"
@@ -83,6 +91,9 @@ class FakeBackend:
                 self.memory.append(Cell(part.start + offset, token, {part.sequence}))
             self.rows.append(self.history(part.sequence) if part.logits else [])
         return Outcome.DONE if outcome is Outcome.FULL else outcome
+
+    def complaint(self) -> str:
+        return "the fake was told to fail"
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
         for cell in self.memory:

@@ -47,7 +47,13 @@ samplings = st.builds(
     logit_bias=st.lists(st.tuples(st.integers(0, 9), numbers), max_size=3).map(tuple),
 )
 requests = st.builds(
-    GenerationRequest, ids, tokens, samplings, generated=tokens, delivered_chars=counts
+    GenerationRequest,
+    ids,
+    tokens,
+    samplings,
+    generated=tokens,
+    delivered_chars=counts,
+    client=st.binary(max_size=32),
 )
 
 

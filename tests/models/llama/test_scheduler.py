@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -22,7 +22,7 @@ from models.engine import (
     Started,
 )
 from models.llama.backend import Outcome
-from models.llama.scheduler import Scheduler
+from models.llama.scheduler import RUNNING_MAX, Scheduler
 from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
@@ -36,8 +36,18 @@ CONTEXT = 160
 class Bench:
     """A scheduler with everything it said, sorted by request."""
 
-    def __init__(self, *, cells: int = 256, sequences: int = 8, context: int = CONTEXT) -> None:
-        self.backend = FakeBackend(cells=cells, sequences=sequences, batch_tokens=100)
+    def __init__(
+        self,
+        *,
+        cells: int = 256,
+        sequences: int = 8,
+        context: int = CONTEXT,
+        missing_cells: int = 0,
+    ) -> None:
+        self.backend = FakeBackend(
+            cells=cells, sequences=sequences, batch_tokens=100, missing_cells=missing_cells
+        )
+        self.secret = SECRET
         self.tree = RadixTree(SECRET, MODEL_KEY)
         self.scheduler = Scheduler(
             self.backend,
@@ -53,7 +63,9 @@ class Bench:
 
     def hear(self, event: EngineEvent) -> None:
         match event:
-            case CacheChanged(added=added, removed=removed):
+            case CacheChanged(added=added, removed=removed, reset=reset):
+                if reset:
+                    self.blocks = set()
                 assert self.blocks.isdisjoint(added)
                 assert self.blocks.issuperset(removed)
                 self.blocks = self.blocks.union(added).difference(removed)
@@ -71,6 +83,7 @@ class Bench:
         stop: tuple[str, ...] = (),
         generated: Sequence[int] = (),
         delivered_chars: int = 0,
+        client: bytes = b"",
     ) -> bytes:
         request = GenerationRequest(
             request_id=len(self.requests).to_bytes(2, "big"),
@@ -79,6 +92,7 @@ class Bench:
             priority=priority,
             generated=tuple(generated),
             delivered_chars=delivered_chars,
+            client=client,
         )
         self.requests[request.request_id] = request
         self.said[request.request_id] = []
@@ -90,12 +104,19 @@ class Bench:
         while self.scheduler.step():
             pass
 
+    def rekey(self, secret: bytes) -> None:
+        self.secret = secret
+        self.scheduler.rekey(secret)
+
     def text(self, request_id: bytes) -> str:
         return "".join(event.text for event in self.said[request_id] if isinstance(event, Chunk))
 
     def tokens(self, request_id: bytes) -> list[int]:
         said = self.said[request_id]
         return [token for event in said if isinstance(event, Chunk) for token in event.tokens]
+
+    def ended(self, request_id: bytes) -> bool:
+        return any(isinstance(event, Finished | Failed) for event in self.said[request_id])
 
     def end(self, request_id: bytes) -> Finished:
         last = self.said[request_id][-1]
@@ -114,7 +135,7 @@ class Bench:
         return {
             block
             for owner in self.tree.owners()
-            for block in block_hashes(SECRET, MODEL_KEY, self.backend.history(owner))
+            for block in block_hashes(self.secret, MODEL_KEY, self.backend.history(owner))
         }
 
 
@@ -138,10 +159,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         tokens=prompts,
         max_tokens=st.one_of(st.none(), st.integers(0, 12)),
-        priority=st.sampled_from(Priority),
+        client=st.sampled_from([b"", b"", b"ann", b"ben"]),
     )
-    def submit(self, tokens: list[int], max_tokens: int | None, priority: Priority) -> None:
-        self.bench.submit(tokens, max_tokens, priority=priority)
+    def submit(self, tokens: list[int], max_tokens: int | None, client: bytes) -> None:
+        priority = Priority.GUEST if client else Priority.OWNER
+        self.bench.submit(tokens, max_tokens, priority=priority, client=client)
 
     @precondition(lambda self: self.bench.requests)
     @rule(data=st.data())
@@ -149,7 +171,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         request_id = data.draw(st.sampled_from(sorted(self.bench.requests)))
         self.cancelled.add(request_id)
         self.bench.scheduler.cancel(request_id)
-        assert isinstance(self.bench.said[request_id][-1], Finished)
+        assert isinstance(self.bench.said[request_id][-1], Finished | Failed)
 
     @rule(times=st.integers(1, 5))
     def step(self, times: int) -> None:
@@ -157,9 +179,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.bench.scheduler.step()
             self.bench.check()
 
-    @rule(outcome=st.sampled_from([Outcome.ABORTED, Outcome.FULL]))
+    @rule(outcome=st.sampled_from([Outcome.ABORTED, Outcome.FULL, Outcome.FAILED]))
     def trouble(self, outcome: Outcome) -> None:
         self.bench.backend.outcomes.append(outcome)
+
+    @rule(secret=st.sampled_from([b"one", b"two"]))
+    def rekey(self, secret: bytes) -> None:
+        self.bench.rekey(secret)
 
     @invariant()
     def sound(self) -> None:
@@ -171,25 +197,63 @@ class SchedulerMachine(RuleBasedStateMachine):
         bench.run()
         bench.check()
         assert bench.blocks == bench.expected_blocks()
-        assert bench.stats.running == bench.stats.queued == 0
+        assert bench.stats.running == bench.stats.queued == bench.stats.queued_guests == 0
         assert bench.tree.evictable == bench.tree.size, "somebody left without unlocking"
         assert bench.stats.sequences_used == len(bench.tree.owners())
-        for request_id, request in bench.requests.items():
-            room = CONTEXT - len(request.tokens)
-            most = request.sampling.max_tokens
-            alone = answer_alone(request.tokens, room if most is None else min(most, room))
-            end = bench.end(request_id)
-            if end.reason is FinishReason.CANCELLED:
-                assert request_id in self.cancelled
-                alone = alone[: end.completion_tokens]
-            assert bench.tokens(request_id) == alone
-            assert bench.text(request_id) == "".join(chr(ord("A") + token) for token in alone)
-            assert end.completion_tokens == len(alone)
-            assert 0 <= end.cached_tokens < end.prompt_tokens == len(request.tokens)
+        for request_id in bench.requests:
+            ends = [e for e in bench.said[request_id] if isinstance(e, Finished | Failed)]
+            assert len(ends) == 1, "lost, or ended twice"
+            assert ends == bench.said[request_id][-1:]
+            if isinstance(ends[0], Finished):
+                self.check_answer(request_id, ends[0])
+        failed = [e for said in bench.said.values() for e in said if isinstance(e, Failed)]
+        assert len(failed) == bench.backend.failed, "only what was told to fail fails"
+        assert all(bench.backend.complaint() in event.message for event in failed)
+
+    def check_answer(self, request_id: bytes, end: Finished) -> None:
+        bench, request = self.bench, self.bench.requests[request_id]
+        room = CONTEXT - len(request.tokens)
+        most = request.sampling.max_tokens
+        alone = answer_alone(request.tokens, room if most is None else min(most, room))
+        if end.reason is FinishReason.CANCELLED:
+            assert request_id in self.cancelled
+            alone = alone[: end.completion_tokens]
+        assert bench.tokens(request_id) == alone
+        assert bench.text(request_id) == "".join(chr(ord("A") + token) for token in alone)
+        assert end.completion_tokens == len(alone)
+        assert 0 <= end.cached_tokens < end.prompt_tokens == len(request.tokens)
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestScheduler = SchedulerMachine.TestCase
+
+
+@given(
+    missing=st.integers(0, CONTEXT),
+    requests=st.lists(
+        st.tuples(prompts, st.integers(0, 12), st.sampled_from([b"", b"ann", b"ben"])), max_size=12
+    ),
+)
+def test_a_full_cache_loses_no_request(
+    missing: int, requests: list[tuple[list[int], int, bytes]]
+) -> None:
+    """The backend has fewer cells than the scheduler counts with; who can fit at all is answered."""
+    bench = Bench(cells=CONTEXT, sequences=4, missing_cells=missing)
+    for tokens, most, client in requests:
+        priority = Priority.GUEST if client else Priority.OWNER
+        bench.submit(tokens, most, priority=priority, client=client)
+        bench.scheduler.step()
+    bench.run()
+    bench.check()
+    for request_id, request in bench.requests.items():
+        alone = answer_alone(request.tokens, request.sampling.max_tokens or 0)
+        last = bench.said[request_id][-1]
+        if isinstance(last, Finished):
+            assert bench.tokens(request_id) == alone
+        else:
+            assert isinstance(last, Failed)
+            assert "no room" in last.message
+            assert len(request.tokens) + len(alone) > CONTEXT - missing, "it would have fitted"
 
 
 def test_a_second_request_computes_only_what_is_new() -> None:
@@ -237,6 +301,80 @@ def test_the_owner_goes_before_guests() -> None:
     assert not bench.said[guest]
     bench.run()
     assert bench.end(guest).reason is not FinishReason.CANCELLED
+
+
+def test_a_guest_gives_way_to_the_owner_and_goes_on() -> None:
+    bench = Bench(cells=64, context=64)
+    guest = bench.submit([1] * 40, max_tokens=10, priority=Priority.GUEST)
+    while len(bench.tokens(guest)) < 2:
+        bench.scheduler.step()
+    owner = bench.submit([2] * 50, max_tokens=3)
+    bench.scheduler.step()
+    assert bench.said[owner], "it was the owner's turn at once"
+    bench.run()
+    assert bench.tokens(owner) == answer_alone([2] * 50, 3)
+    assert bench.tokens(guest) == answer_alone([1] * 40, 10)
+    assert bench.stats.preemptions == 1
+    assert sum(isinstance(event, Started) for event in bench.said[guest]) == 1
+
+
+def test_the_youngest_guest_gives_way_when_all_seats_are_taken() -> None:
+    bench = Bench(cells=4096, sequences=64)
+    talkative = ([1, a, b] for a in range(50) for b in range(50))
+    long = (tokens for tokens in talkative if len(answer_alone(tokens, 40)) == 40)
+    guests = [
+        bench.submit(next(long), max_tokens=40, priority=Priority.GUEST) for _ in range(RUNNING_MAX)
+    ]
+    while not all(bench.said[guest] for guest in guests):
+        bench.scheduler.step()
+    owner = bench.submit([3] * 10)
+    bench.scheduler.step()
+    assert bench.said[owner], "it was the owner's turn at once"
+    before = [len(bench.tokens(guest)) for guest in guests]
+    bench.scheduler.step()
+    after = [len(bench.tokens(guest)) for guest in guests]
+    assert [new - old for old, new in zip(before, after, strict=True)] == [1] * 31 + [0]
+    bench.run()
+    for guest in guests:
+        assert bench.tokens(guest) == answer_alone(bench.requests[guest].tokens, 40)
+
+
+def test_guests_never_displace_each_other() -> None:
+    bench = Bench(cells=64, context=64)
+    first = bench.submit([1] * 40, max_tokens=10, priority=Priority.GUEST, client=b"ann")
+    bench.scheduler.step()
+    second = bench.submit([2] * 50, max_tokens=3, priority=Priority.GUEST, client=b"ben")
+    while not bench.said[second]:
+        bench.scheduler.step()
+    assert bench.end(first)
+    bench.run()
+    assert bench.stats.preemptions == 0
+
+
+def test_guests_share_the_machine_whoever_asks_more() -> None:
+    bench = Bench(cells=4096, sequences=64)
+    greedy = [
+        bench.submit([n % 50, n // 50, *[1] * 60], priority=Priority.GUEST, client=b"ann")
+        for n in range(20)
+    ]
+    modest = [
+        bench.submit([2, n, *[1] * 60], priority=Priority.GUEST, client=b"ben") for n in range(5)
+    ]
+    while not all(bench.ended(request_id) for request_id in modest):
+        bench.scheduler.step()
+    done = sum(bench.ended(request_id) for request_id in greedy)
+    assert done <= 10, "as much for each, but for what was under way"
+
+
+def test_the_owner_is_not_kept_out_by_guests_in_the_queue() -> None:
+    bench = Bench()
+    for _ in range(ENGINE_QUEUE_MAX):
+        bench.submit([1], priority=Priority.GUEST)
+    refused = bench.submit([1], priority=Priority.GUEST)
+    owner = bench.submit([1])
+    assert isinstance(bench.said[refused][-1], Failed)
+    bench.run()
+    assert bench.end(owner)
 
 
 def test_a_long_prompt_does_not_stall_a_stream() -> None:

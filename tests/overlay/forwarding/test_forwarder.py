@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine import Sampling
+from models.engine import Priority, Sampling
 from overlay.errors import LimitExceeded, Malformed, ModelNotFound, NoRoute, TimedOut, Unreachable
 from overlay.forwarding.effects import Answer, Failure
 from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
@@ -23,6 +23,7 @@ from overlay.wire.messages import (
 from tests.overlay.forwarding.world import ANSWER, MODEL, World, text_of
 
 RID = b"r" * 16
+OTHER = b"o" * 16
 TOKENS = tuple(range(640))
 PROMPT = " ".join(str(t) for t in TOKENS)
 WHOLE = "".join(text_of(t) for t in ANSWER)
@@ -228,6 +229,19 @@ def test_an_executor_stops_when_the_origin_is_gone() -> None:
     world.run(3)
     world.kill(0)
     assert world.node(1).cancelled == [RID]
+
+
+def test_a_guest_is_whoever_the_link_authenticated() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    guest = world.node(1).running[RID]
+    assert guest.priority is Priority.GUEST
+    assert guest.client == world.node(0).peer
+    world.submit(1, OTHER, PROMPT)
+    owner = world.node(1).running[OTHER]
+    assert (owner.priority, owner.client) == (Priority.OWNER, b"")
 
 
 def test_a_silent_peer_is_given_up() -> None:

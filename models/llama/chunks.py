@@ -1,0 +1,49 @@
+"""How many of a prompt's tokens one step computes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from models.llama.run import Run
+from overlay.prefix.chain import BLOCK_TOKENS
+
+#: A step with prompts should take about this long: alone, and while others' answers stream.
+STEP_S: Final = 0.5
+STREAMING_STEP_S: Final = 0.1
+#: Prompt tokens in a step: the fewest, however slow the machine, and before its speed is known.
+CHUNK_MIN: Final = 32
+CHUNK_UNMEASURED: Final = 64
+#: llama.cpp's attention computes batches of this many tokens or more in another way, with other
+#: rounding. Prompts are cut at its multiples, so that their rounding does not hang on timing.
+TILE: Final = 64
+
+
+def chunk(rate: float, *, streaming: bool) -> int:
+    """Prompt tokens for one step, at ``rate`` tokens per second (0: not measured yet)."""
+    if rate == 0:
+        return CHUNK_UNMEASURED
+    if streaming:
+        tokens = int(rate * STREAMING_STEP_S)
+        return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
+    # Whole tiles, however slow the machine: alone, a prompt is always cut at the same places.
+    return max(TILE, int(rate * STEP_S))
+
+
+def cut(run: Run, budget: int) -> int:
+    """How many of the run's tokens to compute now."""
+    if run.pending < TILE:
+        return min(run.pending, budget)
+    # The last token stays out of the tiles, for it is computed alone when all else is cached.
+    end = min(run.computed + budget, len(run.tokens) - 1)
+    aligned = end - end % TILE
+    return (aligned if aligned > run.computed else end) - run.computed
+
+
+def same_ahead(run: Run, other: Run) -> bool:
+    """Both stand at the same place of the tree, and need the same block next."""
+    if run.node is not other.node or run.computed != other.computed:
+        return False
+    ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
+    return (
+        len(run.tokens) - run.computed > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
+    )
