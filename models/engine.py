@@ -198,8 +198,8 @@ class EngineStats:
     preemptions: int = 0
     #: Decodes since the start, the seconds they took, and the part that llama.cpp computed.
     steps: int = 0
-    step_s: float = 0.0
-    computing_s: float = 0.0
+    step_seconds: float = 0.0
+    computing_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

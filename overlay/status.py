@@ -123,6 +123,7 @@ class _MeshCollector(Collector):
 
 _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str], ...] = (
     (GaugeMetricFamily, "queued", "Requests waiting for the engine."),
+    (GaugeMetricFamily, "queued_guests", "Guests' requests of these."),
     (GaugeMetricFamily, "running", "Requests in the batch."),
     (GaugeMetricFamily, "pending_prefill_tokens", "Prompt tokens not computed yet."),
     (GaugeMetricFamily, "prefill_rate", "Prompt tokens per second."),
@@ -147,6 +148,9 @@ _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str
     (CounterMetricFamily, "restored_tokens", "Tokens of these."),
     (CounterMetricFamily, "dropped_pieces", "Pieces given up for lack of room, or damaged."),
     (CounterMetricFamily, "preemptions", "Requests that gave way and went on later."),
+    (CounterMetricFamily, "steps", "Decodes of the engine, each for all running requests."),
+    (CounterMetricFamily, "step_seconds", "Seconds that these took, with all that is around them."),
+    (CounterMetricFamily, "computing_seconds", "Seconds of these that llama.cpp computed."),
 )
 
 

@@ -57,7 +57,7 @@ class Backend(Protocol):
     def decode(self, slices: Sequence[Slice]) -> Outcome: ...
 
     def complaint(self) -> str:
-        """What was wrong with the last decode, in the library's words; empty if it is silent."""
+        """What was wrong with the last decode, in the library's words."""
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` cover the cells of ``source`` at positions ``[start, end)`` too."""

@@ -117,8 +117,8 @@ class LoadMeter:
             queued_guests=sum(run.guest for run in queue),
             preemptions=self._preemptions,
             steps=self._steps,
-            step_s=self._step_s,
-            computing_s=self._computing_s,
+            step_seconds=self._step_s,
+            computing_seconds=self._computing_s,
         )
         if stats != self._told:
             self._told, self._told_s = stats, now

@@ -47,6 +47,11 @@ def _log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
         sys.stderr.flush()
 
 
+def forget_complaints() -> None:
+    """What llama.cpp complains about from now on is about something else."""
+    _complaints.clear()
+
+
 def first_complaint() -> str:
     """The cause: what llama.cpp says after it are consequences. Without its function names."""
     line = next((line for line in _complaints if line), "f: it does not say why")
@@ -72,7 +77,7 @@ class LoadedModel:
         """Raises ModelFileInvalid."""
         _check_header(path)
         self._path = path
-        _complaints.clear()
+        forget_complaints()
         llama_cpp.llama_log_set(_log, None)
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.engine import Sampling
 from models.llama.backend import Outcome, Sampler, Slice
-from models.llama.loaded_model import LoadedModel, first_complaint
+from models.llama.loaded_model import LoadedModel, first_complaint, forget_complaints
 from models.llama.sampling import ChainSampler
 from overlay.errors import ModelFileInvalid
 
@@ -58,7 +58,7 @@ class NativeBackend:
         self._batch = _Batch(BATCH_TOKENS, self._twins)
 
     def decode(self, slices: Sequence[Slice]) -> Outcome:
-        _complaints.clear()
+        forget_complaints()
         self._abort[0] = b"\0"
         self._rows = self._batch.fill(slices)
         code = llama_cpp.llama_decode(self._context, self._batch.struct)
@@ -69,7 +69,7 @@ class NativeBackend:
         return Outcome.ABORTED if code == _DECODE_ABORTED else Outcome.FAILED
 
     def complaint(self) -> str:
-        return _first_complaint() if _complaints else ""
+        return first_complaint()
 
     def abort(self) -> None:
         """Break off the decode under way, if any; called from another thread."""

@@ -298,7 +298,7 @@ class Scheduler:
         elif outcome is not Outcome.ABORTED:
             full = outcome is Outcome.FULL
             reason = "the KV cache has no room for it" if full else self._backend.complaint()
-            message = f"llama.cpp could not compute this request: {reason or 'no reason given'}."
+            message = f"llama.cpp could not compute this request: {reason}."
             for run, _ in plan:
                 self._end(run)
                 self._emit(Failed(run.request.request_id, EngineFailed.code, message))

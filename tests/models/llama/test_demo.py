@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.engine import FinishReason, Message, Sampling, Started
-from models.llama.scheduler import TILE
+from models.llama.chunks import TILE
 from tests.models.llama.conftest import Starter
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]

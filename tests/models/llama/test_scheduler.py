@@ -237,7 +237,7 @@ TestScheduler = SchedulerMachine.TestCase
 def test_a_full_cache_loses_no_request(
     missing: int, requests: list[tuple[list[int], int, bytes]]
 ) -> None:
-    """The backend has fewer cells than the scheduler counts with; who can fit at all is answered."""
+    """The backend has fewer cells than it says; whoever can fit at all is answered."""
     bench = Bench(cells=CONTEXT, sequences=4, missing_cells=missing)
     for tokens, most, client in requests:
         priority = Priority.GUEST if client else Priority.OWNER
