@@ -65,6 +65,19 @@ class Backend(Protocol):
     def forget(self, sequence: int, start: int, end: int | None) -> None:
         """Take ``sequence`` off its cells at ``[start, end)``; cells of no sequence are free."""
 
+    @property
+    def piece_tokens(self) -> int:
+        """Tokens whose state can be saved at one time, at most."""
+
+    def save(self, sequence: int, start: int, end: int) -> bytes:
+        """The state of the sequence's cells at positions ``[start, end)``."""
+
+    def restore(self, state: bytes, sequence: int, start: int, end: int) -> bool:
+        """Let ``sequence`` cover ``[start, end)`` of a saved state, which takes that many cells.
+
+        While it works, it takes as many cells as the whole state has. False if it cannot be done.
+        """
+
     def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler: ...
 
     def piece(self, token: int) -> bytes:

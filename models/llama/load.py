@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from models.engine import EngineStats, Finished
-from models.llama.kv_cache import KvCache
+from models.llama.cache import Cache
+from models.llama.rate import Rate, Rates
 from models.llama.run import Run
 
-#: Work older than this, in busy seconds, counts half.
-HALF_LIFE_S: Final = 4.0
 #: A decode of fewer prompt tokens tells nothing about speed: it costs as much as a single one.
 MEASURED_TOKENS_MIN: Final = 16
 #: Between two EngineStats, unless the engine falls idle.
 STATS_INTERVAL_S: Final = 0.2
 
 
-class Rate:
-    """Amount per busy second, smoothed; idle time does not lower it."""
-
-    def __init__(self) -> None:
-        self._amount = 0.0
-        self._seconds = 0.0
-
-    def add(self, amount: float, seconds: float) -> None:
-        fade = 0.5 ** (seconds / HALF_LIFE_S)
-        self._amount = self._amount * fade + amount
-        self._seconds = self._seconds * fade + seconds
-
-    @property
-    def per_second(self) -> float:
-        """0 before anything was measured."""
-        return self._amount / self._seconds if self._seconds > 0 else 0.0
-
-
 class LoadMeter:
     """Measures decodes and counts requests; tells about it when it changed, but not too often."""
 
-    def __init__(self, cells: int, emit: Callable[[EngineStats], None]) -> None:
+    def __init__(self, cells: int, rates: Rates, emit: Callable[[EngineStats], None]) -> None:
         self._emit = emit
         self._cells = cells
-        self._prefill = Rate()
+        self._prefill = rates.prefill
         self._decode = Rate()
         self._requests = 0
         self._hits = 0
@@ -89,7 +71,7 @@ class LoadMeter:
         self,
         queue: Sequence[Run],
         running: Sequence[Run],
-        cache: KvCache,
+        cache: Cache,
         *,
         now: float,
         idle: bool,
@@ -113,12 +95,12 @@ class LoadMeter:
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,
-            evicted_tokens=cache.evicted_tokens,
             queued_guests=sum(run.guest for run in queue),
             preemptions=self._preemptions,
             steps=self._steps,
             step_seconds=self._step_s,
             computing_seconds=self._computing_s,
+            **dataclasses.asdict(cache.counts()),
         )
         if stats != self._told:
             self._told, self._told_s = stats, now

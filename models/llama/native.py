@@ -17,6 +17,9 @@ from overlay.errors import ModelFileInvalid
 
 #: Tokens that one decode may compute.
 BATCH_TOKENS: Final = 512
+#: Tokens whose state is saved as one: small enough that it is restored in a fraction of a step, and
+#: that the cells which this takes beyond those that are wanted do not matter.
+PIECE_TOKENS: Final = 128
 
 _DECODE_FULL, _DECODE_ABORTED = 1, 2
 # llama.cpp polls this C function with the flag's address. In Python it would cost a millisecond per
@@ -31,13 +34,15 @@ class NativeBackend:
         """Raises ModelFileInvalid if llama.cpp cannot make a context of that size."""
         self._model = model
         self._abort = ctypes.create_string_buffer(2)
-        self.sequences = model.choose_sequences(cells)
+        # One is left over, to hold what is saved or restored meanwhile.
+        self.sequences = model.choose_sequences(cells) - 1
         #: What to add to a sequence's number for the sequences of llama.cpp that stand for it.
         self._twins = [copy * self.sequences for copy in range(model.twins)]
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = BATCH_TOKENS
-        params.n_seq_max = params.n_outputs_max = len(self._twins) * self.sequences
+        self._scratch = len(self._twins) * self.sequences
+        params.n_seq_max = params.n_outputs_max = self._scratch + 1
         params.kv_unified = True
         params.swa_full = True
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
@@ -52,6 +57,8 @@ class NativeBackend:
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.cells: int = llama_cpp.llama_n_ctx(self._context)
         self.batch_tokens = BATCH_TOKENS
+        # llama.cpp saves only what the window of a sequence's last token shows.
+        self.piece_tokens = min(PIECE_TOKENS, model.window or PIECE_TOKENS)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(model.vocab)
         self._pieces: dict[int, bytes] = {}
         self._rows: list[int] = []
@@ -83,6 +90,26 @@ class NativeBackend:
         stop = -1 if end is None else end
         for twin in self._twins:
             llama_cpp.llama_memory_seq_rm(self._memory, sequence + twin, start, stop)
+
+    def save(self, sequence: int, start: int, end: int) -> bytes:
+        memory, scratch = self._memory, self._scratch
+        llama_cpp.llama_memory_seq_cp(memory, sequence, scratch, start, end)
+        size = llama_cpp.llama_state_seq_get_size(self._context, scratch)
+        state = (ctypes.c_uint8 * size)()
+        written = llama_cpp.llama_state_seq_get_data(self._context, state, size, scratch)
+        llama_cpp.llama_memory_seq_rm(memory, scratch, -1, -1)
+        return bytes(state) if written == size else b""
+
+    def restore(self, state: bytes, sequence: int, start: int, end: int) -> bool:
+        if not state:
+            return False
+        size, scratch = len(state), self._scratch
+        data = ctypes.cast(ctypes.c_char_p(state), ctypes.POINTER(ctypes.c_uint8))
+        read = llama_cpp.llama_state_seq_set_data(self._context, data, size, scratch)
+        if read:
+            self.share(scratch, sequence, start, end)
+        llama_cpp.llama_memory_seq_rm(self._memory, scratch, -1, -1)
+        return bool(read)
 
     def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler:
         return ChainSampler(self._context, self.vocabulary, sampling, generated, self._rows_now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from models.engine import Finished, FinishReason, GenerationRequest, Priority
 from models.llama.backend import Sampler
 from models.llama.text import TextStream
-from overlay.prefix.radix import Node
+from overlay.prefix.node import Node
 
 
 @dataclass(slots=True, eq=False)

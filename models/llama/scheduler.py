@@ -20,10 +20,11 @@ from models.engine import (
     Started,
 )
 from models.llama.backend import Backend, Outcome, Slice
-from models.llama.chunks import chunk, cut, same_ahead
+from models.llama.cache import Cache
+from models.llama.chunks import STEP_S, STREAMING_STEP_S, chunk, cut, same_ahead
 from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
-from models.llama.kv_cache import KvCache
 from models.llama.load import LoadMeter
+from models.llama.rate import Rates
 from models.llama.run import Run
 from models.llama.text import TextStream
 from overlay.errors import (
@@ -34,7 +35,6 @@ from overlay.errors import (
     InvalidRequest,
 )
 from overlay.limits import ENGINE_QUEUE_MAX
-from overlay.prefix.radix import RadixTree
 
 #: Requests that compute at one time; more only make each other slow.
 RUNNING_MAX: Final = 32
@@ -48,14 +48,15 @@ class Scheduler:
     def __init__(
         self,
         backend: Backend,
-        tree: RadixTree,
+        cache: Cache,
+        rates: Rates,
         *,
         context_length: int,
         clock: Callable[[], float],
         emit: Callable[[EngineEvent], None],
     ) -> None:
         self._backend = backend
-        self._cache = KvCache(backend, tree)
+        self._cache = cache
         self._context_length = context_length
         self._clock = clock
         self._emit = emit
@@ -65,7 +66,9 @@ class Scheduler:
         self._arrivals = 0
         #: The cells turned out to be fewer than counted: nobody joins until somebody has left.
         self._crowded = False
-        self._load = LoadMeter(backend.cells, emit)
+        #: A running request waits for spilled tokens that are still to be restored.
+        self._restoring = False
+        self._load = LoadMeter(backend.cells, rates, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
 
@@ -140,8 +143,8 @@ class Scheduler:
         self._admit()
         plan = self._make_room(self._plan())
         if not plan:
-            self._publish(idle=True)
-            return False
+            self._publish(idle=not self._restoring)
+            return self._restoring
         self._start(plan)
         began = self._clock()
         self.prefilling = frozenset(
@@ -187,7 +190,7 @@ class Scheduler:
 
     def _seat(self, run: Run) -> bool:
         promised = sum(other.pending for other in self._running)
-        return len(self._running) < RUNNING_MAX and self._cache.seat(run, promised, self._clock())
+        return len(self._running) < RUNNING_MAX and self._cache.seat(run, promised)
 
     def _turn(self, run: Run) -> tuple[bool, int, int]:
         """Sorts by whose turn it is: the owner's, else the guest's that was served least."""
@@ -204,11 +207,16 @@ class Scheduler:
         plan = [(run, 1) for run in self._running if run.decoding]
         most = chunk(self._load.prefill_rate, streaming=bool(plan))
         budget = min(most, self._backend.batch_tokens - len(plan))
+        self._restoring = False
+        until = self._clock() + (STREAMING_STEP_S if plan else STEP_S) / 2
         prefills = sorted((run for run in self._running if not run.decoding), key=self._turn)
         for run in prefills:
             if budget == 0:
                 break
-            self._cache.catch_up(run, self._clock())
+            self._cache.catch_up(run)
+            if self._cache.restore(run, until):
+                self._restoring = True
+                continue
             if any(same_ahead(run, other) for other, _ in plan):
                 continue  # the other computes what this one needs: take it over afterwards
             count = cut(run, budget)
@@ -243,12 +251,11 @@ class Scheduler:
 
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
         """Record the computed tokens in the tree, then let answers grow."""
-        now = self._clock()
         for (run, count), part in zip(plan, slices, strict=True):
             if run.guest:
                 due = {"answer": 1} if run.decoding else {"prompt": count}
                 self._guests.charge(run.request.client, **due)
-            self._cache.record(run, part.tokens, now)
+            self._cache.record(run, part.tokens)
         for row, ((run, _), part) in enumerate(zip(plan, slices, strict=True)):
             if part.logits:
                 self._answer(run, row)

@@ -18,9 +18,12 @@ from typing import Any, BinaryIO, Final
 
 from models.engine import EngineEvent, ModelInfo
 from models.llama import protocol
+from models.llama.kv_cache import KvCache
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
+from models.llama.rate import Rates
 from models.llama.scheduler import Scheduler
+from models.llama.spill import Spill
 from models.llama.vocabulary import Vocabulary
 from overlay.errors import HearthError, ModelFileInvalid
 from overlay.prefix.radix import RadixTree
@@ -57,9 +60,13 @@ class Worker:
         context_length = min(model.trained_context, self._backend.cells)
         key = self._vocabulary.model_key(options.name)
         self._events: list[EngineEvent] = []
+        rates = Rates()
+        tree = RadixTree(b"", key, self._backend.cells)
+        spill = Spill(options.ram_bytes, None, rates)
         self._scheduler = Scheduler(
             self._backend,
-            RadixTree(b"", key),
+            KvCache(self._backend, tree, spill, rates, time.monotonic),
+            rates,
             context_length=context_length,
             clock=time.monotonic,
             emit=self._events.append,
@@ -145,6 +152,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--alias", action="append", default=[])
     parser.add_argument("--cells", type=int, default=0)
+    parser.add_argument("--ram-bytes", type=int, default=0)
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     # A terminal sends Ctrl-C to the worker too; its parent decides when to stop.

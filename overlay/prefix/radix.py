@@ -1,58 +1,32 @@
-"""The token radix tree: which prefixes are in the KV cache, and who may not lose them.
+"""The token radix tree: every prefix that this machine can reuse, and who may not lose it.
 
-Token ranges are half open. A node's edge holds the tokens ``[start, end)`` of every sequence that
-runs through it. A leaf *owns* one KV sequence, which covers the root down to the leaf; an inner
-node owns none, for the sequence of any leaf below covers it.
+Token ranges are half open. A node's edge holds the tokens ``[start, end)`` of every path that runs
+through it. A node is *resident*, with its tokens in the KV cache, or *spilled*, with their state in
+`Piece`s elsewhere. What hangs below a spilled node is spilled too.
 
-Whoever computes holds a *lock*: a node that ends exactly where the holder's tokens end. A lock
-keeps the node and all its ancestors. The tree stays canonical: a node has two children or more,
-or is a leaf, or somebody's lock ends at it.
+A resident node without resident children is a *tip*. It *owns* one KV sequence, which covers the
+root down to the tip; other nodes own none, for the sequence of any tip below covers them.
+
+Whoever computes holds a *lock*: a resident node that ends exactly where the holder's tokens end. A
+lock keeps the node and all its ancestors. The tree stays canonical: a node and its only child are
+one, unless a lock ends between them, only one of them is resident, or they differ in hits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from overlay.prefix.chain import BLOCK_TOKENS, extend, root_hash
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """An edge and what hangs below it."""
-
-    start: int
-    tokens: list[int]
-    parent: Node | None
-    owner: int | None = None
-    locks: int = 0
-    last_used: float = 0.0
-    children: dict[int, Node] = field(default_factory=dict)
-    #: Chained hashes of the blocks whose last token is in this edge, in order.
-    hashes: list[int] = field(default_factory=list)
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.tokens)
-
-    @property
-    def holders(self) -> int:
-        """Locks that end exactly here."""
-        return self.locks - sum(child.locks for child in self.children.values())
-
-
-class Match(NamedTuple):
-    """The longest cached prefix: it ends within ``node``, after ``length`` tokens of the prompt."""
-
-    node: Node
-    length: int
+from overlay.prefix.changes import ChangeLog, Changes
+from overlay.prefix.eviction import EvictionQueue, worth
+from overlay.prefix.node import Match, Node, Piece, common, is_one, join, split, walk
 
 
 class Inserted(NamedTuple):
     """Where the tokens ended up.
 
-    The first ``shared`` of them were in the tree already, covered by the sequence ``donor``.
+    The first ``shared`` of them were resident already, covered by the sequence ``donor``.
     ``released`` is a sequence that the tree owned until now and needs no longer.
     """
 
@@ -69,51 +43,72 @@ class Evicted(NamedTuple):
     keep: int
 
 
-class Changes(NamedTuple):
-    """Block hashes that came and went since the last look; ``reset``: forget all earlier ones."""
-
-    added: tuple[int, ...]
-    removed: tuple[int, ...]
-    reset: bool
-
-
 class RadixTree:
-    """Compressed prefix tree over tokens, with locks, LRU eviction and block hashes."""
+    """Compressed prefix tree over tokens, with locks, tiers, an order of eviction, block hashes.
 
-    def __init__(self, mesh_secret: bytes, model_key: bytes) -> None:
+    ``capacity``: tokens that the KV cache holds.
+    """
+
+    def __init__(self, mesh_secret: bytes, model_key: bytes, capacity: int) -> None:
         self._secret = mesh_secret
         self._model_key = model_key
+        self._capacity = capacity
         self.root = Node(start=0, tokens=[], parent=None)
-        #: Tokens in all edges, and in those that no lock keeps.
+        #: Tokens in resident edges, and in those of them that no lock keeps.
         self.size = 0
         self.evictable = 0
-        # hash -> True (came) or False (went); insertion order keeps parents before children.
-        self._pending: dict[int, bool] = {}
-        self._reset = False
+        #: Pieces that no node needs any longer; their keeper takes them off.
+        self.released: list[Piece] = []
+        self._clock = 0.0
+        self._tips: EvictionQueue[Node] = EvictionQueue(self._may_leave)
+        self._spilled: EvictionQueue[Node] = EvictionQueue(self._may_go)
+        self._changes = ChangeLog()
 
-    # --- the six verbs ------------------------------------------------------------------------
+    # --- the verbs of a request ---------------------------------------------------------------
 
     def match_prefix(
         self, tokens: Sequence[int], at: Node | None = None, limit: int | None = None
     ) -> Match:
         """Longest prefix of ``tokens[:limit]`` in the tree; changes nothing.
 
-        ``at``: a locked node that is known to lie on the path; the search starts at its end.
+        ``at``: a node that is known to lie on the path; the search starts at its end.
         """
         node = self.root if at is None else at
-        return _walk(node, tokens, node.end, len(tokens) if limit is None else limit)
+        return walk(node, tokens, node.end, len(tokens) if limit is None else limit)
 
-    def lock(self, match: Match, now: float) -> Node:
-        """Keep the matched prefix from eviction; the returned node ends exactly with it."""
+    def resident_part(self, match: Match) -> Match:
+        """As much of the match as is in the KV cache."""
+        node, length = match
+        while not node.resident:
+            assert node.parent is not None
+            node = node.parent
+            length = node.end
+        return Match(node, length)
+
+    def hit(self, match: Match) -> Match:
+        """A request reuses the match, which counts; returns it as it is from now on."""
         node = match.node
         if match.length < node.end:
-            node = self._split(node, match.length)
+            node = split(node, match.length)
+        step = node
+        while step.parent is not None:
+            step.hits += 1
+            self._use(step)
+            self._offer(step)
+            step = step.parent
+        return Match(node, match.length)
+
+    def lock(self, match: Match) -> Node:
+        """Keep the match, which is resident, from eviction; the node returned ends with it."""
+        node = match.node
+        assert node.resident, "only what is in the KV cache can be locked"
+        if match.length < node.end:
+            node = split(node, match.length)
         step: Node | None = node
         while step is not None:
             if step.locks == 0:
                 self.evictable -= len(step.tokens)
             step.locks += 1
-            step.last_used = now
             step = step.parent
         return node
 
@@ -125,101 +120,122 @@ class RadixTree:
             step.locks -= 1
             if step.locks == 0:
                 self.evictable += len(step.tokens)
+                self._use(step)
+                self._offer(step)
             step = step.parent
         self._merge(node)
 
-    def insert_prefix(self, at: Node, tokens: Sequence[int], owner: int, now: float) -> Inserted:
+    def insert_prefix(self, at: Node, tokens: Sequence[int], owner: int) -> Inserted:
         """Add ``tokens`` after the locked node ``at``; the caller's lock moves to their end.
 
-        ``owner`` is the sequence that holds them, and everything above, in the KV cache.
+        ``owner`` is the sequence that holds them, and everything above, in the KV cache. Spilled
+        nodes on the way are resident from now on.
         """
         assert at.holders > 0, "insert needs a lock"
         total = at.end + len(tokens)
-        found, shared = _walk(at, tokens, 0, len(tokens))
-        match = Match(found, at.end + shared)
-        donor = self.owner_below(match.node) if shared else None
+        found, shared = walk(at, tokens, 0, len(tokens), resident=True)
+        donor = self.owner_below(found) if shared else None
         if shared == 0:
             node = at
         else:
-            node = self.lock(match, now)
+            node = self.lock(Match(found, at.end + shared))
             self.unlock(at)
         if node.end == total:
             return Inserted(node, shared, donor, None)
-        rest = list(tokens[shared:])
-        leaf = not node.children
-        released = node.owner if leaf and node.owner != owner else None
-        if leaf and node.locks == 1 and node is not self.root:
-            # Nobody else's lock ends here, so the edge can simply grow.
-            node.tokens += rest
-        else:
-            child = Node(node.end, rest, node, locks=1)
-            node.owner = None
-            node.children[rest[0]] = child
-            node = child
-        node.owner = owner
-        node.last_used = now
-        self.size += len(rest)
-        self._hash_tail(node)
-        if node.parent is not None:
-            self._merge(node.parent)
+        released = node.owner if node.owner != owner else None
+        top = node
+        node = self._revive(node, tokens[shared:], owner)
+        if node.end < total:
+            node = self._append(node, tokens[len(tokens) - (total - node.end) :], owner)
+        self._clock += (total - top.end) / self._capacity
+        step = node
+        while step is not top:
+            assert step.parent is not None
+            step = step.parent
+            self._merge(step)
+        if top.parent is not None:
+            self._merge(top.parent)
         return Inserted(node, shared, donor, released)
 
-    def evict(self, tokens: int) -> list[Evicted]:
-        """Free up to ``tokens`` tokens (less if locks forbid), tails of the oldest leaves first."""
-        evicted = []
-        while tokens > 0 and (leaf := self._oldest_leaf()) is not None:
-            cut = min(tokens, len(leaf.tokens))
-            evicted.append(self._cut(leaf, cut))
-            tokens -= cut
-        return evicted
+    # --- the verbs of memory ------------------------------------------------------------------
 
-    def evict_sequence(self) -> list[Evicted]:
-        """Free one sequence, if locks allow: whole leaves, oldest first."""
-        evicted = []
-        while (leaf := self._oldest_leaf()) is not None:
-            evicted.append(self._cut(leaf, len(leaf.tokens)))
-            if evicted[-1].keep == 0:
-                break
-        return evicted
+    def coldest_tip(self) -> Node | None:
+        """The tip that should leave the KV cache first; None if locks forbid all."""
+        return self._tips.coldest()
 
-    def check_integrity(self) -> None:
-        """Assert every invariant named in this module; for tests."""
-        size = evictable = 0
-        owners: list[int] = []
-        for node in self._nodes():
-            size += len(node.tokens)
-            evictable += 0 if node.locks else len(node.tokens)
-            assert node.holders >= 0, "children have more locks than their parent"
-            for first, child in node.children.items():
-                assert child.parent is node
-                assert child.tokens, "an empty edge"
-                assert child.tokens[0] == first
-                assert child.start == node.end
-            if node is self.root:
-                continue
-            assert (node.owner is None) == bool(node.children), "leaves own, inner nodes do not"
-            if node.owner is not None:
-                owners.append(node.owner)
-            assert len(node.children) != 1 or node.holders, "a node that should have been merged"
-            count = node.end // BLOCK_TOKENS - node.start // BLOCK_TOKENS
-            assert len(node.hashes) == count, "hashes do not fit the edge"
-        assert len(owners) == len(set(owners)), "a sequence owns two leaves"
-        assert (size, evictable) == (self.size, self.evictable)
+    def cut(self, tip: Node, keep: int, pieces: Sequence[Piece] = ()) -> Evicted:
+        """The tokens of a tip from depth ``keep`` on leave the KV cache.
+
+        ``pieces`` hold their state and cover them. Without any, they are forgotten, and so is all
+        that was spilled below them.
+        """
+        owner = tip.owner
+        assert owner is not None
+        assert tip.locks == 0
+        assert tip.is_tip
+        assert tip.start <= keep < tip.end
+        if keep > tip.start:
+            split(tip, keep)
+        tip.owner = None
+        self.size -= len(tip.tokens)
+        self.evictable -= len(tip.tokens)
+        parent = tip.parent
+        assert parent is not None
+        if pieces:
+            tip.pieces = []
+            self._attach(tip, pieces)
+            self._merge(tip)
+            self._offer(tip)
+        else:
+            self._remove(tip)
+        return self._inherit(parent, owner)
+
+    def coldest_spilled(self) -> Node | None:
+        """The spilled leaf that should be forgotten first."""
+        return self._spilled.coldest()
+
+    def forget(self, leaf: Node) -> None:
+        """Forget the last piece of a spilled leaf."""
+        assert leaf.pieces
+        assert not leaf.children
+        keep = leaf.pieces[-1].start
+        parent = leaf.parent
+        assert parent is not None
+        if keep > leaf.start:
+            parent = split(leaf, keep)
+        self._remove(leaf)
+        self._merge(parent)
+        self._offer(parent)
+
+    def adopt(self, tokens: Sequence[int], piece: Piece) -> bool:
+        """Take in a piece that was kept since an earlier start; ``tokens``: its whole path.
+
+        False if it adds nothing, or if what comes before it is missing.
+        """
+        node, length = self.match_prefix(tokens)
+        if not piece.start <= length < piece.end == len(tokens):
+            return False
+        if length < node.end:
+            node = split(node, length)
+        child = Node(length, list(tokens[length:]), node, pieces=[])
+        node.children[child.tokens[0]] = child
+        self._attach(child, [piece])
+        self._use(child)
+        self._hash_tail(child)
+        self._offer(child)
+        self._merge(node)
+        return True
 
     # --- more about it ------------------------------------------------------------------------
 
     def owner_below(self, node: Node) -> int | None:
-        """A sequence that covers the root down to the end of ``node``; None for an empty tree."""
-        while node.children:
-            node = next(iter(node.children.values()))
+        """A sequence that covers the root down to a resident ``node``; None for an empty tree."""
+        while not node.is_tip:
+            node = next(child for child in node.children.values() if child.resident)
         return node.owner
 
-    def owners(self) -> set[int]:
-        """All sequences that the tree owns."""
-        return {node.owner for node in self._nodes() if node.owner is not None}
-
     def evictable_beside(self, match: Match) -> int:
-        """Tokens that could be evicted while ``match`` is kept."""
+        """Tokens that could leave the KV cache while the resident ``match`` is kept."""
         kept, node = 0, match.node
         if node.locks == 0:
             kept += match.length - node.start
@@ -229,28 +245,7 @@ class RadixTree:
             step = step.parent
         return self.evictable - kept
 
-    def rekey(self, mesh_secret: bytes) -> None:
-        """Hash everything anew, under another mesh secret."""
-        self._secret = mesh_secret
-        self._pending.clear()
-        self._reset = True
-        for node in self._nodes():
-            node.hashes = []
-            self._hash_tail(node)
-
-    def take_changes(self) -> Changes | None:
-        """Hash changes since the last call; None if there are none."""
-        if not self._pending and not self._reset:
-            return None
-        added = tuple(block for block, came in self._pending.items() if came)
-        removed = tuple(block for block, came in self._pending.items() if not came)
-        changes = Changes(added, () if self._reset else removed, self._reset)
-        self._pending, self._reset = {}, False
-        return changes
-
-    # --- structure ----------------------------------------------------------------------------
-
-    def _nodes(self) -> Iterator[Node]:
+    def nodes(self) -> Iterator[Node]:
         """All nodes, parents first."""
         stack = [self.root]
         while stack:
@@ -258,65 +253,103 @@ class RadixTree:
             yield node
             stack.extend(node.children.values())
 
-    def _split(self, node: Node, depth: int) -> Node:
-        """Cut the edge at ``depth``; returns the new upper part. ``node`` becomes the lower one."""
-        parent = node.parent
-        assert parent is not None
-        assert node.start < depth < node.end
-        at = depth - node.start
-        blocks = depth // BLOCK_TOKENS - node.start // BLOCK_TOKENS
-        upper = Node(
-            node.start,
-            node.tokens[:at],
-            parent,
-            locks=node.locks,
-            last_used=node.last_used,
-            children={node.tokens[at]: node},
-            hashes=node.hashes[:blocks],
-        )
-        parent.children[upper.tokens[0]] = upper
-        node.start, node.tokens, node.parent = depth, node.tokens[at:], upper
-        node.hashes = node.hashes[blocks:]
-        return upper
+    def rekey(self, mesh_secret: bytes) -> None:
+        """Hash everything anew, under another mesh secret."""
+        self._secret = mesh_secret
+        self._changes.reset()
+        for node in self.nodes():
+            node.hashes = []
+            self._hash_tail(node)
+
+    def take_changes(self) -> Changes | None:
+        """Block hashes that came and went since the last call; None if there are none."""
+        return self._changes.take()
+
+    # --- structure ----------------------------------------------------------------------------
 
     def _merge(self, upper: Node) -> None:
-        """Join ``upper`` with its only child, unless somebody's lock ends between them."""
-        if upper is self.root or len(upper.children) != 1 or upper.holders:
-            return
-        (child,) = upper.children.values()
-        parent = upper.parent
-        assert parent is not None
-        child.start, child.parent = upper.start, parent
-        child.tokens = upper.tokens + child.tokens
-        child.hashes = upper.hashes + child.hashes
-        parent.children[child.tokens[0]] = child
+        """Join a node with its only child, if they need not be apart."""
+        if upper is not self.root and is_one(upper):
+            self._offer(join(upper))
 
-    def _oldest_leaf(self) -> Node | None:
-        leaves = (node for node in self._nodes() if node.owner is not None and node.locks == 0)
-        return min(leaves, key=lambda node: (node.last_used, node.owner), default=None)
+    def _append(self, node: Node, tokens: Sequence[int], owner: int) -> Node:
+        """Put new tokens after the end of a resident node, at which a lock ends."""
+        rest = list(tokens)
+        if not node.children and node.locks == 1 and node is not self.root and not node.hits:
+            # Nobody else's lock ends here, so the edge can simply grow.
+            node.tokens += rest
+        else:
+            child = Node(node.end, rest, node, locks=1)
+            node.owner = None
+            node.children[rest[0]] = child
+            node = child
+        node.owner = owner
+        self.size += len(rest)
+        self._hash_tail(node)
+        return node
 
-    def _cut(self, leaf: Node, count: int) -> Evicted:
-        """Remove the last ``count`` tokens of an unlocked leaf."""
-        owner, parent = leaf.owner, leaf.parent
-        assert owner is not None
-        assert parent is not None
-        assert leaf.locks == 0
-        keep = leaf.end - count
-        for block in leaf.hashes[max(0, keep // BLOCK_TOKENS - leaf.start // BLOCK_TOKENS) :]:
-            self._note(block, came=False)
-        self.size -= count
-        self.evictable -= count
-        if keep > leaf.start:
-            del leaf.tokens[keep - leaf.start :]
-            del leaf.hashes[keep // BLOCK_TOKENS - leaf.start // BLOCK_TOKENS :]
-            return Evicted(owner, keep)
-        del parent.children[leaf.tokens[0]]
-        if parent is self.root or parent.children:
+    def _revive(self, node: Node, tokens: Sequence[int], owner: int) -> Node:
+        """Make spilled nodes along ``tokens``, below a locked one, resident; the lock goes down."""
+        begin = 0
+        while begin < len(tokens) and (child := node.children.get(tokens[begin])) is not None:
+            shared = common(child.tokens, tokens, begin, len(tokens))
+            if shared < len(child.tokens):
+                child = split(child, child.start + shared)
+            self._detach(child)
+            child.pieces = None
+            child.locks = 1
+            node.owner, child.owner = None, owner
+            self.size += shared
+            begin += shared
+            node = child
+        return node
+
+    def _inherit(self, parent: Node, owner: int) -> Evicted:
+        """A tip below ``parent`` is gone: the parent needs its sequence, or it is free."""
+        if parent is self.root or not parent.is_tip:
             self._merge(parent)
             return Evicted(owner, 0)
-        # A lock ends at the parent: it is a leaf again, and inherits the sequence.
         parent.owner = owner
-        return Evicted(owner, keep)
+        self._offer(parent)
+        return Evicted(owner, parent.end)
+
+    def _remove(self, node: Node) -> None:
+        """Forget a node and all below it."""
+        assert node.parent is not None
+        del node.parent.children[node.tokens[0]]
+        stack = [node]
+        while stack:
+            lost = stack.pop()
+            lost.parent = None
+            self._changes.note(lost.hashes, came=False)
+            self._detach(lost)
+            stack.extend(lost.children.values())
+
+    def _attach(self, node: Node, pieces: Sequence[Piece]) -> None:
+        assert node.pieces is not None
+        for piece in pieces:
+            piece.uses += 1
+            node.pieces.append(piece)
+
+    def _detach(self, node: Node) -> None:
+        for piece in node.pieces or ():
+            piece.uses -= 1
+            if not piece.uses:
+                self.released.append(piece)
+
+    # --- values -------------------------------------------------------------------------------
+
+    def _use(self, node: Node) -> None:
+        node.value = self._clock + worth(node.hits, node.end)
+
+    def _offer(self, node: Node) -> None:
+        (self._tips if node.resident else self._spilled).offer(node)
+
+    def _may_leave(self, node: Node) -> bool:
+        return node.parent is not None and node.locks == 0 and node.is_tip
+
+    def _may_go(self, node: Node) -> bool:
+        return node.parent is not None and not node.resident and not node.children
 
     # --- hashes -------------------------------------------------------------------------------
 
@@ -326,22 +359,14 @@ class RadixTree:
         last = node.end // BLOCK_TOKENS
         if block >= last:
             return
-        begin = block * BLOCK_TOKENS
-        tokens = self._path_tokens(node, begin)
+        tokens = node.path(block * BLOCK_TOKENS)
         parent = self._hash_before(node)
+        come = []
         for offset in range(0, (last - block) * BLOCK_TOKENS, BLOCK_TOKENS):
             parent = extend(self._secret, parent, tokens[offset : offset + BLOCK_TOKENS])
-            node.hashes.append(parent)
-            self._note(parent, came=True)
-
-    def _path_tokens(self, node: Node, begin: int) -> list[int]:
-        """Tokens of the path from depth ``begin`` to the end of ``node``."""
-        tokens = node.tokens[max(0, begin - node.start) :]
-        while node.start > begin:
-            assert node.parent is not None
-            node = node.parent
-            tokens = node.tokens[max(0, begin - node.start) :] + tokens
-        return tokens
+            come.append(parent)
+        node.hashes += come
+        self._changes.note(come, came=True)
 
     def _hash_before(self, node: Node) -> int:
         step: Node | None = node
@@ -350,37 +375,3 @@ class RadixTree:
                 return step.hashes[-1]
             step = step.parent
         return root_hash(self._secret, self._model_key)
-
-    def _note(self, block: int, *, came: bool) -> None:
-        if self._pending.get(block) is (not came):
-            # It went and came back, or the other way round: nothing to tell.
-            del self._pending[block]
-        else:
-            self._pending[block] = came
-
-
-def _walk(node: Node, tokens: Sequence[int], begin: int, end: int) -> Match:
-    """Follow ``tokens[begin:end]`` down from the end of ``node``; the length is an index."""
-    while begin < end and (child := node.children.get(tokens[begin])) is not None:
-        node = child
-        shared = _common(node.tokens, tokens, begin, end)
-        begin += shared
-        if shared < len(node.tokens):
-            break
-    return Match(node, begin)
-
-
-def _common(edge: list[int], tokens: Sequence[int], begin: int, end: int) -> int:
-    """How many tokens of ``edge`` agree with ``tokens[begin:end]``."""
-    count = min(len(edge), end - begin)
-    theirs = list(tokens[begin : begin + count])
-    if edge[:count] == theirs:
-        return count
-    low, high = 0, count  # edge[:low] agrees, edge[:high] does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if edge[low:middle] == theirs[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

@@ -50,6 +50,11 @@ class FakeBackend:
         self.sequences = sequences
         self.batch_tokens = batch_tokens
         self.memory: list[Cell] = []
+        self.piece_tokens = 8
+        #: So many of the next restores fail.
+        self.broken_restores = 0
+        #: Seconds that a restore takes.
+        self.restore_s = 0.0
         self.rows: list[list[int]] = []
         #: How the next decodes end, if not well.
         self.outcomes: deque[Outcome] = deque()
@@ -105,6 +110,22 @@ class FakeBackend:
             if start <= cell.position and (end is None or cell.position < end):
                 cell.sequences.discard(sequence)
         self.memory = [cell for cell in self.memory if cell.sequences]
+
+    def save(self, sequence: int, start: int, end: int) -> bytes:
+        tokens = self.history(sequence)[start:end]
+        assert 0 < len(tokens) == end - start <= self.piece_tokens
+        return bytes([start, *tokens])
+
+    def restore(self, state: bytes, sequence: int, start: int, end: int) -> bool:
+        first, tokens = state[0], state[1:]
+        self.now += self.restore_s
+        assert first <= start < end <= first + len(tokens)
+        assert len(self.history(sequence)) == start
+        if self.broken_restores or len(self.memory) + len(tokens) > self.cells:
+            self.broken_restores = max(0, self.broken_restores - 1)
+            return False
+        self.memory += [Cell(at, tokens[at - first], {sequence}) for at in range(start, end)]
+        return True
 
     def sampler(self, sampling: Sampling, generated: Sequence[int]) -> FakeSampler:
         return FakeSampler(self)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from models.engine import (
     CacheChanged,
@@ -22,11 +22,15 @@ from models.engine import (
     Started,
 )
 from models.llama.backend import Outcome
+from models.llama.kv_cache import KvCache
+from models.llama.rate import Rates
 from models.llama.scheduler import RUNNING_MAX, Scheduler
+from models.llama.spill import Spill
 from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
 from tests.models.llama.fake_backend import END_TOKEN, VOCABULARY, FakeBackend, answer_alone
+from tests.support.radix_check import check_integrity
 
 MODEL_KEY = b"model"
 SECRET = b"secret"
@@ -43,17 +47,24 @@ class Bench:
         sequences: int = 8,
         context: int = CONTEXT,
         missing_cells: int = 0,
+        ram_bytes: int = 0,
     ) -> None:
         self.backend = FakeBackend(
             cells=cells, sequences=sequences, batch_tokens=100, missing_cells=missing_cells
         )
         self.secret = SECRET
-        self.tree = RadixTree(SECRET, MODEL_KEY)
+        self.tree = RadixTree(SECRET, MODEL_KEY, cells)
+        self.ram_bytes = ram_bytes
+        rates = Rates()
+        clock = self.backend.clock
+        self.spill = Spill(ram_bytes, None, rates)
+        self.cache = KvCache(self.backend, self.tree, self.spill, rates, clock)
         self.scheduler = Scheduler(
             self.backend,
-            self.tree,
+            self.cache,
+            rates,
             context_length=context,
-            clock=self.backend.clock,
+            clock=clock,
             emit=self.hear,
         )
         self.requests: dict[bytes, GenerationRequest] = {}
@@ -125,17 +136,21 @@ class Bench:
 
     def check(self) -> None:
         """What must hold between any two steps."""
-        self.tree.check_integrity()
+        check_integrity(self.tree)
         assert len(self.backend.memory) == self.tree.size, "a cell is lost, or counted twice"
-        for owner in self.tree.owners():
-            path = self.backend.history(owner)
-            assert self.tree.match_prefix(path).length == len(path)
+        for node in self.tree.nodes():
+            if node.owner is not None:
+                assert self.backend.history(node.owner)[: node.end] == node.path()
+        assert not self.tree.released
+        pieces = {piece for node in self.tree.nodes() for piece in node.pieces or ()}
+        assert self.spill.ram_tokens == sum(piece.end - piece.start for piece in pieces)
+        assert self.spill.ram_bytes <= self.ram_bytes
 
     def expected_blocks(self) -> set[int]:
         return {
             block
-            for owner in self.tree.owners()
-            for block in block_hashes(self.secret, MODEL_KEY, self.backend.history(owner))
+            for node in self.tree.nodes()
+            for block in block_hashes(self.secret, MODEL_KEY, node.path())
         }
 
 
@@ -153,8 +168,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(cells=CONTEXT, sequences=4)
         self.cancelled: set[bytes] = set()
+
+    @initialize(ram_bytes=st.sampled_from([0, 60, 100_000]))
+    def start(self, ram_bytes: int) -> None:
+        self.bench = Bench(cells=CONTEXT, sequences=4, ram_bytes=ram_bytes)
 
     @rule(
         tokens=prompts,
@@ -187,6 +205,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def rekey(self, secret: bytes) -> None:
         self.bench.rekey(secret)
 
+    @rule()
+    def lose_state(self) -> None:
+        self.bench.backend.broken_restores += 1
+
     @invariant()
     def sound(self) -> None:
         self.bench.check()
@@ -199,7 +221,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert bench.blocks == bench.expected_blocks()
         assert bench.stats.running == bench.stats.queued == bench.stats.queued_guests == 0
         assert bench.tree.evictable == bench.tree.size, "somebody left without unlocking"
-        assert bench.stats.sequences_used == len(bench.tree.owners())
+        owned = sum(node.owner is not None for node in bench.tree.nodes())
+        assert bench.stats.sequences_used == owned
         for request_id in bench.requests:
             ends = [e for e in bench.said[request_id] if isinstance(e, Finished | Failed)]
             assert len(ends) == 1, "lost, or ended twice"
@@ -224,7 +247,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert 0 <= end.cached_tokens < end.prompt_tokens == len(request.tokens)
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 TestScheduler = SchedulerMachine.TestCase
 
 
@@ -511,3 +534,68 @@ def test_requests_that_found_something_cached_are_hits() -> None:
         bench.run()
     assert (bench.stats.requests, bench.stats.hits) == (3, 1)
     assert bench.stats.cached_tokens == 39
+
+
+def test_what_was_evicted_comes_back_without_computing() -> None:
+    bench = Bench(cells=128, context=120, ram_bytes=10_000)
+    first = bench.submit([1] * 100)
+    bench.run()
+    bench.submit([2] * 100)
+    bench.run()
+    assert bench.stats.spilled_tokens
+    known = bench.blocks
+    again = bench.submit([1] * 100)
+    bench.run()
+    bench.check()
+    assert bench.end(again).cached_tokens == 99
+    assert bench.tokens(again) == bench.tokens(first)
+    assert bench.stats.restored_tokens
+    assert known <= bench.blocks, "what is spilled can be reused, and others are told so"
+
+
+def test_what_does_not_fit_into_ram_is_forgotten_coldest_first() -> None:
+    bench = Bench(cells=128, context=120, ram_bytes=100)
+    for token in (1, 2, 3):
+        bench.submit([token] * 100, max_tokens=0)
+        bench.run()
+        bench.check()
+    assert bench.tree.match_prefix([3] * 100).length == 100
+    assert bench.tree.match_prefix([2] * 100).length > bench.tree.match_prefix([1] * 100).length
+    assert bench.stats.dropped_pieces
+
+
+def test_state_that_is_lost_is_computed_again() -> None:
+    bench = Bench(cells=128, context=120, ram_bytes=10_000)
+    first = bench.submit([1] * 100)
+    bench.run()
+    bench.submit([2] * 100)
+    bench.run()
+    bench.backend.broken_restores = 1
+    again = bench.submit([1] * 100)
+    bench.run()
+    bench.check()
+    assert bench.end(again).cached_tokens < 99
+    assert bench.tokens(again) == bench.tokens(first)
+
+
+def test_restoring_does_not_stall_a_stream() -> None:
+    bench = Bench(cells=300, context=250, ram_bytes=10_000)
+    bench.submit([1] * 200, max_tokens=0)
+    bench.run()
+    bench.submit([2] * 200, max_tokens=0)
+    bench.run()
+    assert bench.stats.spilled_tokens
+    stream = bench.submit([3], max_tokens=30)
+    bench.scheduler.step()
+    again = bench.submit([1] * 200)
+    bench.backend.restore_s = 0.007  # faster than computing, but too slow for one step
+    steps = 0
+    while not bench.said[again]:
+        before = len(bench.tokens(stream))
+        bench.scheduler.step()
+        assert len(bench.tokens(stream)) == before + 1
+        steps += 1
+    assert steps > 2
+    bench.run()
+    assert bench.end(again).cached_tokens == 199
+    assert bench.tokens(again) == answer_alone([1] * 200, 5)

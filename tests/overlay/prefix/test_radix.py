@@ -9,15 +9,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from overlay.prefix.chain import block_hashes
-from overlay.prefix.radix import Evicted, Node, RadixTree
+from overlay.prefix.node import Node, Piece
+from overlay.prefix.radix import Evicted, RadixTree
+from tests.support.radix_check import check_integrity
 
 SECRET, MODEL_KEY = b"secret", b"model"
+PIECE_TOKENS = 20
 
 # Few tokens, so that prefixes are shared; runs of them, so that blocks fill and end mid-edge.
 runs = st.tuples(st.integers(0, 1), st.sampled_from([1, 2, 31, 32, 33]))
 pieces = st.lists(runs, min_size=1, max_size=3).map(
     lambda runs: [token for token, count in runs for _ in range(count)]
 )
+
+
+def prefixes(tokens: list[int], after: int = 0) -> set[tuple[int, ...]]:
+    """All beginnings of the tokens that are longer than ``after``."""
+    return {tuple(tokens[:length]) for length in range(after + 1, len(tokens) + 1)}
+
+
+def cut_up(start: int, end: int) -> list[Piece]:
+    return [Piece(at, min(at + PIECE_TOKENS, end)) for at in range(start, end, PIECE_TOKENS)]
 
 
 @dataclass
@@ -30,53 +42,60 @@ class Holder:
 
 
 class RadixMachine(RuleBasedStateMachine):
-    """Holders come, compute and go; the model knows what each KV sequence covers."""
+    """Holders come, compute and go; the model knows what each KV sequence and each piece covers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tree = RadixTree(SECRET, MODEL_KEY)
-        self.now = 0.0
+        self.tree = RadixTree(SECRET, MODEL_KEY, capacity=200)
         self.sequences = 0
         #: What each sequence, of the tree or of a holder, covers.
         self.covers: dict[int, list[int]] = {}
+        #: Prefixes that are spilled, and the path of every piece that is in use.
+        self.spilled: set[tuple[int, ...]] = set()
+        self.kept: dict[int, tuple[Piece, list[int]]] = {}
+        #: Pieces that were given up, with their paths.
+        self.lost: list[tuple[Piece, list[int]]] = []
         self.holders: list[Holder] = []
         self.told: set[int] = set()
         self.secret = SECRET
 
-    def known(self) -> set[tuple[int, ...]]:
-        """All cached prefixes."""
-        return {
-            tuple(tokens[:length])
-            for tokens in self.covers.values()
-            for length in range(1, len(tokens) + 1)
-        }
+    def resident(self) -> set[tuple[int, ...]]:
+        """All prefixes in the KV cache."""
+        return {prefix for tokens in self.covers.values() for prefix in prefixes(tokens)}
 
-    def forget(self, evicted: list[Evicted]) -> None:
-        for owner, keep in evicted:
-            assert all(holder.sequence != owner for holder in self.holders)
-            del self.covers[owner][keep:]
-            if keep == 0:
-                del self.covers[owner]
+    def known(self) -> set[tuple[int, ...]]:
+        return self.resident() | self.spilled
+
+    def forget(self, evicted: Evicted) -> None:
+        owner, keep = evicted
+        assert all(holder.sequence != owner for holder in self.holders)
+        del self.covers[owner][keep:]
+        if keep == 0:
+            del self.covers[owner]
 
     def draw_path(self, data: st.DataObject) -> list[int]:
         """Often the beginning of a path that is known, and something new after it."""
-        paths = st.sampled_from([[], *self.covers.values()])
-        path = data.draw(paths, label="known path")
+        spilled = [list(path) for path in sorted(self.spilled, key=lambda p: (-len(p), p))[:3]]
+        path = data.draw(st.sampled_from([[], *self.covers.values(), *spilled]), label="known path")
         cut = data.draw(st.sampled_from([len(path), len(path) // 2, 0]), label="cut")
         return path[:cut] + data.draw(st.just([]) | pieces, label="new")
 
-    @rule(data=st.data())
-    def arrive(self, data: st.DataObject) -> None:
-        self.now += data.draw(st.integers(0, 1), label="time passes")
+    @rule(data=st.data(), hit=st.booleans())
+    def arrive(self, data: st.DataObject, hit: bool) -> None:
         tokens = self.draw_path(data)
         match = self.tree.match_prefix(tokens)
-        known = self.known()
-        expected = max(
-            (n for n in range(1, len(tokens) + 1) if tuple(tokens[:n]) in known), default=0
+        assert match.length == max(
+            (len(prefix) for prefix in prefixes(tokens) & self.known()), default=0
         )
-        assert match.length == expected
+        if hit:
+            match = self.tree.hit(match)
+            assert match.node.end == match.length
+        match = self.tree.resident_part(match)
+        assert match.length == max(
+            (len(prefix) for prefix in prefixes(tokens) & self.resident()), default=0
+        )
         room = self.tree.evictable_beside(match)
-        node = self.tree.lock(match, self.now)
+        node = self.tree.lock(match)
         assert node.end == match.length
         assert self.tree.evictable == room
         donor = self.tree.owner_below(node)
@@ -95,18 +114,18 @@ class RadixMachine(RuleBasedStateMachine):
 
     def compute_once(self, data: st.DataObject) -> None:
         holder = data.draw(st.sampled_from(self.holders), label="holder")
-        known, begin = self.known(), len(holder.tokens)
+        begin = len(holder.tokens)
         path = self.draw_path(data)
         if path[:begin] != holder.tokens:
             path = holder.tokens + data.draw(pieces, label="ahead")
-        tokens = path[begin:]
-        done = self.tree.insert_prefix(holder.node, tokens, holder.sequence, self.now)
-        shared = [n for n in range(begin + 1, len(path) + 1) if tuple(path[:n]) in known]
+        shared = prefixes(path, begin) & self.resident()
+        done = self.tree.insert_prefix(holder.node, path[begin:], holder.sequence)
         assert done.shared == len(shared)
         if done.shared:
             assert done.donor is not None
             end = begin + done.shared
             assert self.covers[done.donor][:end] == path[:end]
+        self.spilled -= prefixes(path)
         holder.tokens, holder.node = path, done.node
         self.covers[holder.sequence] = path
         assert done.node.end == len(path)
@@ -122,22 +141,44 @@ class RadixMachine(RuleBasedStateMachine):
         self.tree.unlock(holder.node)
         self.holders.remove(holder)
 
-    @rule(tokens=st.integers(1, 100))
-    def evict(self, tokens: int) -> None:
-        size, room = self.tree.size, self.tree.evictable
-        self.forget(self.tree.evict(tokens))
-        assert size - self.tree.size == min(tokens, room)
+    @rule(tokens=st.integers(1, 100), spill=st.booleans())
+    def evict(self, tokens: int, spill: bool) -> None:
+        while tokens and (tip := self.tree.coldest_tip()) is not None:
+            path = tip.path()
+            keep = max(tip.start, tip.end - tokens)
+            tokens -= tip.end - keep
+            cut = cut_up(keep, tip.end) if spill else []
+            self.kept |= {id(piece): (piece, path[: piece.end]) for piece in cut}
+            self.forget(self.tree.cut(tip, keep, cut))
+            if spill:
+                self.spilled |= prefixes(path, keep)
+            else:
+                lost = tuple(path[: keep + 1])
+                self.spilled = {p for p in self.spilled if p[: len(lost)] != lost}
+        assert not tokens or self.tree.evictable == 0
 
     @rule()
-    def evict_sequence(self) -> None:
-        before = self.tree.owners()
-        evicted = self.tree.evict_sequence()
-        self.forget(evicted)
-        freed = [owner for owner, keep in evicted if keep == 0]
-        assert freed == sorted(before - self.tree.owners())
-        assert len(freed) <= 1
-        if not freed:
-            assert self.tree.evictable == 0
+    def forget_spilled(self) -> None:
+        leaf = self.tree.coldest_spilled()
+        assert (leaf is None) == (not self.spilled)
+        if leaf is not None:
+            path = leaf.path()
+            assert leaf.pieces
+            keep = max(leaf.start, leaf.pieces[-1].start)
+            self.tree.forget(leaf)
+            self.spilled -= prefixes(path, keep)
+
+    @precondition(lambda self: self.lost)
+    @rule(data=st.data())
+    def adopt(self, data: st.DataObject) -> None:
+        piece, path = data.draw(st.sampled_from(self.lost))
+        known = max((len(prefix) for prefix in prefixes(path) & self.known()), default=0)
+        fits = piece.start <= known < piece.end
+        assert self.tree.adopt(path, piece) == fits
+        if fits:
+            self.lost = [entry for entry in self.lost if entry[0] is not piece]
+            self.kept[id(piece)] = (piece, path)
+            self.spilled |= prefixes(path, known)
 
     @rule(secret=st.sampled_from([b"secret", b"other"]))
     def rekey(self, secret: bytes) -> None:
@@ -146,15 +187,33 @@ class RadixMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees_with_the_model(self) -> None:
-        self.tree.check_integrity()
-        known = self.known()
-        assert self.tree.size == len(known)
-        held = {tuple(h.tokens[:n]) for h in self.holders for n in range(1, len(h.tokens) + 1)}
-        assert self.tree.evictable == len(known - held)
-        for owner in self.tree.owners():
-            match = self.tree.match_prefix(self.covers[owner])
-            assert match.length == len(self.covers[owner]) == match.node.end
-            assert match.node.owner == owner
+        check_integrity(self.tree)
+        resident = self.resident()
+        assert not resident & self.spilled
+        assert self.tree.size == len(resident)
+        held = {prefix for holder in self.holders for prefix in prefixes(holder.tokens)}
+        assert self.tree.evictable == len(resident - held)
+        nodes = list(self.tree.nodes())
+        for node in nodes:
+            if node.owner is not None:
+                assert self.covers[node.owner][: node.end] == node.path()
+        spilled = [node for node in nodes if not node.resident]
+        assert sum(len(node.tokens) for node in spilled) == len(self.spilled)
+        for node in spilled:
+            path = tuple(node.path())
+            assert path in self.spilled
+            for piece in node.pieces or ():
+                covered = min(piece.end, node.end)
+                assert tuple(self.kept[id(piece)][1][:covered]) == path[:covered]
+
+    @invariant()
+    def pieces_are_given_up_once(self) -> None:
+        for piece in self.tree.released:
+            assert not piece.uses
+            self.lost.append(self.kept.pop(id(piece)))
+        self.tree.released.clear()
+        used = {id(piece) for node in self.tree.nodes() for piece in node.pieces or ()}
+        assert used == set(self.kept)
 
     @rule()
     def tell(self) -> None:
@@ -168,45 +227,77 @@ class RadixMachine(RuleBasedStateMachine):
             self.told = self.told.union(changes.added).difference(changes.removed)
         assert self.told == {
             block
-            for tokens in self.covers.values()
+            for tokens in self.known()
             for block in block_hashes(self.secret, MODEL_KEY, tokens)
         }
 
 
-RadixMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+RadixMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestRadixTree = RadixMachine.TestCase
 
 
-def leave_behind(tree: RadixTree, tokens: list[int], owner: int, now: float) -> None:
+def new_tree() -> RadixTree:
+    return RadixTree(SECRET, MODEL_KEY, capacity=100)
+
+
+def leave_behind(tree: RadixTree, tokens: list[int], owner: int) -> None:
     """What a finished request leaves: its path, unlocked."""
-    match = tree.match_prefix(tokens)
-    node = tree.lock(match, now)
-    tree.unlock(tree.insert_prefix(node, tokens[match.length :], owner, now).node)
+    match = tree.hit(tree.match_prefix(tokens))
+    node = tree.lock(match)
+    tree.unlock(tree.insert_prefix(node, tokens[match.length :], owner).node)
 
 
 def test_a_parent_is_told_before_its_children() -> None:
-    tree = RadixTree(SECRET, MODEL_KEY)
+    tree = new_tree()
     tokens = list(range(100))
-    leave_behind(tree, tokens, owner=1, now=0)
+    leave_behind(tree, tokens, owner=1)
     changes = tree.take_changes()
     assert changes is not None
     assert changes.added == block_hashes(SECRET, MODEL_KEY, tokens)
 
 
+def coldest(tree: RadixTree) -> list[int]:
+    tip = tree.coldest_tip()
+    assert tip is not None
+    return tip.path()
+
+
 def test_the_longest_unused_goes_first_and_from_its_end() -> None:
-    tree = RadixTree(SECRET, MODEL_KEY)
-    leave_behind(tree, [1, 2, 3, 4], owner=1, now=0)
-    leave_behind(tree, [5, 6, 7, 8], owner=2, now=1)
-    assert tree.evict(3) == [Evicted(owner=1, keep=1)]
+    tree = new_tree()
+    leave_behind(tree, [1, 2, 3, 4], owner=1)
+    leave_behind(tree, [5, 6, 7, 8], owner=2)
+    tip = tree.coldest_tip()
+    assert tip is not None
+    assert tree.cut(tip, keep=1) == Evicted(owner=1, keep=1)
     assert tree.match_prefix([1, 2, 3, 4]).length == 1
-    assert tree.evict(2) == [Evicted(owner=1, keep=0), Evicted(owner=2, keep=3)]
+    assert coldest(tree) == [1]
 
 
-def test_the_next_turn_of_a_conversation_takes_over_the_edge() -> None:
-    tree = RadixTree(SECRET, MODEL_KEY)
-    leave_behind(tree, [1, 2], owner=1, now=0)
-    node = tree.lock(tree.match_prefix([1, 2, 3]), now=1)
-    done = tree.insert_prefix(node, [3], owner=2, now=1)
+def test_what_was_hit_outlives_what_was_not() -> None:
+    tree = new_tree()
+    leave_behind(tree, [1, 2, 3], owner=1)
+    leave_behind(tree, [1, 2, 3, 4], owner=2)
+    leave_behind(tree, [5, 6, 7], owner=3)
+    assert coldest(tree) == [1, 2, 3, 4]
+    tip = tree.coldest_tip()
+    assert tip is not None
+    assert tree.cut(tip, keep=3) == Evicted(owner=2, keep=3)
+    assert coldest(tree) == [5, 6, 7]
+
+
+def test_what_was_hit_once_ages_as_the_cache_turns_over() -> None:
+    tree = new_tree()
+    leave_behind(tree, [1, 2, 3], owner=1)
+    leave_behind(tree, [1, 2, 3], owner=2)
+    leave_behind(tree, list(range(1000, 1110)), owner=3)  # more than the capacity
+    assert coldest(tree) == [1, 2, 3]
+
+
+def test_the_next_turn_of_a_conversation_takes_over_the_sequence() -> None:
+    tree = new_tree()
+    leave_behind(tree, [1, 2], owner=1)
+    node = tree.lock(tree.match_prefix([1, 2, 3]))
+    done = tree.insert_prefix(node, [3], owner=2)
     assert done.released == 1
-    assert tree.owners() == {2}
-    assert done.node.tokens == [1, 2, 3]
+    assert done.node.path() == [1, 2, 3]
+    assert done.node.owner == 2

@@ -1,0 +1,40 @@
+"""Measured speeds, smoothed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+#: Work older than this, in busy seconds, counts half.
+HALF_LIFE_S: Final = 4.0
+
+
+class Rate:
+    """Amount per busy second, smoothed; idle time does not lower it."""
+
+    def __init__(self) -> None:
+        self._amount = 0.0
+        self._seconds = 0.0
+
+    def add(self, amount: float, seconds: float) -> None:
+        fade = 0.5 ** (seconds / HALF_LIFE_S)
+        self._amount = self._amount * fade + amount
+        self._seconds = self._seconds * fade + seconds
+
+    @property
+    def per_second(self) -> float:
+        """0 before anything was measured."""
+        return self._amount / self._seconds if self._seconds > 0 else 0.0
+
+    def beats(self, other: Rate) -> bool:
+        """Whether it is faster than the other, as far as both are known."""
+        return not self._seconds or self.per_second > other.per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast this machine gets tokens into the KV cache, in each way: tokens per second."""
+
+    prefill: Rate = field(default_factory=Rate)
+    from_ram: Rate = field(default_factory=Rate)
+    from_disk: Rate = field(default_factory=Rate)

@@ -1,0 +1,180 @@
+"""What left the KV cache but is worth more than nothing: its state in RAM, then on disk.
+
+Each piece is in one place at a time: it moves from RAM to disk when RAM is full, and is gone from
+here once its tokens are in the KV cache again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from models.llama.rate import Rate, Rates
+from overlay.prefix.node import Piece
+
+#: Seconds that the disk may take to finish its writes when the engine ends.
+CLOSE_S: Final = 5.0
+
+
+class Entry(Protocol):
+    """A piece that is on disk: positions ``[start, len(tokens))`` of a path."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+class PieceStore(Protocol):
+    """What is needed of a disk; see `models.llama.disk`."""
+
+    @property
+    def used(self) -> int: ...
+
+    def entries(self) -> Iterator[Entry]: ...
+
+    def write(self, tokens: Sequence[int], start: int, payload: bytes) -> str | None: ...
+
+    def read(self, key: str) -> bytes | None: ...
+
+    def remove(self, key: str) -> None: ...
+
+    def close(self, timeout_s: float) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class SpilledPiece(Piece):
+    """A piece, and where it is: ``state`` in RAM, or ``key`` on disk."""
+
+    #: Bytes that the state takes.
+    size: int
+    state: bytes | None = None
+    key: str | None = None
+    #: The tokens of the whole path, packed; needed to write it to disk.
+    path: bytes = field(default=b"", repr=False)
+
+
+class Spill:
+    """Keeps pieces within its budgets; the caller chooses what is forgotten when they are full.
+
+    ``ram_bytes``: 0 keeps nothing in RAM, and so nothing at all unless there is a ``disk``.
+    """
+
+    def __init__(self, ram_bytes: int, disk: PieceStore | None, rates: Rates) -> None:
+        self._budget = ram_bytes
+        self._disk = disk
+        self._rates = rates
+        # In the order of their coming, which is that of their last use.
+        self._in_ram: dict[SpilledPiece, None] = {}
+        self._on_disk: set[SpilledPiece] = set()
+        self.ram_bytes = self.ram_tokens = self.disk_tokens = 0
+        self.spills = self.restores = self.dropped = 0
+
+    @property
+    def disk_bytes(self) -> int:
+        return self._disk.used if self._disk is not None else 0
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether what is kept now can come back sooner than it is computed again."""
+        return bool(self._budget or self._disk) and self._rates.from_ram.beats(self._rates.prefill)
+
+    def keep(self, path: Sequence[int], start: int, state: bytes) -> SpilledPiece:
+        """Take in the state of the tokens of ``path`` from ``start`` on."""
+        piece = SpilledPiece(start, len(path), len(state), state)
+        if self._disk is not None:
+            piece.path = array("i", path).tobytes()
+        self._in_ram[piece] = None
+        self.ram_bytes += piece.size
+        self.ram_tokens += piece.end - piece.start
+        self.spills += 1
+        return piece
+
+    def load(self, piece: Piece) -> bytes | None:
+        """The state of a piece; None if computing it again is better, or if it is lost."""
+        assert isinstance(piece, SpilledPiece)
+        if not self._rate(piece).beats(self._rates.prefill):
+            return None
+        if piece.state is not None:
+            return piece.state
+        assert self._disk is not None
+        assert piece.key is not None
+        return self._disk.read(piece.key)
+
+    def note_restored(self, piece: Piece, tokens: int, seconds: float) -> None:
+        """So many tokens of the piece are in the KV cache again; loading took so long."""
+        assert isinstance(piece, SpilledPiece)
+        self._rate(piece).add(tokens, seconds)
+        self.restores += 1
+
+    def drop(self, piece: Piece, *, lost: bool) -> None:
+        """Nobody needs the piece any longer; ``lost``: because there was no room for it."""
+        assert isinstance(piece, SpilledPiece)
+        tokens = piece.end - piece.start
+        if piece in self._in_ram:
+            self._leave_ram(piece)
+        else:
+            self._on_disk.remove(piece)
+            self.disk_tokens -= tokens
+            assert self._disk is not None
+            assert piece.key is not None
+            self._disk.remove(piece.key)
+        self.dropped += lost
+
+    def settle(self) -> bool:
+        """Bring RAM within its budget by moving pieces to disk; False if something has to go."""
+        while self.ram_bytes > self._budget:
+            oldest = next(iter(self._in_ram))
+            if not self._move_to_disk(oldest):
+                return False
+        return True
+
+    def found_on_disk(self) -> Iterator[tuple[Sequence[int], SpilledPiece]]:
+        """What earlier starts left, with the tokens of its path; short paths first."""
+        if self._disk is None:
+            return
+        for entry in self._disk.entries():
+            piece = SpilledPiece(entry.start, len(entry.tokens), entry.size, key=entry.key)
+            self._on_disk.add(piece)
+            self.disk_tokens += piece.end - piece.start
+            yield entry.tokens, piece
+
+    def close(self) -> None:
+        """Leave as much as possible on disk for the next start."""
+        if self._disk is not None:
+            for piece in list(self._in_ram):
+                if not self._move_to_disk(piece):
+                    break
+            self._disk.close(CLOSE_S)
+
+    def _move_to_disk(self, piece: SpilledPiece) -> bool:
+        if self._disk is None or not self._rates.from_disk.beats(self._rates.prefill):
+            return False
+        assert piece.state is not None
+        path = array("i")
+        path.frombytes(piece.path)
+        key = self._disk.write(path, piece.start, piece.state)
+        if key is None:
+            return False
+        self._leave_ram(piece)
+        piece.state, piece.key, piece.path = None, key, b""
+        self._on_disk.add(piece)
+        self.disk_tokens += piece.end - piece.start
+        return True
+
+    def _leave_ram(self, piece: SpilledPiece) -> None:
+        del self._in_ram[piece]
+        self.ram_bytes -= piece.size
+        self.ram_tokens -= piece.end - piece.start
+
+    def _rate(self, piece: SpilledPiece) -> Rate:
+        return self._rates.from_ram if piece.state is not None else self._rates.from_disk
