@@ -66,6 +66,13 @@ class Sampling:
     stop: tuple[str, ...] = ()
     #: (token id, bias) pairs added to the logits.
     logit_bias: tuple[tuple[int, float], ...] = ()
+    typical_p: float = 1.0
+    #: How many alternatives' log probabilities to tell with each token's own; None tells none.
+    logprobs: int | None = None
+    #: The answer follows this grammar (GBNF, llama.cpp's notation); empty: none.
+    grammar: str = ""
+    #: The answer is JSON that this JSON schema allows; empty: none. Not together with a grammar.
+    json_schema: str = ""
 
 
 class Priority(StrEnum):
@@ -114,12 +121,39 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that might have followed: its bytes, and the natural logarithm of its probability.
+
+    ``piece`` may be incomplete UTF-8, and is empty for control tokens.
+    """
+
+    piece: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The chosen token as an Alternative, and the likeliest ones, in order (it may be among them).
+
+    By the model alone: before biases, penalties, temperature and whatever else chooses a token.
+    """
+
+    piece: bytes
+    logprob: float
+    top: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
-    """New tokens, and the text that may be shown now (may be empty while UTF-8 is incomplete)."""
+    """New tokens, and the text that may be shown now (may be empty while UTF-8 is incomplete).
+
+    ``logprobs``: one for each of ``tokens`` if the request asked for them, else none.
+    """
 
     request_id: bytes
     tokens: Tokens
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from models.engine import Sampling
+from models.engine import Sampling, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,13 @@ class Sampler(Protocol):
     """One request's way of choosing tokens, with its penalties and random state."""
 
     def sample(self, row: int) -> int:
-        """Choose, and remember, a token from the logits of slice ``row`` of the last decode."""
+        """Choose, and remember, a token from the logits of slice ``row`` of the last decode.
+
+        Raises InvalidRequest if the grammar admits none of the model's tokens.
+        """
+
+    def logprobs(self, row: int, token: int) -> tuple[TokenLogprob, ...]:
+        """What the model thought of the token it chose there; none if nobody asked."""
 
 
 class Backend(Protocol):
@@ -78,7 +84,11 @@ class Backend(Protocol):
         While it works, it takes as many cells as the whole state has. False if it cannot be done.
         """
 
-    def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler: ...
+    def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler:
+        """A sampler that stands where it would after the tokens ``generated``.
+
+        Raises InvalidRequest for a grammar that is broken, or that those tokens do not follow.
+        """
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds to the text; none for control tokens."""

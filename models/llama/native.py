@@ -112,7 +112,14 @@ class NativeBackend:
         return bool(read)
 
     def sampler(self, sampling: Sampling, generated: Sequence[int]) -> Sampler:
-        return ChainSampler(self._context, self.vocabulary, sampling, generated, self._rows_now)
+        return ChainSampler(
+            self._context,
+            self._model.vocab,
+            sampling,
+            generated,
+            rows=self._rows_now,
+            piece=self.piece,
+        )
 
     def piece(self, token: int) -> bytes:
         piece = self._pieces.get(token)

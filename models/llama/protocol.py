@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from models.engine import (
+    Alternative,
     CacheChanged,
     Chunk,
     EngineEvent,
@@ -29,6 +30,7 @@ from models.engine import (
     Prompt,
     Sampling,
     Started,
+    TokenLogprob,
     Tokens,
 )
 
@@ -123,7 +125,11 @@ def unpack_info(data: Any) -> ModelInfo:
 
 
 def pack_event(event: EngineEvent) -> list[Any]:
-    return [_EVENTS.index(type(event)), *_fields(event)]
+    kind = _EVENTS.index(type(event))
+    if isinstance(event, Chunk) and event.logprobs:
+        logprobs = [_pack_logprob(each) for each in event.logprobs]
+        return [kind, event.request_id, event.tokens, event.text, logprobs]
+    return [kind, *_fields(event)]
 
 
 def unpack_event(data: Any) -> EngineEvent:
@@ -131,8 +137,21 @@ def unpack_event(data: Any) -> EngineEvent:
     if _EVENTS[kind] is Finished:
         request_id, reason, *rest = fields
         return Finished(request_id, FinishReason(reason), *rest)
+    if _EVENTS[kind] is Chunk:
+        request_id, tokens, text, logprobs = fields
+        return Chunk(request_id, tokens, text, tuple(map(_unpack_logprob, logprobs)))
     event: EngineEvent = _EVENTS[kind](*fields)
     return event
+
+
+def _pack_logprob(logprob: TokenLogprob) -> list[Any]:
+    top = [(each.piece, each.logprob) for each in logprob.top]
+    return [logprob.piece, logprob.logprob, top]
+
+
+def _unpack_logprob(data: Any) -> TokenLogprob:
+    piece, logprob, top = data
+    return TokenLogprob(piece, logprob, tuple(Alternative(*each) for each in top))
 
 
 def _fields(value: Any) -> list[Any]:

@@ -1,66 +1,262 @@
-"""How one answer's tokens are chosen: a chain of llama.cpp's samplers."""
+"""How one answer's tokens are chosen: a chain of llama.cpp's samplers, and a grammar beside it.
+
+The chain is that of llama.cpp's own `common_sampler_init`, in its order and without what Hearth
+does not offer: biases, penalties, top_k, typical_p, top_p, min_p, temperature, and a random draw.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import ctypes
+import faulthandler
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import llama_cpp
+import numpy as np
 
-from models.engine import Sampling
+from models.engine import Alternative, Sampling, TokenLogprob
+from models.llama.grammar import ROOT, check_grammar
+from models.llama.json_schema import schema_grammar
+from overlay.errors import InvalidRequest
 
 #: How many of an answer's last tokens penalties look at.
 PENALTY_WINDOW: Final = 256
+#: OpenAI's word for "never": JSON and the wire have no infinity.
+LOGPROB_MIN: Final = -9999.0
+#: One step of a grammar takes milliseconds. One so ambiguous that it takes this long would take
+#: for ever; nothing but its own end gets a process out of llama.cpp then.
+GRAMMAR_STEP_S = 10.0
+
+_CANDIDATE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+_Logits = np.ndarray[Any, np.dtype[np.float32]]
+_Candidates = np.ndarray[Any, Any]
 
 
 class ChainSampler:
-    """A chain of llama.cpp's samplers, freed with this object."""
+    """Chooses tokens for one request; llama.cpp's samplers are freed with this object.
+
+    The random draws of a seeded answer depend on the seed and on how many tokens came before, and
+    on nothing else: one draw for each token, or two where a grammar may ask for a second choice.
+    """
 
     def __init__(
         self,
         context: Any,
-        vocabulary: int,
+        vocab: Any,
         sampling: Sampling,
         generated: Sequence[int],
+        *,
         rows: Callable[[], list[int]],
+        piece: Callable[[int], bytes],
     ) -> None:
+        """``rows``: index in the last batch of each slice's logits. Raises InvalidRequest."""
         self._context = context
+        self._vocabulary = llama_cpp.llama_vocab_n_tokens(vocab)
         self._rows = rows
-        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        self._chain: Any = chain
+        self._piece = piece
+        self._alternatives = sampling.logprobs
+        self._dist: Any = None
+        self._chain: Any = None
+        self._grammar = _grammar_of(sampling, vocab, generated)
+        self._chain = llama_cpp.llama_sampler_chain_init(
+            llama_cpp.llama_sampler_chain_default_params()
+        )
+        self._fill(sampling, vocab)
+        for token in generated:
+            llama_cpp.llama_sampler_accept(self._chain, token)
+        if sampling.seed is not None:
+            for _ in generated:
+                self._draw()
+                if self._grammar is not None:
+                    self._draw()
 
+    def _fill(self, sampling: Sampling, vocab: Any) -> None:
         def add(sampler: Any) -> None:
-            llama_cpp.llama_sampler_chain_add(chain, sampler)
+            llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
-        if sampling.logit_bias:
-            pairs = [llama_cpp.llama_logit_bias(*pair) for pair in sampling.logit_bias]
-            biases = (llama_cpp.llama_logit_bias * len(pairs))(*pairs)
-            add(llama_cpp.llama_sampler_init_logit_bias(vocabulary, len(biases), biases))
+        if pairs := [*sampling.logit_bias, *((token, -math.inf) for token in _suppressed(vocab))]:
+            biases = (llama_cpp.llama_logit_bias * len(pairs))(
+                *(llama_cpp.llama_logit_bias(*pair) for pair in pairs)
+            )
+            add(llama_cpp.llama_sampler_init_logit_bias(self._vocabulary, len(biases), biases))
         penalties = (
             sampling.repeat_penalty,
             sampling.frequency_penalty,
             sampling.presence_penalty,
         )
         if penalties != (1.0, 0.0, 0.0):
-            add(llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, *penalties))
+            add(
+                llama_cpp.llama_sampler_init_penalties(self._vocabulary, PENALTY_WINDOW, *penalties)
+            )
         if sampling.temperature <= 0:
             add(llama_cpp.llama_sampler_init_greedy())
-        else:
-            if sampling.top_k > 0:
-                add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
-            if sampling.top_p < 1:
-                add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
-            if sampling.min_p > 0:
-                add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
-            add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-            seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed
-            add(llama_cpp.llama_sampler_init_dist(seed & 0xFFFFFFFF))
-        for token in generated:
-            llama_cpp.llama_sampler_accept(chain, token)
+            return
+        if sampling.top_k > 0:
+            add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.typical_p < 1:
+            add(llama_cpp.llama_sampler_init_typical(sampling.typical_p, 1))
+        if sampling.top_p < 1:
+            add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
+        if sampling.min_p > 0:
+            add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
+        add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
+        seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed
+        self._dist = llama_cpp.llama_sampler_init_dist(seed & 0xFFFFFFFF)
+        add(self._dist)
 
     def sample(self, row: int) -> int:
+        """See `Sampler.sample`."""
         index = self._rows()[row]
-        return int(llama_cpp.llama_sampler_sample(self._chain, self._context, index))
+        if self._grammar is None:
+            return int(llama_cpp.llama_sampler_sample(self._chain, self._context, index))
+        with _ending_in_time():
+            return self._sample_by_grammar(self._grammar, index)
+
+    def _sample_by_grammar(self, grammar: _Grammar, index: int) -> int:
+        """As llama.cpp does: most choices follow the grammar anyway, and to try one costs little.
+
+        Only if it does not, all candidates are tried.
+        """
+        token = self._choose(self._candidates(index))
+        if grammar.admits(token):
+            self._draw()
+        else:
+            token = self._choose(grammar.admitted(self._candidates(index)))
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        grammar.accept(token)
+        return token
+
+    def logprobs(self, row: int, token: int) -> tuple[TokenLogprob, ...]:
+        """See `Sampler.logprobs`."""
+        if self._alternatives is None:
+            return ()
+        logits = self._logits(self._rows()[row]).astype(np.float64)
+        likeliest = logits.max()
+        logits -= likeliest + math.log(np.exp(logits - likeliest).sum())
+        count = min(self._alternatives, len(logits))
+        top = np.argpartition(logits, -count)[-count:] if count else np.empty(0, np.intp)
+        ordered = sorted(top.tolist(), key=lambda each: (-logits[each], each))
+        return (
+            TokenLogprob(
+                self._piece(token),
+                max(LOGPROB_MIN, float(logits[token])),
+                tuple(
+                    Alternative(self._piece(each), max(LOGPROB_MIN, float(logits[each])))
+                    for each in ordered
+                ),
+            ),
+        )
+
+    def _logits(self, index: int) -> _Logits:
+        """The model's own, which no sampler has touched."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(pointer, (self._vocabulary,))
+
+    def _candidates(self, index: int) -> _Candidates:
+        candidates = np.zeros(self._vocabulary, _CANDIDATE)
+        candidates["id"] = np.arange(self._vocabulary)
+        candidates["logit"] = self._logits(index)
+        return candidates
+
+    def _choose(self, candidates: _Candidates) -> int:
+        array = _array_of(candidates)
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(candidates["id"][array.selected])
+
+    def _draw(self) -> None:
+        """Let one random number go by."""
+        if self._dist is not None:
+            only = np.zeros(1, _CANDIDATE)
+            llama_cpp.llama_sampler_apply(self._dist, ctypes.byref(_array_of(only)))
 
     def __del__(self) -> None:
-        llama_cpp.llama_sampler_free(self._chain)
+        if self._chain is not None:
+            llama_cpp.llama_sampler_free(self._chain)
+
+
+class _Grammar:
+    """llama.cpp's reader of an answer by a grammar, never fed what it would die of."""
+
+    def __init__(self, vocab: Any, text: str) -> None:
+        """Raises InvalidRequest."""
+        self._vocab = vocab
+        check_grammar(text)
+        self._sampler: Any = llama_cpp.llama_sampler_init_grammar(
+            vocab, text.encode(), ROOT.encode()
+        )
+        if not self._sampler:
+            raise InvalidRequest("The grammar cannot be used: llama.cpp refuses it.", "grammar")
+
+    def admits(self, token: int) -> bool:
+        """Whether the answer may go on with this token, or end with it."""
+        single = np.zeros(1, _CANDIDATE)
+        single["id"] = token
+        return len(self._filter(single)) == 1
+
+    def admitted(self, candidates: _Candidates) -> _Candidates:
+        """Those that may come next, at least one. Raises InvalidRequest."""
+        found = self._filter(candidates)
+        if not len(found):
+            raise InvalidRequest("No token of this model can go on as the grammar demands.")
+        return found
+
+    def accept(self, token: int) -> None:
+        """Go on by one token, which must be admitted: else llama.cpp ends the process."""
+        if not llama_cpp.llama_vocab_is_eog(self._vocab, token):
+            llama_cpp.llama_sampler_accept(self._sampler, token)
+
+    def _filter(self, candidates: _Candidates) -> _Candidates:
+        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(_array_of(candidates)))
+        # Samplers that weigh probabilities cannot take those that are impossible.
+        left: _Candidates = candidates[np.isfinite(candidates["logit"])]
+        return left
+
+    def __del__(self) -> None:
+        if sampler := getattr(self, "_sampler", None):
+            llama_cpp.llama_sampler_free(sampler)
+
+
+@contextlib.contextmanager
+def _ending_in_time() -> Iterator[None]:
+    """End the process, with a traceback on stderr, if this takes too long."""
+    faulthandler.dump_traceback_later(GRAMMAR_STEP_S, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _grammar_of(sampling: Sampling, vocab: Any, generated: Sequence[int]) -> _Grammar | None:
+    """The grammar of the request, that has read what was generated."""
+    if sampling.grammar and sampling.json_schema:
+        raise InvalidRequest("An answer follows a grammar or a JSON schema, not both.")
+    text = sampling.grammar
+    if sampling.json_schema:
+        text = schema_grammar(sampling.json_schema)
+    if not text:
+        return None
+    with _ending_in_time():
+        grammar = _Grammar(vocab, text)
+        for token in generated:
+            if not grammar.admits(token):
+                raise InvalidRequest("The answer so far does not follow the grammar.")
+            grammar.accept(token)
+    return grammar
+
+
+def _suppressed(vocab: Any) -> list[int]:
+    """Tokens that the model file itself rules out."""
+    count = ctypes.c_int32(0)
+    tokens = llama_cpp.llama_vocab_get_suppress_tokens(vocab, ctypes.byref(count))
+    return [int(tokens[at]) for at in range(count.value)]
+
+
+def _array_of(candidates: _Candidates) -> Any:
+    """llama.cpp's view of the candidates; it reorders them in place."""
+    data = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
+    return llama_cpp.llama_token_data_array(
+        data=data, size=len(candidates), selected=-1, sorted=False
+    )

@@ -18,6 +18,7 @@ from models.engine import (
     GenerationRequest,
     Priority,
     Started,
+    TokenLogprob,
 )
 from models.llama.backend import Backend, Outcome, Slice
 from models.llama.cache import Cache
@@ -76,8 +77,10 @@ class Scheduler:
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request, or fail it at once."""
-        error = self._refusal(request)
-        if error is not None:
+        try:
+            self._check(request)
+            sampler = self._backend.sampler(request.sampling, request.generated)
+        except HearthError as error:
             self._emit(Failed(request.request_id, error.code, str(error)))
             return
         text = TextStream(request.sampling.stop, skip=request.delivered_chars)
@@ -87,7 +90,7 @@ class Scheduler:
             arrival=self._arrivals,
             submitted_s=self._clock(),
             tokens=tokens,
-            sampler=self._backend.sampler(request.sampling, request.generated),
+            sampler=sampler,
             text=text,
             owed_text="".join(text.push(self._backend.piece(t)) for t in request.generated),
             expected=self._cache.missing(tokens),
@@ -115,15 +118,16 @@ class Scheduler:
         self._cache.rekey(mesh_secret)
         self._publish(idle=True)
 
-    def _refusal(self, request: GenerationRequest) -> HearthError | None:
+    def _check(self, request: GenerationRequest) -> None:
+        """Raises what is wrong with the request, or that there is no room for it."""
         length, limit = len(request.tokens), self._context_length
         named = [*request.tokens, *request.generated, *(t for t, _ in request.sampling.logit_bias)]
         if not length:
-            return InvalidRequest("The prompt is empty.")
+            raise InvalidRequest("The prompt is empty.")
         if not 0 <= min(named) <= max(named) < self._backend.vocabulary:
-            return InvalidRequest("The request names tokens that the model does not have.")
+            raise InvalidRequest("The request names tokens that the model does not have.")
         if length >= limit:
-            return ContextLengthExceeded(
+            raise ContextLengthExceeded(
                 f"The prompt has {length} tokens; the model's context holds {limit}, "
                 "and the answer needs some of them."
             )
@@ -132,8 +136,7 @@ class Scheduler:
         if request.priority is Priority.OWNER:
             ahead = [run for run in ahead if not run.guest]
         if len(ahead) >= ENGINE_QUEUE_MAX:
-            return EngineBusy(f"{len(ahead)} requests wait already; try again later.")
-        return None
+            raise EngineBusy(f"{len(ahead)} requests wait already; try again later.")
 
     # --- a step -------------------------------------------------------------------------------
 
@@ -267,14 +270,19 @@ class Scheduler:
         if self._exhausted(run):
             self._finish(run, FinishReason.LENGTH)
             return
-        token = run.sampler.sample(row)
+        try:
+            token = run.sampler.sample(row)
+        except HearthError as error:  # its grammar leads nowhere
+            self._fail(run, error)
+            return
         shown, run.owed_text = run.owed_text, ""
         new: tuple[int, ...] = ()
+        logprobs: tuple[TokenLogprob, ...] = ()
         reason = None
         if self._backend.ends_generation(token):
             reason = FinishReason.STOP
         else:
-            new = (token,)
+            new, logprobs = (token,), run.sampler.logprobs(row, token)
             run.tokens.append(token)
             shown += run.text.push(self._backend.piece(token))
             if run.text.stopped:
@@ -284,7 +292,7 @@ class Scheduler:
         if reason is not None:
             shown += run.text.finish()
         if new or shown:
-            self._emit(Chunk(run.request.request_id, new, shown))
+            self._emit(Chunk(run.request.request_id, new, shown, logprobs))
         if reason is not None:
             self._finish(run, reason)
 
@@ -307,8 +315,7 @@ class Scheduler:
             reason = "the KV cache has no room for it" if full else self._backend.complaint()
             message = f"llama.cpp could not compute this request: {reason}."
             for run, _ in plan:
-                self._end(run)
-                self._emit(Failed(run.request.request_id, EngineFailed.code, message))
+                self._fail(run, EngineFailed(message))
 
     def _preempt(self, run: Run) -> None:
         """Back to the queue; its tokens stay cached as long as nobody needs their cells."""
@@ -329,6 +336,10 @@ class Scheduler:
         self._crowded = False
         if run.guest:
             self._guests.leave(run.request.client)
+
+    def _fail(self, run: Run, error: HearthError) -> None:
+        self._end(run)
+        self._emit(Failed(run.request.request_id, error.code, str(error)))
 
     def _remove(self, run: Run) -> None:
         """Take the run out of the queue, or off the machine."""

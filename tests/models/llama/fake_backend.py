@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-from models.engine import Sampling
+from models.engine import Sampling, TokenLogprob
 from models.llama.backend import Outcome, Slice
 
 VOCABULARY = 50
@@ -144,3 +144,6 @@ class FakeSampler:
     def sample(self, row: int) -> int:
         assert self._backend.rows[row], "no logits were asked for here"
         return next_token(self._backend.rows[row])
+
+    def logprobs(self, row: int, token: int) -> tuple[TokenLogprob, ...]:
+        return ()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.engine import (
+    Alternative,
     CacheChanged,
     Chunk,
     EngineEvent,
@@ -18,6 +19,7 @@ from models.engine import (
     ModelInfo,
     Sampling,
     Started,
+    TokenLogprob,
 )
 from models.llama import protocol
 
@@ -28,9 +30,13 @@ numbers = st.floats(0, 1e12)
 texts = st.text(max_size=20)
 ids = st.binary(max_size=16)
 
+alternatives = st.builds(Alternative, ids, numbers)
+logprobs = st.builds(TokenLogprob, ids, numbers, st.lists(alternatives, max_size=3).map(tuple))
+
 events: st.SearchStrategy[EngineEvent] = st.one_of(
     st.builds(Started, ids, counts, numbers),
     st.builds(Chunk, ids, tokens, texts),
+    st.builds(Chunk, ids, tokens, texts, st.lists(logprobs, max_size=2).map(tuple)),
     st.builds(Finished, ids, st.sampled_from(FinishReason), counts, counts, counts, *[numbers] * 3),
     st.builds(Failed, ids, texts, texts),
     st.builds(CacheChanged, blocks, blocks, st.booleans()),
@@ -43,6 +49,9 @@ samplings = st.builds(
     max_tokens=st.none() | counts,
     temperature=numbers,
     seed=st.none() | counts,
+    logprobs=st.none() | counts,
+    grammar=texts,
+    json_schema=texts,
     stop=st.lists(texts, max_size=3).map(tuple),
     logit_bias=st.lists(st.tuples(st.integers(0, 9), numbers), max_size=3).map(tuple),
 )

@@ -1,0 +1,146 @@
+"""JSON schemas to grammars: llama-cpp-python's converter, kept from what it does not check itself.
+
+The converter is a program on a schema that a peer may have written: it repeats what the schema
+says as often as it says, and loops for ever on some patterns. So it is given only what has been
+looked at, and is stopped when it writes too much.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from llama_cpp.llama_grammar import PRIMITIVE_RULES, BuiltinRule, SchemaConverter
+
+from overlay.errors import InvalidRequest
+
+#: Items, characters and repetitions in patterns that a schema counts out, in all.
+REPETITIONS_MAX: Final = 2000
+#: Properties in all; those that are optional cost the square of their number.
+PROPERTIES_MAX: Final = 512
+#: What the converter may write.
+RULES_MAX: Final = 50_000
+GRAMMAR_CHARS_MAX: Final = 1 << 20
+
+_COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
+#: A pattern in pieces: an escaped character, a set, a repetition, or any one character.
+_PATTERN_PIECE: Final = re.compile(
+    r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<times>[0-9]{0,4}(?:,[0-9]{0,4})?)\}|.", re.DOTALL
+)
+#: A character of a JSON string; the converter's own rule lets control characters through.
+_CHAR: Final = BuiltinRule(
+    PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]', 1)
+)
+_LITERAL_ESCAPES: Final = {ord("\r"): r"\r", ord("\n"): r"\n", ord('"'): r"\"", ord("\\"): r"\\"}
+
+
+def schema_grammar(text: str) -> str:
+    """The grammar (GBNF) of the JSON that a schema, itself JSON, allows.
+
+    What the converter does not know (``minimum``, ``uniqueItems``…) does not bind the answer.
+    Raises InvalidRequest with the reason.
+    """
+    try:
+        schema = json.loads(text)
+        _check(schema)
+        converter: Any = _Converter()
+        converter.visit(converter.resolve_refs(schema, "schema"), "")
+        return str(converter.format_grammar())
+    except InvalidRequest:
+        raise
+    except RecursionError:
+        raise _broken("it is nested too deep") from None
+    except Exception as error:  # whatever the converter stumbles over, the schema is at fault
+        said = str(error) if isinstance(error, ValueError | AssertionError) else repr(error)
+        raise _broken(said[:200] or type(error).__name__) from None
+
+
+class _Converter(SchemaConverter):
+    """Counts what it writes, and writes constants, names and strings as JSON has them.
+
+    The original forgets to escape backslashes, lets control characters into strings, and would
+    have the model spell \\u00e9 for é.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False
+        )
+        self._written = 0
+        self._chars = 0
+
+    def _add_primitive(self, name: str, rule: BuiltinRule) -> str:
+        key: str = super()._add_primitive(name, _CHAR if name == "char" else rule)
+        return key
+
+    def _format_literal(self, literal: str) -> str:
+        plain = json.dumps(json.loads(literal), ensure_ascii=False)
+        return f'"{plain.translate(_LITERAL_ESCAPES)}"'
+
+    def _add_rule(self, name: str, rule: str) -> str:
+        self._written += 1
+        self._chars += len(name) + len(rule)
+        if self._written > RULES_MAX or self._chars > GRAMMAR_CHARS_MAX:
+            raise _broken("it is too large")
+        key: str = super()._add_rule(name, rule)  # type: ignore[no-untyped-call]
+        return key
+
+
+def _check(schema: object) -> None:
+    """Refuse what the converter would take too much time or memory for, or get wrong."""
+    if not isinstance(schema, dict):
+        raise _broken("it must be a JSON object")
+    repetitions = properties = 0
+    referred: dict[str, str] = {}
+    todo: list[Any] = [schema]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += node
+        if not isinstance(node, dict):
+            continue
+        todo += node.values()
+        for name in _COUNTS:
+            if name in node:
+                repetitions += _count(node[name], name)
+        if isinstance(pattern := node.get("pattern"), str):
+            repetitions += _pattern_repetitions(pattern)
+        if isinstance(named := node.get("properties"), dict):
+            properties += len(named)
+            if "" in named:
+                raise _broken("a property has no name")
+        if isinstance(reference := node.get("$ref"), str):
+            if not reference.startswith("#/"):
+                raise _broken(f"$ref {reference[:40]!a} does not begin with #/")
+            # The converter tells references apart by their last part alone.
+            if referred.setdefault(reference.rsplit("/", 1)[-1], reference) != reference:
+                raise _broken(f"two $ref end alike: {reference[:40]!a}")
+    if repetitions > REPETITIONS_MAX:
+        raise _broken(f"it counts out more than {REPETITIONS_MAX} repetitions")
+    if properties > PROPERTIES_MAX:
+        raise _broken(f"it has {properties} properties; {PROPERTIES_MAX} are allowed")
+
+
+def _count(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= REPETITIONS_MAX:
+        raise _broken(f"{name} must be a whole number from 0 to {REPETITIONS_MAX}")
+    return value
+
+
+def _pattern_repetitions(pattern: str) -> int:
+    """At most so many repetitions does the pattern expand to, if they are nested."""
+    total = 1
+    for piece in _PATTERN_PIECE.finditer(pattern):
+        if piece.group() in ("]", "}", "[", "{"):
+            raise _broken("a bracket in a pattern has no partner")
+        if piece["times"] is not None:
+            bounds = [int(bound) for bound in piece["times"].split(",") if bound]
+            total *= max([1, *bounds])
+            if total > REPETITIONS_MAX:
+                raise _broken(f"a pattern with more than {REPETITIONS_MAX} repetitions")
+    return total - 1
+
+
+def _broken(why: str) -> InvalidRequest:
+    return InvalidRequest(f"The JSON schema cannot be used: {why}.", "json_schema")

@@ -1,0 +1,89 @@
+"""Schemas to grammars: what comes out is a grammar, and what goes in cannot do harm."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from models.llama.grammar import check_grammar
+from models.llama.json_schema import schema_grammar
+from overlay.errors import InvalidRequest
+
+LIST = {
+    "$defs": {"item": {"type": "object", "properties": {"next": {"$ref": "#/$defs/item"}}}},
+    "type": "array",
+    "items": {"$ref": "#/$defs/item"},
+    "minItems": 1,
+    "maxItems": 300,
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["a"]},
+        {"type": "array", "items": {"type": "string", "maxLength": 100}, "maxItems": 50},
+        {"type": "string", "pattern": r"^[a-z]{2,30}(ab|c)*\]x$"},
+        {"type": "string", "format": "date-time"},
+        {"anyOf": [{"type": "null"}, {"const": 3}, {"enum": ["a", 1, None]}]},
+        {
+            "properties": {f"p{n}": {} for n in range(500)},
+            "required": [f"p{n}" for n in range(500)],
+        },
+        {"properties": {"root": {}, "space": {}, "é": {}, "-": {}}},
+        LIST,
+    ],
+)
+def test_good_schemas_become_good_grammars(schema: dict[str, Any]) -> None:
+    check_grammar(schema_grammar(json.dumps(schema)))
+
+
+def test_constants_and_names_are_written_as_json_has_them() -> None:
+    grammar = schema_grammar(json.dumps({"enum": ['a"b', "c\\d", "é\n"]}))
+    assert grammar.startswith('root ::= "\\"a\\\\\\"b\\"" | "\\"c\\\\\\\\d\\"" | "\\"é\\\\n\\""')
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ([], "must be a JSON object"),
+        ({"type": "foo"}, "Unrecognized schema"),
+        ({"type": "string", "pattern": "abc"}, "Pattern must start"),
+        ({"type": "string", "pattern": "^]$"}, "a bracket"),
+        ({"type": "string", "pattern": "^((a{100}){100}){100}$"}, "2000 repetitions"),
+        ({"type": "string", "minLength": 10**9}, "minLength"),
+        ({"type": "string", "minLength": "5"}, "minLength"),
+        ({"type": "array", "items": {"type": "null"}, "maxItems": True}, "maxItems"),
+        ({"anyOf": [{"type": "string", "maxLength": 1500}] * 2}, "2000 repetitions"),
+        ({"$ref": "https://example.org/schema"}, "does not begin with #/"),
+        ({"$ref": "#/$defs/a", "$defs": {}}, "a"),
+        ({"allOf": [{"$ref": "#/a/x"}, {"$ref": "#/b/x"}]}, "end alike"),
+        ({"properties": {"": {}}}, "no name"),
+        ({"properties": {f"p{n}": {} for n in range(400)}}, "too large"),
+        ({"properties": {f"p{n}": {} for n in range(600)}}, "512 are allowed"),
+        ({"enum": 5}, "not iterable"),
+    ],
+)
+def test_bad_schemas(schema: Any, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        check_grammar(schema_grammar(json.dumps(schema)))
+    assert caught.value.param == "json_schema"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000])
+def test_bad_json(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        schema_grammar(text)
+
+
+def test_a_schema_that_doubles_itself_is_stopped() -> None:
+    definitions: dict[str, Any] = {"d40": {"properties": {"p": {"type": "null"}}}}
+    for n in range(40):
+        twice = [{"$ref": f"#/$defs/d{n + 1}"}] * 2
+        definitions[f"d{n}"] = {"properties": {"p": {"allOf": twice}, "q": {"allOf": twice}}}
+    schema = {"$defs": definitions, "allOf": [{"$ref": "#/$defs/d0"}]}
+    with pytest.raises(InvalidRequest):
+        schema_grammar(json.dumps(schema))
