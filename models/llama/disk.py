@@ -185,6 +185,13 @@ class DiskStore:
         # In its turn: after the write that may be under way, before one that may follow.
         self._jobs.put(lambda: self._delete(self._own / key))
 
+    def drain(self) -> None:
+        """Wait until everything that was written so far is on the disk, or refused by it."""
+        if self._lock_fd is not None:
+            done = threading.Event()
+            self._jobs.put(done.set)
+            done.wait()
+
     def close(self, timeout_s: float) -> None:
         """Finish the writes, for so long at most, and give the folder free; idempotent."""
         if self._lock_fd is None:

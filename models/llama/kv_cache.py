@@ -9,6 +9,7 @@ of cells in use. What is evicted is spilled, as long as that pays, and restored 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from models.llama.backend import Backend
 from models.llama.cache import CacheCounts
@@ -18,6 +19,9 @@ from models.llama.spill import Spill
 from overlay.prefix.changes import Changes
 from overlay.prefix.node import Node, Piece
 from overlay.prefix.radix import Evicted, Inserted, RadixTree
+
+#: Tokens that leave the KV cache in one go at the end: their state takes RAM until it is on disk.
+CLOSE_TOKENS: Final = 1024
 
 
 class KvCache:
@@ -168,7 +172,9 @@ class KvCache:
 
     def close(self) -> None:
         """No run is seated any longer: leave what is cached to the next start."""
-        self.evict(self._tree.size)
+        self._spill.move_out()
+        while self.evict(CLOSE_TOKENS):
+            pass
         self._spill.close()
 
     def rekey(self, mesh_secret: bytes) -> None:

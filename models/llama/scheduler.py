@@ -113,6 +113,12 @@ class Scheduler:
             if run.request.request_id == request_id:
                 self._finish(run, FinishReason.CANCELLED)
 
+    def close(self) -> None:
+        """Drop all requests, and leave what is cached to the next start."""
+        for run in [*self._running]:
+            self._remove(run)
+        self._cache.close()
+
     def rekey(self, mesh_secret: bytes) -> None:
         """Hash blocks under another mesh secret from now on."""
         self._cache.rekey(mesh_secret)

@@ -9,46 +9,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
+from models.llama.disk import DiskStore
 from models.llama.rate import Rate, Rates
 from overlay.prefix.node import Piece
 
-#: Seconds that the disk may take to finish its writes when the engine ends.
-CLOSE_S: Final = 5.0
-
-
-class Entry(Protocol):
-    """A piece that is on disk: positions ``[start, len(tokens))`` of a path."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-
-    @property
-    def start(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-
-class PieceStore(Protocol):
-    """What is needed of a disk; see `models.llama.disk`."""
-
-    @property
-    def used(self) -> int: ...
-
-    def entries(self) -> Iterator[Entry]: ...
-
-    def write(self, tokens: Sequence[int], start: int, payload: bytes) -> str | None: ...
-
-    def read(self, key: str) -> bytes | None: ...
-
-    def remove(self, key: str) -> None: ...
-
-    def close(self, timeout_s: float) -> None: ...
+#: Seconds that the disk may take to finish its last writes.
+CLOSE_S: Final = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -69,9 +37,10 @@ class Spill:
     ``ram_bytes``: 0 keeps nothing in RAM, and so nothing at all unless there is a ``disk``.
     """
 
-    def __init__(self, ram_bytes: int, disk: PieceStore | None, rates: Rates) -> None:
+    def __init__(self, ram_bytes: int, disk: DiskStore | None, rates: Rates) -> None:
         self._budget = ram_bytes
         self._disk = disk
+        self._closing = False
         self._rates = rates
         # In the order of their coming, which is that of their last use.
         self._in_ram: dict[SpilledPiece, None] = {}
@@ -148,12 +117,14 @@ class Spill:
             self.disk_tokens += piece.end - piece.start
             yield entry.tokens, piece
 
+    def move_out(self) -> None:
+        """Nothing may stay in RAM from now on, and the disk is waited for: the end is near."""
+        self._budget = 0
+        self._closing = True
+
     def close(self) -> None:
-        """Leave as much as possible on disk for the next start."""
+        """Finish what goes to the disk."""
         if self._disk is not None:
-            for piece in list(self._in_ram):
-                if not self._move_to_disk(piece):
-                    break
             self._disk.close(CLOSE_S)
 
     def _move_to_disk(self, piece: SpilledPiece) -> bool:
@@ -163,6 +134,9 @@ class Spill:
         path = array("i")
         path.frombytes(piece.path)
         key = self._disk.write(path, piece.start, piece.state)
+        if key is None and self._closing:
+            self._disk.drain()
+            key = self._disk.write(path, piece.start, piece.state)
         if key is None:
             return False
         self._leave_ram(piece)

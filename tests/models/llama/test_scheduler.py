@@ -22,6 +22,7 @@ from models.engine import (
     Started,
 )
 from models.llama.backend import Outcome
+from models.llama.disk import DiskStore
 from models.llama.kv_cache import KvCache
 from models.llama.rate import Rates
 from models.llama.scheduler import RUNNING_MAX, Scheduler
@@ -48,16 +49,17 @@ class Bench:
         context: int = CONTEXT,
         missing_cells: int = 0,
         ram_bytes: int = 0,
+        disk: DiskStore | None = None,
     ) -> None:
         self.backend = FakeBackend(
             cells=cells, sequences=sequences, batch_tokens=100, missing_cells=missing_cells
         )
         self.secret = SECRET
         self.tree = RadixTree(SECRET, MODEL_KEY, cells)
-        self.ram_bytes = ram_bytes
+        self.ram_bytes, self.disk = ram_bytes, disk
         rates = Rates()
         clock = self.backend.clock
-        self.spill = Spill(ram_bytes, None, rates)
+        self.spill = Spill(ram_bytes, disk, rates)
         self.cache = KvCache(self.backend, self.tree, self.spill, rates, clock)
         self.scheduler = Scheduler(
             self.backend,
@@ -143,7 +145,8 @@ class Bench:
                 assert self.backend.history(node.owner)[: node.end] == node.path()
         assert not self.tree.released
         pieces = {piece for node in self.tree.nodes() for piece in node.pieces or ()}
-        assert self.spill.ram_tokens == sum(piece.end - piece.start for piece in pieces)
+        kept = self.spill.ram_tokens + self.spill.disk_tokens
+        assert kept == sum(piece.end - piece.start for piece in pieces)
         assert self.spill.ram_bytes <= self.ram_bytes
 
     def expected_blocks(self) -> set[int]:

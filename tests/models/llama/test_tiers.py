@@ -1,0 +1,100 @@
+"""KV cache, RAM and disk together: what was computed once is found again, or computed again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from models.llama.disk import DiskStore
+from models.llama.piece_file import FINGERPRINT_BYTES
+from tests.models.llama.fake_backend import answer_alone
+from tests.models.llama.test_scheduler import Bench
+
+FINGERPRINT = bytes(FINGERPRINT_BYTES)
+RAM_BYTES, DISK_BYTES = 60, 6_000
+
+
+def open_bench(folder: Path, *, ram_bytes: int = RAM_BYTES, disk_bytes: int = DISK_BYTES) -> Bench:
+    disk = DiskStore(folder, FINGERPRINT, disk_bytes)
+    assert disk.in_use
+    return Bench(cells=100, context=100, sequences=4, ram_bytes=ram_bytes, disk=disk)
+
+
+def ask(bench: Bench, prompt: list[int]) -> int:
+    """Answers must be right; returns how much was cached."""
+    request_id = bench.submit(prompt, max_tokens=3)
+    bench.run()
+    bench.check()
+    assert bench.tokens(request_id) == answer_alone(prompt, 3)
+    return bench.end(request_id).cached_tokens
+
+
+class TiersMachine(RuleBasedStateMachine):
+    """Prompts with common beginnings, restarts, and a disk that loses and damages files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self.folder = Path(self._folder.name)
+        self.bench = open_bench(self.folder)
+
+    @rule(beginning=st.sampled_from([1, 2, 3]), length=st.integers(1, 80), last=st.integers(1, 3))
+    def ask(self, beginning: int, length: int, last: int) -> None:
+        ask(self.bench, [beginning] * length + [last])
+
+    @rule()
+    def restart(self) -> None:
+        self.bench.scheduler.close()
+        self.bench = open_bench(self.folder)
+        self.bench.check()
+
+    @rule(data=st.data(), damage=st.sampled_from(["gone", "cut", "changed"]))
+    def damage(self, data: st.DataObject, damage: str) -> None:
+        assert self.bench.disk is not None
+        self.bench.disk.drain()
+        files = sorted(path for path in self.folder.rglob("*-*") if path.is_file())
+        if not files:
+            return
+        path = data.draw(st.sampled_from(files))
+        content = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+        elif damage == "cut":
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    def teardown(self) -> None:
+        self.bench.scheduler.close()
+        self._folder.cleanup()
+
+
+TiersMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestTiers = TiersMachine.TestCase
+
+
+def test_a_restart_finds_all_that_was_cached(tmp_path: Path) -> None:
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    for beginning in (1, 2, 3):
+        ask(bench, [beginning] * 60)
+    blocks = bench.blocks
+    bench.scheduler.close()
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    bench.scheduler.rekey(bench.secret)
+    assert bench.blocks == blocks
+    for beginning in (1, 2, 3):
+        assert ask(bench, [beginning] * 60) == 59
+    bench.scheduler.close()
+
+
+def test_a_restart_with_a_small_disk_keeps_whole_beginnings(tmp_path: Path) -> None:
+    bench = open_bench(tmp_path, disk_bytes=700)
+    ask(bench, [1] * 80)
+    bench.scheduler.close()
+    bench = open_bench(tmp_path, disk_bytes=700)
+    assert 0 < ask(bench, [1] * 80) < 79
+    bench.scheduler.close()
