@@ -259,6 +259,13 @@ class Engine(Protocol):
         Raises InvalidRequest (a conversation the template rejects), EngineFailed.
         """
 
+    def remember(self, prompt: Tokens, answer: Tokens) -> None:
+        """``answer`` was delivered after ``prompt``, wherever it was generated.
+
+        A conversation that goes on from it is tokenized with these very tokens, as far as its text
+        is the same, so that it finds them in the cache.
+        """
+
     def submit(self, request: GenerationRequest) -> None:
         """Queue the request; its events follow, ending with Finished or Failed."""
 

@@ -264,6 +264,10 @@ class Mesh:
                     task = asyncio.create_task(self._tokenize(effect))
                     self._tokenizing.add(task)
                     task.add_done_callback(self._tokenizing.discard)
+                case fwd.Remember(model=model, prompt=prompt, answer=answer):
+                    engine = self._engines.get(model)
+                    if engine is not None:
+                        engine.remember(prompt, answer)
                 case fwd.Generate(model=model, request=request):
                     engine = self._engines.get(model)
                     if engine is not None:

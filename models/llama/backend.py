@@ -68,6 +68,9 @@ class Backend(Protocol):
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` cover the cells of ``source`` at positions ``[start, end)`` too."""
 
+    def copy(self, source: int, target: int) -> None:
+        """Let ``target``, which has none, cover all cells of ``source``: for any memory."""
+
     def forget(self, sequence: int, start: int, end: int | None) -> None:
         """Take ``sequence`` off its cells at ``[start, end)``; cells of no sequence are free."""
 

@@ -31,6 +31,8 @@ def chunk(rate: float, *, streaming: bool) -> int:
 
 def cut(run: Run, budget: int) -> int:
     """How many of the run's tokens to compute now."""
+    if run.pause is not None:
+        budget = min(budget, run.pause - run.computed)
     if run.pending < TILE:
         return min(run.pending, budget)
     # The last token stays out of the tiles, for it is computed alone when all else is cached.
@@ -41,7 +43,7 @@ def cut(run: Run, budget: int) -> int:
 
 def same_ahead(run: Run, other: Run) -> bool:
     """Both stand at the same place of the tree, and need the same block next."""
-    if run.node is not other.node or run.computed != other.computed:
+    if run.node is None or run.node is not other.node or run.computed != other.computed:
         return False
     ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
     return (

@@ -148,6 +148,12 @@ class LlamaEngine:
         finally:
             self._queries.pop(query, None)
 
+    def remember(self, prompt: Tokens, answer: Tokens) -> None:
+        """See `Engine.remember`."""
+        with contextlib.suppress(OverflowError):  # a peer may have answered anything
+            packed = [protocol.pack_tokens(tokens) for tokens in (prompt, answer)]
+            self._send([protocol.REMEMBER, *packed])
+
     def submit(self, request: GenerationRequest) -> None:
         """See `Engine.submit`. Raises LocalProtocolError for an id that is open already."""
         if request.request_id in self._open:

@@ -90,13 +90,6 @@ class LoadedModel:
         self.pointer: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ModelFileInvalid(f"llama.cpp cannot load {path}: {first_complaint()}.")
-        if llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(
-            self.pointer
-        ):
-            raise ModelFileInvalid(
-                f"{path} keeps a recurrent state, which cannot be shared between prompts: "
-                "take a model with attention only."
-            )
         encodes = llama_cpp.llama_model_has_encoder(self.pointer)
         if encodes or not llama_cpp.llama_model_has_decoder(self.pointer):
             raise ModelFileInvalid(f"{path} is no model that continues a text: take another.")

@@ -79,12 +79,20 @@ class NativeBackend:
         return first_complaint()
 
     def abort(self) -> None:
-        """Break off the decode under way, if any; called from another thread."""
-        self._abort[0] = b"\1"
+        """Break off the decode under way, if any; called from another thread.
+
+        Not where that would cost all of its requests everything that they have computed.
+        """
+        if self._model.needs.divisible:
+            self._abort[0] = b"\1"
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
         for twin in self._twins:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target + twin, start, end)
+
+    def copy(self, source: int, target: int) -> None:
+        for twin in self._twins:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target + twin, -1, -1)
 
     def forget(self, sequence: int, start: int, end: int | None) -> None:
         stop = -1 if end is None else end

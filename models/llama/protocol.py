@@ -1,9 +1,10 @@
 """Frames between a node and its engine process: msgpack lists, one after the other, on pipes.
 
-To the worker: ``[TOKENIZE, id, prompt]``, ``[SUBMIT, request]``, ``[CANCEL, request id]``,
-``[HASH_KEY, key]``. From the worker: ``[PROGRESS, share]``, then ``[READY, info]`` or
-``[INVALID, message]``; after that ``[TOKENS, id, tokens]``, ``[REJECTED, id, code, message]`` and
-``[EVENTS, [event, …]]``. An end of file means that the other side is gone.
+To the worker: ``[TOKENIZE, id, prompt]``, ``[REMEMBER, prompt, answer]``, ``[SUBMIT, request]``,
+``[CANCEL, request id]``, ``[HASH_KEY, key]``. From the worker: ``[PROGRESS, share]``, then
+``[READY, info]`` or ``[INVALID, message]``; after that ``[TOKENS, id, tokens]``,
+``[REJECTED, id, code, message]`` and ``[EVENTS, [event, …]]``. An end of file means that the other
+side is gone.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ TOKENIZE: Final = "tokenize"
 SUBMIT: Final = "submit"
 CANCEL: Final = "cancel"
 HASH_KEY: Final = "hash-key"
+REMEMBER: Final = "remember"
 PROGRESS: Final = "progress"
 READY: Final = "ready"
 INVALID: Final = "invalid"

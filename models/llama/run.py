@@ -30,6 +30,8 @@ class Run:
     node: Node | None = None
     #: Tokens of its path in the KV cache.
     computed: int = 0
+    #: Where its cache wants to see it: no step goes beyond. None: anywhere.
+    pause: int | None = None
     #: How far it ever got with its prompt, and how many of those tokens it computed itself.
     reached: int = 0
     prefilled: int = 0
@@ -74,6 +76,10 @@ class Run:
         if end > self.reached:
             self.prefilled += end - self.reached
             self.reached = end
+
+    def note_forgotten(self) -> None:
+        """Nothing of its path is in the KV cache any longer."""
+        self.computed = self.reached = self.prefilled = 0
 
     def finished(self, reason: FinishReason, now: float) -> Finished:
         started = now if self.started_s is None else self.started_s

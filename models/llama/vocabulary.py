@@ -1,20 +1,31 @@
-"""A model's tokenizer and template: prompts to tokens, and the digest that peers compare."""
+"""A model's tokenizer and template: prompts to tokens, and the digest that peers compare.
+
+Where a conversation goes on from an answer that was generated here or for us, that answer's own
+tokens stand for it (see `models.llama.answers`), so that a turn is a token prefix of the next.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import re
 from collections.abc import Sequence
+from functools import cache
 from hashlib import blake2b
 from typing import Final
 
 import llama_cpp
 
 from models.engine import Message, Prompt, Tokens
+from models.llama.answers import AnswerMemory
 from models.llama.chat_template import ChatTemplate
 from models.llama.loaded_model import LoadedModel
+from models.llama.native import token_piece
+from overlay.errors import InvalidRequest
 
 MODEL_KEY_BYTES: Final = 16
+
+_CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+_UNSPOKEN = _CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
 
 # Put into control tokens that a message spells out, so that they stay text: noncharacters of
 # Unicode's plane 16, the first that no message contains.
@@ -22,7 +33,7 @@ _MARKS = [chr(code) for code in range(0x10FF00, 0x10FFFE)]
 
 
 class Vocabulary:
-    """Tokenizes for one model. Thread safe: llama.cpp only reads its vocabulary."""
+    """Tokenizes for one model. Belongs to one thread, for it remembers answers."""
 
     def __init__(self, model: LoadedModel) -> None:
         self._vocab = model.vocab
@@ -34,6 +45,7 @@ class Vocabulary:
         eos_text = self._text(eos).decode("utf-8", "replace") if eos >= 0 else ""
         self._template = ChatTemplate(model.chat_template(), bos=self._bos_text, eos=eos_text)
         self._control = self._control_pattern()
+        self._answers = AnswerMemory(cache(self._spoken))
         self._pre = model.metadata("tokenizer.ggml.pre") or ""
 
     def tokenize(self, prompt: Prompt) -> Tokens:
@@ -41,13 +53,20 @@ class Vocabulary:
         if isinstance(prompt, str):
             return self._tokenize(prompt, add_special=True, parse_special=False)
         mark = _unused_mark(prompt)
-        text = self._template.render([self._defused(message, mark) for message in prompt])
-        tokens: list[int] = []
-        if self._bos is not None and not text.startswith(self._bos_text):
-            tokens.append(self._bos)
-        for part in text.split(mark):
+        defused = [self._defused(message, mark) for message in prompt]
+        text = self._template.render(defused)
+        tokens, at = self._beginning(defused, text, mark)
+        for part in text[at:].split(mark):
             tokens += self._tokenize(part, add_special=False, parse_special=True)
-        return tuple(tokens)
+        self._answers.note_prompt(text, tokens)
+        return tokens
+
+    def remember(self, prompt: Tokens, answer: Tokens) -> None:
+        """``answer`` was generated and delivered after ``prompt``, which `tokenize` has made.
+
+        Conversations that go on from it, or from a beginning of it, are tokenized accordingly.
+        """
+        self._answers.note_answer(prompt, answer)
 
     def model_key(self, name: str) -> bytes:
         """What makes cached tokens interchangeable; weights and quantisation take no part."""
@@ -62,6 +81,42 @@ class Vocabulary:
             digest.update(len(part).to_bytes(4, "little") + part)
         return digest.digest()
 
+    def _beginning(self, messages: Sequence[Message], text: str, mark: str) -> tuple[Tokens, int]:
+        """Tokens of the rendered ``text``'s beginning, and where in it the rest begins.
+
+        They reach to the end of the last answer that is remembered and stands in the text as it
+        was generated. A template may well have changed it, or what was before it: then no further.
+        """
+        for turn in range(len(messages) - 1, 0, -1):
+            message = messages[turn]
+            if message.role != "assistant" or not self._answers.may_know(
+                message.content.replace(mark, "")
+            ):
+                continue
+            try:
+                before = self._template.render(messages[:turn])
+            except InvalidRequest:
+                continue
+            if self._control is None or not text.startswith(before):
+                continue
+            # At a control token, tokenizing can start anew and nothing changes.
+            end = self._control.search(text, len(before))
+            if end is not None:
+                answer = text[len(before) : end.start()].replace(mark, "")
+                tokens = self._answers.beginning(before, answer)
+                if tokens is not None:
+                    return tokens, end.start()
+        begins = self._bos is not None and not text.startswith(self._bos_text)
+        return ((self._bos,) if begins and self._bos is not None else ()), 0
+
+    def _spoken(self, token: int) -> bytes | None:
+        """What a token adds to an answer's text; None if it is no part of a text."""
+        if not 0 <= token < self._size:
+            return None
+        if llama_cpp.llama_vocab_get_attr(self._vocab, token) & _UNSPOKEN:
+            return None
+        return token_piece(self._vocab, token)
+
     def _defused(self, message: Message, mark: str) -> Message:
         """The message, with every control token that it spells out broken by the mark."""
         if self._control is None:
@@ -72,11 +127,10 @@ class Vocabulary:
         )
 
     def _control_pattern(self) -> re.Pattern[str] | None:
-        special = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = {
             self._text(token).decode("utf-8", "replace")
             for token in range(self._size)
-            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & special
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & _CONTROL
         }
         spelled = sorted(re.escape(text) for text in texts if len(text) > 1)
         # A lookahead, so that control tokens that overlap are all found.

@@ -18,9 +18,11 @@ from typing import Any, BinaryIO, Final
 
 from models.engine import EngineEvent, ModelInfo
 from models.llama import protocol
+from models.llama.cache import Cache
 from models.llama.kv_cache import KvCache
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
+from models.llama.private_cache import PrivateCache
 from models.llama.rate import Rates
 from models.llama.scheduler import Scheduler
 from models.llama.spill import Spill
@@ -61,11 +63,16 @@ class Worker:
         key = self._vocabulary.model_key(options.name)
         self._events: list[EngineEvent] = []
         rates = Rates()
-        tree = RadixTree(b"", key, self._backend.cells)
-        spill = Spill(options.ram_bytes, None, rates)
+        cache: Cache
+        if model.needs.divisible:
+            tree = RadixTree(b"", key, self._backend.cells)
+            spill = Spill(options.ram_bytes, None, rates)
+            cache = KvCache(self._backend, tree, spill, rates, time.monotonic)
+        else:
+            cache = PrivateCache(self._backend, b"", key)
         self._scheduler = Scheduler(
             self._backend,
-            KvCache(self._backend, tree, spill, rates, time.monotonic),
+            cache,
             rates,
             context_length=context_length,
             clock=time.monotonic,
@@ -87,6 +94,10 @@ class Worker:
         match frame:
             case (protocol.TOKENIZE, query, prompt):
                 self._tokenize(query, prompt)
+            case (protocol.REMEMBER, prompt, answer):
+                self._vocabulary.remember(
+                    protocol.unpack_tokens(prompt), protocol.unpack_tokens(answer)
+                )
             case (protocol.CANCEL, request_id):
                 self._commands.put(frame)
                 if request_id in self._scheduler.prefilling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.engine import FinishReason, GenerationRequest, Prompt
+from models.engine import FinishReason, GenerationRequest, Prompt, Tokens
 from overlay.errors import HearthError
 from overlay.identity.peer_id import PeerId
 from overlay.routing.decision import Decision
@@ -86,4 +86,13 @@ class Emit:
     event: ClientEvent
 
 
-Effect = Send | Tokenize | Generate | CancelGeneration | Emit
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Tell the local model ``model`` that ``answer`` was delivered after ``prompt``."""
+
+    model: str
+    prompt: Tokens
+    answer: Tokens
+
+
+Effect = Send | Tokenize | Remember | Generate | CancelGeneration | Emit

@@ -46,6 +46,7 @@ from overlay.forwarding.effects import (
     Emit,
     Failure,
     Generate,
+    Remember,
     Send,
     Tokenize,
 )
@@ -327,7 +328,7 @@ class Forwarder:
     def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
         self._forget(job)
         self._count_blind(job, done)
-        return stream.completed(job, done, now)
+        return [*stream.completed(job, done, now), *self._remember(job)]
 
     def _count_blind(self, job: Job, done: Completed) -> None:
         if job.upstream is None and job.decision is not None and job.executor != self.me:
@@ -343,7 +344,18 @@ class Forwarder:
     def _drop(self, job: Job) -> list[Effect]:
         """Nobody waits for the answer any more."""
         self._forget(job)
-        return self._stop_downstream(job)
+        return [*self._stop_downstream(job), *self._remember(job)]
+
+    def _remember(self, job: Job) -> list[Effect]:
+        """The conversation may come back, with what was delivered of its answer."""
+        local = self._neighbourhood.resolve(job.model)
+        tokenized_here = job.prompt is not None and job.tokens is not None
+        if not tokenized_here or not job.generated or local is None:
+            return []
+        if job.model_key != local.info.key:
+            return []
+        assert job.tokens is not None
+        return [Remember(local.info.name, job.tokens, tuple(job.generated))]
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.request_id, None)

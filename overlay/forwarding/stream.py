@@ -34,10 +34,10 @@ def begun(job: Job, cached_tokens: int, queue_ms: float) -> list[Effect]:
 def progress(job: Job, tokens: Tokens, text: str, now: float) -> list[Effect]:
     """New tokens from downstream."""
     job.state = JobState.STREAMING
+    job.generated.extend(tokens)
     if job.upstream is not None:
         assert job.window is not None, "a job with a peer upstream has a window"
         return [Send(job.upstream, frame) for frame in job.window.push(tokens, text)]
-    job.generated.extend(tokens)
     job.delivered_chars += len(text)
     if not text:
         return []

@@ -1,12 +1,12 @@
 """GGUFs of random weights in the architectures that people run: load in no time, talk nonsense.
 
-Their vocabulary is one token per byte, a few merges, and ChatML's control tokens, so every text
-tokenizes and every answer is made of bytes.
+Their vocabulary is one token per byte, a few merges, and ChatML's control tokens (or others), so
+every text tokenizes and every answer is made of bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,10 +58,14 @@ def write_tiny_gguf(
     seed: int = 1,
     template: str | None = CHATML,
     add_bos: bool = False,
+    control_tokens: Sequence[str] = CONTROL_TOKENS,
+    sentencepiece: bool = False,
 ) -> Path:
     """Write the model and return ``path``. The same arguments give the same file.
 
     ``width`` must be a multiple of ``heads``; each head then has an even number of dimensions.
+    ``control_tokens``: of the last two, one begins a text and the other ends an answer.
+    ``sentencepiece``: tokenize like Llama 2 and Gemma, not like GPT-2.
     """
     writer = gguf.GGUFWriter(str(path), architecture)
     model = _Model(writer, seed, layers, width)
@@ -70,7 +74,9 @@ def write_tiny_gguf(
     writer.add_embedding_length(width)
     writer.add_block_count(layers)
     writer.add_layer_norm_rms_eps(1e-5)
-    tokens = _add_tokenizer(writer, add_bos)
+    add_tokenizer = _add_sentencepiece if sentencepiece else _add_bytes_and_merges
+    tokens = add_tokenizer(writer, control_tokens)
+    writer.add_add_bos_token(add_bos)
     if template is not None:
         writer.add_chat_template(template)
     ARCHITECTURES[architecture](model, heads, tokens)
@@ -259,19 +265,34 @@ def _post_norms(model: _Model, layer: int) -> None:
 # --- tokenizer --------------------------------------------------------------------------------
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, add_bos: bool) -> int:
+def _add_bytes_and_merges(writer: gguf.GGUFWriter, control: Sequence[str]) -> int:
     """GPT-2's byte-level BPE in small; returns the number of tokens."""
-    texts = [*_byte_characters(), *(merge.replace(" ", "") for merge in MERGES), *CONTROL_TOKENS]
-    kinds = [gguf.TokenType.NORMAL] * (len(texts) - len(CONTROL_TOKENS))
-    kinds += [gguf.TokenType.CONTROL] * len(CONTROL_TOKENS)
+    texts = [*_byte_characters(), *(merge.replace(" ", "") for merge in MERGES), *control]
+    kinds = [gguf.TokenType.NORMAL] * (len(texts) - len(control))
+    kinds += [gguf.TokenType.CONTROL] * len(control)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(texts)
     writer.add_token_types(kinds)
     writer.add_token_merges(list(MERGES))
-    writer.add_bos_token_id(texts.index("<|im_start|>"))
-    writer.add_eos_token_id(texts.index("<|im_end|>"))
-    writer.add_add_bos_token(add_bos)
+    writer.add_bos_token_id(len(texts) - 2)
+    writer.add_eos_token_id(len(texts) - 1)
+    return len(texts)
+
+
+def _add_sentencepiece(writer: gguf.GGUFWriter, control: Sequence[str]) -> int:
+    """A SentencePiece model in small: pieces with scores, and bytes for all else."""
+    seen = [chr(code) for code in range(0x21, 0x7F)]
+    pieces = ["\N{LOWER ONE EIGHTH BLOCK}", "\N{LOWER ONE EIGHTH BLOCK}t", "th", "the", *seen]
+    texts = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *control]
+    kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.BYTE] * 256]
+    kinds += [gguf.TokenType.NORMAL] * len(pieces) + [gguf.TokenType.CONTROL] * len(control)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(texts)
+    writer.add_token_scores([float(-n) for n in range(len(texts))])
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(len(texts) - 2)
+    writer.add_eos_token_id(len(texts) - 1)
     return len(texts)
 
 

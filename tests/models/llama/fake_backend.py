@@ -42,9 +42,20 @@ class FakeBackend:
     vocabulary = VOCABULARY
 
     def __init__(
-        self, *, cells: int, sequences: int = 8, batch_tokens: int = 32, missing_cells: int = 0
+        self,
+        *,
+        cells: int,
+        sequences: int = 8,
+        batch_tokens: int = 32,
+        missing_cells: int = 0,
+        divisible: bool = True,
     ) -> None:
-        """``missing_cells``: so many fewer than it says that it has."""
+        """``missing_cells``: so many fewer than it says that it has. ``divisible``: sequences can
+        be cut and shared at any token, not only as a whole.
+        """
+        self.divisible = divisible
+        #: Sequences whose state stands for nothing since a decode did not succeed.
+        self.spoilt: set[int] = set()
         self.cells = cells
         self.missing_cells = missing_cells
         self.sequences = sequences
@@ -70,6 +81,7 @@ class FakeBackend:
 
     def history(self, sequence: int) -> list[int]:
         """The tokens that a sequence covers, which must be without gap or double."""
+        assert sequence not in self.spoilt, "a state that stands for nothing"
         cells = sorted(
             (cell for cell in self.memory if sequence in cell.sequences),
             key=lambda cell: cell.position,
@@ -95,17 +107,30 @@ class FakeBackend:
             for offset, token in enumerate(part.tokens):
                 self.memory.append(Cell(part.start + offset, token, {part.sequence}))
             self.rows.append(self.history(part.sequence) if part.logits else [])
-        return Outcome.DONE if outcome is Outcome.FULL else outcome
+        outcome = Outcome.DONE if outcome is Outcome.FULL else outcome
+        if outcome is not Outcome.DONE and not self.divisible:
+            self.spoilt.update(part.sequence for part in slices)
+        return outcome
 
     def complaint(self) -> str:
         return "the fake was told to fail"
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
+        assert self.divisible, "this memory can only be copied as a whole"
         for cell in self.memory:
             if source in cell.sequences and start <= cell.position < end:
                 cell.sequences.add(target)
 
+    def copy(self, source: int, target: int) -> None:
+        assert self.history(source), "nothing to copy"
+        assert not self.history(target), "copied onto something"
+        for cell in self.memory:
+            if source in cell.sequences:
+                cell.sequences.add(target)
+
     def forget(self, sequence: int, start: int, end: int | None) -> None:
+        assert self.divisible or (start, end) == (0, None), "this memory cannot be cut"
+        self.spoilt.discard(sequence)
         for cell in self.memory:
             if start <= cell.position and (end is None or cell.position < end):
                 cell.sequences.discard(sequence)

@@ -178,6 +178,33 @@ async def test_one_token_begins_a_prompt(start: Starter, tmp_path: Path, templat
     assert len(rest) == 2
 
 
+async def test_every_turn_of_a_conversation_is_a_hit_but_for_its_new_tokens(start: Starter) -> None:
+    caller = await start()
+    conversation: tuple[Message, ...] = ()
+    known = 0
+    for turn in range(4):
+        conversation = (*conversation, Message("user", f"say {turn}"))
+        tokens = await caller.engine.tokenize(conversation)
+        # Hot enough that the answer's tokens are not those that its text would be cut into.
+        answer = await caller.ask(tokens, Sampling(temperature=5, top_p=1, min_p=0, max_tokens=9))
+        assert answer.finished.cached_tokens >= known
+        caller.engine.remember(tokens, tuple(answer.tokens))
+        conversation = (*conversation, Message("assistant", answer.text))
+        known = len(tokens) + len(answer.tokens) - 1
+
+
+async def test_a_recurrent_model_serves_too(start: Starter, tmp_path: Path) -> None:
+    caller = await start(write_tiny_gguf(tmp_path / "mamba.gguf", architecture="mamba"))
+    tokens = await caller.engine.tokenize("the rain in the mountains falls mainly on them again")
+    answer = await caller.ask(tokens)
+    await caller.ears.idle.wait()
+    longer = (*tokens, *answer.tokens[:-1], 65)
+    assert block_hashes(b"secret", caller.engine.info.key, longer)[-1] in caller.ears.blocks
+    warm = await caller.ask(longer)
+    assert warm.finished.cached_tokens == len(longer) - 1
+    assert (await caller.ask(tokens)).tokens == answer.tokens
+
+
 async def test_refusals(start: Starter) -> None:
     caller = await start()
     too_long = await caller.ask("x" * 600)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.engine import Priority, Sampling
 from overlay.errors import LimitExceeded, Malformed, ModelNotFound, NoRoute, TimedOut, Unreachable
-from overlay.forwarding.effects import Answer, Failure
+from overlay.forwarding.effects import Answer, Failure, Remember
 from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
 from overlay.wire.messages import (
     Accepted,
@@ -220,6 +220,38 @@ def test_hanging_up_cancels_everywhere() -> None:
     world.deliver()
     assert world.node(1).cancelled == [RID]
     assert origin.forwarder.open_requests == world.node(1).forwarder.open_requests == 0
+
+
+def test_who_tokenized_a_prompt_remembers_its_answer_wherever_it_was_generated() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.node(0).remembered == [Remember(MODEL, TOKENS, ANSWER)]
+    assert not world.node(1).remembered, "it never saw the conversation"
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.node(1).remembered == [Remember(MODEL, TOKENS, ANSWER)]
+    assert not world.node(0).remembered
+
+
+def test_the_whole_answer_is_remembered_after_a_fail_over() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(10)
+    world.kill(1)
+    world.run()
+    assert world.node(0).remembered == [Remember(MODEL, TOKENS, ANSWER)]
+
+
+def test_what_was_read_of_a_broken_off_answer_is_remembered() -> None:
+    world = World(1)
+    world.submit(0, RID, PROMPT)
+    world.run(10)
+    world.carry_out(world.node(0), world.node(0).forwarder.cancel(RID))
+    assert world.node(0).remembered == [Remember(MODEL, TOKENS, ANSWER[:10])]
 
 
 def test_an_executor_stops_when_the_origin_is_gone() -> None:

@@ -51,6 +51,7 @@ class ToyNode:
     running: dict[bytes, GenerationRequest] = field(default_factory=dict)
     given: dict[bytes, int] = field(default_factory=dict)
     cancelled: list[bytes] = field(default_factory=list)
+    remembered: list[fx.Remember] = field(default_factory=list)
 
 
 class World:
@@ -130,6 +131,8 @@ class World:
                     assert isinstance(prompt, str)
                     tokens = tuple(int(word) for word in prompt.split())
                     queue.extend(node.forwarder.tokenized(request_id, tokens, self.now))
+                case fx.Remember() as answer:
+                    node.remembered.append(answer)
                 case fx.Generate(request=request):
                     node.running[request.request_id] = request
                     node.given[request.request_id] = len(request.generated)

@@ -1,0 +1,152 @@
+"""Answers as they were generated, for the conversations that go on from them.
+
+A conversation comes back as text, and an answer's text rarely tokenizes to the very tokens that
+the model chose. So the next turn would miss the cache from the answer on. This memory knows which
+tokens were generated after which prompt.
+
+It changes no meaning: what it puts in place of a text has exactly that text, and holds no control
+tokens, so whose answer it was makes no difference, and neither does who asks.
+"""
+
+from __future__ import annotations
+
+import codecs
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+from models.engine import Tokens
+
+#: Tokens of prompts and answers that are kept: 4 bytes each, and their text.
+REMEMBERED_TOKENS_MAX: Final = 1 << 20
+#: Answers to one prompt: those of ``n``, and of asking again.
+ANSWERS_PER_PROMPT_MAX: Final = 8
+#: Whether an answer may be known is seen by so many of its first characters, before any work.
+_OPENING_CHARS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    tokens: array[int]
+    text: str
+
+
+@dataclass(slots=True)
+class _Prompt:
+    tokens: array[int]
+    answers: list[_Answer] = field(default_factory=list)
+
+
+class AnswerMemory:
+    """Prompts by their text, with their answers; those used longest ago are forgotten first."""
+
+    def __init__(self, piece: Callable[[int], bytes | None]) -> None:
+        """``piece``: the bytes that a token adds to an answer; None for control tokens."""
+        self._piece = piece
+        self._prompts: OrderedDict[bytes, _Prompt] = OrderedDict()
+        #: From the digest of a prompt's tokens to that of its text.
+        self._by_tokens: dict[bytes, bytes] = {}
+        self._openings: Counter[str] = Counter()
+        #: Tokens of all prompts and answers.
+        self.size = 0
+
+    def note_prompt(self, text: str, tokens: Tokens) -> None:
+        """This rendered conversation was tokenized so, and an answer to it may follow."""
+        key = _digest(text.encode("utf-8", "surrogatepass"))
+        if key in self._prompts:
+            self._prompts.move_to_end(key)
+            if tuple(self._prompts[key].tokens) == tokens:
+                return
+            self._forget(key)
+        prompt = self._prompts[key] = _Prompt(array("i", tokens))
+        self._by_tokens[_digest(prompt.tokens.tobytes())] = key
+        self.size += len(tokens)
+        self._shrink()
+
+    def note_answer(self, prompt: Tokens, answer: Tokens) -> None:
+        """These tokens were generated, and delivered, after a prompt that was tokenized here."""
+        try:
+            key = self._by_tokens.get(_digest(array("i", prompt).tobytes()))
+        except OverflowError:  # a peer may send anything
+            return
+        pieces = [self._piece(token) for token in answer]
+        known = [piece for piece in pieces if piece is not None]
+        if key is None or not answer or len(known) < len(pieces):
+            return
+        noted = _Answer(array("i", answer), b"".join(known).decode("utf-8", "replace"))
+        entry = self._prompts[key]
+        self._prompts.move_to_end(key)
+        if noted in entry.answers:
+            return
+        if len(entry.answers) == ANSWERS_PER_PROMPT_MAX:
+            self._drop(entry, entry.answers[0])
+        entry.answers.append(noted)
+        self._openings[_opening(noted.text)] += 1
+        self.size += len(answer)
+        self._shrink()
+
+    def may_know(self, answer: str) -> bool:
+        """False: nothing that begins like it was generated, space aside."""
+        return _opening(answer) in self._openings
+
+    def beginning(self, prompt: str, answer: str) -> Tokens | None:
+        """The tokens of a rendered prompt and of ``answer`` to it, if they are known."""
+        key = _digest(prompt.encode("utf-8", "surrogatepass"))
+        entry = self._prompts.get(key)
+        if entry is None:
+            return None
+        # The newest first: it is the likeliest to be cached still.
+        for known in reversed(entry.answers):
+            count = self._tokens_of(known, answer)
+            if count:
+                self._prompts.move_to_end(key)
+                return (*entry.tokens, *known.tokens[:count])
+        return None
+
+    def _tokens_of(self, known: _Answer, text: str) -> int:
+        """How many of its tokens have exactly this text; 0: no number of them.
+
+        Less than all where a stop string or the reader ended the answer.
+        """
+        if known.text == text:
+            return len(known.tokens)
+        if not text or not known.text.startswith(text):
+            return 0
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        chars = 0
+        for at, token in enumerate(known.tokens):
+            chars += len(decoder.decode(self._piece(token) or b""))
+            if chars >= len(text):
+                whole = chars == len(text) and not decoder.getstate()[0]
+                return at + 1 if whole else 0
+        return 0
+
+    def _shrink(self) -> None:
+        while self.size > REMEMBERED_TOKENS_MAX:
+            self._forget(next(iter(self._prompts)))
+
+    def _forget(self, key: bytes) -> None:
+        entry = self._prompts.pop(key)
+        self._by_tokens.pop(_digest(entry.tokens.tobytes()), None)
+        self.size -= len(entry.tokens)
+        for answer in list(entry.answers):
+            self._drop(entry, answer)
+
+    def _drop(self, entry: _Prompt, answer: _Answer) -> None:
+        entry.answers.remove(answer)
+        self.size -= len(answer.tokens)
+        opening = _opening(answer.text)
+        self._openings[opening] -= 1
+        if not self._openings[opening]:
+            del self._openings[opening]
+
+
+def _opening(text: str) -> str:
+    return text.lstrip()[:_OPENING_CHARS]
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()

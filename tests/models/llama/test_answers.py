@@ -1,0 +1,78 @@
+"""What the memory of answers keeps, and what it forgets."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.llama import answers
+from models.llama.answers import ANSWERS_PER_PROMPT_MAX, AnswerMemory
+
+CONTROL = 200
+
+
+def piece(token: int) -> bytes | None:
+    """Tokens are bytes, but for one."""
+    return None if token == CONTROL else bytes([token])
+
+
+@pytest.fixture
+def memory() -> AnswerMemory:
+    return AnswerMemory(piece)
+
+
+def test_the_newest_of_equal_answers_is_taken(memory: AnswerMemory) -> None:
+    memory.note_prompt("prompt", (1, 2))
+    for answer in (b"one two", b"one two three"):
+        memory.note_answer((1, 2), tuple(answer))
+    assert memory.beginning("prompt", "one") == (1, 2, *b"one")
+    assert memory.beginning("prompt", "one two") == (1, 2, *b"one two")
+    assert memory.beginning("prompt", "one two four") is None
+    assert memory.beginning("other", "one two") is None
+
+
+def test_only_what_begins_alike_is_looked_up(memory: AnswerMemory) -> None:
+    memory.note_prompt("prompt", (1, 2))
+    memory.note_answer((1, 2), tuple(b" Good morning to you"))
+    assert memory.may_know("Good morning")
+    assert not memory.may_know("Good evening")
+
+
+def test_an_answer_to_an_unknown_prompt_is_nothing_to_keep(memory: AnswerMemory) -> None:
+    memory.note_answer((1, 2), (3,))
+    memory.note_answer((2**40,), (3,))
+    assert memory.size == 0
+
+
+def test_half_a_character_is_no_end(memory: AnswerMemory) -> None:
+    memory.note_prompt("prompt", (1,))
+    memory.note_answer((1,), tuple("aé".encode()))
+    assert memory.beginning("prompt", "a") == (1, *b"a")
+    memory.note_answer((1,), tuple("bé".encode()[:2]))
+    assert memory.beginning("prompt", "b\N{REPLACEMENT CHARACTER}") == (1, *"bé".encode()[:2])
+    assert memory.beginning("prompt", "") is None
+
+
+def test_a_prompt_has_a_few_answers(memory: AnswerMemory) -> None:
+    memory.note_prompt("prompt", (1,))
+    for n in range(ANSWERS_PER_PROMPT_MAX + 1):
+        memory.note_answer((1,), (65 + n, 65))
+    assert memory.beginning("prompt", "AA") is None
+    assert memory.beginning("prompt", "BA") == (1, 66, 65)
+    assert memory.size == 1 + 2 * ANSWERS_PER_PROMPT_MAX
+
+
+def test_what_was_used_longest_ago_is_forgotten(
+    memory: AnswerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "REMEMBERED_TOKENS_MAX", 20)
+    for n in range(4):
+        memory.note_prompt(f"prompt {n}", (n,))
+        memory.note_answer((n,), (65, 66, 67, 68))
+    assert memory.size == 20
+    assert memory.beginning("prompt 0", "ABCD") is not None
+    memory.note_prompt("prompt 4", (4,))
+    assert memory.beginning("prompt 1", "ABCD") is None
+    assert memory.beginning("prompt 0", "ABCD") is not None
+    memory.note_prompt("long", tuple(range(21)))
+    assert memory.size == 0
+    assert not memory.may_know("ABCD")

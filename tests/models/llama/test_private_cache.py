@@ -1,0 +1,302 @@
+"""Models whose memory cannot be cut: each run for itself, whole sequences reused, answers right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from models.engine import (
+    CacheChanged,
+    Chunk,
+    EngineEvent,
+    EngineStats,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Priority,
+    Sampling,
+    Started,
+)
+from models.llama.backend import Outcome
+from models.llama.chunks import TILE
+from models.llama.private_cache import PrivateCache
+from models.llama.rate import Rates
+from models.llama.scheduler import Scheduler
+from overlay.prefix.chain import block_hashes
+from tests.models.llama.fake_backend import FakeBackend, answer_alone
+
+MODEL_KEY = b"model"
+SECRET = b"secret"
+CONTEXT = 400
+
+
+class Bench:
+    """A scheduler over such a memory, with everything it said, sorted by request."""
+
+    def __init__(self, *, cells: int = 4096, sequences: int = 8) -> None:
+        self.backend = FakeBackend(
+            cells=cells, sequences=sequences, batch_tokens=256, divisible=False
+        )
+        self.cache = PrivateCache(self.backend, SECRET, MODEL_KEY)
+        self.scheduler = Scheduler(
+            self.backend,
+            self.cache,
+            Rates(),
+            context_length=CONTEXT,
+            clock=self.backend.clock,
+            emit=self.hear,
+        )
+        self.requests: dict[bytes, GenerationRequest] = {}
+        self.said: dict[bytes, list[EngineEvent]] = {}
+        self.blocks: set[int] = set()
+        self.stats = EngineStats()
+
+    def hear(self, event: EngineEvent) -> None:
+        match event:
+            case CacheChanged(added=added, removed=removed, reset=reset):
+                if reset:
+                    self.blocks.clear()
+                assert self.blocks.isdisjoint(added)
+                assert self.blocks.issuperset(removed)
+                self.blocks = self.blocks.union(added).difference(removed)
+            case EngineStats():
+                self.stats = event
+            case Started() | Chunk() | Finished() | Failed():
+                self.said[event.request_id].append(event)
+
+    def submit(
+        self,
+        tokens: Sequence[int],
+        max_tokens: int | None = 5,
+        *,
+        priority: Priority = Priority.OWNER,
+    ) -> bytes:
+        request = GenerationRequest(
+            request_id=len(self.requests).to_bytes(2, "big"),
+            tokens=tuple(tokens),
+            sampling=Sampling(max_tokens=max_tokens),
+            priority=priority,
+        )
+        self.requests[request.request_id] = request
+        self.said[request.request_id] = []
+        self.scheduler.submit(request)
+        return request.request_id
+
+    def run(self) -> None:
+        """Until there is nothing to do."""
+        while self.scheduler.step():
+            pass
+
+    def ask(self, tokens: Sequence[int], max_tokens: int | None = 5) -> Finished:
+        """A request that has the machine for itself; its answer is as it must be."""
+        request_id = self.submit(tokens, max_tokens)
+        self.run()
+        self.check()
+        assert self.tokens(request_id) == answer_alone(tokens, max_tokens or 0)
+        return self.end(request_id)
+
+    def tokens(self, request_id: bytes) -> list[int]:
+        said = self.said[request_id]
+        return [token for event in said if isinstance(event, Chunk) for token in event.tokens]
+
+    def end(self, request_id: bytes) -> Finished:
+        last = self.said[request_id][-1]
+        assert isinstance(last, Finished), last
+        return last
+
+    def check(self) -> None:
+        """What must hold between any two steps."""
+        self.cache.check_integrity()
+        assert len(self.backend.memory) == self.cache.cells_used, "a cell is lost, or counted twice"
+        assert self.cache.cells_free >= 0
+
+
+# A few beginnings that many prompts share, longer than some tiles.
+beginnings = st.sampled_from([[1] * 100, [1] * 70 + [2] * 70, [3] * 130, []])
+prompts = st.builds(
+    lambda beginning, rest: beginning + rest,
+    beginnings,
+    st.lists(st.integers(1, 3), min_size=1, max_size=6),
+)
+
+
+class PrivateCacheMachine(RuleBasedStateMachine):
+    """Requests of all kinds, and troubles, on a machine that is too small for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench(cells=CONTEXT, sequences=4)
+        self.cancelled: set[bytes] = set()
+
+    @rule(
+        tokens=prompts,
+        max_tokens=st.one_of(st.none(), st.integers(0, 12)),
+        priority=st.sampled_from(Priority),
+    )
+    def submit(self, tokens: list[int], max_tokens: int | None, priority: Priority) -> None:
+        self.bench.submit(tokens, max_tokens, priority=priority)
+
+    @precondition(lambda self: self.bench.requests)
+    @rule(data=st.data(), more=st.lists(st.integers(1, 3), min_size=1, max_size=6))
+    def next_turn(self, data: st.DataObject, more: list[int]) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.bench.requests)))
+        tokens = [*self.bench.requests[request_id].tokens, *self.bench.tokens(request_id), *more]
+        if len(tokens) < CONTEXT:
+            self.bench.submit(tokens, 3)
+
+    @precondition(lambda self: self.bench.requests)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.bench.requests)))
+        self.cancelled.add(request_id)
+        self.bench.scheduler.cancel(request_id)
+
+    @rule(times=st.integers(1, 5))
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.bench.scheduler.step()
+            self.bench.check()
+
+    @rule(outcome=st.sampled_from([Outcome.ABORTED, Outcome.FULL]))
+    def trouble(self, outcome: Outcome) -> None:
+        self.bench.backend.outcomes.append(outcome)
+
+    @rule()
+    def rekey(self) -> None:
+        self.bench.scheduler.rekey(SECRET)
+
+    @invariant()
+    def sound(self) -> None:
+        self.bench.check()
+
+    def teardown(self) -> None:
+        bench = self.bench
+        bench.backend.outcomes.clear()
+        bench.run()
+        bench.check()
+        assert bench.stats.running == bench.stats.queued == 0
+        assert bench.cache.evictable == bench.cache.cells_used, "somebody left without leaving"
+        for request_id, request in bench.requests.items():
+            room = CONTEXT - len(request.tokens)
+            most = request.sampling.max_tokens
+            alone = answer_alone(request.tokens, room if most is None else min(most, room))
+            end = bench.end(request_id)
+            if end.reason is FinishReason.CANCELLED:
+                assert request_id in self.cancelled
+                alone = alone[: end.completion_tokens]
+            assert bench.tokens(request_id) == alone
+            assert 0 <= end.cached_tokens < end.prompt_tokens == len(request.tokens)
+        for kept in bench.blocks:
+            assert kept in self.blocks_of_everything()
+
+    def blocks_of_everything(self) -> set[int]:
+        bench = self.bench
+        sequences = {number for cell in bench.backend.memory for number in cell.sequences}
+        return {
+            block
+            for number in sequences
+            for block in block_hashes(SECRET, MODEL_KEY, bench.backend.history(number))
+        }
+
+
+PrivateCacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+TestPrivateCache = PrivateCacheMachine.TestCase
+
+
+def turns(bench: Bench, tokens: list[int], count: int) -> list[int]:
+    """A conversation: each prompt is the last one, its answer and something new."""
+    cached = []
+    for turn in range(count):
+        tokens = [*tokens, 40 + turn]
+        cached.append(bench.ask(tokens).cached_tokens)
+        tokens = [*tokens, *answer_alone(tokens, 5)]
+    return cached
+
+
+def test_a_next_turn_computes_only_what_is_new() -> None:
+    bench = Bench()
+    first, *later = turns(bench, [1] * 40, 5)
+    assert first == 0
+    # All but the answer's last token and the new one: nobody needed what follows on that.
+    assert later == [45, 51, 57, 63]
+
+
+def test_conversations_side_by_side_all_stay_warm() -> None:
+    bench = Bench(sequences=8)
+    conversations = [[talker] * 40 for talker in range(1, 6)]
+    for turn in range(4):
+        for tokens in conversations:
+            tokens.append(40 + turn)
+            assert (bench.ask(tokens).cached_tokens > 0) == (turn > 0)
+            tokens += answer_alone(tokens, 5)
+
+
+def test_a_shared_beginning_is_reused_once_it_was_seen_to_be_shared() -> None:
+    bench = Bench()
+    cached = [bench.ask([*[1] * 200, *[n] * 80]).cached_tokens for n in range(2, 6)]
+    assert cached == [0, 0, 192, 192]
+
+
+def test_the_same_prompt_again_begins_at_its_last_tile() -> None:
+    bench = Bench()
+    prompt = [1] * 150
+    assert bench.ask(prompt).cached_tokens == 0
+    assert bench.ask(prompt).cached_tokens == 2 * TILE
+    assert bench.ask([*prompt[:140], 2, 3]).cached_tokens == 2 * TILE
+
+
+def test_what_a_failed_decode_left_is_computed_again() -> None:
+    bench = Bench()
+    request_id = bench.submit([1] * 150)
+    while not bench.tokens(request_id):
+        bench.scheduler.step()
+    bench.backend.outcomes.append(Outcome.ABORTED)
+    bench.run()
+    assert bench.tokens(request_id) == answer_alone([1] * 150, 5)
+    # From the mark at its last tile, not from the start.
+    assert bench.backend.decodes[-5][0][1] < TILE
+    bench.check()
+
+
+def test_a_failed_decode_fails_its_requests_and_no_others() -> None:
+    bench = Bench()
+    failing = bench.submit([1, 2])
+    bench.backend.outcomes.append(Outcome.FAILED)
+    bench.run()
+    assert isinstance(bench.said[failing][-1], Failed)
+    bench.ask([1, 2])
+
+
+def test_more_requests_than_sequences_wait_their_turn() -> None:
+    bench = Bench(sequences=2)
+    prompts = [[n] * 90 for n in range(1, 8)]
+    ids = [bench.submit(prompt) for prompt in prompts]
+    while bench.scheduler.step():
+        bench.check()
+        assert bench.stats.running <= 2
+    for request_id, prompt in zip(ids, prompts, strict=True):
+        assert bench.tokens(request_id) == answer_alone(prompt, 5)
+
+
+def test_the_longest_unused_conversation_goes_first() -> None:
+    bench = Bench(sequences=3)
+    for talker in (1, 2, 3, 4):
+        bench.ask([talker] * 40)
+    again = [bench.ask([n] * 40 + answer_alone([n] * 40, 5) + [9]) for n in (4, 3, 1)]
+    assert [end.cached_tokens > 0 for end in again] == [True, True, False]
+
+
+def test_only_whole_sequences_are_published() -> None:
+    """By the last block: who has only the beginning in common must not be sent here."""
+    bench = Bench()
+    prompt = [1] * 150
+    bench.ask(prompt, 0)
+    blocks = block_hashes(SECRET, MODEL_KEY, prompt)
+    assert bench.blocks == {blocks[3], blocks[-1]}
+    bench.scheduler.rekey(b"other")
+    again = block_hashes(b"other", MODEL_KEY, prompt)
+    assert bench.blocks == {again[3], again[-1]}

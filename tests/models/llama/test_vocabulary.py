@@ -1,0 +1,229 @@
+"""Conversations as tokens: each turn is a token prefix of the next, whatever the template."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from models.engine import Message, Tokens
+from models.llama.loaded_model import LoadedModel
+from models.llama.native import token_piece
+from models.llama.vocabulary import Vocabulary
+from tests.support.tiny_gguf import CHATML, write_tiny_gguf
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """A template in the manner of a family of models, with the control tokens that it uses."""
+
+    template: str
+    control: tuple[str, ...]
+    sentencepiece: bool = False
+    #: Takes space around an answer away.
+    trims: bool = False
+
+
+LLAMA_3 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'assistant' %}{{ m['content'] }}{{ eos_token }}"
+    "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
+)
+PHI_3 = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+STYLES = {
+    "chatml": Style(CHATML, ("<|im_start|>", "<|im_end|>")),
+    "llama 3": Style(
+        LLAMA_3,
+        ("<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|eot_id|>"),
+        trims=True,
+    ),
+    "gemma": Style(
+        GEMMA, ("<start_of_turn>", "<bos>", "<end_of_turn>"), sentencepiece=True, trims=True
+    ),
+    "mistral": Style(MISTRAL, ("<s>", "</s>"), sentencepiece=True),
+    "phi 3": Style(PHI_3, ("<|user|>", "<|assistant|>", "<s>", "<|end|>"), sentencepiece=True),
+}
+#: As Qwen3 does: only the text after the thinking stays in later prompts.
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'].split('</think>')[-1].lstrip('\n') if m['role'] == 'assistant' "
+    "else m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class Tokenizer(NamedTuple):
+    model: LoadedModel
+    style: Style
+
+    def fresh(self) -> Vocabulary:
+        return Vocabulary(self.model)
+
+    def text(self, tokens: Tokens) -> str:
+        """As the engine shows an answer: what is no UTF-8 becomes U+FFFD."""
+        pieces = (token_piece(self.model.vocab, token) for token in tokens)
+        return b"".join(pieces).decode("utf-8", "replace")
+
+
+@pytest.fixture(scope="module", params=STYLES)
+def tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    style = STYLES[request.param]
+    path = write_tiny_gguf(
+        tmp_path_factory.mktemp("style") / "m.gguf",
+        template=style.template,
+        control_tokens=style.control,
+        sentencepiece=style.sentencepiece,
+    )
+    return Tokenizer(LoadedModel(path, lambda share: None), style)
+
+
+# Bytes and merges one by one: hardly ever as the tokenizer would cut their text, and often no text.
+answers = st.lists(st.integers(1, 250), min_size=1, max_size=12).map(tuple)
+questions = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["", "hi", "<|im_end|>\n<|im_start|>system\n", "</s>[INST]", "the <end_of_turn> ", "<|eot_id|>"]
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(questions, answers), min_size=1, max_size=4), questions)
+def test_a_turn_is_a_token_prefix_of_the_next(
+    tokenizer: Tokenizer, turns: list[tuple[str, Tokens]], last: str
+) -> None:
+    vocabulary, conversation = tokenizer.fresh(), ()
+    expected: Tokens = ()
+    for question, answer in turns:
+        conversation = (*conversation, Message("user", question))
+        prompt = vocabulary.tokenize(conversation)
+        assert prompt[: len(expected)] == expected
+        vocabulary.remember(prompt, answer)
+        text = tokenizer.text(answer)
+        conversation = (*conversation, Message("assistant", text))
+        # What the template changed is another text, and must be tokenized as such.
+        kept = not tokenizer.style.trims or text == text.strip()
+        expected = (*prompt, *answer) if kept else prompt[:0]
+    assert vocabulary.tokenize((*conversation, Message("user", last)))[: len(expected)] == expected
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(questions, answers), min_size=1, max_size=3), questions)
+def test_the_text_stays_the_same(
+    tokenizer: Tokenizer, turns: list[tuple[str, Tokens]], last: str
+) -> None:
+    """Nobody's remembered answer changes what a prompt says, to the byte."""
+    vocabulary, plain, conversation = tokenizer.fresh(), tokenizer.fresh(), ()
+    for question, answer in turns:
+        conversation = (*conversation, Message("user", question))
+        vocabulary.remember(vocabulary.tokenize(conversation), answer)
+        conversation = (*conversation, Message("assistant", tokenizer.text(answer)))
+    conversation = (*conversation, Message("user", last))
+    one, other = vocabulary.tokenize(conversation), plain.tokenize(conversation)
+    assert tokenizer.text(one) == tokenizer.text(other)
+    size = tokenizer.fresh()._size
+    control = {size - n for n in range(1, 1 + len(tokenizer.style.control))}
+    assert [t for t in one if t in control] == [t for t in other if t in control]
+
+
+@settings(max_examples=30)
+@given(answers, answers)
+def test_an_answer_that_was_not_given_is_plain_text(
+    tokenizer: Tokenizer, given_answer: Tokens, other: Tokens
+) -> None:
+    vocabulary = tokenizer.fresh()
+    question = Message("user", "hi")
+    vocabulary.remember(vocabulary.tokenize((question,)), given_answer)
+    text = tokenizer.text(other)
+    assume(not tokenizer.text(given_answer).startswith((text, text.strip())))
+    conversation = (question, Message("assistant", text), Message("user", "on"))
+    assert vocabulary.tokenize(conversation) == tokenizer.fresh().tokenize(conversation)
+
+
+def chatml(tmp_path: Path, template: str = CHATML) -> Tokenizer:
+    path = write_tiny_gguf(tmp_path / "m.gguf", template=template)
+    return Tokenizer(LoadedModel(path, lambda share: None), STYLES["chatml"])
+
+
+def letters(text: str) -> Tokens:
+    """One token for each character, which is not how the tokenizer cuts ``the``."""
+    return tuple(text.encode())
+
+
+HI = Message("user", "hi")
+ON = Message("user", "go on")
+
+
+def test_thinking_that_the_template_drops_is_not_put_back(tmp_path: Path) -> None:
+    tokenizer = chatml(tmp_path, THINKING)
+    vocabulary = tokenizer.fresh()
+    prompt = vocabulary.tokenize((HI,))
+    answer = letters("<think>the</think>\n\nthe end")
+    vocabulary.remember(prompt, answer)
+    conversation = (HI, Message("assistant", tokenizer.text(answer)), ON)
+    assert vocabulary.tokenize(conversation) == tokenizer.fresh().tokenize(conversation)
+    # Without thinking there is nothing to drop.
+    vocabulary.remember(prompt, letters("the end"))
+    again = vocabulary.tokenize((HI, Message("assistant", "the end"), ON))
+    assert again[: len(prompt) + 7] == (*prompt, *letters("the end"))
+
+
+def test_an_answer_that_was_broken_off_goes_on_from_there(tmp_path: Path) -> None:
+    tokenizer = chatml(tmp_path)
+    vocabulary = tokenizer.fresh()
+    prompt = vocabulary.tokenize((HI,))
+    vocabulary.remember(prompt, letters("the other there"))
+    again = vocabulary.tokenize((HI, Message("assistant", "the other the"), ON))
+    assert again[: len(prompt) + 13] == (*prompt, *letters("the other the"))
+
+
+def test_of_two_answers_each_is_known(tmp_path: Path) -> None:
+    tokenizer = chatml(tmp_path)
+    vocabulary = tokenizer.fresh()
+    prompt = vocabulary.tokenize((HI,))
+    for text in ("then", "them"):
+        vocabulary.remember(prompt, letters(text))
+    for text in ("then", "them"):
+        again = vocabulary.tokenize((HI, Message("assistant", text), ON))
+        assert again[: len(prompt) + 4] == (*prompt, *letters(text))
+
+
+def test_control_tokens_in_an_answer_are_forgotten(tmp_path: Path) -> None:
+    tokenizer = chatml(tmp_path)
+    vocabulary = tokenizer.fresh()
+    prompt = vocabulary.tokenize((HI,))
+    (start, *_), size = prompt, vocabulary._size
+    for forged in (start, size, -1, 2**40):
+        vocabulary.remember(prompt, (*letters("the"), forged, *letters("en")))
+    conversation = (HI, Message("assistant", "theen"), ON)
+    assert vocabulary.tokenize(conversation) == tokenizer.fresh().tokenize(conversation)
+
+
+def test_a_message_that_spells_control_tokens_is_known_too(tmp_path: Path) -> None:
+    tokenizer = chatml(tmp_path)
+    vocabulary = tokenizer.fresh()
+    prompt = vocabulary.tokenize((HI,))
+    answer = letters("the <|im_end|> ends")
+    vocabulary.remember(prompt, answer)
+    again = vocabulary.tokenize((HI, Message("assistant", tokenizer.text(answer)), ON))
+    assert again[: len(prompt) + len(answer)] == (*prompt, *answer)
+    plain = tokenizer.fresh().tokenize((HI, Message("assistant", "the"), ON))
+    assert [t for t in again if t >= 260] == [t for t in plain if t >= 260]
