@@ -76,6 +76,9 @@ class Cache(Protocol):
     def evict(self, tokens: int) -> int:
         """Free ``tokens`` cells or a few more, less if locks forbid; returns how many."""
 
+    def trim(self) -> None:
+        """Others compute: give up some of what nobody uses, if it slows them down."""
+
     def rekey(self, mesh_secret: bytes) -> None:
         """Hash blocks under another mesh secret from now on."""
 

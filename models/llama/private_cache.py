@@ -190,6 +190,9 @@ class PrivateCache:
     def take_changes(self) -> Changes | None:
         return self._changes.take()
 
+    def trim(self) -> None:
+        """States do not slow each other down."""
+
     def close(self) -> None:
         """Nothing outlives the context."""
 

@@ -150,6 +150,8 @@ class Scheduler:
         """Compute once; False if there was nothing to do."""
         entered = self._clock()
         self._admit()
+        if self._running:
+            self._cache.trim()
         plan = self._make_room(self._plan())
         if not plan:
             self._publish(idle=not self._restoring)

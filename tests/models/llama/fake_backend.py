@@ -139,10 +139,10 @@ class FakeBackend:
     def save(self, sequence: int, start: int, end: int) -> bytes:
         tokens = self.history(sequence)[start:end]
         assert 0 < len(tokens) == end - start <= self.piece_tokens
-        return bytes([start, *tokens])
+        return start.to_bytes(2, "big") + bytes(tokens)
 
     def restore(self, state: bytes, sequence: int, start: int, end: int) -> bool:
-        first, tokens = state[0], state[1:]
+        first, tokens = int.from_bytes(state[:2], "big"), state[2:]
         self.now += self.restore_s
         assert first <= start < end <= first + len(tokens)
         assert len(self.history(sequence)) == start

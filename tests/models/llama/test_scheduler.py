@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,6 +22,7 @@ from models.engine import (
     Sampling,
     Started,
 )
+from models.llama import kv_cache
 from models.llama.backend import Outcome
 from models.llama.disk import DiskStore
 from models.llama.kv_cache import KvCache
@@ -602,3 +604,21 @@ def test_restoring_does_not_stall_a_stream() -> None:
     bench.run()
     assert bench.end(again).cached_tokens == 199
     assert bench.tokens(again) == answer_alone([1] * 200, 5)
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 100_000])
+def test_what_nobody_uses_makes_way_for_those_who_compute(
+    ram_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "IDLE_TOKENS", 50)
+    bench = Bench(cells=500, ram_bytes=ram_bytes)
+    for token in range(1, 5):
+        bench.submit([token] * 80, max_tokens=0)
+        bench.run()
+    bench.submit([7], max_tokens=20)
+    bench.run()
+    bench.check()
+    assert (bench.tree.size < 80) == (ram_bytes > 0)
+    again = bench.submit([1] * 80, max_tokens=0)
+    bench.run()
+    assert bench.end(again).cached_tokens == 79
