@@ -52,6 +52,8 @@ HOP_LIMIT_DEFAULT: Final = 2
 HOP_LIMIT_MAX: Final = 4
 #: Token frames that may be under way before the executor waits for an acknowledgement.
 STREAM_WINDOW_FRAMES: Final = 64
+#: Tokens in one frame, each with up to LOGPROBS_MAX alternatives: some hundred bytes for each.
+FRAME_TOKENS_MAX: Final = 128
 #: Messages queued for one peer before a link counts as stuck.
 SEND_QUEUE_MESSAGES_MAX: Final = 1000
 #: Uses that one invite may allow.
@@ -70,6 +72,12 @@ STOP_STRINGS_MAX: Final = 16
 STOP_STRING_CHARS_MAX: Final = 256
 #: Token ids with a bias in one request.
 LOGIT_BIAS_MAX: Final = 1024
+#: Alternatives to each token whose log probabilities are told, as at OpenAI.
+LOGPROBS_MAX: Final = 20
+#: Characters of a grammar or of a JSON schema: the engine reads them before it goes on decoding.
+GRAMMAR_CHARS_MAX: Final = 32 << 10
+#: Answers to one prompt (``n``): each takes a place in the engine.
+ANSWERS_MAX: Final = 8
 #: Open connections to the HTTP API.
 HTTP_CONNECTIONS_MAX: Final = 512
 

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from cli.main import hearth
+from models.engine import Alternative, TokenLogprob
 from overlay import limits
 from overlay.config import _SETTINGS
 from overlay.identity.certificates import format_mesh_id, mesh_id
@@ -169,12 +170,14 @@ def test_vectors_of_the_protocol_hold() -> None:
     secret, mesh = bytes(range(32, 64)), mesh_id(founder)
     address = Multiaddr.parse("/ip4/192.0.2.7/tcp/7710")
     token = JoinToken(founder, mesh[:8], 2_000_000_000, bytes(range(16)), (address,))
+    likely = TokenLogprob(b"Hi", -0.5, (Alternative(b"Yo", -1.5),))
     vectors = [
         *(str(founder), bytes(founder).hex(), curve_public(founder).hex(), str(joiner)),
         *(mesh.hex(), format_mesh_id(mesh), token.encode(), token.invite_id.hex()),
         *(token.prove(bytes(16), joiner).hex(), f"{root_hash(secret, bytes(16)):016x}"),
         *(f"{block:016x}" for block in block_hashes(secret, bytes(16), range(64))),
         encode(TokenFrame(bytes(16), 0, (1, 2), "Hi")).hex(),
+        encode(TokenFrame(bytes(16), 0, (7,), "Hi", (likely,))).hex(),
     ]
     page = (DOCS / "reference" / "wire-protocol.md").read_text()
     assert [vector for vector in vectors if f"`{vector}`" not in page] == []

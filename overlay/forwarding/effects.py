@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.engine import FinishReason, GenerationRequest, Prompt, Tokens
+from models.engine import FinishReason, GenerationRequest, Prompt, TokenLogprob, Tokens
 from overlay.errors import HearthError
 from overlay.identity.peer_id import PeerId
 from overlay.routing.decision import Decision
@@ -44,10 +44,14 @@ class CancelGeneration:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Text of the answer, in order, none lost or doubled."""
+    """Text of the answer, in order, none lost or doubled.
+
+    ``logprobs`` are of tokens whose text may still be held back.
+    """
 
     text: str
     tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,8 +164,8 @@ class Forwarder:
         match event:
             case Started(cached_tokens=cached, queue_ms=queue_ms):
                 return stream.begun(job, cached, queue_ms)
-            case Chunk(tokens=tokens, text=text):
-                return stream.progress(job, tokens, text, now)
+            case Chunk():
+                return stream.progress(job, event, now)
             case Finished():
                 return self._complete(job, stream.completed_of(event), now)
             case Failed(code=code, message=text):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from models.engine import Sampling
 from overlay.errors import LimitExceeded, Malformed
 from overlay.forwarding.job import Job, SendWindow
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
+    GRAMMAR_CHARS_MAX,
     HOP_LIMIT_MAX,
+    LOGIT_BIAS_MAX,
+    LOGPROBS_MAX,
     NAME_CHARS_MAX,
     PROMPT_TOKENS_MAX,
     REQUEST_DEADLINE_S,
+    STOP_STRING_CHARS_MAX,
+    STOP_STRINGS_MAX,
     STREAM_WINDOW_FRAMES,
 )
 from overlay.wire.messages import Forward
@@ -33,6 +39,7 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
     if len(message.model) > NAME_CHARS_MAX:
         raise LimitExceeded(f"a model's name has at most {NAME_CHARS_MAX} characters")
+    _check_sampling(message.sampling)
     allowed_s = min(REQUEST_DEADLINE_S, max(0, message.deadline_ms) / 1000)
     return Job(
         request_id=message.request_id,
@@ -50,3 +57,19 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         delivered_chars=message.delivered_chars,
         window=SendWindow(message.request_id, STREAM_WINDOW_FRAMES),
     )
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    """The bounds that a client of this node would be held to. Raises LimitExceeded."""
+    if not 0 <= (sampling.logprobs or 0) <= LOGPROBS_MAX:
+        raise LimitExceeded(f"a token has at most {LOGPROBS_MAX} alternatives")
+    if max(len(sampling.grammar), len(sampling.json_schema)) > GRAMMAR_CHARS_MAX:
+        raise LimitExceeded(f"a grammar has at most {GRAMMAR_CHARS_MAX} characters")
+    if len(sampling.logit_bias) > LOGIT_BIAS_MAX:
+        raise LimitExceeded(f"at most {LOGIT_BIAS_MAX} tokens have a bias")
+    longest = max(map(len, sampling.stop), default=0)
+    if len(sampling.stop) > STOP_STRINGS_MAX or longest > STOP_STRING_CHARS_MAX:
+        raise LimitExceeded(
+            f"a request has at most {STOP_STRINGS_MAX} stop strings "
+            f"of {STOP_STRING_CHARS_MAX} characters"
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from models.engine import Prompt, Sampling, Tokens
+from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import HearthError
 from overlay.identity.peer_id import PeerId
+from overlay.limits import FRAME_TOKENS_MAX
 from overlay.routing.decision import Decision
 from overlay.wire.messages import TokenFrame
 
@@ -77,22 +79,20 @@ class SendWindow:
     what waits here is bounded by the length of the answer.
     """
 
-    __slots__ = ("_limit", "_request_id", "_text", "_tokens", "acked", "sent")
+    __slots__ = ("_limit", "_request_id", "_waiting", "acked", "sent")
 
     def __init__(self, request_id: bytes, limit: int) -> None:
         self._request_id = request_id
         self._limit = limit
-        self._tokens: list[int] = []
-        self._text: list[str] = []
+        self._waiting: deque[Chunk | TokenFrame] = deque()
         #: Frames sent so far: the next frame's ``seq``.
         self.sent = 0
         #: Frames acknowledged.
         self.acked = 0
 
-    def push(self, tokens: Tokens, text: str) -> list[TokenFrame]:
-        """Add tokens; returns the frame to send now, if the window has room."""
-        self._tokens.extend(tokens)
-        self._text.append(text)
+    def push(self, new: Chunk | TokenFrame) -> list[TokenFrame]:
+        """Add tokens; returns the frames to send now, if the window has room."""
+        self._waiting.append(new)
         return self._drain()
 
     def acknowledge(self, seq: int) -> list[TokenFrame]:
@@ -102,14 +102,30 @@ class SendWindow:
         return self._drain()
 
     def flush(self) -> list[TokenFrame]:
-        """The answer is over: what still waits goes out in one last frame."""
+        """The answer is over: what still waits goes out in the last frames."""
         return self._drain(force=True)
 
     def _drain(self, *, force: bool = False) -> list[TokenFrame]:
-        if not self._text or (self.sent - self.acked >= self._limit and not force):
-            return []
-        frame = TokenFrame(self._request_id, self.sent, tuple(self._tokens), "".join(self._text))
-        self._tokens.clear()
-        self._text.clear()
+        frames = []
+        while self._waiting and (force or self.sent - self.acked < self._limit):
+            frames.append(self._next_frame())
+        return frames
+
+    def _next_frame(self) -> TokenFrame:
+        """What waits, as far as it fits into one frame."""
+        tokens: list[int] = []
+        text: list[str] = []
+        logprobs: list[TokenLogprob] = []
+        while self._waiting:
+            new = self._waiting[0]
+            if text and len(tokens) + len(new.tokens) > FRAME_TOKENS_MAX:
+                break
+            self._waiting.popleft()
+            tokens += new.tokens
+            text.append(new.text)
+            logprobs += new.logprobs
+        frame = TokenFrame(
+            self._request_id, self.sent, tuple(tokens), "".join(text), tuple(logprobs)
+        )
         self.sent += 1
-        return [frame]
+        return frame

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models.engine import Finished, FinishReason, Tokens
-from overlay.errors import Malformed
+from models.engine import Chunk, Finished, FinishReason
+from overlay.errors import LimitExceeded, Malformed
 from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
 from overlay.forwarding.job import Job, JobState
 from overlay.identity.peer_id import PeerId
-from overlay.limits import STREAM_WINDOW_FRAMES
+from overlay.limits import FRAME_TOKENS_MAX, LOGPROBS_MAX, STREAM_WINDOW_FRAMES
 from overlay.wire.messages import Accepted, Begun, Completed, StreamAck, TokenFrame
 
 #: Acknowledge this often: well within the sender's window, and few messages.
@@ -31,31 +31,45 @@ def begun(job: Job, cached_tokens: int, queue_ms: float) -> list[Effect]:
     return [Send(job.upstream, Begun(job.request_id, cached_tokens, queue_ms))]
 
 
-def progress(job: Job, tokens: Tokens, text: str, now: float) -> list[Effect]:
+def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     """New tokens from downstream."""
     job.state = JobState.STREAMING
-    job.generated.extend(tokens)
+    job.generated.extend(new.tokens)
     if job.upstream is not None:
         assert job.window is not None, "a job with a peer upstream has a window"
-        return [Send(job.upstream, frame) for frame in job.window.push(tokens, text)]
-    job.delivered_chars += len(text)
-    if not text:
+        return [Send(job.upstream, frame) for frame in job.window.push(new)]
+    job.delivered_chars += len(new.text)
+    if not new.text and not new.logprobs:
         return []
     if job.first_token_at is None:
         job.first_token_at = now
-    return [Emit(job.request_id, TextDelta(text, len(tokens)))]
+    return [Emit(job.request_id, TextDelta(new.text, len(new.tokens), new.logprobs))]
 
 
 def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Effect]:
-    """A frame from a peer; one that was seen before is only acknowledged again."""
+    """A frame from a peer; one that was seen before is only acknowledged again.
+
+    Raises Malformed or LimitExceeded for log probabilities that were not asked for.
+    """
     ack = Send(sender, StreamAck(job.request_id, message.seq))
     if message.seq < job.frames_in:
         return [ack]
+    _check_logprobs(job, message)
     job.frames_in += 1
-    effects = progress(job, message.tokens, message.text, now)
+    effects = progress(job, message, now)
     if job.frames_in % _ACK_EVERY_FRAMES == 0:
         effects.append(ack)
     return effects
+
+
+def _check_logprobs(job: Job, message: TokenFrame) -> None:
+    asked = job.sampling.logprobs is not None
+    if len(message.logprobs) != (len(message.tokens) if asked else 0):
+        raise Malformed("a frame has as many log probabilities as tokens, if they were asked for")
+    if len(message.logprobs) > FRAME_TOKENS_MAX:
+        raise LimitExceeded(f"a frame has at most {FRAME_TOKENS_MAX} log probabilities")
+    if any(len(each.top) > LOGPROBS_MAX for each in message.logprobs):
+        raise LimitExceeded(f"a token has at most {LOGPROBS_MAX} alternatives")
 
 
 def completed_of(event: Finished) -> Completed:

@@ -7,17 +7,19 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.engine import FinishReason
+from models.engine import FinishReason, TokenLogprob
 from overlay.errors import EngineFailed, StreamReset
 from overlay.http import shapes
 from overlay.http.backend import Answered, Backend, Text
 from overlay.http.body import read_json
+from overlay.http.choices import ask_all
 from overlay.http.parse import Call
 from overlay.http.shapes import SSE_DONE, SSE_KEEP_ALIVE, Shape, sse
 from overlay.http.statuses import error_object
@@ -30,6 +32,15 @@ _STREAM_HEADERS: Final = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold the tokens back
 ]
+
+
+@dataclass(slots=True)
+class Choice:
+    """One of a request's answers, as far as it has come."""
+
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    answered: Answered | None = None
 
 
 class AnswerEndpoint:
@@ -63,18 +74,28 @@ class AnswerEndpoint:
 
     async def _whole(self, call: Call) -> Response:
         head = self._head(call)
-        pieces: list[str] = []
-        answered: Answered | None = None
-        async with aclosing(self._backend.ask(call.ask)) as events:
-            async for event in events:
+        choices = [Choice() for _ in range(call.n)]
+        async with aclosing(ask_all(self._backend, call.ask, call.n)) as events:
+            async for index, event in events:
                 if isinstance(event, Text):
-                    pieces.append(event.text)
+                    choices[index].pieces.append(event.text)
+                    choices[index].logprobs += event.logprobs
                 else:
-                    answered = event
-        answered = _intact(answered)
-        head["model"] = answered.model
-        body = self._shape.whole(head, "".join(pieces), answered.reason)
-        body |= {"usage": shapes.usage(answered), "hearth": answered.hearth}
+                    choices[index].answered = event
+        answers = [_intact(choice.answered) for choice in choices]
+        head["model"] = answers[0].model
+        told = call.ask.sampling.logprobs is not None
+        dressed = [
+            self._shape.choice(
+                index,
+                "".join(choice.pieces),
+                self._shape.logprobs().dress(choice.logprobs) if told else None,
+                answered.reason,
+            )
+            for index, (choice, answered) in enumerate(zip(choices, answers, strict=True))
+        ]
+        body = self._shape.whole(head, dressed)
+        body |= {"usage": shapes.usage(answers), "hearth": answers[0].hearth}
         return Response(shapes.dump(body), media_type="application/json")
 
     async def _stream(self, call: Call, send: Send) -> None:
@@ -95,21 +116,34 @@ class AnswerEndpoint:
         head = self._head(call)
         if call.include_usage:
             head["usage"] = None
-        opening = shape.opening(head)
-        answered: Answered | None = None
-        async with aclosing(self._backend.ask(call.ask)) as events:
-            async for event in events:
+        openings = [shape.opening(head, index) for index in range(call.n)]
+        logprobs = [shape.logprobs() for _ in range(call.n)]
+        answers: dict[int, Answered] = {}
+        ending = b""
+        async with aclosing(ask_all(self._backend, call.ask, call.n)) as events:
+            async for index, event in events:
+                dressed = None
                 if isinstance(event, Answered):
-                    answered = event
-                elif event.text:  # there is none while a character is incomplete
-                    await stream.write(opening + sse(shape.piece(head, event.text)))
-                    opening = b""
-        answered = _intact(answered)
-        head["model"] = answered.model
-        ours = {"hearth": answered.hearth}
-        ending = opening + sse(shape.last(head, answered.reason) | ours)
+                    answers[index] = _intact(event)
+                    head["model"] = event.model
+                    last = shape.last(head, index, event.reason) | {"hearth": event.hearth}
+                    ending = openings[index] + sse(last)
+                    if len(answers) == call.n:
+                        break  # the last words go out together
+                    await stream.write(ending)
+                # There is no text while a character is incomplete.
+                elif event.text or event.logprobs:
+                    if call.ask.sampling.logprobs is not None:
+                        dressed = logprobs[index].dress(event.logprobs)
+                    piece = sse(shape.piece(head, index, event.text, dressed))
+                    await stream.write(openings[index] + piece)
+                else:
+                    continue
+                openings[index] = b""
+        whole = [_intact(answers.get(index)) for index in range(call.n)]
         if call.include_usage:
-            ending += sse(shape.usage(head) | {"usage": shapes.usage(answered)} | ours)
+            counted = {"usage": shapes.usage(whole), "hearth": whole[0].hearth}
+            ending += sse(shape.usage(head) | counted)
         await stream.write(ending + SSE_DONE)
 
     def _head(self, call: Call) -> dict[str, Any]:

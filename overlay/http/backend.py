@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from models.engine import FinishReason, Prompt, Sampling
+from models.engine import FinishReason, Prompt, Sampling, TokenLogprob
 
 
 class Route(StrEnum):
@@ -29,10 +29,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text that may be shown now."""
+    """Text that may be shown now.
+
+    ``logprobs``, if asked for, are of tokens whose text may still be held back.
+    """
 
     text: str
     tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,16 @@ from typing import Final, NoReturn
 from models.engine import Message, Prompt, Sampling
 from overlay.errors import InvalidRequest
 from overlay.http.backend import Ask, Route
+from overlay.http.choices import SEEDS
 from overlay.http.fields import Fields, echo, kind, number, text
+from overlay.http.form import parse_form
 from overlay.limits import (
+    ANSWERS_MAX,
     INVITE_TTL_MAX_S,
     INVITE_TTL_S,
     INVITE_USES_MAX,
     LOGIT_BIAS_MAX,
+    LOGPROBS_MAX,
     NAME_CHARS_MAX,
     STOP_STRING_CHARS_MAX,
     STOP_STRINGS_MAX,
@@ -34,12 +38,8 @@ _DEFAULTS: Final = Sampling()
 _UNSUPPORTED: Final = {
     "tools": "tools are not supported",
     "functions": "functions are not supported",
-    "logprobs": "log probabilities are not supported",
-    "top_logprobs": "log probabilities are not supported",
     "audio": "audio is not supported",
     "web_search_options": "web search is not supported",
-    "grammar": "grammars are not supported",
-    "json_schema": "JSON schemas are not supported",
 }
 _UNSUPPORTED_IN_COMPLETIONS: Final = {
     "echo": "echoing the prompt is not supported",
@@ -56,6 +56,8 @@ class Call:
     stream: bool
     #: A last stream chunk with the usage.
     include_usage: bool
+    #: Answers to give.
+    n: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +88,22 @@ def parse_chat(body: object) -> Call:
     _refuse_unsupported(fields, _UNSUPPORTED)
     max_tokens = fields.integer("max_tokens", 1, _INT32_MAX)
     newer = fields.integer("max_completion_tokens", 1, _INT32_MAX)
-    return _call(fields, _messages(fields.value("messages")), newer or max_tokens)
+    return _call(
+        fields, _messages(fields.value("messages")), newer or max_tokens, _chat_logprobs(fields)
+    )
 
 
 def parse_completion(body: object) -> Call:
     """The body of ``POST /v1/completions``. Raises InvalidRequest."""
     fields = Fields(body)
     _refuse_unsupported(fields, _UNSUPPORTED | _UNSUPPORTED_IN_COMPLETIONS)
-    logprobs = fields.value("logprobs")
-    if logprobs is not None and logprobs is not False:  # 0 asks for the chosen token's
-        raise InvalidRequest(_UNSUPPORTED["logprobs"], "logprobs")
-    if fields.value("best_of") not in (None, 1):
-        raise InvalidRequest(
-            "only one answer per request is supported: best_of must be 1", "best_of"
-        )
+    logprobs = None
+    if fields.value("logprobs") is not False:  # 0 asks for the chosen token's
+        logprobs = fields.integer("logprobs", 0, LOGPROBS_MAX)
+    if fields.value("best_of") not in (None, fields.value("n") or 1):
+        raise InvalidRequest("best_of must be equal to n: all answers are returned", "best_of")
     max_tokens = fields.integer("max_tokens", 1, _INT32_MAX) or _COMPLETION_TOKENS_DEFAULT
-    return _call(fields, _raw_prompt(fields.value("prompt")), max_tokens)
+    return _call(fields, _raw_prompt(fields.value("prompt")), max_tokens, logprobs)
 
 
 def parse_invite(body: object) -> InviteOrder:
@@ -128,9 +130,7 @@ def parse_join(body: object) -> str:
     return token
 
 
-def _call(fields: Fields, prompt: Prompt, max_tokens: int | None) -> Call:
-    if fields.integer("n", 1, _INT32_MAX) not in (None, 1):
-        raise InvalidRequest("only one answer per request is supported: n must be 1", "n")
+def _call(fields: Fields, prompt: Prompt, max_tokens: int | None, logprobs: int | None) -> Call:
     model = fields.text("model")
     if model == "":
         raise InvalidRequest("model must not be empty: leave it out for the default", "model")
@@ -139,16 +139,18 @@ def _call(fields: Fields, prompt: Prompt, max_tokens: int | None) -> Call:
         ask=Ask(
             model=model,
             prompt=prompt,
-            sampling=_sampling(fields, max_tokens),
+            sampling=_sampling(fields, max_tokens, logprobs),
             route=_route(fields.value("hearth")),
         ),
         stream=fields.flag("stream"),
         include_usage=options is not None
         and Fields(options, "stream_options").flag("include_usage"),
+        n=fields.integer("n", 1, ANSWERS_MAX) or 1,
     )
 
 
-def _sampling(fields: Fields, max_tokens: int | None) -> Sampling:
+def _sampling(fields: Fields, max_tokens: int | None, logprobs: int | None) -> Sampling:
+    grammar, json_schema = parse_form(fields)
     top_k = fields.integer("top_k", -1, _INT32_MAX)
     seed = fields.integer("seed", -(2**63), 2**63 - 1)
     return Sampling(
@@ -161,11 +163,23 @@ def _sampling(fields: Fields, max_tokens: int | None) -> Sampling:
         repeat_penalty=fields.number("repeat_penalty", _DEFAULTS.repeat_penalty, 0.1, 2),
         presence_penalty=fields.number("presence_penalty", _DEFAULTS.presence_penalty, -2, 2),
         frequency_penalty=fields.number("frequency_penalty", _DEFAULTS.frequency_penalty, -2, 2),
-        # llama.cpp takes 32 bits, of which the largest value means "draw one".
-        seed=None if seed is None else seed % (2**32 - 1),
+        typical_p=fields.number("typical_p", _DEFAULTS.typical_p, 0, 1),
+        seed=None if seed is None else seed % SEEDS,
         stop=_stop(fields.value("stop")),
         logit_bias=_logit_bias(fields.value("logit_bias")),
+        logprobs=logprobs,
+        grammar=grammar,
+        json_schema=json_schema,
     )
+
+
+def _chat_logprobs(fields: Fields) -> int | None:
+    alternatives = fields.integer("top_logprobs", 0, LOGPROBS_MAX) or 0
+    if fields.flag("logprobs"):
+        return alternatives
+    if alternatives:
+        raise InvalidRequest("top_logprobs needs logprobs to be true", "top_logprobs")
+    return None
 
 
 def _messages(value: object) -> tuple[Message, ...]:
@@ -277,12 +291,6 @@ def _refuse_unsupported(fields: Fields, refusals: dict[str, str]) -> None:
     for name, sentence in refusals.items():
         if fields.given(name):
             raise InvalidRequest(sentence, name)
-    wanted = fields.value("response_format")
-    if wanted is not None and Fields(wanted, "response_format").value("type") != "text":
-        raise InvalidRequest(
-            "only text is supported as response_format: ask for JSON in the prompt",
-            "response_format",
-        )
     if fields.value("modalities") not in (None, [], ["text"]):
         raise InvalidRequest("only text is supported as an answer", "modalities")
     if fields.value("tool_choice") not in (None, "none", "auto"):

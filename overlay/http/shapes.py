@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from overlay.http.backend import Answered, ModelListing
+from overlay.http.logprobs import ChatLogprobs, CompletionLogprobs, LogprobShape
 
 SSE_DONE: Final = b"data: [DONE]\n\n"
 SSE_KEEP_ALIVE: Final = b": still working\n\n"
@@ -29,25 +30,36 @@ class Shape(Protocol):
     """How one endpoint dresses an answer.
 
     ``head`` holds what all chunks of an answer share: id, created, model (and an empty usage).
+    ``index`` is the choice's number; ``logprobs`` are dressed already, or None.
     """
 
     #: Begins the answer's id.
     prefix: str
 
-    def opening(self, head: Mapping[str, Any]) -> bytes:
-        """The events before any text."""
+    def logprobs(self) -> LogprobShape:
+        """Dresses the tokens of one choice."""
 
-    def piece(self, head: Mapping[str, Any], text: str) -> dict[str, Any]:
+    def opening(self, head: Mapping[str, Any], index: int) -> bytes:
+        """The events before any text of a choice."""
+
+    def piece(
+        self, head: Mapping[str, Any], index: int, text: str, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
         """A stream chunk with text."""
 
-    def last(self, head: Mapping[str, Any], reason: str) -> dict[str, Any]:
-        """The stream chunk that tells why the answer ended."""
+    def last(self, head: Mapping[str, Any], index: int, reason: str) -> dict[str, Any]:
+        """The stream chunk that tells why a choice ended."""
 
     def usage(self, head: Mapping[str, Any]) -> dict[str, Any]:
         """The stream chunk without a choice that carries the usage."""
 
-    def whole(self, head: Mapping[str, Any], text: str, reason: str) -> dict[str, Any]:
+    def whole(self, head: Mapping[str, Any], choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The answer in one piece."""
+
+    def choice(
+        self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str
+    ) -> dict[str, Any]:
+        """A choice of the answer in one piece."""
 
 
 class ChatShape:
@@ -55,22 +67,36 @@ class ChatShape:
 
     prefix = "chatcmpl-"
 
-    def opening(self, head: Mapping[str, Any]) -> bytes:
-        return sse(_chunk(head, {"role": "assistant", "content": ""}, None))
+    def logprobs(self) -> LogprobShape:
+        return ChatLogprobs()
 
-    def piece(self, head: Mapping[str, Any], text: str) -> dict[str, Any]:
-        return _chunk(head, {"content": text}, None)
+    def opening(self, head: Mapping[str, Any], index: int) -> bytes:
+        return sse(_chunk(head, index, {"role": "assistant", "content": ""}))
 
-    def last(self, head: Mapping[str, Any], reason: str) -> dict[str, Any]:
-        return _chunk(head, {}, reason)
+    def piece(
+        self, head: Mapping[str, Any], index: int, text: str, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return _chunk(head, index, {"content": text}, logprobs)
+
+    def last(self, head: Mapping[str, Any], index: int, reason: str) -> dict[str, Any]:
+        return _chunk(head, index, {}, reason=reason)
 
     def usage(self, head: Mapping[str, Any]) -> dict[str, Any]:
         return {**head, "object": "chat.completion.chunk", "choices": []}
 
-    def whole(self, head: Mapping[str, Any], text: str, reason: str) -> dict[str, Any]:
+    def whole(self, head: Mapping[str, Any], choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {**head, "object": "chat.completion", "choices": choices}
+
+    def choice(
+        self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str
+    ) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        return {**head, "object": "chat.completion", "choices": [choice]}
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": reason,
+        }
 
 
 class CompletionShape:
@@ -78,29 +104,46 @@ class CompletionShape:
 
     prefix = "cmpl-"
 
-    def opening(self, head: Mapping[str, Any]) -> bytes:
+    def logprobs(self) -> LogprobShape:
+        return CompletionLogprobs()
+
+    def opening(self, head: Mapping[str, Any], index: int) -> bytes:
         return b""
 
-    def piece(self, head: Mapping[str, Any], text: str) -> dict[str, Any]:
-        return _completion(head, text, None)
+    def piece(
+        self, head: Mapping[str, Any], index: int, text: str, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return self.whole(head, [_completion(index, text, logprobs, None)])
 
-    def last(self, head: Mapping[str, Any], reason: str) -> dict[str, Any]:
-        return _completion(head, "", reason)
+    def last(self, head: Mapping[str, Any], index: int, reason: str) -> dict[str, Any]:
+        return self.whole(head, [_completion(index, "", None, reason)])
 
     def usage(self, head: Mapping[str, Any]) -> dict[str, Any]:
-        return {**head, "object": "text_completion", "choices": []}
+        return self.whole(head, [])
 
-    def whole(self, head: Mapping[str, Any], text: str, reason: str) -> dict[str, Any]:
-        return _completion(head, text, reason)
+    def whole(self, head: Mapping[str, Any], choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {**head, "object": "text_completion", "choices": choices}
+
+    def choice(
+        self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str
+    ) -> dict[str, Any]:
+        return _completion(index, text, logprobs, reason)
 
 
-def usage(answered: Answered) -> dict[str, Any]:
-    """OpenAI's ``usage``; ``cached_tokens`` is the actual match."""
+def usage(answers: Sequence[Answered]) -> dict[str, Any]:
+    """OpenAI's ``usage``: the prompt counts once, however many answers it got.
+
+    ``cached_tokens`` is the actual match: what the first answer found, for the others share it.
+    """
+    prompt = answers[0].prompt_tokens
+    completion = sum(answered.completion_tokens for answered in answers)
     return {
-        "prompt_tokens": answered.prompt_tokens,
-        "completion_tokens": answered.completion_tokens,
-        "total_tokens": answered.prompt_tokens + answered.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": answered.cached_tokens},
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {
+            "cached_tokens": min(answered.cached_tokens for answered in answers)
+        },
     }
 
 
@@ -120,11 +163,18 @@ def model(listing: ModelListing) -> dict[str, Any]:
     }
 
 
-def _chunk(head: Mapping[str, Any], delta: dict[str, str], reason: str | None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+def _chunk(
+    head: Mapping[str, Any],
+    index: int,
+    delta: dict[str, str],
+    logprobs: dict[str, Any] | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
     return {**head, "object": "chat.completion.chunk", "choices": [choice]}
 
 
-def _completion(head: Mapping[str, Any], text: str, reason: str | None) -> dict[str, Any]:
-    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
-    return {**head, "object": "text_completion", "choices": [choice]}
+def _completion(
+    index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from models.engine import Prompt, Sampling
+from models.engine import Prompt, Sampling, TokenLogprob
 from overlay.identity.peer_id import PeerId
 
 PROTOCOL_VERSION: Final = 1
@@ -211,13 +211,17 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class TokenFrame:
-    """New tokens of the answer. ``seq`` counts frames from 0 without a gap."""
+    """New tokens of the answer. ``seq`` counts frames from 0 without a gap.
+
+    ``logprobs``: one for each token if the request asked for them, else none.
+    """
 
     KIND: ClassVar[int] = 23
     request_id: bytes
     seq: int
     tokens: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,7 @@ from overlay.errors import AlreadyMember, EngineFailed, HearthError, HomeInUse, 
 from overlay.http.backend import Answered, Ask, Route, Text
 from overlay.identity.invites import JoinToken
 from overlay.node import Node, run_in_thread
-from overlay.prefix.chain import block_hashes
+from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 
 ASK = Ask(None, (Message("user", "hello"),), Sampling(max_tokens=8, temperature=0.0))
 ANY = "127.0.0.1:0"
@@ -92,6 +93,147 @@ async def test_the_openai_package_talks_to_a_node(start: StartNode) -> None:
         long: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 5000}]
         with pytest.raises(BadRequestError, match="context"):
             await client.chat.completions.create(model=model, messages=long)
+
+
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
+SCHEMA: dict[str, object] = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer"}},
+    "required": ["ok", "n"],
+}
+
+
+async def test_an_answer_has_the_form_that_was_asked_for(start: StartNode) -> None:
+    node = await start("ann")
+    async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
+        (model,) = [listed.id async for listed in client.models.list()]
+        reply = await client.chat.completions.create(
+            model=model,
+            messages=QUESTION,
+            max_tokens=200,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": SCHEMA},
+            },
+        )
+        said = json.loads(reply.choices[0].message.content or "")
+        assert isinstance(said["ok"], bool)
+        assert isinstance(said["n"], int)
+        assert reply.choices[0].finish_reason == "stop"
+        reply = await client.chat.completions.create(
+            model=model,
+            messages=QUESTION,
+            extra_body={"grammar": 'root ::= "yes" | "no"'},
+        )
+        assert reply.choices[0].message.content in ("yes", "no")
+        with pytest.raises(BadRequestError, match="left recursion"):
+            await client.chat.completions.create(
+                model=model,
+                messages=QUESTION,
+                extra_body={"grammar": 'root ::= root "a"'},
+            )
+        with pytest.raises(BadRequestError, match="Unrecognized schema"):
+            await client.chat.completions.create(
+                model=model,
+                messages=QUESTION,
+                extra_body={"json_schema": {"type": "colour"}},
+            )
+
+
+async def test_several_answers_share_their_prompt(start: StartNode) -> None:
+    node = await start("ann")
+    long: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 50}]
+    async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
+        (model,) = [listed.id async for listed in client.models.list()]
+        before = node.mesh.neighbourhood.models[model].stats
+        whole = await client.chat.completions.create(
+            model=model, messages=long, max_tokens=8, seed=5, n=4
+        )
+        assert [choice.index for choice in whole.choices] == [0, 1, 2, 3]
+        assert whole.usage is not None
+        prompt = whole.usage.prompt_tokens
+        assert whole.usage.completion_tokens <= 4 * 8
+        assert whole.usage.prompt_tokens_details is not None
+        assert whole.usage.prompt_tokens_details.cached_tokens == 0
+        await until(lambda: node.mesh.neighbourhood.models[model].stats.requests == 4)
+        after = node.mesh.neighbourhood.models[model].stats
+        assert after.prompt_tokens - before.prompt_tokens == 4 * prompt
+        # All of it once, and at most its last block for each of the others.
+        shared = after.cached_tokens - before.cached_tokens
+        assert 3 * (prompt - 1 - BLOCK_TOKENS) <= shared <= 3 * (prompt - 1)
+        alone = await client.chat.completions.create(
+            model=model, messages=long, max_tokens=8, seed=7
+        )
+        assert alone.choices[0].message.content == whole.choices[2].message.content
+        stream = await client.chat.completions.create(
+            model=model,
+            messages=long,
+            max_tokens=8,
+            seed=5,
+            n=4,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        texts, reasons, usage = [""] * 4, [""] * 4, None
+        async for chunk in stream:
+            usage = chunk.usage or usage
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                reasons[choice.index] += choice.finish_reason or ""
+        assert texts == [choice.message.content for choice in whole.choices]
+        assert reasons == [choice.finish_reason for choice in whole.choices]
+        assert usage is not None
+        assert usage.prompt_tokens == prompt
+        assert usage.completion_tokens == whole.usage.completion_tokens
+
+
+async def test_log_probabilities_at_home_and_from_a_peer(start: StartNode) -> None:
+    ann, bob = await start("ann"), await start("bob", model="none")
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    told = []
+    for node in (ann, bob):
+        async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
+            (model,) = [listed.id async for listed in client.models.list()]
+            whole = await client.chat.completions.create(
+                model=model,
+                messages=QUESTION,
+                max_tokens=8,
+                temperature=0,
+                logprobs=True,
+                top_logprobs=3,
+            )
+            stream = await client.chat.completions.create(
+                model=model,
+                messages=QUESTION,
+                max_tokens=8,
+                temperature=0,
+                logprobs=True,
+                top_logprobs=3,
+                stream=True,
+            )
+            assert whole.choices[0].logprobs is not None
+            content = whole.choices[0].logprobs.content
+            assert content is not None
+            streamed = []
+            async for chunk in stream:
+                if chunk.choices and chunk.choices[0].logprobs is not None:
+                    streamed += chunk.choices[0].logprobs.content or []
+            assert whole.usage is not None
+            assert len(content) == whole.usage.completion_tokens
+            assert [entry.bytes for entry in streamed] == [entry.bytes for entry in content]
+            for entry in content:
+                assert entry.bytes == entry.top_logprobs[0].bytes, "the likeliest was taken"
+                assert len(entry.top_logprobs) == 3
+            told.append([entry.bytes for entry in content])
+            old = await client.completions.create(
+                model=model, prompt="hello", max_tokens=4, logprobs=2
+            )
+            assert old.choices[0].logprobs is not None
+            assert old.usage is not None
+            assert len(old.choices[0].logprobs.tokens or ()) == old.usage.completion_tokens
+            assert (old.choices[0].logprobs.text_offset or [0])[0] == 0
+    assert told[0] == told[1]
 
 
 async def test_closing_an_answer_cancels_it(start: StartNode) -> None:

@@ -14,7 +14,7 @@ import pytest
 from models.engine import Chunk, FinishReason, Message, Sampling
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
-from overlay.prefix.chain import block_hashes
+from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 from tests.models.llama.conftest import GREEDY, Starter
 from tests.support.tiny_gguf import write_tiny_gguf
 
@@ -57,6 +57,20 @@ async def test_concurrent_answers_are_those_of_each_alone(start: Starter) -> Non
     fresh = await start()
     together = await asyncio.gather(*(fresh.ask(prompt) for prompt in prompts))
     assert [answer.tokens for answer in together] == alone
+
+
+async def test_a_prompt_that_comes_several_times_at_once_is_computed_once(
+    start: Starter, tmp_path: Path
+) -> None:
+    caller = await start(write_tiny_gguf(tmp_path / "m.gguf", context=1024))
+    tokens = tuple(40 + n * n % 90 for n in range(600))
+    answers = [caller.submit(tokens, Sampling(seed=seed, max_tokens=8))[1] for seed in range(4)]
+    for answer in answers:
+        await answer.end()
+    computed = [len(tokens) - answer.finished.cached_tokens for answer in answers]
+    assert computed[0] == 600
+    # What follows the last whole block that they share is not worth waiting for.
+    assert max(computed[1:]) <= BLOCK_TOKENS + 1
 
 
 async def test_tokenizing_does_not_wait_for_decoding(start: Starter) -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine import Priority, Sampling
+from models.engine import Priority, Sampling, TokenLogprob
 from overlay.errors import LimitExceeded, Malformed, ModelNotFound, NoRoute, TimedOut, Unreachable
 from overlay.forwarding.effects import Answer, Failure, Remember
-from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
+from overlay.limits import GRAMMAR_CHARS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 from overlay.wire.messages import (
     Accepted,
     Cancel,
@@ -20,7 +20,7 @@ from overlay.wire.messages import (
     Refused,
     TokenFrame,
 )
-from tests.overlay.forwarding.world import ANSWER, MODEL, World, text_of
+from tests.overlay.forwarding.world import ANSWER, MODEL, World, logprob_of, text_of
 
 RID = b"r" * 16
 OTHER = b"o" * 16
@@ -195,6 +195,39 @@ def test_whatever_frames_are_lost_or_doubled_no_token_is(lost: set[int], doubled
         assert shown == WHOLE
 
 
+def test_log_probabilities_come_along_and_survive_a_fail_over() -> None:
+    world = World(4, models={1, 2})
+    world.sampling = Sampling(logprobs=2)
+    world.submit(0, RID, PROMPT)
+    world.run(5)
+    executor = next(i for i in (1, 2) if world.node(i).running)
+    world.kill(executor)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert world.logprobs(0, RID) == [logprob_of(token, 2) for token in ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("asked", "logprobs", "error"),
+    [
+        (None, (logprob_of(1, 0),), Malformed),
+        (0, (), Malformed),
+        (0, (logprob_of(1, 0),) * 2, Malformed),
+        (20, (logprob_of(1, 21),), LimitExceeded),
+    ],
+)
+def test_log_probabilities_that_nobody_asked_for_are_a_lie(
+    asked: int | None, logprobs: tuple[TokenLogprob, ...], error: type[Exception]
+) -> None:
+    world = World(2, models={1})
+    world.sampling = Sampling(logprobs=asked)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    frame = TokenFrame(RID, 0, (1,), "a", logprobs)
+    with pytest.raises(error):
+        world.node(0).forwarder.receive(world.node(1).peer, frame, world.now)
+
+
 def test_a_refusal_goes_to_the_next_best() -> None:
     world = World(3)
     world.warm(1, TOKENS)
@@ -337,6 +370,13 @@ def test_an_alias_finds_the_model() -> None:
         ({"hop_limit": -1}, LimitExceeded),
         ({"model": "m" * 65}, LimitExceeded),
         ({"generated": (1,), "model_key": None}, Malformed),
+        ({"sampling": Sampling(logprobs=21)}, LimitExceeded),
+        ({"sampling": Sampling(logprobs=-1)}, LimitExceeded),
+        ({"sampling": Sampling(grammar="a" * (GRAMMAR_CHARS_MAX + 1))}, LimitExceeded),
+        ({"sampling": Sampling(json_schema="a" * (GRAMMAR_CHARS_MAX + 1))}, LimitExceeded),
+        ({"sampling": Sampling(stop=("a",) * 17)}, LimitExceeded),
+        ({"sampling": Sampling(stop=("a" * 257,))}, LimitExceeded),
+        ({"sampling": Sampling(logit_bias=((1, 1.0),) * 1025)}, LimitExceeded),
     ],
 )
 def test_lies_in_a_forwarded_request_are_named(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.engine import (
+    Alternative,
     CacheChanged,
     Chunk,
     EngineEvent,
@@ -18,6 +19,7 @@ from models.engine import (
     ModelInfo,
     Sampling,
     Started,
+    TokenLogprob,
     Tokens,
 )
 from overlay.forwarding import effects as fx
@@ -37,6 +39,11 @@ ANSWER = tuple(range(100, 140))
 
 def text_of(token: int) -> str:
     return f"<{token}>"
+
+
+def logprob_of(token: int, alternatives: int) -> TokenLogprob:
+    top = tuple(Alternative(b"%d" % other, -other / 2) for other in range(alternatives))
+    return TokenLogprob(text_of(token).encode(), -token / 2, top)
 
 
 @dataclass
@@ -59,6 +66,8 @@ class World:
 
     def __init__(self, count: int, *, models: set[int] | None = None, seed: int = 0) -> None:
         self.now = 100.0
+        #: How the next requests of clients are to be answered.
+        self.sampling = Sampling()
         self.lose: Callable[[PeerId, PeerId, Message], bool] = lambda *_: False
         self.wire: deque[tuple[PeerId, PeerId, bytes]] = deque()
         self.log: list[tuple[PeerId, PeerId, Message]] = []
@@ -115,7 +124,12 @@ class World:
         node = self.node(index)
         node.events[request_id] = []
         effects = node.forwarder.submit(
-            request_id, MODEL, prompt, Sampling(), self.now, local_only=options.get("local", False)
+            request_id,
+            MODEL,
+            prompt,
+            self.sampling,
+            self.now,
+            local_only=options.get("local", False),
         )
         self.carry_out(node, effects)
 
@@ -167,7 +181,9 @@ class World:
                     text = "".join(text_of(t) for t in ANSWER[: given + 1])
                     before = "".join(text_of(t) for t in ANSWER[:given])
                     shown = max(request.delivered_chars, len(before))
-                    event = Chunk(request_id, (ANSWER[given],), text[shown:])
+                    asked = request.sampling.logprobs
+                    logprobs = () if asked is None else (logprob_of(ANSWER[given], asked),)
+                    event = Chunk(request_id, (ANSWER[given],), text[shown:], logprobs)
                 else:
                     del node.running[request_id]
                     event = Finished(
@@ -201,6 +217,10 @@ class World:
     def answer(self, index: int, request_id: bytes) -> str:
         events = self.node(index).events[request_id]
         return "".join(e.text for e in events if isinstance(e, fx.TextDelta))
+
+    def logprobs(self, index: int, request_id: bytes) -> list[TokenLogprob]:
+        events = self.node(index).events[request_id]
+        return [each for e in events if isinstance(e, fx.TextDelta) for each in e.logprobs]
 
     def ending(self, index: int, request_id: bytes) -> fx.ClientEvent:
         return self.node(index).events[request_id][-1]

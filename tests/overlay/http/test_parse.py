@@ -21,7 +21,7 @@ from overlay.http.parse import (
     parse_join,
     parse_json,
 )
-from overlay.limits import INVITE_TTL_S, LOGIT_BIAS_MAX, STOP_STRINGS_MAX
+from overlay.limits import ANSWERS_MAX, INVITE_TTL_S, LOGIT_BIAS_MAX, STOP_STRINGS_MAX
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -49,6 +49,7 @@ def test_everything_at_once() -> None:
         top_p=1,
         top_k=-1,
         min_p=0.1,
+        typical_p=0.9,
         max_tokens=5,
         max_completion_tokens=7,
         stop=["a", "b"],
@@ -78,6 +79,7 @@ def test_everything_at_once() -> None:
                 seed=42,
                 stop=("a", "b"),
                 logit_bias=((3, 1.5), (7, -100.0)),
+                typical_p=0.9,
             ),
             Route.LOCAL,
         ),
@@ -178,7 +180,8 @@ def test_no_seed_becomes_the_engines_word_for_a_random_one(seed: int) -> None:
         ({"logit_bias": {"9999999999": 1}}, "logit_bias"),
         ({"logit_bias": {"7": 101}}, "logit_bias[7]"),
         ({"logit_bias": {str(i): 1 for i in range(LOGIT_BIAS_MAX + 1)}}, "logit_bias"),
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": ANSWERS_MAX + 1}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": []}, "stream_options"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
@@ -187,8 +190,10 @@ def test_no_seed_becomes_the_engines_word_for_a_random_one(seed: int) -> None:
         ({"hearth": {"rout": "local"}}, "hearth.rout"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
+        ({"typical_p": 1.1}, "typical_p"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
         ({"modalities": ["text", "audio"]}, "modalities"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -216,14 +221,31 @@ def test_completions() -> None:
         ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": "a", "echo": True}, "echo"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
-        ({"prompt": "a", "logprobs": 0}, "logprobs"),
+        ({"prompt": "a", "logprobs": True}, "logprobs"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs"),
         ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "best_of": 1, "n": 2}, "best_of"),
     ],
 )
 def test_bad_completions(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_completion(fields)
     assert caught.value.param == param
+
+
+def test_log_probabilities() -> None:
+    assert sampling(logprobs=True).logprobs == 0
+    assert sampling(logprobs=True, top_logprobs=20).logprobs == 20
+    assert sampling(logprobs=False, top_logprobs=0).logprobs is None
+    for asked, told in ((None, None), (False, None), (0, 0), (5, 5)):
+        call = parse_completion({"prompt": "a", "logprobs": asked})
+        assert call.ask.sampling.logprobs == told
+
+
+def test_several_answers() -> None:
+    assert chat().n == chat(n=1).n == 1
+    assert chat(n=ANSWERS_MAX).n == ANSWERS_MAX
+    assert parse_completion({"prompt": "a", "n": 3, "best_of": 3}).n == 3
 
 
 def test_invites_and_joins() -> None:

@@ -1,0 +1,44 @@
+"""The window of frames: nothing lost, nothing out of order, no frame too long."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.engine import Chunk
+from overlay.forwarding.job import SendWindow
+from overlay.limits import FRAME_TOKENS_MAX
+from tests.overlay.forwarding.world import logprob_of
+
+chunks = st.integers(0, FRAME_TOKENS_MAX).map(
+    lambda count: Chunk(b"", tuple(range(count)), "x" * count, (logprob_of(1, 0),) * count)
+)
+
+
+@given(
+    st.lists(st.one_of(chunks, st.integers(-1, 40)), max_size=60),
+    st.integers(1, 4),
+)
+def test_frames_carry_everything_in_order(steps: list[Chunk | int], limit: int) -> None:
+    """A step is a chunk to send, or an acknowledgement to receive."""
+    window = SendWindow(b"id", limit)
+    frames = []
+    for step in steps:
+        frames += window.push(step) if isinstance(step, Chunk) else window.acknowledge(step)
+        assert window.sent - window.acked <= limit
+    frames += window.flush()
+    pushed = [step for step in steps if isinstance(step, Chunk)]
+    assert [frame.seq for frame in frames] == list(range(window.sent))
+    assert sum((frame.tokens for frame in frames), ()) == sum((c.tokens for c in pushed), ())
+    assert "".join(frame.text for frame in frames) == "".join(c.text for c in pushed)
+    for frame in frames:
+        assert len(frame.tokens) == len(frame.logprobs) <= FRAME_TOKENS_MAX
+
+
+def test_what_waited_goes_out_together() -> None:
+    window = SendWindow(b"id", 1)
+    assert len(window.push(Chunk(b"", (1,), "a"))) == 1
+    for token in (2, 3):
+        assert window.push(Chunk(b"", (token,), "b")) == []
+    [frame] = window.acknowledge(0)
+    assert (frame.seq, frame.tokens, frame.text) == (1, (2, 3), "bb")
