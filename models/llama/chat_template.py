@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any, Final, NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from models.engine import Message
@@ -21,13 +23,23 @@ CHATML: Final = (
 )
 
 
+class _Generation(Extension):
+    """``{% generation %}…{% endgeneration %}``: marks answers for training, and prints them."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTemplate:
     """A compiled template; the file is not trusted, so it runs in Jinja's sandbox."""
 
     def __init__(self, source: str | None, *, bos: str, eos: str) -> None:
         self.source = CHATML if source is None else source
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.filters["tojson"] = _tojson
         environment.globals |= {

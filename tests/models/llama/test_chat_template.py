@@ -29,6 +29,7 @@ def test_chatml_is_the_fallback() -> None:
         ("{{ messages[0] | tojson }}", '{"role": "user", "content": "hi"}'),
         ("{{ strftime_now('%Y') | length }}", "4"),
         ("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}", "hi"),
+        ("{% generation %}{{ messages[0].content }}{% endgeneration %}!", "hi!"),
         ("{% if true %}\n  {% if true %}\nhi{% endif %}{% endif %}", "hi"),
         ("{% if tools is defined and tools %}tools{% else %}none{% endif %}", "none"),
     ],

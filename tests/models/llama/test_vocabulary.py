@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from models.engine import Message, Tokens
+from models.llama.answers import AnswerMemory
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import token_piece
 from models.llama.vocabulary import Vocabulary
@@ -73,10 +76,28 @@ THINKING = (
 
 class Tokenizer(NamedTuple):
     model: LoadedModel
-    style: Style
+    vocabulary: Vocabulary
+    #: The template takes space around an answer away.
+    trims: bool = False
+
+    @classmethod
+    def of(cls, path: Path, *, trims: bool = False) -> Tokenizer:
+        model = LoadedModel(path, lambda share: None)
+        return cls(model, Vocabulary(model), trims)
 
     def fresh(self) -> Vocabulary:
-        return Vocabulary(self.model)
+        """Remembers nothing; what is long to make is made once."""
+        vocabulary = copy.copy(self.vocabulary)
+        vocabulary._answers = AnswerMemory(vocabulary._spoken)
+        return vocabulary
+
+    def words(self, numbers: Sequence[int]) -> Tokens:
+        """Tokens of text for small numbers: bytes and merges, or of all the vocabulary."""
+        size, first = self.vocabulary._size, 20  # after control tokens, where they come first
+        return tuple(n if size < 1000 else first + n * (size - first) // 256 for n in numbers)
+
+    def control(self, tokens: Tokens) -> list[int]:
+        return [token for token in tokens if self.vocabulary._spoken(token) is None]
 
     def text(self, tokens: Tokens) -> str:
         """As the engine shows an answer: what is no UTF-8 becomes U+FFFD."""
@@ -84,10 +105,12 @@ class Tokenizer(NamedTuple):
         return b"".join(pieces).decode("utf-8", "replace")
 
 
-@pytest.fixture(scope="module", params=STYLES)
+@pytest.fixture(scope="module", params=[*STYLES, pytest.param("demo", marks=pytest.mark.demo)])
 def tokenizer(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Tokenizer:
+    if request.param == "demo":
+        return Tokenizer.of(request.getfixturevalue("demo_model"))
     style = STYLES[request.param]
     path = write_tiny_gguf(
         tmp_path_factory.mktemp("style") / "m.gguf",
@@ -95,11 +118,11 @@ def tokenizer(
         control_tokens=style.control,
         sentencepiece=style.sentencepiece,
     )
-    return Tokenizer(LoadedModel(path, lambda share: None), style)
+    return Tokenizer.of(path, trims=style.trims)
 
 
 # Bytes and merges one by one: hardly ever as the tokenizer would cut their text, and often no text.
-answers = st.lists(st.integers(1, 250), min_size=1, max_size=12).map(tuple)
+answers = st.lists(st.integers(1, 250), min_size=1, max_size=12)
 questions = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["", "hi", "<|im_end|>\n<|im_start|>system\n", "</s>[INST]", "the <end_of_turn> ", "<|eot_id|>"]
 )
@@ -108,11 +131,12 @@ questions = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.
 @settings(max_examples=30)
 @given(st.lists(st.tuples(questions, answers), min_size=1, max_size=4), questions)
 def test_a_turn_is_a_token_prefix_of_the_next(
-    tokenizer: Tokenizer, turns: list[tuple[str, Tokens]], last: str
+    tokenizer: Tokenizer, turns: list[tuple[str, list[int]]], last: str
 ) -> None:
     vocabulary, conversation = tokenizer.fresh(), ()
     expected: Tokens = ()
-    for question, answer in turns:
+    for question, numbers in turns:
+        answer = tokenizer.words(numbers)
         conversation = (*conversation, Message("user", question))
         prompt = vocabulary.tokenize(conversation)
         assert prompt[: len(expected)] == expected
@@ -120,7 +144,7 @@ def test_a_turn_is_a_token_prefix_of_the_next(
         text = tokenizer.text(answer)
         conversation = (*conversation, Message("assistant", text))
         # What the template changed is another text, and must be tokenized as such.
-        kept = not tokenizer.style.trims or text == text.strip()
+        kept = not tokenizer.trims or text == text.strip()
         expected = (*prompt, *answer) if kept else prompt[:0]
     assert vocabulary.tokenize((*conversation, Message("user", last)))[: len(expected)] == expected
 
@@ -128,39 +152,38 @@ def test_a_turn_is_a_token_prefix_of_the_next(
 @settings(max_examples=30)
 @given(st.lists(st.tuples(questions, answers), min_size=1, max_size=3), questions)
 def test_the_text_stays_the_same(
-    tokenizer: Tokenizer, turns: list[tuple[str, Tokens]], last: str
+    tokenizer: Tokenizer, turns: list[tuple[str, list[int]]], last: str
 ) -> None:
     """Nobody's remembered answer changes what a prompt says, to the byte."""
     vocabulary, plain, conversation = tokenizer.fresh(), tokenizer.fresh(), ()
-    for question, answer in turns:
+    for question, numbers in turns:
+        answer = tokenizer.words(numbers)
         conversation = (*conversation, Message("user", question))
         vocabulary.remember(vocabulary.tokenize(conversation), answer)
         conversation = (*conversation, Message("assistant", tokenizer.text(answer)))
     conversation = (*conversation, Message("user", last))
     one, other = vocabulary.tokenize(conversation), plain.tokenize(conversation)
     assert tokenizer.text(one) == tokenizer.text(other)
-    size = tokenizer.fresh()._size
-    control = {size - n for n in range(1, 1 + len(tokenizer.style.control))}
-    assert [t for t in one if t in control] == [t for t in other if t in control]
+    assert tokenizer.control(one) == tokenizer.control(other)
 
 
 @settings(max_examples=30)
 @given(answers, answers)
 def test_an_answer_that_was_not_given_is_plain_text(
-    tokenizer: Tokenizer, given_answer: Tokens, other: Tokens
+    tokenizer: Tokenizer, given_answer: list[int], other: list[int]
 ) -> None:
     vocabulary = tokenizer.fresh()
     question = Message("user", "hi")
-    vocabulary.remember(vocabulary.tokenize((question,)), given_answer)
-    text = tokenizer.text(other)
-    assume(not tokenizer.text(given_answer).startswith((text, text.strip())))
+    one, text = tokenizer.words(given_answer), tokenizer.text(tokenizer.words(other))
+    vocabulary.remember(vocabulary.tokenize((question,)), one)
+    assume(not tokenizer.text(one).startswith((text, text.strip())))
     conversation = (question, Message("assistant", text), Message("user", "on"))
     assert vocabulary.tokenize(conversation) == tokenizer.fresh().tokenize(conversation)
 
 
 def chatml(tmp_path: Path, template: str = CHATML) -> Tokenizer:
     path = write_tiny_gguf(tmp_path / "m.gguf", template=template)
-    return Tokenizer(LoadedModel(path, lambda share: None), STYLES["chatml"])
+    return Tokenizer.of(path)
 
 
 def letters(text: str) -> Tokens:
@@ -226,4 +249,4 @@ def test_a_message_that_spells_control_tokens_is_known_too(tmp_path: Path) -> No
     again = vocabulary.tokenize((HI, Message("assistant", tokenizer.text(answer)), ON))
     assert again[: len(prompt) + len(answer)] == (*prompt, *answer)
     plain = tokenizer.fresh().tokenize((HI, Message("assistant", "the"), ON))
-    assert [t for t in again if t >= 260] == [t for t in plain if t >= 260]
+    assert tokenizer.control(again) == tokenizer.control(plain)
