@@ -88,3 +88,20 @@ class Duration(click.ParamType[int]):
         if seconds > self._most_s:
             self.fail(f"{value} is too long: at most {self._most_s // 86_400}d", param, ctx)
         return seconds
+
+
+class Size(click.ParamType[int]):
+    """``2GB``, ``512MB`` or ``0``: converted to bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from overlay.config import parse_size
+        from overlay.errors import ConfigError
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)

@@ -8,6 +8,7 @@ They become one frozen value here; nothing else in Hearth reads the environment.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -34,7 +35,18 @@ _SETTINGS = {
     "models": "HEARTH_MODEL",
     "store": "HEARTH_MODELS",
     "lan": "HEARTH_LAN",
+    "cells": "HEARTH_CELLS",
+    "ram_cache": "HEARTH_RAM_CACHE",
+    "disk_cache": "HEARTH_DISK_CACHE",
 }
+_SIZES = ("ram_cache", "disk_cache")
+
+#: KV cells that a model can work with at all: llama.cpp rounds up to this.
+CELLS_MIN = 256
+
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kmgt])(i?)b", re.IGNORECASE)
 
 _YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -56,6 +68,12 @@ class NodeConfig:
     store: Path
     #: Announce this node to members on the local network, and look for them there.
     lan: bool
+    #: KV cells of each model; 0: the engine chooses.
+    cells: int
+    #: Bytes of RAM for what left the KV cache, all models together; None: what can be spared.
+    ram_cache: int | None
+    #: The same on disk, in the home; 0: nothing.
+    disk_cache: int
     #: Set from outside, so a port in use is an error; a default may fall back to a free one.
     listen_chosen: bool
     api_chosen: bool
@@ -80,6 +98,9 @@ def load_config(
     api: str | None = None,
     models: tuple[str, ...] | None = None,
     lan: bool | None = None,
+    cells: int | None = None,
+    ram_cache: int | None = None,
+    disk_cache: int | None = None,
 ) -> NodeConfig:
     """Merge flags (None: not given), environment, file and defaults. Raises ConfigError."""
     home = (home or default_home()).expanduser()
@@ -89,6 +110,9 @@ def load_config(
         "api": api,
         "models": models or None,
         "lan": lan,
+        "cells": cells,
+        "ram_cache": ram_cache,
+        "disk_cache": disk_cache,
     }
     settings = {**_read_file(home / "config.toml"), **_read_environment()}
     settings.update({key: value for key, value in flags.items() if value is not None})
@@ -107,9 +131,23 @@ def load_config(
         models=tuple(m for m in chosen_models if m != "none"),
         store=Path(settings.get("store") or model_store_path()).expanduser(),
         lan=settings.get("lan", True),
+        cells=settings.get("cells", 0),
+        ram_cache=settings.get("ram_cache"),
+        disk_cache=settings.get("disk_cache", 0),
         listen_chosen="listen" in settings,
         api_chosen="api" in settings,
     )
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``2GB``, ``1.5 TB``, ``512MiB``, or ``0``. Raises ConfigError."""
+    match = _SIZE.fullmatch(text)
+    if match:
+        number, unit, binary = match.groups()
+        return round(float(number) * (_BINARY_UNITS if binary else _UNITS)[unit.lower()])
+    if text != "0":
+        raise ConfigError(f"{text!r} is no size: write 2GB, 512MB, or 0 for none")
+    return 0
 
 
 def _read_environment() -> dict[str, Any]:
@@ -128,7 +166,24 @@ def _from_environment(key: str, variable: str, value: str) -> Any:
         if value.lower() not in _YES_OR_NO:
             raise ConfigError(f"{variable} is 1 or 0, not {value!r}")
         return _YES_OR_NO[value.lower()]
+    if key == "cells":
+        return _cells(variable, int(value) if value.isascii() and value.isdigit() else None)
+    if key in _SIZES:
+        return _size(variable, value)
     return value
+
+
+def _cells(what: str, value: Any) -> int:
+    if type(value) is not int or (value != 0 and value < CELLS_MIN):
+        raise ConfigError(f"{what} is a number of KV cells: {CELLS_MIN} or more, or 0 to choose")
+    return value
+
+
+def _size(what: str, value: str) -> int:
+    try:
+        return parse_size(value)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -138,6 +193,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
+    settings: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in _SETTINGS:
             known = ", ".join(sorted(_SETTINGS))
@@ -148,6 +204,11 @@ def _read_file(path: Path) -> dict[str, Any]:
         elif key == "lan":
             if not isinstance(value, bool):
                 raise ConfigError(f"{path}: lan is true or false")
+        elif key == "cells":
+            _cells(f"{path}: cells", value)
         elif not isinstance(value, str):
             raise ConfigError(f"{path}: {key} is a string")
-    return {key: tuple(v) if key == "models" else v for key, v in raw.items()}
+        elif key in _SIZES:
+            value = _size(f"{path}: {key}", value)
+        settings[key] = tuple(value) if key == "models" else value
+    return settings

@@ -6,6 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from models.engine import Engine, EngineDied, EngineEvent, Finished, ModelInfo
 from models.llama.engine import LlamaEngine
@@ -17,10 +20,27 @@ log = logging.getLogger(__name__)
 #: A model whose engine dies this often in a row is given up.
 _RESTARTS_MAX = 3
 _RESTART_DELAY_S = 1.0
+#: Of the memory that is free once the models are loaded, this share may cache prompts.
+_RAM_SHARE = 0.25
 
 #: What is under way, and how far: 0 to 1.
 Progress = Callable[[str, float], None]
 EventHandler = Callable[[str, EngineEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What all engines of a node are told, and what they share."""
+
+    #: KV cells of each model; 0: the engine chooses.
+    cells: int = 0
+    #: Bytes for what left the KV caches, all models together; None: what can be spared.
+    ram_bytes: int | None = None
+    #: The same on disk, in this folder; 0: nothing.
+    disk: Path | None = None
+    disk_bytes: int = 0
+    #: How many models share these.
+    models: int = 1
 
 
 @dataclass(slots=True)
@@ -39,8 +59,12 @@ class EnginePool:
         hash_key: bytes,
         on_event: EventHandler,
         on_models: Callable[[], None],
+        options: EngineOptions = EngineOptions(),
     ) -> None:
         self._hash_key = hash_key
+        self._options = options
+        #: Bytes for each model's evicted prompts, found out once: a restart gets the same.
+        self._ram_bytes: dict[str, int] = {}
         self._on_event = on_event
         self._on_models = on_models
         self._served: dict[str, _Served] = {}
@@ -78,14 +102,32 @@ class EnginePool:
             if progress is not None:
                 progress(f"loading {model.name}", share)
 
+        options = self._options
         return await LlamaEngine.start(
             model.path,
             name=model.name,
             aliases=model.aliases,
+            cells=options.cells,
+            ram_bytes=self._ram_share(model),
+            disk=options.disk,
+            disk_bytes=options.disk_bytes // options.models,
             hash_key=self._hash_key,
             sink=lambda event: self._receive(model.name, event),
             progress=report,
         )
+
+    def _ram_share(self, model: LocalModel) -> int:
+        """Bytes of RAM for what leaves this model's KV cache."""
+        share = self._ram_bytes.get(model.name)
+        if share is None:
+            total = self._options.ram_bytes
+            if total is None:
+                # The weights are mapped from their files: they count as free, but are needed.
+                files = [served.model for served in self._served.values()] + [model]
+                weights = sum(each.info.size_bytes for each in files)
+                total = int(max(0, psutil.virtual_memory().available - weights) * _RAM_SHARE)
+            share = self._ram_bytes[model.name] = total // self._options.models
+        return share
 
     def _receive(self, name: str, event: EngineEvent) -> None:
         served = self._served.get(name)

@@ -9,6 +9,7 @@
 ``peers.json``            where the other members were last reached
 ``lock``                  locked (``flock``) while a node runs; holds its pid
 ``runtime.json``          how to reach the running node's API
+``kv-cache``              a folder of the engines: `models.llama.disk`
 ========================  ==========================================================
 
 Every file has mode 0600 and is replaced as a whole: after a crash it is the old or the new one. A
@@ -47,6 +48,7 @@ _NAME = "name.json"
 _PEERS = "peers.json"
 _LOCK = "lock"
 _RUNTIME = "runtime.json"
+_KV_CACHE = "kv-cache"
 
 #: What to do about a file that cannot be read.
 _REMEDIES = {
@@ -82,6 +84,11 @@ class Home:
         self.path = path
         self._lock_fd: int | None = None
         self._damaged: set[str] = set()
+
+    @property
+    def kv_cache(self) -> Path:
+        """Where engines may keep what they computed; anybody may delete it at any time."""
+        return self.path / _KV_CACHE
 
     # --- Who I am -----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from models.engine import Engine, EngineEvent
 from models.store.store import ModelStore
 from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
-from overlay.engines import EnginePool, Progress
+from overlay.engines import EngineOptions, EnginePool, Progress
 from overlay.errors import AddressInUse, NoRoute, Unreachable
 from overlay.forwarding import effects as fwd
 from overlay.home import Home
@@ -60,6 +60,13 @@ class Node:
             hash_key=self._membership.mesh_secret,
             on_event=self._engine_event,
             on_models=self._models_changed,
+            options=EngineOptions(
+                cells=config.cells,
+                ram_bytes=config.ram_cache,
+                disk=home.kv_cache if config.disk_cache else None,
+                disk_bytes=config.disk_cache,
+                models=max(1, len(config.models)),
+            ),
         )
         self.admin_token = secrets.token_urlsafe(24)
         self._api: ApiServer | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option
+from cli.options import Size, config_of, home_option
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -28,6 +28,24 @@ if TYPE_CHECKING:
     help="A model to serve (repeatable); none: friends serve.  [default: demo]",
 )
 @click.option("--no-lan", is_flag=True, help="Do not look for members on the local network.")
+@click.option(
+    "--cells",
+    type=click.IntRange(min=256),
+    metavar="N",
+    help="KV cells of each model: tokens that all its requests share; by free memory by default.",
+)
+@click.option(
+    "--ram-cache",
+    type=Size(),
+    metavar="SIZE",
+    help="RAM for what left the KV cache, such as 2GB or 0; a quarter of the free by default.",
+)
+@click.option(
+    "--disk-cache",
+    type=Size(),
+    metavar="SIZE",
+    help="Disk, in the home, for what left RAM; it survives restarts.  [default: 0]",
+)
 @home_option
 @click.pass_context
 def up(
@@ -37,6 +55,9 @@ def up(
     api: str | None,
     models: tuple[str, ...],
     no_lan: bool,
+    cells: int | None,
+    ram_cache: int | None,
+    disk_cache: int | None,
 ) -> None:
     """Run a node until Ctrl-C.
 
@@ -45,7 +66,17 @@ def up(
     import asyncio
 
     lan = False if no_lan else None
-    config = config_of(ctx, name=name, listen=listen, api=api, models=models or None, lan=lan)
+    config = config_of(
+        ctx,
+        name=name,
+        listen=listen,
+        api=api,
+        models=models or None,
+        lan=lan,
+        cells=cells,
+        ram_cache=ram_cache,
+        disk_cache=disk_cache,
+    )
     asyncio.run(_serve(config))
 
 

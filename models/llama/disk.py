@@ -68,8 +68,8 @@ class _Held:
 class DiskStore:
     """The pieces of one fingerprint in ``folder``, of which all may take ``budget`` bytes.
 
-    The caller chooses what to remove when there is no room (`missing`); only pieces of other
-    fingerprints that nobody uses now go by themselves. All methods belong to one thread.
+    The caller chooses what to remove when there is no room; only pieces of other fingerprints that
+    nobody uses now go by themselves. All methods belong to one thread.
     """
 
     def __init__(self, folder: Path, fingerprint: bytes, budget: int) -> None:
@@ -83,8 +83,8 @@ class DiskStore:
         #: Pieces that turned out damaged or vanished, since the store was opened.
         self.damaged = 0
         self._complained: set[int | None] = set()
-        # Guards what the writing thread touches too: the next four.
-        self._guard = threading.Lock()
+        # Guards what the writing thread touches too: the next four. Notified of each write's end.
+        self._guard = threading.Condition()
         self._sizes: dict[str, int] = {}
         self._used = 0
         self._held: dict[str, _Held] = {}
@@ -126,17 +126,19 @@ class DiskStore:
             else:
                 yield Entry(key, piece.tokens, piece.start, size)
 
-    def missing(self, length: int, payload_bytes: int) -> int:
-        """Bytes that must be removed before a piece of a path of ``length`` tokens fits."""
+    def is_late(self, payload_bytes: int) -> bool:
+        """Whether a piece would be refused because the disk cannot keep up: it may fit later."""
         with self._guard:
-            return max(0, self._used + piece_file.file_bytes(length, payload_bytes) - self._budget)
+            return self.in_use and not self._may_hold(payload_bytes)
 
-    def write(self, tokens: Sequence[int], start: int, payload: bytes) -> str | None:
+    def write(
+        self, tokens: Sequence[int], start: int, payload: bytes, *, wait_s: float = 0.0
+    ) -> str | None:
         """Keep the state of positions ``[start, len(tokens))`` of a path; returns its key.
 
         The same path and start give the same key, and what is there is not written again. None if
-        it does not fit, or the disk cannot keep up: do without it, waiting would stall streams. If
-        the disk fails later, the key is a miss.
+        it does not fit, or the disk cannot keep up: do without it, as waiting would stall streams,
+        unless there are none and ``wait_s`` says so. If the disk fails later, the key is a miss.
         """
         assert 0 <= start < len(tokens), "a piece covers at least one token"
         if self._lock_fd is None:
@@ -148,8 +150,9 @@ class DiskStore:
         with self._guard:
             if key in self._sizes:
                 return key
-            late = self._held and self._held_bytes + len(payload) > HELD_BYTES_MAX
-            if late or self._used + size > self._budget:
+            if self._used + size > self._budget:
+                return None
+            if not self._guard.wait_for(lambda: self._may_hold(len(payload)), wait_s):
                 return None
             self._sizes[key] = size
             self._used += size
@@ -184,13 +187,6 @@ class DiskStore:
                 return
         # In its turn: after the write that may be under way, before one that may follow.
         self._jobs.put(lambda: self._delete(self._own / key))
-
-    def drain(self) -> None:
-        """Wait until everything that was written so far is on the disk, or refused by it."""
-        if self._lock_fd is not None:
-            done = threading.Event()
-            self._jobs.put(done.set)
-            done.wait()
 
     def close(self, timeout_s: float) -> None:
         """Finish the writes, for so long at most, and give the folder free; idempotent."""
@@ -261,17 +257,19 @@ class DiskStore:
                 for part in (header, held.payload):
                     _write_all(file.fileno(), part)
             temporary.replace(target)
+            written = True
         except OSError as error:
             self._complain(error)
             self._delete(temporary)
-            with self._guard:
-                if self._held.get(key) is held:
-                    self._drop(key)
-            return
+            written = False
         with self._guard:
             if self._held.get(key) is held:
-                del self._held[key]
-                self._held_bytes -= len(held.payload)
+                if written:
+                    del self._held[key]
+                    self._held_bytes -= len(held.payload)
+                else:
+                    self._drop(key)
+            self._guard.notify()
 
     def _make_room(self) -> None:
         """Delete others' pieces, the longest unused first, until all fits into the budget."""
@@ -290,6 +288,9 @@ class DiskStore:
             self._complain(error)
 
     # --- within -------------------------------------------------------------------------------
+
+    def _may_hold(self, payload_bytes: int) -> bool:
+        return not self._held or self._held_bytes + payload_bytes <= HELD_BYTES_MAX
 
     def _drop(self, key: str) -> bool:
         """Take a piece off the books, under the guard; False if it is not in them."""

@@ -67,9 +67,11 @@ class LlamaEngine:
         process: asyncio.subprocess.Process,
         sink: EventSink,
         progress: Callable[[float], None] | None,
+        close_s: float,
     ) -> None:
         """Use `start`."""
         self._process = process
+        self._close_s = close_s
         self._sink = sink
         self._progress = progress
         self._info: ModelInfo | None = None
@@ -94,16 +96,23 @@ class LlamaEngine:
         aliases: Sequence[str] = (),
         cells: int = 0,
         threads: int = 0,
+        ram_bytes: int = 0,
+        disk: Path | None = None,
+        disk_bytes: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> LlamaEngine:
         """Load the model at ``path``.
 
         ``cells``: KV cells for all requests together; 0 chooses by the model and free memory.
-        ``threads``: 0 takes all physical cores. ``progress``: share loaded, 0 to 1.
+        ``threads``: 0 takes all physical cores. ``ram_bytes``, and ``disk_bytes`` in the folder
+        ``disk``, may keep what leaves the KV cache. ``progress``: share loaded, 0 to 1.
         Raises ModelFileInvalid, EngineFailed.
         """
         options = [f"--name={name}", f"--cells={cells}", f"--threads={threads or _cores()}"]
         options += [f"--alias={alias}" for alias in aliases]
+        options.append(f"--ram-bytes={ram_bytes}")
+        if disk is not None:
+            options += [f"--disk={disk}", f"--disk-bytes={disk_bytes}"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -116,7 +125,7 @@ class LlamaEngine:
             stderr=asyncio.subprocess.PIPE,
             env=_WORKER_ENVIRONMENT | os.environ | {"PYTHONPATH": _import_path()},
         )
-        engine = cls(process, sink, progress)
+        engine = cls(process, sink, progress, _CLOSE_S + (protocol.SAVE_S if disk else 0))
         try:
             engine._info = await engine._ready
         except BaseException:
@@ -179,12 +188,12 @@ class LlamaEngine:
         self._send([protocol.HASH_KEY, key])
 
     async def close(self) -> None:
-        """Stop the process; open requests get no more events."""
+        """Stop the process; open requests get no more events. A disk cache is saved first."""
         self._closed = True
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
-            async with asyncio.timeout(_CLOSE_S):
+            async with asyncio.timeout(self._close_s):
                 await self._process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
@@ -239,6 +248,8 @@ class LlamaEngine:
             case (protocol.PROGRESS, share):
                 if self._progress is not None:
                     self._progress(share)
+            case (protocol.LOG, level, message):
+                log.log(level, "engine %d: %s", self._process.pid, message)
             case (protocol.READY, info):
                 if not self._ready.done():
                     self._ready.set_result(protocol.unpack_info(info))

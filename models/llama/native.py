@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -74,6 +75,14 @@ class NativeBackend:
         if code == _DECODE_FULL:
             return Outcome.FULL
         return Outcome.ABORTED if code == _DECODE_ABORTED else Outcome.FAILED
+
+    @property
+    def state_settings(self) -> str:
+        """What besides the weights gives a saved state its form."""
+        return (
+            f"llama-cpp-python {llama_cpp.__version__} {platform.machine()} f16 flash-attention "
+            f"swa-full twins={len(self._twins)}"
+        )
 
     def complaint(self) -> str:
         return first_complaint()

@@ -3,8 +3,8 @@
 To the worker: ``[TOKENIZE, id, prompt]``, ``[REMEMBER, prompt, answer]``, ``[SUBMIT, request]``,
 ``[CANCEL, request id]``, ``[HASH_KEY, key]``. From the worker: ``[PROGRESS, share]``, then
 ``[READY, info]`` or ``[INVALID, message]``; after that ``[TOKENS, id, tokens]``,
-``[REJECTED, id, code, message]`` and ``[EVENTS, [event, …]]``. An end of file means that the other
-side is gone.
+``[REJECTED, id, code, message]`` and ``[EVENTS, [event, …]]``; at any time
+``[LOG, level, message]``. An end of file means that the other side is gone.
 """
 
 from __future__ import annotations
@@ -46,9 +46,12 @@ INVALID: Final = "invalid"
 TOKENS: Final = "tokens"
 REJECTED: Final = "rejected"
 EVENTS: Final = "events"
+LOG: Final = "log"
 
 #: A frame may be this long: the longest prompt, many times over.
 FRAME_BYTES_MAX: Final = 64 << 20
+#: Once its pipe ends, a worker may take this long to bring its cache to disk.
+SAVE_S: Final = 5.0
 
 _EVENTS: Final[tuple[type[Any], ...]] = (
     Started,

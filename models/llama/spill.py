@@ -17,6 +17,8 @@ from overlay.prefix.node import Piece
 
 #: Seconds that the disk may take to finish its last writes.
 CLOSE_S: Final = 2.0
+#: RAM beyond the budget that may wait for a busy disk.
+LATE_BYTES_MAX: Final = 64 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +106,7 @@ class Spill:
         while self.ram_bytes > self._budget:
             oldest = next(iter(self._in_ram))
             if not self._move_to_disk(oldest):
-                return False
+                return self._waits_for_disk(oldest)
         return True
 
     def found_on_disk(self) -> Iterator[tuple[Sequence[int], SpilledPiece]]:
@@ -133,10 +135,8 @@ class Spill:
         assert piece.state is not None
         path = array("i")
         path.frombytes(piece.path)
-        key = self._disk.write(path, piece.start, piece.state)
-        if key is None and self._closing:
-            self._disk.drain()
-            key = self._disk.write(path, piece.start, piece.state)
+        wait_s = CLOSE_S if self._closing else 0.0
+        key = self._disk.write(path, piece.start, piece.state, wait_s=wait_s)
         if key is None:
             return False
         self._leave_ram(piece)
@@ -144,6 +144,18 @@ class Spill:
         self._on_disk.add(piece)
         self.disk_tokens += piece.end - piece.start
         return True
+
+    def _waits_for_disk(self, piece: SpilledPiece) -> bool:
+        """Whether RAM may hold the piece for a while: the disk has room for it, but is busy.
+
+        Forgetting others for it would not help, as the coldest are on disk already.
+        """
+        return (
+            self._disk is not None
+            and not self._closing
+            and self._disk.is_late(piece.size)
+            and self.ram_bytes <= self._budget + LATE_BYTES_MAX
+        )
 
     def _leave_ram(self, piece: SpilledPiece) -> None:
         del self._in_ram[piece]

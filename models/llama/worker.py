@@ -7,6 +7,8 @@ thread decodes (which releases the interpreter's lock). It ends the process when
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import queue
 import signal
@@ -19,6 +21,8 @@ from typing import Any, BinaryIO, Final
 from models.engine import EngineEvent, ModelInfo
 from models.llama import protocol
 from models.llama.cache import Cache
+from models.llama.disk import DiskStore
+from models.llama.fingerprint import fingerprint, model_digest
 from models.llama.kv_cache import KvCache
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
@@ -30,9 +34,13 @@ from models.llama.vocabulary import Vocabulary
 from overlay.errors import HearthError, ModelFileInvalid
 from overlay.prefix.radix import RadixTree
 
+log = logging.getLogger(__name__)
+
 #: Decoding leaves the processor to everything else first, above all to the mesh.
 NICENESS: Final = 5
 _READ_BYTES: Final = 1 << 16
+#: A command of the reader's own.
+_STOP: Final = "stop"
 
 
 class _Writer:
@@ -46,6 +54,18 @@ class _Writer:
         with self._lock:
             self._pipe.write(protocol.pack(frame))
             self._pipe.flush()
+
+
+class _LogFrames(logging.Handler):
+    """What is logged here belongs into the node's log."""
+
+    def __init__(self, writer: _Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # the parent was killed
+            self._writer.write([protocol.LOG, record.levelno, record.getMessage()])
 
 
 class Worker:
@@ -64,9 +84,13 @@ class Worker:
         self._events: list[EngineEvent] = []
         rates = Rates()
         cache: Cache
+        #: Whether there is a disk to bring the cache to.
+        self.saves = False
         if model.needs.divisible:
             tree = RadixTree(b"", key, self._backend.cells)
-            spill = Spill(options.ram_bytes, None, rates)
+            disk = _open_disk(options, self._backend)
+            self.saves = disk is not None
+            spill = Spill(options.ram_bytes, disk, rates)
             cache = KvCache(self._backend, tree, spill, rates, time.monotonic)
         else:
             cache = PrivateCache(self._backend, b"", key)
@@ -79,6 +103,7 @@ class Worker:
             emit=self._events.append,
         )
         self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._stopped = False
         self.info = ModelInfo(
             name=options.name,
             key=key,
@@ -105,6 +130,11 @@ class Worker:
             case _:
                 self._commands.put(frame)
 
+    def stop(self) -> None:
+        """Let `run` end; called by the reader's thread."""
+        self._commands.put((_STOP,))
+        self._backend.abort()
+
     def run(self) -> None:
         """Decode as long as there is work, and wait for commands when there is none."""
         busy = False
@@ -113,11 +143,18 @@ class Worker:
                 self._obey(self._commands.get())
             while not self._commands.empty():
                 self._obey(self._commands.get())
+            if self._stopped:
+                return
             busy = self._scheduler.step()
             if self._events:
                 events = [protocol.pack_event(event) for event in self._events]
                 self._events.clear()
                 self._writer.write([protocol.EVENTS, events])
+
+    def save(self) -> None:
+        """Bring the cache to disk, if there is one; call when `run` has ended."""
+        if self.saves:
+            self._scheduler.close()
 
     def _obey(self, command: tuple[Any, ...]) -> None:
         match command:
@@ -127,6 +164,8 @@ class Worker:
                 self._scheduler.cancel(request_id)
             case (protocol.HASH_KEY, key):
                 self._scheduler.rekey(key)
+            case (kind,) if kind == _STOP:
+                self._stopped = True
 
     def _tokenize(self, query: int, prompt: Any) -> None:
         try:
@@ -146,8 +185,25 @@ def _read(worker: Worker) -> None:
             for frame in unpacker:
                 worker.receive(frame)
     finally:
-        # Without its parent the worker has no purpose, and nothing to save.
+        # Without its parent the worker has no purpose.
+        if worker.saves:
+            worker.stop()
+            time.sleep(protocol.SAVE_S)  # the main thread ends the process before
         os._exit(0)
+
+
+def _open_disk(options: argparse.Namespace, backend: NativeBackend) -> DiskStore | None:
+    """The store that the options ask for, if it can be had."""
+    if not options.disk:
+        return None
+    try:
+        digest = model_digest(Path(options.path), options.disk)
+    except OSError as error:
+        log.warning("no disk cache, as %s cannot be read: %s", options.path, error.strerror)
+        return None
+    owner = fingerprint(digest, backend.state_settings)
+    store = DiskStore(options.disk, owner, options.disk_bytes)
+    return store if store.in_use else None
 
 
 def _own_stdout() -> BinaryIO:
@@ -163,13 +219,16 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--alias", action="append", default=[])
     parser.add_argument("--cells", type=int, default=0)
-    parser.add_argument("--ram-bytes", type=int, default=0)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--ram-bytes", type=int, default=0)
+    parser.add_argument("--disk", type=Path)
+    parser.add_argument("--disk-bytes", type=int, default=0)
     options = parser.parse_args()
     # A terminal sends Ctrl-C to the worker too; its parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
     writer = _Writer(_own_stdout())
+    logging.getLogger().addHandler(_LogFrames(writer))
     try:
         worker = Worker(options, writer)
     except ModelFileInvalid as error:
@@ -177,7 +236,10 @@ def main() -> None:
         sys.exit(1)
     writer.write([protocol.READY, protocol.pack_info(worker.info)])
     threading.Thread(target=_read, args=(worker,), daemon=True).start()
-    worker.run()
+    with contextlib.suppress(BrokenPipeError):  # the parent was killed
+        worker.run()
+    worker.save()
+    os._exit(0)
 
 
 if __name__ == "__main__":

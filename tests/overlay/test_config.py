@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from overlay.config import load_config
+from overlay.config import load_config, parse_size
 from overlay.errors import ConfigError
 from overlay.home import Home
 
@@ -49,3 +49,68 @@ def test_a_node_goes_on_under_the_name_it_was_given(tmp_path: Path) -> None:
     home.save_name("ann")
     assert load_config(tmp_path).name == "ann"
     assert load_config(tmp_path, name="bea").name == "bea"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("512MB", 512_000_000),
+        ("2GB", 2_000_000_000),
+        ("2 gb", 2_000_000_000),
+        ("1.5TB", 1_500_000_000_000),
+        ("64KiB", 65_536),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "2", "GB", "-1GB", "2G", "1e3MB", "2GB or so", "٢GB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="write 2GB, 512MB, or 0 for none"):
+        parse_size(text)
+
+
+def test_the_caches_are_chosen_by_the_engine_and_off_the_disk(tmp_path: Path) -> None:
+    config = load_config(tmp_path)
+    assert (config.cells, config.ram_cache, config.disk_cache) == (0, None, 0)
+
+
+def test_caches_are_set_like_everything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text('cells = 4096\nram_cache = "1GB"\ndisk_cache = "5GB"\n')
+    monkeypatch.setenv("HEARTH_RAM_CACHE", "0")
+    config = load_config(tmp_path, disk_cache=7)
+    assert (config.cells, config.ram_cache, config.disk_cache) == (4096, 0, 7)
+    monkeypatch.setenv("HEARTH_CELLS", "512")
+    assert load_config(tmp_path).cells == 512
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("cells = 100", "cells is a number of KV cells: 256 or more"),
+        ("cells = true", "cells is a number of KV cells"),
+        ('cells = "many"', "cells is a number of KV cells"),
+        ('ram_cache = "much"', "ram_cache: 'much' is no size"),
+        ("disk_cache = 7", "disk_cache is a string"),
+    ],
+)
+def test_caches_of_no_size(tmp_path: Path, written: str, says: str) -> None:
+    (tmp_path / "config.toml").write_text(written)
+    with pytest.raises(ConfigError, match=says):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HEARTH_CELLS", "-1"), ("HEARTH_CELLS", "x"), ("HEARTH_DISK_CACHE", "x")],
+)
+def test_caches_of_no_size_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=variable):
+        load_config(tmp_path)

@@ -70,12 +70,12 @@ class Machine(RuleBasedStateMachine):
     )
     def write(self, tokens: tuple[int, ...], cut: float, payload: bytes) -> None:
         start = int(cut * len(tokens))
-        missing = self.store.missing(len(tokens), len(payload))
+        fits = self.store.used + piece_file.file_bytes(len(tokens), len(payload)) <= BUDGET
         key = self.store.write(tokens, start, payload)
         if key is None:
-            assert missing > 0
+            assert not fits
         elif key not in self.kept:
-            assert missing == 0
+            assert fits
             self.kept[key] = (tokens, start, payload)
         else:
             assert self.kept[key][:2] == (tokens, start), "one name for two pieces"
@@ -478,15 +478,20 @@ def test_what_waits_for_the_disk_is_bounded(
     store, go = stuck
     monkeypatch.setattr(disk, "HELD_BYTES_MAX", 100)
     (key,) = write_paths(store, [(1,)], b"x" * 101)
-    assert store.missing(1, 1) == 0
+    assert store.is_late(1)
     assert store.write((2,), 0, b"y") is None
     assert store.write((1,), 0, b"x" * 101) == key, "it is there already"
     go.set()
     settle(store)
+    assert not store.is_late(1)
     go.clear()
     store._jobs.put(lambda: go.wait(CLOSE_S) and None)
     write_paths(store, [(2,), (3,)], b"y" * 50)
     assert store.write((4,), 0, b"y") is None
+    opener = threading.Timer(0.01, go.set)
+    opener.start()
+    assert store.write((4,), 0, b"y", wait_s=CLOSE_S) is not None, "who can wait gets in"
+    opener.join()
 
 
 def test_closing_does_not_wait_for_ever(stuck: tuple[DiskStore, threading.Event]) -> None:

@@ -289,7 +289,10 @@ async def test_closing_ends_the_process_even_in_mid_answer(start: Starter) -> No
         await caller.engine.tokenize("anyone?")
 
 
-async def test_the_process_ends_with_its_parent(tiny_model: Path) -> None:
+@pytest.mark.parametrize("with_disk", [False, True])
+async def test_the_process_ends_with_its_parent(
+    tiny_model: Path, tmp_path: Path, with_disk: bool
+) -> None:
     script = """
 import asyncio, sys
 from pathlib import Path
@@ -297,14 +300,18 @@ from models.llama.engine import LlamaEngine
 
 async def main():
     sink = lambda event: None
-    engine = await LlamaEngine.start(Path(sys.argv[1]), name="tiny", sink=sink, hash_key=b"")
+    disk = Path(sys.argv[2]) if sys.argv[2:] else None
+    engine = await LlamaEngine.start(
+        Path(sys.argv[1]), name="tiny", sink=sink, hash_key=b"", disk=disk, disk_bytes=1 << 20
+    )
     print(engine.process_id, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
 """
+    arguments = [str(tiny_model)] + [str(tmp_path)] * with_disk
     parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, str(tiny_model), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", script, *arguments, stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
     worker = psutil.Process(int(await parent.stdout.readline()))
@@ -330,6 +337,22 @@ async def test_a_bad_file(tmp_path: Path, tiny_model: Path, damage: str) -> None
     with pytest.raises(ModelFileInvalid) as caught:
         await LlamaEngine.start(path, name="bad", sink=lambda event: None, hash_key=b"")
     assert str(path) in str(caught.value)
+
+
+async def test_a_disk_cache_has_one_owner_and_is_free_after_it(
+    start: Starter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"disk": tmp_path / "cache", "disk_bytes": 1 << 20}
+    first = await start(**options)
+    (own,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    second = await start(**options)
+    assert "in use by another process with the same model" in caplog.text
+    assert (await second.ask("the rain")).finished.completion_tokens, "it works without"
+    await first.engine.close()
+    caplog.clear()
+    await start(**options)
+    assert caplog.text == ""
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [own]
 
 
 async def test_the_default_sampling_answers(start: Starter) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from models.llama import disk, spill
 from models.llama.disk import DiskStore
 from models.llama.piece_file import FINGERPRINT_BYTES
 from tests.models.llama.fake_backend import answer_alone
+from tests.models.llama.test_disk import settle
 from tests.models.llama.test_scheduler import Bench
 
 FINGERPRINT = bytes(FINGERPRINT_BYTES)
@@ -19,9 +23,9 @@ RAM_BYTES, DISK_BYTES = 60, 6_000
 
 
 def open_bench(folder: Path, *, ram_bytes: int = RAM_BYTES, disk_bytes: int = DISK_BYTES) -> Bench:
-    disk = DiskStore(folder, FINGERPRINT, disk_bytes)
-    assert disk.in_use
-    return Bench(cells=100, context=100, sequences=4, ram_bytes=ram_bytes, disk=disk)
+    store = DiskStore(folder, FINGERPRINT, disk_bytes)
+    assert store.in_use
+    return Bench(cells=100, context=100, sequences=4, ram_bytes=ram_bytes, disk=store)
 
 
 def ask(bench: Bench, prompt: list[int]) -> int:
@@ -55,7 +59,7 @@ class TiersMachine(RuleBasedStateMachine):
     @rule(data=st.data(), damage=st.sampled_from(["gone", "cut", "changed"]))
     def damage(self, data: st.DataObject, damage: str) -> None:
         assert self.bench.disk is not None
-        self.bench.disk.drain()
+        settle(self.bench.disk)
         files = sorted(path for path in self.folder.rglob("*-*") if path.is_file())
         if not files:
             return
@@ -97,4 +101,41 @@ def test_a_restart_with_a_small_disk_keeps_whole_beginnings(tmp_path: Path) -> N
     bench.scheduler.close()
     bench = open_bench(tmp_path, disk_bytes=700)
     assert 0 < ask(bench, [1] * 80) < 79
+    bench.scheduler.close()
+
+
+def test_a_busy_disk_makes_nobody_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "HELD_BYTES_MAX", 1)
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    assert bench.disk is not None
+    for beginning in (1, 2, 3):
+        ask(bench, [beginning] * 80)
+    settle(bench.disk)
+    go = threading.Event()
+    bench.disk._jobs.put(lambda: go.wait(60) and None)
+    for beginning in (4, 5, 6):
+        ask(bench, [beginning] * 80)
+    assert bench.spill.ram_bytes > RAM_BYTES
+    go.set()
+    settle(bench.disk)
+    for beginning in (1, 2, 3, 4, 5, 6):
+        assert ask(bench, [beginning] * 80) == 79
+    assert bench.spill.dropped == 0
+    bench.scheduler.close()
+
+
+def test_a_disk_that_stays_busy_costs_no_more_ram_than_is_bearable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "HELD_BYTES_MAX", 1)
+    monkeypatch.setattr(spill, "LATE_BYTES_MAX", 100)
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    assert bench.disk is not None
+    go = threading.Event()
+    bench.disk._jobs.put(lambda: go.wait(60) and None)
+    for beginning in range(1, 9):
+        ask(bench, [beginning] * 80)
+        assert bench.spill.ram_bytes <= RAM_BYTES + 100
+    assert bench.spill.dropped > 0
+    go.set()
     bench.scheduler.close()

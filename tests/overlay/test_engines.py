@@ -1,0 +1,88 @@
+"""What each engine of a node is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from models.engine import EngineDied
+from models.llama.engine import LlamaEngine
+from models.store.gguf_file import GgufInfo
+from models.store.store import LocalModel
+from overlay import engines
+from overlay.engines import EngineOptions, EnginePool
+
+MB = 1_000_000
+
+
+class Starts:
+    """Stands in for engines; remembers what they were told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.free = 1000 * MB
+        monkeypatch.setattr(LlamaEngine, "start", self.start)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=self.free))
+        monkeypatch.setattr(engines, "_RESTART_DELAY_S", 0)
+
+    async def start(self, path: Path, **told: Any) -> Any:
+        self.told.append(told)
+
+        async def close() -> None:
+            pass
+
+        return SimpleNamespace(close=close)
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
+    return Starts(monkeypatch)
+
+
+def pool(**options: Any) -> EnginePool:
+    return EnginePool(
+        hash_key=b"",
+        on_event=lambda name, event: None,
+        on_models=lambda: None,
+        options=EngineOptions(**options),
+    )
+
+
+def model(name: str, size_bytes: int) -> LocalModel:
+    info = GgufInfo("", "llama", 128, "F16", 1, False, size_bytes, size_bytes)
+    return LocalModel(name, (), Path(name), info)
+
+
+async def test_a_quarter_of_what_the_weights_leave_is_shared(starts: Starts) -> None:
+    engines = pool(models=2)
+    await engines.load(model("one", 200 * MB))
+    await engines.load(model("two", 400 * MB))
+    # The second file's weights are needed beside the first one's, though both count as free.
+    assert [told["ram_bytes"] for told in starts.told] == [100 * MB, 50 * MB]
+
+
+async def test_weights_larger_than_the_free_memory_leave_none(starts: Starts) -> None:
+    await pool().load(model("large", 2000 * MB))
+    assert starts.told[0]["ram_bytes"] == 0
+
+
+async def test_budgets_are_those_of_all_models_together(starts: Starts, tmp_path: Path) -> None:
+    engines = pool(cells=512, ram_bytes=10, disk=tmp_path, disk_bytes=20, models=2)
+    await engines.load(model("one", 1))
+    told = starts.told[0]
+    assert (told["cells"], told["ram_bytes"], told["disk_bytes"]) == (512, 5, 10)
+    assert told["disk"] == tmp_path
+
+
+async def test_a_restart_gets_what_the_first_start_got(starts: Starts) -> None:
+    engines = pool()
+    await engines.load(model("one", 0))
+    starts.free = 0
+    starts.told[0]["sink"](EngineDied("broken"))
+    (restart,) = engines._restarts
+    await restart
+    assert [told["ram_bytes"] for told in starts.told] == [250 * MB] * 2
