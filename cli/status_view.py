@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.mesh_state import is_up, model_names, peer_name
-from cli.text import count, duration, printable, short_peer
+from cli.text import count, duration, printable, short_peer, size
 
 
 def status_view(status: Mapping[str, Any]) -> RenderableType:
@@ -36,6 +36,8 @@ def _own(status: Mapping[str, Any]) -> Table:
     grid.add_row("api", Text(printable(str(status.get("api") or ""))))
     grid.add_row("listen", Text(_listen(status.get("listen"))))
     grid.add_row("cache", Text(" · ".join(cache_parts(status.get("cache") or {}))))
+    if spilled := spilled_parts(status.get("cache") or {}):
+        grid.add_row("spilled", Text(" · ".join(spilled)))
     grid.add_row("requests", Text(" · ".join(request_parts(status.get("requests") or {}))))
     return grid
 
@@ -57,9 +59,22 @@ def cache_parts(cache: Mapping[str, int]) -> list[str]:
     return parts
 
 
+def spilled_parts(cache: Mapping[str, int]) -> list[str]:
+    """What left the KV cache and can come back; empty if nothing did."""
+    places = {"in RAM": "spilled", "on disk": "disk"}
+    return [
+        f"{count(tokens, 'token')} {place} ({size(cache.get(f'{name}_bytes', 0))})"
+        for place, name in places.items()
+        if (tokens := cache.get(f"{name}_tokens", 0))
+    ]
+
+
 def request_parts(requests: Mapping[str, int]) -> list[str]:
     """What the engines do now, and have done."""
-    return [f"{requests.get(word, 0):,} {word}" for word in ("running", "queued", "served")]
+    words = ["running", "queued", "served"]
+    if requests.get("preempted"):
+        words.append("preempted")
+    return [f"{requests.get(word, 0):,} {word}" for word in words]
 
 
 def _peer_table(peers: list[Mapping[str, Any]]) -> Table:

@@ -1,0 +1,52 @@
+"""The mesh on an ordinary terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from cli.status_view import status_view
+from tests.cli.fake_node import STATUS
+
+SPILLED = {
+    "spilled_tokens": 24_192,
+    "spilled_bytes": 297_271_296,
+    "disk_tokens": 1,
+    "disk_bytes": 12_288,
+}
+
+
+def shown(**changes: Any) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(status_view({**STATUS, **changes}))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def row(lines: list[str], title: str) -> str | None:
+    """What stands beside the title, in one line."""
+    found = [line for line in lines if line.startswith(f"{title} ")]
+    return found[0].removeprefix(title).strip() if found else None
+
+
+def test_tiers_are_shown_once_they_hold_something() -> None:
+    lines = shown(cache={**STATUS["cache"], **SPILLED})
+    assert row(lines, "spilled") == "24,192 tokens in RAM (297.3 MB) · 1 token on disk (12.3 kB)"
+    assert row(shown(), "spilled") is None
+    only_disk = {**STATUS["cache"], **SPILLED, "spilled_tokens": 0}
+    assert row(shown(cache=only_disk), "spilled") == "1 token on disk (12.3 kB)"
+
+
+def test_preemptions_are_shown_once_there_were_any() -> None:
+    assert row(shown(), "requests") == "1 running · 0 queued · 12 served"
+    told = row(shown(requests={**STATUS["requests"], "preempted": 3}), "requests")
+    assert told == "1 running · 0 queued · 12 served · 3 preempted"
+
+
+def test_a_full_view_fits_an_ordinary_terminal() -> None:
+    cache = {**STATUS["cache"], **SPILLED, "prompt_tokens": 9_999_999, "cells_used": 16_000}
+    lines = shown(cache={**cache, "cells_total": 16_384, "spilled_tokens": 10_000_000})
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
