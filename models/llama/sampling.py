@@ -188,7 +188,11 @@ class _Grammar:
             vocab, text.encode(), ROOT.encode()
         )
         if not self._sampler:
-            raise InvalidRequest("The grammar cannot be used: llama.cpp refuses it.", "grammar")
+            raise InvalidRequest(
+                "The grammar cannot be used: llama.cpp refuses it, "
+                "for a token that the model does not have or for its many repetitions.",
+                "grammar",
+            )
 
     def admits(self, token: int) -> bool:
         """Whether the answer may go on with this token, or end with it."""

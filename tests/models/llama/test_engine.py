@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from models.engine import Chunk, FinishReason, Message, Sampling
+from models.engine import Chunk, Finished, FinishReason, Message, Sampling
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
@@ -97,13 +98,24 @@ async def test_cancelling(start: Starter) -> None:
     assert (await caller.ask("still there")).finished.reason is not FinishReason.CANCELLED
 
 
-async def test_an_answer_goes_on_in_another_engine(start: Starter) -> None:
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        pytest.param(Sampling(temperature=0, max_tokens=20, repeat_penalty=1.3), id="greedy"),
+        pytest.param(Sampling(temperature=1.2, max_tokens=20, seed=3), id="seeded"),
+        pytest.param(
+            Sampling(temperature=1.2, max_tokens=20, seed=3, grammar="root ::= [a-z ]{15,30}"),
+            id="grammar",
+        ),
+    ],
+)
+async def test_an_answer_goes_on_in_another_engine(start: Starter, sampling: Sampling) -> None:
     first, second = await start(), await start()
     tokens = await first.engine.tokenize("once upon a time")
-    whole = await first.ask(tokens, Sampling(temperature=0, max_tokens=20, repeat_penalty=1.3))
+    whole = await first.ask(tokens, sampling)
     _, rest = second.submit(
         tokens,
-        Sampling(temperature=0, max_tokens=20, repeat_penalty=1.3),
+        sampling,
         generated=tuple(whole.tokens[:9]),
         delivered_chars=3,
     )
@@ -147,6 +159,44 @@ async def test_stop_strings(start: Starter) -> None:
     assert answer.text == ""
     assert answer.finished.reason is FinishReason.STOP
     assert answer.finished.completion_tokens == 3
+
+
+async def test_log_probabilities_come_with_their_tokens(start: Starter) -> None:
+    caller = await start()
+    tokens = await caller.engine.tokenize("once upon a time")
+    plain = await caller.ask(tokens)
+    # Everything could begin this stop string, so the text is held back to the end.
+    stop = plain.text + "!"
+    sampling = replace(GREEDY, stop=(stop,), logprobs=2)
+    _, answer = caller.submit(tokens, sampling)
+    chunks = []
+    while not isinstance(event := await answer.next(), Finished):
+        if isinstance(event, Chunk):
+            chunks.append(event)
+    assert [chunk.tokens for chunk in chunks] == [(token,) for token in plain.tokens]
+    assert [len(chunk.logprobs) for chunk in chunks] == [1] * len(chunks)
+    assert [chunk.text for chunk in chunks[:-1]] == [""] * (len(chunks) - 1)
+    assert chunks[-1].text == plain.text
+    for chunk in chunks:
+        assert [each.logprob for each in chunk.logprobs] == [
+            each.top[0].logprob for each in chunk.logprobs
+        ], "greedy takes the likeliest"
+
+
+async def test_a_broken_grammar_fails_its_request_alone(start: Starter) -> None:
+    caller = await start()
+    tokens = await caller.engine.tokenize("once upon a time")
+    _, running = caller.submit(tokens, LONG)
+    for grammar in ("root ::= x", 'root ::= root "a"', "root ::= (", 'root ::= ""*'):
+        _, broken = caller.submit(tokens, replace(GREEDY, grammar=grammar))
+        await broken.end()
+        assert broken.failed is not None
+        assert broken.failed.code == InvalidRequest.code
+    _, lost = caller.submit(tokens, replace(GREEDY, grammar=r'root ::= "\x00"'))
+    await lost.end()
+    assert lost.failed is not None
+    assert "No token" in lost.failed.message
+    assert (await running.end()).finished.reason is FinishReason.LENGTH
 
 
 async def test_the_end_token_is_not_shown(start: Starter) -> None:

@@ -177,3 +177,9 @@ backend.sampler(Sampling(grammar='root ::= "a" root "b" | "a" root "c" | "a"'), 
     )
     assert done.returncode == 1
     assert b"_grammar_of" in done.stderr
+
+
+def test_hostile_requests_do_not_end_the_process(tiny_model: Path) -> None:
+    command = [sys.executable, "-m", "tests.models.llama.sampling_fuzz", str(tiny_model), "60"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]

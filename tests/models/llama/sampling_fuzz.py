@@ -1,12 +1,13 @@
-"""A process that feeds llama.cpp hostile grammars: ``python -m … MODEL EXAMPLES``.
+"""A process that feeds llama.cpp hostile requests: ``python -m … MODEL EXAMPLES``.
 
-llama.cpp ends the process where a grammar goes wrong, so this must not be the tests' own.
+llama.cpp ends the process where something goes wrong, so this must not be the tests' own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,29 @@ schemas = st.recursive(
 )
 
 
+numbers = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, -1.0, 1e-45, 1e308, -1e308]),
+    st.floats(0, 2),
+)
+counts = st.one_of(st.integers(-5, 5), st.integers(-(2**63), 2**64 - 1))
+samplings = st.builds(
+    Sampling,
+    temperature=numbers,
+    top_k=counts,
+    top_p=numbers,
+    min_p=numbers,
+    typical_p=numbers,
+    repeat_penalty=numbers,
+    presence_penalty=numbers,
+    frequency_penalty=numbers,
+    seed=st.none() | counts,
+    logit_bias=st.lists(st.tuples(st.integers(0, 250), numbers), max_size=3).map(tuple),
+    logprobs=st.none() | st.integers(0, 20),
+    grammar=st.sampled_from(["", 'root ::= [a-f]+ "x"']),
+)
+
+
 def main(path: str, examples: int) -> None:
     backend = NativeBackend(LoadedModel(Path(path), lambda share: None), cells=512, threads=1)
 
@@ -97,6 +121,8 @@ def main(path: str, examples: int) -> None:
             for position in range(TOKENS):
                 backend.decode([Slice(0, position, [token], True)])
                 token = sampler.sample(0)
+                for logprob in sampler.logprobs(0, token):
+                    assert math.isfinite(logprob.logprob)
                 if backend.ends_generation(token):
                     return
 
@@ -117,8 +143,14 @@ def main(path: str, examples: int) -> None:
     def schema(value: Any) -> None:
         answer(Sampling(json_schema=json.dumps(value), temperature=1.5))
 
+    @options
+    @given(samplings)
+    def parameters(sampling: Sampling) -> None:
+        answer(sampling)
+
     grammar()
     schema()
+    parameters()
 
 
 if __name__ == "__main__":
