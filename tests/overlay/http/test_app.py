@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.engine import FinishReason
+from models.engine import Alternative, FinishReason, TokenLogprob
 from overlay.errors import ConfigError, EngineBusy, EngineFailed, StreamReset
 from overlay.http import body
 from overlay.http.app import create_app
@@ -108,6 +108,58 @@ async def test_completions(client: httpx.AsyncClient, backend: ScriptedBackend) 
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Hellö!"
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert done == "[DONE]"
+
+
+LIKELY = TokenLogprob(b"H", -0.5, (Alternative(b"H", -0.5), Alternative(b"J", -1.5)))
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2}),
+        ("/v1/completions", {"prompt": "Once", "logprobs": 2}),
+    ],
+)
+async def test_log_probabilities_go_with_their_tokens(path: str, asked: dict[str, Any]) -> None:
+    def told(logprobs: dict[str, Any]) -> list[Any]:
+        if path == "/v1/completions":
+            return [*zip(logprobs["tokens"], logprobs["text_offset"], strict=True)]
+        return [entry["token"] for entry in logprobs["content"]]
+
+    expected = [("H", 0), ("H", 1)] if path == "/v1/completions" else ["H", "H"]
+    backend = ScriptedBackend(Text("", 1, (LIKELY,)), Text("HH", 1, (LIKELY,)), ANSWERED)
+    async with client_of(backend) as client:
+        whole = (await client.post(path, json=asked)).json()
+        assert told(whole["choices"][0]["logprobs"]) == expected
+        *chunks, _ = events_of(await client.post(path, json={**asked, "stream": True}))
+        choices = [chunk["choices"][0] for chunk in chunks]
+        streamed = [told(choice["logprobs"]) for choice in choices if choice["logprobs"]]
+        assert streamed == [expected[:1], expected[1:]]
+        assert backend.asks[0].sampling.logprobs == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/v1/chat/completions", CHAT), ("/v1/completions", {"prompt": "Once"})]
+)
+async def test_several_answers(
+    client: httpx.AsyncClient, backend: ScriptedBackend, path: str, asked: dict[str, Any]
+) -> None:
+    whole = (await client.post(path, json={**asked, "n": 3})).json()
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    assert whole["usage"]["prompt_tokens"] == 40
+    assert whole["usage"]["completion_tokens"] == 3 * 2
+    streaming = {**asked, "n": 3, "stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last, done = events_of(await client.post(path, json=streaming))
+    assert done == "[DONE]"
+    assert last["usage"] == whole["usage"]
+    endings = [c for c in chunks if c["choices"][0]["finish_reason"] == "stop"]
+    assert sorted(chunk["choices"][0]["index"] for chunk in endings) == [0, 1, 2]
+    assert all(chunk["hearth"] == ANSWERED.hearth for chunk in endings)
+    for index in range(3):
+        mine = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
+        texts = [c["text"] if "text" in c else c["delta"].get("content", "") for c in mine]
+        assert "".join(texts) == "Hellö!"
+    assert len(backend.asks) == 6
 
 
 async def test_without_a_model_the_stream_names_the_default(client: httpx.AsyncClient) -> None:

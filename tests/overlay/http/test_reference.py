@@ -7,12 +7,17 @@ from pathlib import Path
 
 from starlette.routing import Route
 
+from models.llama.json_schema import PROPERTIES_MAX, REPETITIONS_MAX
+from models.llama.sampling import GRAMMAR_STEP_S, PENALTY_WINDOW
 from overlay.http.app import create_app
 from overlay.http.statuses import STATUSES
 from overlay.limits import (
+    ANSWERS_MAX,
+    GRAMMAR_CHARS_MAX,
     HTTP_BODY_BYTES_MAX,
     INVITE_TTL_MAX_S,
     LOGIT_BIAS_MAX,
+    LOGPROBS_MAX,
     SSE_KEEP_ALIVE_S,
     STOP_STRINGS_MAX,
 )
@@ -45,6 +50,12 @@ def test_the_limits_are_those_of_the_code() -> None:
     for claim in (
         f"up to {STOP_STRINGS_MAX} of them",
         f"up to {LOGIT_BIAS_MAX} token ids",
+        f"1 to {ANSWERS_MAX} [answers]",
+        f"0 to {LOGPROBS_MAX} alternatives",
+        f"at most {GRAMMAR_CHARS_MAX} characters",
+        f"have {PROPERTIES_MAX} properties and count out {REPETITIONS_MAX}",
+        f"last {PENALTY_WINDOW} tokens",
+        f"takes {GRAMMAR_STEP_S:g} s",
         f"1 to {INVITE_TTL_MAX_S} (30 days)",
         f"more than {HTTP_BODY_BYTES_MAX >> 20} MiB",
         f"longer than {SSE_KEEP_ALIVE_S:g} s",
