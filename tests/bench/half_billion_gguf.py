@@ -2,7 +2,8 @@
 
 It talks nonsense, but costs what a model of 0.5 B parameters costs: 494 M weights, 0.5 GB. The
 tokenizer and the chat template are the demo model's, its vocabulary padded to Qwen's size. Control
-and padding tokens have zero embeddings, hence logits of zero, so that no answer ends early.
+and padding tokens have zero embeddings, hence logits of zero, so that no answer ends early; so
+have tokens that are no ASCII text, for parts of characters would hold back the text of an answer.
 
     python -m tests.bench.half_billion_gguf OUT.gguf
 """
@@ -34,6 +35,8 @@ BLOCK_WEIGHTS, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q8_0]
 #: Standard deviation of bytes drawn evenly from -127..127.
 BYTE_DEVIATION = 73.3
 HEAD_WIDTH = WIDTH // HEADS
+#: How a byte-level vocabulary writes blanks, among much else.
+BYTE_LEVEL = str.maketrans({"Ġ": " ", "Ċ": "\n", "ĉ": "\t"})
 
 #: name, rows, columns; one row of columns with norms of F32.
 Shape = tuple[str, int, int]
@@ -116,7 +119,12 @@ def add_tokenizer(writer: gguf.GGUFWriter, demo: Path) -> npt.NDArray[np.int64]:
     fields = gguf.GGUFReader(demo).fields
     kinds: list[int] = fields["tokenizer.ggml.token_type"].contents()
     tokens: list[str] = fields["tokenizer.ggml.tokens"].contents()
+    silent = [
+        kind != gguf.TokenType.NORMAL or not token.translate(BYTE_LEVEL).isascii()
+        for kind, token in zip(kinds, tokens, strict=True)
+    ]
     padding = VOCABULARY - len(tokens)
+    silent += [True] * padding
     tokens += [f"<|padding_{number}|>" for number in range(padding)]
     kinds += [int(gguf.TokenType.UNUSED)] * padding
     writer.add_tokenizer_model(fields["tokenizer.ggml.model"].contents())
@@ -129,7 +137,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, demo: Path) -> npt.NDArray[np.int64]:
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(fields["tokenizer.chat_template"].contents())
-    return np.flatnonzero(np.array(kinds) != int(gguf.TokenType.NORMAL))
+    return np.flatnonzero(silent)
 
 
 def show(done: int, total: int) -> None:
