@@ -79,14 +79,14 @@ class Vocabulary:
         return [self._grown(f"Edition {number}:", length, dice) for number in range(count)]
 
     def questions(self, count: int) -> list[str]:
-        """About 20 tokens each, to follow on a prefix."""
+        """20 tokens each, to follow on a prefix; they differ from their first words on."""
         dice = random.Random(SEED + 1)
         asked = []
-        for _ in range(count):
-            first, second, third, fourth = dice.sample(self._words, 4)
+        for first in dice.sample(self._words, count):
+            second, third, fourth = dice.sample(self._words, 3)
             asked.append(
-                f"\nQuestion: why does the {first} of the {second} "
-                f"need a {third} and no {fourth}?\nAnswer:"
+                f" {first} or {second}? Tell me why the {third} "
+                f"needs one of them but no {fourth}.\nAnswer:"
             )
         return asked
 

@@ -1,0 +1,60 @@
+"""What the engine benchmarks run with, and how each engine is started for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from tests.bench.contenders import Contender, Hearth, LlamaServerClient
+from tests.bench.llama_server import LlamaServer
+from tests.bench.workload import Vocabulary
+
+#: As Hearth has it, and without a page that nobody opens.
+SERVER_OPTIONS: Final = ("--flash-attn", "on", "--no-ui")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One model on one machine."""
+
+    model: Path
+    vocabulary: Vocabulary
+    threads: int
+    #: The rival's binary; None where it cannot be had.
+    server: Path | None
+    #: For homes and logs.
+    folder: Path
+    quick: bool
+
+    async def hearth(self, **options: Any) -> Hearth:
+        return await Hearth.start(
+            self.model, self.vocabulary.ends, threads=self.threads, **options
+        )
+
+    @asynccontextmanager
+    async def engines(
+        self, hearth: dict[str, Any], server: Sequence[object]
+    ) -> AsyncIterator[list[Contender]]:
+        """Hearth with these options, then llama-server with these, if there is one."""
+        async with AsyncExitStack() as running:
+            engines: list[Contender] = [await self.hearth(**hearth)]
+            running.push_async_callback(engines[0].close)
+            if self.server is not None:
+                options = ("--threads", self.threads, *SERVER_OPTIONS, *server)
+                log = self.folder / "llama-server.log"
+                started = await LlamaServer.start(self.server, self.model, log, *options)
+                engines.append(LlamaServerClient(started))
+                running.push_async_callback(started.close)
+            yield engines
+
+
+T = TypeVar("T")
+
+
+def in_turn(contenders: Sequence[T], number: int) -> Sequence[T]:
+    """All of them, another first each time: who goes second finds another machine."""
+    first = number % len(contenders)
+    return [*contenders[first:], *contenders[:first]]
