@@ -17,10 +17,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.bench import bench_loop_lag, bench_ttft, models, report
+from tests.bench import (
+    bench_loop_lag,
+    bench_ttft,
+    engine_report,
+    engines,
+    llama_server,
+    models,
+    report,
+)
+from tests.bench.setting import Setting
+from tests.bench.workload import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +52,23 @@ QUICK_ROUNDS = 3
 LAG_STREAMS = 4
 LAG_SECONDS = 5.0
 QUICK_LAG_SECONDS = 2.0
+#: The models of each part, unless told otherwise.
+PARTS = {"mesh": tuple(SUBJECTS), "engine": ("half",)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, less lag")
-    parser.add_argument("--model", choices=[*SUBJECTS, "all"], default="all")
+    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of everything")
+    parser.add_argument("--model", choices=[*SUBJECTS, "all"])
+    parser.add_argument(
+        "--only", metavar="NAMES", help=f"of the engine: some of {','.join(engines.SCENARIOS)}"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here too")
     options = parser.parse_args()
-    chosen = list(SUBJECTS) if options.model == "all" else [options.model]
+    only = tuple(options.only.split(",")) if options.only else engines.SCENARIOS
+    if unknown := set(only) - set(engines.SCENARIOS):
+        parser.error(f"--only knows no {', '.join(sorted(unknown))}")
 
     begun_s = time.monotonic()
     console = Console(stderr=True)
@@ -66,16 +85,52 @@ def main() -> None:
         disable=not console.is_terminal,
         transient=True,
     ) as progress:
-        for name in chosen:
-            results[name] = _measure(SUBJECTS[name], options.quick, progress)
+        for part in PARTS if options.part == "all" else (options.part,):
+            chosen = {None: PARTS[part], "all": tuple(SUBJECTS)}.get(
+                options.model, (options.model,)
+            )
+            server = _server(console) if part == "engine" else None
+            for name in chosen:
+                told = results.setdefault(name, {})
+                if part == "mesh":
+                    told |= _mesh(SUBJECTS[name], options.quick, progress)
+                else:
+                    told["engine"] = _engine(SUBJECTS[name], server, options.quick, only, progress)
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
     if options.json is not None:
         told = {"machine": machine, "models": results}
         options.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
-def _measure(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any]:
-    """Everything about one model; prints the tables as they come."""
+def _server(console: Console) -> Path | None:
+    """The rival of the engine; without it the engine is measured alone."""
+    try:
+        return llama_server.find(lambda line: console.print(line, highlight=False))
+    except llama_server.NoLlamaServer as error:
+        print(f"\nWithout llama-server: {error}")
+        return None
+
+
+def _engine(
+    subject: Subject,
+    server: Path | None,
+    quick: bool,
+    only: tuple[str, ...],
+    progress: Progress,
+) -> dict[str, Any]:
+    """The engine beside its rivals; prints the table."""
+    path = subject.path()
+    threads = psutil.cpu_count(logical=False) or 1
+    with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
+        setting = Setting(path, Vocabulary(path), threads, server, Path(folder), quick)
+        figures = engines.measure(setting, only, subject.title, progress)
+    print(f"\n## Engine: {subject.title}\n\n{engine_report.table(figures)}\n")
+    print("\n".join(f"- {remark}" for remark in engine_report.remarks(figures, setting)))
+    return asdict(figures)
+
+
+def _mesh(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any]:
+    """Two nodes with one model; prints the tables as they come."""
     rounds = min(subject.rounds, QUICK_ROUNDS) if quick else subject.rounds
     task = progress.add_task(f"{subject.title}: preparing", total=rounds + 2)
     path = subject.path()
@@ -84,7 +139,7 @@ def _measure(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any
         figures = asyncio.run(
             bench_ttft.measure(path, rounds, lambda: progress.advance(task), Path(folder))
         )
-    print(f"\n## {subject.title}\n\n{report.ttft_table(figures)}\n")
+    print(f"\n## Mesh: {subject.title}\n\n{report.ttft_table(figures)}\n")
     print("\n".join(f"- {remark}" for remark in report.ttft_remarks(figures)))
 
     progress.update(task, description=f"{subject.title}: lag of the event loop")

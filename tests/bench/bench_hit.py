@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.bench.bench_prefixes import PREFIX_TOKENS
-from tests.bench.contenders import Answer, Child, HearthNode
+from tests.bench.contenders import Answer, Child, Contender, HearthNode
 from tests.bench.setting import Setting, in_turn
 from tests.bench.workload import Prompt
 from tests.e2e.nodes import RunningNode
@@ -49,14 +49,14 @@ async def measure(setting: Setting, done: Callable[[], None]) -> list[Sample]:
                 told = await bare.ask(prompt=prompt.tokens, cached=PREFIX_TOKENS)
                 return Answer((), len(prompt.tokens), PREFIX_TOKENS, told["ttft_ms"], 0)
 
+            def asking(engine: Contender) -> Callable[[Prompt], Awaitable[Answer]]:
+                return lambda prompt: engine.ask(prompt.tokens, ANSWER_TOKENS)
+
             ways: list[tuple[str, Callable[[Prompt], Awaitable[Answer]]]] = [
                 (BARE, ask_bare),
                 (node.name, lambda prompt: node.ask_text(prompt.text, ANSWER_TOKENS)),
+                *((engine.name, asking(engine)) for engine in engines),
             ]
-            for engine in engines:
-                ways.append(
-                    (engine.name, lambda prompt, ask=engine.ask: ask(prompt.tokens, ANSWER_TOKENS))
-                )
             samples = []
             for number, prompt in enumerate(prompts):
                 for name, ask in in_turn(ways, number):

@@ -71,8 +71,8 @@ class Hearth:
         self._engine: LlamaEngine | None = None
         self._asked = 0
         self._open: dict[bytes, _Pending] = {}
-        #: The last that the engine told.
-        self.stats = EngineStats()
+        self._stats = EngineStats()
+        self._told = asyncio.Event()
 
     @classmethod
     async def start(cls, model: Path, never: Tokens, **options: Any) -> Hearth:
@@ -107,6 +107,13 @@ class Hearth:
             total_ms,
         )
 
+    async def idle(self) -> EngineStats:
+        """The engine's figures once it has nothing more to do."""
+        while self._stats.requests < self._asked or self._stats.running or self._stats.queued:
+            self._told.clear()
+            await self._told.wait()
+        return self._stats
+
     async def close(self) -> None:
         await self.engine.close()
 
@@ -122,7 +129,8 @@ class Hearth:
             case Failed(request_id=request_id, message=message):
                 self._open.pop(request_id).finished.set_exception(RuntimeError(message))
             case EngineStats():
-                self.stats = event
+                self._stats = event
+                self._told.set()
             case Started() | CacheChanged() | EngineDied():
                 pass
 

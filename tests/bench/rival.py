@@ -16,7 +16,8 @@ import sys
 import time
 from typing import Any
 
-from llama_cpp import Llama, LlamaRAMCache
+from llama_cpp import Llama
+from llama_cpp.llama_cache import LlamaRAMCache
 
 #: Fewer than by default with a RAM cache, which keeps the logits of a whole batch for each state.
 CACHED_BATCH = 128

@@ -30,9 +30,7 @@ class Setting:
     quick: bool
 
     async def hearth(self, **options: Any) -> Hearth:
-        return await Hearth.start(
-            self.model, self.vocabulary.ends, threads=self.threads, **options
-        )
+        return await Hearth.start(self.model, self.vocabulary.ends, threads=self.threads, **options)
 
     @asynccontextmanager
     async def engines(

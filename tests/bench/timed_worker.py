@@ -37,9 +37,7 @@ class Clock:
         def timed(context: Any, batch: Any) -> Any:
             now = time.perf_counter()
             if self._begun_s is not None:
-                self.rows.append(
-                    (self._tokens, now - self._begun_s, self._decode_s, self._other_s)
-                )
+                self.rows.append((self._tokens, now - self._begun_s, self._decode_s, self._other_s))
             self._begun_s, self._tokens, self._other_s = now, batch.n_tokens, 0.0
             code = inner(context, batch)
             self._decode_s = time.perf_counter() - now

@@ -16,17 +16,16 @@ import llama_cpp
 from models.engine import Tokens
 
 SEED: Final = 20_261_125
-WORDS: Final = tuple(
-    "answer apple bank bread bridge brother castle chair change circle city cloud coast coffee "
-    "color corner country dance doctor dream earth evening family farm field fire flower forest "
-    "friend garden glass green guest hand harbor history home horse hour house island journey "
-    "kitchen lake language letter library light market meadow memory money moon morning mountain "
-    "music night north number ocean orange order paper picture place plate quiet rain reason rest "
-    "river road rule school season shadow ship shoulder silver sister snow song south spring stone "
-    "story street summer table teacher tower travel valley village voice water weather window "
-    "winter wonder word world year".split()
-)
-
+WORDS: Final = """
+answer apple bank bread bridge brother castle chair change circle city cloud coast coffee
+color corner country dance doctor dream earth evening family farm field fire flower forest
+friend garden glass green guest hand harbor history home horse hour house island journey
+kitchen lake language letter library light market meadow memory money moon morning mountain
+music night north number ocean orange order paper picture place plate quiet rain reason rest
+river road rule school season shadow ship shoulder silver sister snow song south spring
+stone story street summer table teacher tower travel valley village voice water weather
+window winter wonder word world year
+"""
 
 _SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
@@ -56,7 +55,7 @@ class Vocabulary:
         )
         #: Words that are one token each, wherever they stand.
         self._words = [
-            word for word in WORDS if len(self._tokens(f" {word}", start=False)) == 1
+            word for word in WORDS.split() if len(self._tokens(f" {word}", start=False)) == 1
         ]
 
     def prompt(self, text: str) -> Prompt:
@@ -98,7 +97,9 @@ class Vocabulary:
 
     def said(self, length: int, dice: random.Random) -> Tokens:
         """What a user says next, to be put after the tokens of a conversation."""
-        return self._tokens("".join(f" {dice.choice(self._words)}" for _ in range(length)), start=False)
+        return self._tokens(
+            "".join(f" {dice.choice(self._words)}" for _ in range(length)), start=False
+        )
 
     def _grown(self, text: str, length: int, dice: random.Random) -> str:
         """The text with as many words behind it as make up ``length`` tokens."""
