@@ -14,6 +14,8 @@ from tests.bench.workload import Vocabulary
 
 #: As Hearth has it, and without a page that nobody opens.
 SERVER_OPTIONS: Final = ("--flash-attn", "on", "--no-ui")
+#: For what leaves Hearth's KV cache; llama-server takes up to 8 GiB for that by itself.
+RAM_BYTES: Final = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,9 @@ class Setting:
     quick: bool
 
     async def hearth(self, **options: Any) -> Hearth:
-        return await Hearth.start(self.model, self.vocabulary.ends, threads=self.threads, **options)
+        """With room in RAM, as a node has it; ``options`` as those of `LlamaEngine.start`."""
+        options = {"threads": self.threads, "ram_bytes": RAM_BYTES, **options}
+        return await Hearth.start(self.model, self.vocabulary.ends, **options)
 
     @asynccontextmanager
     async def engines(
