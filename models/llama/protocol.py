@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgpack
@@ -50,6 +51,9 @@ LOG: Final = "log"
 
 #: A frame may be this long: the longest prompt, many times over.
 FRAME_BYTES_MAX: Final = 64 << 20
+#: Block hashes in one event. A cache that was found on disk has hundreds of thousands, and the node
+#: must be able to do something else in between.
+EVENT_HASHES_MAX: Final = 4096
 #: Once its pipe ends, a worker may take this long to bring its cache to disk.
 SAVE_S: Final = 5.0
 
@@ -127,6 +131,33 @@ def pack_info(info: ModelInfo) -> list[Any]:
 
 def unpack_info(data: Any) -> ModelInfo:
     return ModelInfo(*data)
+
+
+def event_frames(events: Iterable[EngineEvent]) -> Iterator[list[Any]]:
+    """The events in as few frames as let their reader breathe; see EVENT_HASHES_MAX."""
+    packed: list[Any] = []
+    for event in events:
+        for part in _parts(event):
+            packed.append(pack_event(part))
+            if isinstance(part, CacheChanged):
+                yield [EVENTS, packed]
+                packed = []
+    if packed:
+        yield [EVENTS, packed]
+
+
+def _parts(event: EngineEvent) -> list[EngineEvent]:
+    """The event itself, or smaller ones that say the same one after the other."""
+    most = EVENT_HASHES_MAX
+    if not isinstance(event, CacheChanged) or len(event.added) + len(event.removed) <= most:
+        return [event]
+    parts = [
+        CacheChanged((), event.removed[at : at + most]) for at in range(0, len(event.removed), most)
+    ]
+    parts += [
+        CacheChanged(event.added[at : at + most], ()) for at in range(0, len(event.added), most)
+    ]
+    return [dataclasses.replace(parts[0], reset=event.reset), *parts[1:]]
 
 
 def pack_event(event: EngineEvent) -> list[Any]:

@@ -146,10 +146,9 @@ class Worker:
             if self._stopped:
                 return
             busy = self._scheduler.step()
-            if self._events:
-                events = [protocol.pack_event(event) for event in self._events]
-                self._events.clear()
-                self._writer.write([protocol.EVENTS, events])
+            for frame in protocol.event_frames(self._events):
+                self._writer.write(frame)
+            self._events.clear()
 
     def save(self) -> None:
         """Bring the cache to disk, if there is one; call when `run` has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,3 +100,29 @@ def test_prompts(prompt: str | tuple[Message, ...]) -> None:
 @given(st.builds(ModelInfo, texts, ids, st.tuples(texts), texts, counts, counts, counts))
 def test_model_info(info: ModelInfo) -> None:
     assert protocol.unpack_info(through_pipe(protocol.pack_info(info))) == info
+
+
+@given(
+    st.integers(0, 9000), st.integers(0, 9000), st.booleans(), st.sampled_from([1000, 4096, 8192])
+)
+def test_a_large_change_of_the_cache_comes_in_parts(
+    added: int, removed: int, reset: bool, most: int
+) -> None:
+    whole = CacheChanged(tuple(range(added)), tuple(range(10_000, 10_000 + removed)), reset)
+    told: list[EngineEvent] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "EVENT_HASHES_MAX", most)
+        for _, packed in protocol.event_frames([Failed(b"", "", ""), whole, EngineStats(queued=7)]):
+            events = [protocol.unpack_event(data) for data in packed]
+            sizes = [len(e.added) + len(e.removed) for e in events if isinstance(e, CacheChanged)]
+            assert sum(sizes) <= most
+            told += events
+    first, *changes, last = told
+    assert (first, last) == (Failed(b"", "", ""), EngineStats(queued=7))
+    held = {-1, *whole.removed}
+    for change in changes:
+        assert isinstance(change, CacheChanged)
+        if change.reset:
+            held = set()
+        held = held.difference(change.removed).union(change.added)
+    assert held == ({-1} if not reset else set()).union(whole.added)
