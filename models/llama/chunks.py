@@ -7,9 +7,14 @@ from typing import Final
 from models.llama.run import Run
 from overlay.prefix.chain import BLOCK_TOKENS
 
-#: A step with prompts should take about this long: alone, and while others' answers stream.
-STEP_S: Final = 0.5
-STREAMING_STEP_S: Final = 0.1
+#: A step with prompts should take about this long: alone, and while others' answers stream. Large
+#: batches compute up to a tenth faster, and a cancelled one is broken off in the middle; but who
+#: comes meanwhile waits for its end.
+STEP_S: Final = 1.0
+STREAMING_STEP_S: Final = 0.25
+#: And restoring spilled tokens may take this long before it.
+RESTORE_S: Final = 0.25
+STREAMING_RESTORE_S: Final = 0.05
 #: Prompt tokens in a step: the fewest, however slow the machine, and before its speed is known.
 CHUNK_MIN: Final = 32
 CHUNK_UNMEASURED: Final = 64
@@ -23,10 +28,9 @@ def chunk(rate: float, *, streaming: bool) -> int:
     if rate == 0:
         return CHUNK_UNMEASURED
     if streaming:
-        tokens = int(rate * STREAMING_STEP_S)
-        return max(CHUNK_MIN, tokens - tokens % CHUNK_MIN)
+        return max(CHUNK_MIN, _nearest(rate * STREAMING_STEP_S, CHUNK_MIN))
     # Whole tiles, however slow the machine: alone, a prompt is always cut at the same places.
-    return max(TILE, int(rate * STEP_S))
+    return max(TILE, _nearest(rate * STEP_S, TILE))
 
 
 def cut(run: Run, budget: int) -> int:
@@ -49,3 +53,7 @@ def same_ahead(run: Run, other: Run) -> bool:
     return (
         len(run.tokens) - run.computed > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
     )
+
+
+def _nearest(tokens: float, unit: int) -> int:
+    return round(tokens / unit) * unit

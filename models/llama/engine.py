@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -56,6 +57,15 @@ _WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "1000",
     "GGML_NO_BACKTRACE": "1",
+}
+
+
+#: What a signal that nobody sent on purpose means, for people.
+_CAUSES = {
+    signal.SIGBUS: ": perhaps its file was cut or its disk is gone",
+    signal.SIGKILL: ": perhaps the machine ran out of memory",
+    signal.SIGABRT: ": llama.cpp gave up",
+    signal.SIGSEGV: ": llama.cpp crashed",
 }
 
 
@@ -269,7 +279,8 @@ class LlamaEngine:
     def _end(self, code: int) -> None:
         """The worker is gone: nobody may wait for it any longer."""
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        message = self._with_reason(f"The engine of this model ended {how}.")
+        cause = _CAUSES.get(-code, "")
+        message = self._with_reason(f"The engine of this model ended {how}{cause}.")
         self._died = message
         if not self._ready.done():
             self._ready.set_exception(EngineFailed(message))

@@ -1,7 +1,7 @@
 """Continuous batching over the radix tree: what each decode computes, and for whom.
 
 Each step computes one token for every answer under way, and chunks of the prompts that are not
-computed yet. A step takes about STEP_S, so that streams flow on and a cancellation is felt at once.
+computed yet. A step takes about a second at most, so that streams flow on and a cancellation is felt at once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from models.engine import (
 )
 from models.llama.backend import Backend, Outcome, Slice
 from models.llama.cache import Cache
-from models.llama.chunks import STEP_S, STREAMING_STEP_S, chunk, cut, same_ahead
-from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
+from models.llama.chunks import RESTORE_S, STREAMING_RESTORE_S, TILE, chunk, cut, same_ahead
 from models.llama.load import LoadMeter
 from models.llama.rate import Rates
 from models.llama.run import Run
 from models.llama.text import TextStream
+from models.llama.turns import Turns, youngest
 from overlay.errors import (
     ContextLengthExceeded,
     EngineBusy,
     EngineFailed,
     HearthError,
     InvalidRequest,
+    ModelFileInvalid,
 )
 from overlay.limits import ENGINE_QUEUE_MAX
 
@@ -63,7 +64,7 @@ class Scheduler:
         self._emit = emit
         self._queue: list[Run] = []
         self._running: list[Run] = []
-        self._guests = VirtualCounters()
+        self._turns = Turns()
         self._arrivals = 0
         #: The cells turned out to be fewer than counted: nobody joins until somebody has left.
         self._crowded = False
@@ -72,6 +73,20 @@ class Scheduler:
         self._load = LoadMeter(backend.cells, rates, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
+
+    def warm_up(self) -> None:
+        """Compute a little for nobody, before the first request: pages of the model's file are
+        read, and speeds are known. Raises ModelFileInvalid.
+        """
+        for count in (1, min(TILE, self._backend.cells, self._backend.batch_tokens), 1):
+            began = self._clock()
+            outcome = self._backend.decode([Slice(0, 0, [0] * count, logits=True)])
+            self._backend.forget(0, 0, None)
+            if outcome is not Outcome.DONE:
+                reason = self._backend.complaint()
+                raise ModelFileInvalid(f"llama.cpp cannot compute with this model: {reason}.")
+            prompt = count if count > 1 else 0
+            self._load.note_decode(prompt=prompt, total=count, seconds=self._clock() - began)
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -97,8 +112,7 @@ class Scheduler:
         )
         self._arrivals += 1
         self._load.note_request()
-        if run.guest:
-            self._guests.arrive(request.client)
+        self._turns.arrive(run)
         if text.stopped or (run.generated and self._exhausted(run)):
             # The engine that failed had computed all of it, but perhaps not delivered.
             if owed := run.owed_text + text.finish():
@@ -189,13 +203,13 @@ class Scheduler:
     def _admit(self) -> None:
         """Let queued requests run, in turn, as far as cells and sequences suffice."""
         while self._queue and not (self._crowded and self._running):
-            run = min(self._queue, key=self._turn)
+            run = self._turns.first(self._queue, self._running)
             while not self._seat(run):
                 # The youngest guest gives way to the owner. It goes on later, from its own prefix.
-                guests = [other for other in self._running if other.guest]
-                if run.guest or not guests:
+                victim = youngest(self._running)
+                if run.guest or victim is None or not victim.guest:
                     return
-                self._preempt(max(guests, key=_seniority))
+                self._preempt(victim)
             self._queue.remove(run)
             self._running.append(run)
 
@@ -203,25 +217,14 @@ class Scheduler:
         promised = sum(other.pending for other in self._running)
         return len(self._running) < RUNNING_MAX and self._cache.seat(run, promised)
 
-    def _turn(self, run: Run) -> tuple[bool, int, int]:
-        """Sorts by whose turn it is: the owner's, else the guest's that was served least."""
-        served = 0
-        if run.guest:
-            # What its other requests are about to get counts already, or one guest takes all seats.
-            client = run.request.client
-            due = [o.pending for o in self._running if o.guest and o.request.client == client]
-            served = self._guests.counter(client) + PROMPT_WEIGHT * sum(due)
-        return (run.guest, served, run.arrival)
-
     def _plan(self) -> list[tuple[Run, int]]:
         """Who computes how many tokens now."""
         plan = [(run, 1) for run in self._running if run.decoding]
         most = chunk(self._load.prefill_rate, streaming=bool(plan))
         budget = min(most, self._backend.batch_tokens - len(plan))
         self._restoring = False
-        until = self._clock() + (STREAMING_STEP_S if plan else STEP_S) / 2
-        prefills = sorted((run for run in self._running if not run.decoding), key=self._turn)
-        for run in prefills:
+        until = self._clock() + (STREAMING_RESTORE_S if plan else RESTORE_S)
+        for run in self._turns.in_prefill(self._running):
             if budget == 0:
                 break
             self._cache.catch_up(run)
@@ -241,7 +244,8 @@ class Scheduler:
             self._cache.evict(max(missing, EVICT_TOKENS))
             if self._missing(plan) <= 0:
                 break
-            victim = max(self._running, key=_seniority)
+            victim = youngest(self._running)
+            assert victim is not None, "whoever computes alone fits into the cells"
             self._preempt(victim)
             plan = [(run, count) for run, count in plan if run is not victim]
         return plan
@@ -263,9 +267,7 @@ class Scheduler:
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
         """Record the computed tokens in the tree, then let answers grow."""
         for (run, count), part in zip(plan, slices, strict=True):
-            if run.guest:
-                due = {"answer": 1} if run.decoding else {"prompt": count}
-                self._guests.charge(run.request.client, **due)
+            self._turns.charge(run, count)
             self._cache.record(run, part.tokens)
         for row, ((run, _), part) in enumerate(zip(plan, slices, strict=True)):
             if part.logits:
@@ -314,9 +316,10 @@ class Scheduler:
         """A decode did not succeed: nothing that it wrote stays."""
         for run, _ in plan:
             self._cache.roll_back(run)
+        victim = youngest(self._running)
         if outcome is Outcome.FULL and (self._cache.evictable or len(self._running) > 1):
-            if not self._cache.evict(EVICT_TOKENS):
-                self._preempt(max(self._running, key=_seniority))
+            if not self._cache.evict(EVICT_TOKENS) and victim is not None:
+                self._preempt(victim)
                 self._crowded = True
         elif outcome is not Outcome.ABORTED:
             full = outcome is Outcome.FULL
@@ -342,8 +345,7 @@ class Scheduler:
         """The request is over, however it ended."""
         self._remove(run)
         self._crowded = False
-        if run.guest:
-            self._guests.leave(run.request.client)
+        self._turns.leave(run)
 
     def _fail(self, run: Run, error: HearthError) -> None:
         self._end(run)
@@ -364,8 +366,3 @@ class Scheduler:
         if changes is not None:
             self._emit(CacheChanged(*changes))
         self._load.tell(self._queue, self._running, self._cache, now=self._clock(), idle=idle)
-
-
-def _seniority(run: Run) -> tuple[bool, int]:
-    """Sorts those who give way last to the front: the owner's, and who came first."""
-    return (run.guest, run.arrival)

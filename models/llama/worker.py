@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from models.engine import EngineEvent, ModelInfo
+from models.engine import EngineEvent, ModelInfo, Started
 from models.llama import protocol
 from models.llama.cache import Cache
 from models.llama.disk import DiskStore
@@ -100,8 +100,9 @@ class Worker:
             rates,
             context_length=context_length,
             clock=time.monotonic,
-            emit=self._events.append,
+            emit=self._hear,
         )
+        self._scheduler.warm_up()
         self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._stopped = False
         self.info = ModelInfo(
@@ -146,14 +147,22 @@ class Worker:
             if self._stopped:
                 return
             busy = self._scheduler.step()
-            for frame in protocol.event_frames(self._events):
-                self._writer.write(frame)
-            self._events.clear()
+            self._tell()
 
     def save(self) -> None:
         """Bring the cache to disk, if there is one; call when `run` has ended."""
         if self.saves:
             self._scheduler.close()
+
+    def _hear(self, event: EngineEvent) -> None:
+        self._events.append(event)
+        if isinstance(event, Started):
+            self._tell()  # now, not after the step that it begins
+
+    def _tell(self) -> None:
+        for frame in protocol.event_frames(self._events):
+            self._writer.write(frame)
+        self._events.clear()
 
     def _obey(self, command: tuple[Any, ...]) -> None:
         match command:

@@ -311,21 +311,65 @@ async def test_the_key_is_name_tokenizer_and_template(start: Starter, tmp_path: 
     assert len(set(keys)) == 3
 
 
-async def test_a_crash_fails_every_request(start: Starter) -> None:
+@pytest.mark.parametrize(
+    ("crash", "cause"),
+    [
+        (signal.SIGKILL, "out of memory"),
+        (signal.SIGSEGV, "llama.cpp crashed"),
+        (signal.SIGBUS, "its file was cut"),
+    ],
+)
+async def test_a_crash_fails_every_request(
+    start: Starter, crash: signal.Signals, cause: str
+) -> None:
     caller = await start()
     tokens = await caller.engine.tokenize("on and on")
     answers = [caller.submit(tokens, LONG)[1] for _ in range(3)]
-    os.kill(caller.engine.process_id, signal.SIGKILL)
+    os.kill(caller.engine.process_id, crash)
     died = await caller.ears.died
-    assert "signal 9" in died.message
+    assert f"signal {crash.value}" in died.message
+    assert cause in died.message
     for answer in answers:
         await answer.end()
         assert answer.failed is not None
         assert answer.failed.code == "engine-failed"
+        assert cause in answer.failed.message
     with pytest.raises(EngineFailed):
         await caller.engine.tokenize("anyone?")
     with pytest.raises(EngineFailed):
         caller.submit(tokens)
+
+
+async def test_a_model_file_that_is_cut_in_use_fails_the_requests_with_a_reason(
+    start: Starter, tmp_path: Path
+) -> None:
+    path = write_tiny_gguf(tmp_path / "model.gguf")
+    caller = await start(path)
+    tokens = await caller.engine.tokenize("on and on")
+    os.truncate(path, 0)
+    _, answer = caller.submit(tokens, LONG)
+    await answer.end()
+    assert answer.failed is not None
+    assert "its file was cut" in answer.failed.message
+    assert "signal" in (await caller.ears.died).message
+
+
+async def test_a_model_file_that_is_removed_in_use_harms_nobody(
+    start: Starter, tmp_path: Path
+) -> None:
+    path = write_tiny_gguf(tmp_path / "model.gguf")
+    caller = await start(path)
+    path.unlink()
+    assert (await caller.ask("on and on")).finished.completion_tokens == 8
+
+
+async def test_a_cache_that_does_not_fit_into_memory_is_refused_with_a_reason(
+    tiny_model: Path,
+) -> None:
+    with pytest.raises((ModelFileInvalid, EngineFailed), match="cells"):
+        await LlamaEngine.start(
+            tiny_model, name="tiny", sink=lambda event: None, hash_key=b"", cells=1 << 30
+        )
 
 
 async def test_closing_ends_the_process_even_in_mid_answer(start: Starter) -> None:

@@ -29,6 +29,7 @@ from models.llama.kv_cache import KvCache
 from models.llama.rate import Rates
 from models.llama.scheduler import RUNNING_MAX, Scheduler
 from models.llama.spill import Spill
+from overlay.errors import ModelFileInvalid
 from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
@@ -404,6 +405,33 @@ def test_the_owner_is_not_kept_out_by_guests_in_the_queue() -> None:
     assert isinstance(bench.said[refused][-1], Failed)
     bench.run()
     assert bench.end(owner)
+
+
+def test_a_question_does_not_wait_for_a_long_prompt_before_it() -> None:
+    bench = Bench(cells=4096, context=2048)
+    long = bench.submit([1] * 1000)
+    bench.scheduler.step()
+    short = bench.submit([2] * 20, max_tokens=1)
+    bench.scheduler.step()
+    assert bench.ended(short)
+    assert not bench.tokens(long)
+
+
+def test_warming_up_leaves_speeds_and_nothing_else() -> None:
+    bench = Bench()
+    bench.scheduler.warm_up()
+    bench.check()
+    bench.submit([1, 2], max_tokens=0)
+    bench.run()
+    assert round(bench.stats.prefill_rate) == round(bench.stats.decode_rate) == 1000
+    assert bench.stats.prompt_tokens == 2
+
+
+def test_an_engine_that_cannot_compute_says_so_before_the_first_request() -> None:
+    bench = Bench()
+    bench.backend.outcomes.append(Outcome.FAILED)
+    with pytest.raises(ModelFileInvalid, match="told to fail"):
+        bench.scheduler.warm_up()
 
 
 def test_a_long_prompt_does_not_stall_a_stream() -> None:

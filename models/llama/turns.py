@@ -1,0 +1,73 @@
+"""Whose turn it is: the owner's, else the guest's that was served least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from models.llama.chunks import TILE
+from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
+from models.llama.run import Run
+
+
+class Turns:
+    """Orders requests for a seat and for a share of the prefill; knows what guests have had."""
+
+    def __init__(self) -> None:
+        self._guests = VirtualCounters()
+
+    def arrive(self, run: Run) -> None:
+        if run.guest:
+            self._guests.arrive(run.request.client)
+
+    def leave(self, run: Run) -> None:
+        if run.guest:
+            self._guests.leave(run.request.client)
+
+    def charge(self, run: Run, count: int) -> None:
+        """``count`` tokens are computed for it; call before they are recorded."""
+        if not run.guest:
+            return
+        if run.decoding:
+            self._guests.charge(run.request.client, answer=count)
+        else:
+            self._guests.charge(run.request.client, prompt=count)
+
+    def first(self, queue: Sequence[Run], running: Sequence[Run]) -> Run:
+        """Who of the queue runs next."""
+        # What a guest's running requests are about to get counts already, or one takes all seats.
+        due: dict[bytes, int] = {}
+        for run in running:
+            if run.guest:
+                due[run.request.client] = due.get(run.request.client, 0) + run.pending
+        return min(
+            queue,
+            key=lambda run: (
+                run.guest,
+                self._served(run) + PROMPT_WEIGHT * due.get(run.request.client, 0) * run.guest,
+                run.arrival,
+            ),
+        )
+
+    def in_prefill(self, running: Sequence[Run]) -> list[Run]:
+        """Who still computes a prompt, in order.
+
+        An owner's request that lacks little does not wait for one that lacks much. (Guests could
+        use that against each other.)
+        """
+        return sorted(
+            (run for run in running if not run.decoding),
+            key=lambda run: (
+                run.guest,
+                not run.guest and run.pending >= TILE,
+                self._served(run),
+                run.arrival,
+            ),
+        )
+
+    def _served(self, run: Run) -> int:
+        return self._guests.counter(run.request.client) if run.guest else 0
+
+
+def youngest(runs: Sequence[Run]) -> Run | None:
+    """Who gives way: guests before the owner, and whoever came last; None if there is nobody."""
+    return max(runs, key=lambda run: (run.guest, run.arrival), default=None)
