@@ -1,7 +1,8 @@
 """Continuous batching over the radix tree: what each decode computes, and for whom.
 
 Each step computes one token for every answer under way, and chunks of the prompts that are not
-computed yet. A step takes about a second at most, so that streams flow on and a cancellation is felt at once.
+computed yet. A step takes about a second at most, less while answers stream; a cancellation breaks
+it off.
 """
 
 from __future__ import annotations

@@ -363,15 +363,6 @@ async def test_a_model_file_that_is_removed_in_use_harms_nobody(
     assert (await caller.ask("on and on")).finished.completion_tokens == 8
 
 
-async def test_a_cache_that_does_not_fit_into_memory_is_refused_with_a_reason(
-    tiny_model: Path,
-) -> None:
-    with pytest.raises((ModelFileInvalid, EngineFailed), match="cells"):
-        await LlamaEngine.start(
-            tiny_model, name="tiny", sink=lambda event: None, hash_key=b"", cells=1 << 30
-        )
-
-
 async def test_closing_ends_the_process_even_in_mid_answer(start: Starter) -> None:
     caller = await start()
     caller.submit(await caller.engine.tokenize("on and on"), LONG)
