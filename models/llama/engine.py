@@ -61,7 +61,7 @@ _WORKER_ENVIRONMENT = {
 
 
 #: What a signal that nobody sent on purpose means, for people.
-_CAUSES = {
+_CAUSES: Final[dict[int, str]] = {
     signal.SIGBUS: ": perhaps its file was cut or its disk is gone",
     signal.SIGKILL: ": perhaps the machine ran out of memory",
     signal.SIGABRT: ": llama.cpp gave up",
