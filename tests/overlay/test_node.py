@@ -95,6 +95,35 @@ async def test_the_openai_package_talks_to_a_node(start: StartNode) -> None:
             await client.chat.completions.create(model=model, messages=long)
 
 
+async def test_each_turn_over_http_finds_the_one_before(start: StartNode) -> None:
+    """Though its answer's tokens are hardly those that its text would be cut into."""
+    node = await start("ann")
+    async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
+        (model,) = [listed.id async for listed in client.models.list()]
+        engine = node.engine(model)
+        assert engine is not None
+        # Chosen at random, it would be a control token amid the answer, which nobody remembers.
+        begin, *_ = await engine.tokenize((Message("user", ""),))
+        talk: list[ChatCompletionMessageParam] = []
+        known = 0
+        for turn in range(4):
+            talk.append({"role": "user", "content": f"say {turn}"})
+            reply = await client.chat.completions.create(
+                model=model,
+                messages=talk,
+                max_tokens=9,
+                temperature=2,
+                top_p=1,
+                seed=turn,
+                logit_bias={str(begin): -100},
+            )
+            assert reply.usage is not None
+            assert reply.usage.prompt_tokens_details is not None
+            assert (reply.usage.prompt_tokens_details.cached_tokens or 0) >= known
+            known = reply.usage.total_tokens - 1
+            talk.append({"role": "assistant", "content": reply.choices[0].message.content})
+
+
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 SCHEMA: dict[str, object] = {
     "type": "object",

@@ -250,7 +250,15 @@ async def test_every_turn_of_a_conversation_is_a_hit_but_for_its_new_tokens(star
         conversation = (*conversation, Message("user", f"say {turn}"))
         tokens = await caller.engine.tokenize(conversation)
         # Hot enough that the answer's tokens are not those that its text would be cut into.
-        answer = await caller.ask(tokens, Sampling(temperature=5, top_p=1, min_p=0, max_tokens=9))
+        hot = Sampling(
+            temperature=5,
+            top_p=1,
+            min_p=0,
+            max_tokens=9,
+            seed=turn,
+            logit_bias=((tokens[0], -100.0),),  # a control token amid it, nobody remembers
+        )
+        answer = await caller.ask(tokens, hot)
         assert answer.finished.cached_tokens >= known
         caller.engine.remember(tokens, tuple(answer.tokens))
         conversation = (*conversation, Message("assistant", answer.text))
