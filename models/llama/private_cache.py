@@ -18,7 +18,7 @@ there is one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -334,7 +334,13 @@ def _tile(tokens: int) -> int:
     return tokens - tokens % TILE
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    pairs: Iterable[tuple[int, int]] = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _common(one: list[int], other: list[int]) -> int:
+    """How many tokens both begin with; by halves, for comparing slices is fast."""
+    low, high = 0, min(len(one), len(other)) + 1
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
