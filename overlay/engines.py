@@ -68,12 +68,15 @@ class EnginePool:
         self._on_event = on_event
         self._on_models = on_models
         self._served: dict[str, _Served] = {}
+        #: Why a model that was loaded is not served now, by its name.
+        self.lost: dict[str, str] = {}
         self._restarts: set[asyncio.Task[None]] = set()
 
     async def load(self, model: LocalModel, progress: Progress | None = None) -> None:
         """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""
         engine = await self._start(model, progress)
         self._served[model.name] = _Served(model, engine)
+        self.lost.pop(model.name, None)
         self._on_models()
 
     def get(self, name: str) -> Engine | None:
@@ -137,15 +140,17 @@ class EnginePool:
                     served.deaths = 0
                 case EngineDied(message=message):
                     log.error("the engine of %s died: %s", name, message)
-                    self._restart_later(served)
+                    self._restart_later(served, message)
         self._on_event(name, event)
 
-    def _restart_later(self, served: _Served) -> None:
-        del self._served[served.model.name]
-        self._on_models()
+    def _restart_later(self, served: _Served, message: str) -> None:
+        name = served.model.name
+        del self._served[name]
         if served.deaths >= _RESTARTS_MAX:
-            log.error("%s died %d times: given up", served.model.name, served.deaths)
+            log.error("%s died %d times: given up", name, served.deaths)
+            self._lose(name, f"given up after {served.deaths} restarts. {message}")
             return
+        self._lose(name, f"it is being started again. {message}")
         task = asyncio.get_running_loop().create_task(self._restart(served))
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
@@ -158,5 +163,10 @@ class EnginePool:
             await self.load(served.model)
         except HearthError as error:
             log.error("%s cannot be restarted: %s", served.model.name, error)
+            self._lose(served.model.name, f"it cannot be started again. {error}")
             return
         self._served[served.model.name].deaths = served.deaths + 1
+
+    def _lose(self, name: str, reason: str) -> None:
+        self.lost[name] = reason
+        self._on_models()

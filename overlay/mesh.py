@@ -181,6 +181,7 @@ class Mesh:
         for name, info in served.items():
             if name not in self.neighbourhood.models:
                 self.neighbourhood.model_loaded(info)
+        self.neighbourhood.lost = dict(self._engines.lost)
         self._publish()
 
     def engine_event(self, model: str, event: EngineEvent) -> None:

@@ -45,6 +45,8 @@ class Neighbourhood:
     def __init__(self, me: PeerId) -> None:
         self.me = me
         self.models: dict[str, LocalModel] = {}
+        #: Why a model that was served here is not served now, by its name.
+        self.lost: dict[str, str] = {}
         self.neighbours: dict[PeerId, Neighbour] = {}
         self.index: PeerIndex[PeerId] = PeerIndex()
 

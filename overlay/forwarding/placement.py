@@ -93,6 +93,9 @@ class Placement:
     def nobody(self, job: Job) -> HearthError:
         """Why there is no candidate, for people."""
         offered = sorted({*self._neighbourhood.models, *self._neighbourhood.offered()})
+        lost = self._neighbourhood.lost.get(job.model)
+        if lost and job.upstream is None:  # a path on this machine is nobody else's business
+            return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
         if not offered:
             return NoRoute("no reachable node serves a model: start one with `hearth up --model`")
         if job.local_only and job.model in offered:

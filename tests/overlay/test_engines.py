@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +19,7 @@ from models.store.gguf_file import GgufInfo
 from models.store.store import LocalModel
 from overlay import engines
 from overlay.engines import EngineOptions, EnginePool
+from tests.support.tiny_gguf import write_tiny_gguf
 
 MB = 1_000_000
 
@@ -86,3 +91,60 @@ async def test_a_restart_gets_what_the_first_start_got(starts: Starts) -> None:
     (restart,) = engines._restarts
     await restart
     assert [told["ram_bytes"] for told in starts.told] == [250 * MB] * 2
+
+
+class Real:
+    """A pool with a real engine on a model file of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.changed = asyncio.Event()
+        self.model = LocalModel("tiny", (), path, model("tiny", path.stat().st_size).info)
+        self.pool = EnginePool(
+            hash_key=b"", on_event=lambda name, event: None, on_models=self.changed.set
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a change of what is served after which this holds."""
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+    def kill(self) -> None:
+        engine = self.pool.get("tiny")
+        assert isinstance(engine, LlamaEngine)
+        os.kill(engine.process_id, signal.SIGKILL)
+
+
+@pytest.fixture
+async def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Real]:
+    monkeypatch.setattr(engines, "_RESTART_DELAY_S", 0)
+    real = Real(write_tiny_gguf(tmp_path / "tiny.gguf"))
+    await real.pool.load(real.model)
+    yield real
+    await real.pool.close()
+
+
+async def test_an_engine_that_died_is_started_again(real: Real) -> None:
+    before = real.pool.get("tiny")
+    real.kill()
+    await real.until(lambda: "tiny" in real.pool.lost)
+    assert "signal 9" in real.pool.lost["tiny"]
+    await real.until(lambda: real.pool.get("tiny") is not None)
+    assert real.pool.get("tiny") is not before
+    assert not real.pool.lost
+
+
+async def test_a_model_that_vanished_is_lost_with_a_reason(real: Real) -> None:
+    real.model.path.unlink()
+    real.kill()
+    await real.until(lambda: "no model file" in real.pool.lost.get("tiny", ""))
+    assert real.pool.get("tiny") is None
+    assert str(real.model.path) in real.pool.lost["tiny"]
+
+
+async def test_an_engine_that_dies_again_and_again_is_given_up(real: Real) -> None:
+    for _ in range(engines._RESTARTS_MAX + 1):
+        await real.until(lambda: real.pool.get("tiny") is not None)
+        real.kill()
+        await real.until(lambda: real.pool.get("tiny") is None)
+    assert "given up" in real.pool.lost["tiny"]

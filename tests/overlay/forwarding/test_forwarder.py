@@ -334,6 +334,17 @@ def test_a_deadline_ends_the_request() -> None:
     assert node.cancelled == [RID]
 
 
+def test_a_model_that_was_lost_says_why() -> None:
+    world = World(1)
+    node = world.node(0)
+    node.neighbourhood.model_gone(MODEL)
+    node.neighbourhood.lost = {MODEL: "its file is gone."}
+    world.submit(0, RID, PROMPT)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert "its file is gone" in str(ending.error)
+
+
 def test_unknown_models_and_no_models_are_different_errors() -> None:
     world = World(2)
     node = world.node(0)
