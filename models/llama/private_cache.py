@@ -44,8 +44,9 @@ class _Sequence:
 
     number: int
     cells: list[_Cells] = field(default_factory=list)
-    #: While it is kept: what it stands for, and the hash of the last whole block of that.
+    #: What it stands for, while it is kept; of a run, all that it is to compute.
     tokens: list[int] = field(default_factory=list)
+    #: While it is kept: the hash of its last whole block.
     block: int | None = None
     #: Copied for whoever needs it, rather than handed over.
     mark: bool = False
@@ -112,11 +113,12 @@ class PrivateCache:
         need = len(run.tokens) - length
         if need + promised > self.cells_free + self._evictable_beside(source):
             return False
-        parting = max((_common(run.tokens, kept.tokens) for kept in self._kept), default=0)
+        others = [*self._kept, *self._seated.values()]
+        parting = max((_common(run.tokens, other.tokens) for other in others), default=0)
         number = self._sequence_for(source)
         if number is None:
             return False
-        seated = self._seated[number] = _Sequence(number)
+        seated = self._seated[number] = _Sequence(number, tokens=run.tokens)
         run.sequence = number
         if source is not None:
             self._begin_with(source, seated)

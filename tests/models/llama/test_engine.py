@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from models.engine import Chunk, Finished, FinishReason, Message, Sampling
+from models.engine import Chunk, Finished, FinishReason, Message, Sampling, Started
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
@@ -275,6 +275,22 @@ async def test_a_recurrent_model_serves_too(start: Starter, tmp_path: Path) -> N
     warm = await caller.ask(longer)
     assert warm.finished.cached_tokens == len(longer) - 1
     assert (await caller.ask(tokens)).tokens == answer.tokens
+
+
+async def test_cancelling_spares_the_others_of_a_recurrent_model(
+    start: Starter, tmp_path: Path
+) -> None:
+    path = write_tiny_gguf(tmp_path / "lfm2.gguf", architecture="lfm2", layers=8, width=256)
+    caller = await start(path)
+    stream = await caller.engine.tokenize("on and on")
+    alone = await caller.ask(stream)
+    _, answer = caller.submit(stream)
+    request_id, cancelled = caller.submit(await caller.engine.tokenize("z" * 400), LONG)
+    assert isinstance(await cancelled.next(), Started)
+    caller.engine.cancel(request_id)
+    await cancelled.end()
+    assert cancelled.finished.reason is FinishReason.CANCELLED
+    assert (await answer.end()).tokens == alone.tokens
 
 
 async def test_refusals(start: Starter) -> None:

@@ -241,6 +241,16 @@ def test_a_shared_beginning_is_reused_once_it_was_seen_to_be_shared() -> None:
     assert cached == [0, 0, 192, 192]
 
 
+def test_a_beginning_that_is_shared_by_those_who_run_is_reused_by_the_next() -> None:
+    bench = Bench()
+    ids = [bench.submit([*[1] * 200, *[n] * 80]) for n in (2, 3)]
+    bench.run()
+    for request_id in ids:
+        prompt = bench.requests[request_id].tokens
+        assert bench.tokens(request_id) == answer_alone(prompt, 5)
+    assert bench.ask([*[1] * 200, *[4] * 80]).cached_tokens == 192
+
+
 def test_the_same_prompt_again_begins_at_its_last_tile() -> None:
     bench = Bench()
     prompt = [1] * 150
