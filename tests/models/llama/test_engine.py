@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from models.engine import Chunk, Finished, FinishReason, Message, Sampling, Star
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
-from tests.models.llama.conftest import GREEDY, Starter
+from tests.models.llama.conftest import GREEDY, Answer, Starter
 from tests.support.tiny_gguf import write_tiny_gguf
 
 LONG = Sampling(temperature=0, max_tokens=400)
@@ -462,6 +463,48 @@ async def test_a_disk_cache_has_one_owner_and_is_free_after_it(
     await start(**options)
     assert caplog.text == ""
     assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [own]
+
+
+PROMPT = tuple(range(50, 200))
+
+
+async def restarted(start: Starter, folder: Path, path: Path) -> Answer:
+    """The answer of an engine that may find on disk what an earlier one left there."""
+    caller = await start(path, disk=folder, disk_bytes=1 << 24, cells=512)
+    answer = await caller.ask(PROMPT)
+    await caller.engine.close()
+    return answer
+
+
+@pytest.mark.parametrize("damage", [False, True])
+async def test_a_restart_finds_its_cache_on_disk(
+    start: Starter, tiny_model: Path, tmp_path: Path, damage: bool
+) -> None:
+    cold = await restarted(start, tmp_path / "cache", tiny_model)
+    assert cold.finished.cached_tokens == 0
+    pieces = [path for path in (tmp_path / "cache").rglob("*-*") if not path.name.startswith("m")]
+    assert pieces
+    for path in pieces if damage else ():
+        content = path.read_bytes()
+        path.write_bytes(content[:-100] + bytes(100))
+    warm = await restarted(start, tmp_path / "cache", tiny_model)
+    assert warm.finished.cached_tokens == (0 if damage else len(PROMPT) - 1)
+    assert (warm.tokens, warm.text) == (cold.tokens, cold.text)
+
+
+async def test_another_model_finds_nothing(
+    start: Starter, tiny_model: Path, tmp_path: Path
+) -> None:
+    await restarted(start, tmp_path / "cache", tiny_model)
+    model = tmp_path / "other.gguf"
+    content = bytearray(tiny_model.read_bytes())
+    content[-4:] = struct.pack("<f", 0.125)  # one weight
+    model.write_bytes(content)
+    assert (await restarted(start, tmp_path / "cache", model)).finished.cached_tokens == 0
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(tiny_model.read_bytes())
+    again = await restarted(start, tmp_path / "cache", copy)
+    assert again.finished.cached_tokens == len(PROMPT) - 1, "a copy is the same model"
 
 
 async def test_the_default_sampling_answers(start: Starter) -> None:
