@@ -19,11 +19,8 @@ from hashlib import blake2b
 from typing import Final
 
 from models.engine import Tokens
+from overlay.limits import ANSWERS_PER_PROMPT_MAX, REMEMBERED_TOKENS_MAX
 
-#: Tokens of prompts and answers that are kept: 4 bytes each, and their text.
-REMEMBERED_TOKENS_MAX: Final = 1 << 20
-#: Answers to one prompt: those of ``n``, and of asking again.
-ANSWERS_PER_PROMPT_MAX: Final = 8
 #: Whether an answer may be known is seen by so many of its first characters, before any work.
 _OPENING_CHARS: Final = 8
 

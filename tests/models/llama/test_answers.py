@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models.llama import answers
-from models.llama.answers import ANSWERS_PER_PROMPT_MAX, AnswerMemory
+from models.llama.answers import AnswerMemory
+from overlay.limits import ANSWERS_PER_PROMPT_MAX
 
 CONTROL = 200
 
