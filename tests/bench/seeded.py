@@ -60,9 +60,10 @@ class Row:
 class Trial:
     """One sampling, in all circumstances."""
 
-    def __init__(self, path: Path, sampling: Sampling) -> None:
+    def __init__(self, path: Path, sampling: Sampling, cells: int) -> None:
         self._path = path
         self._sampling = sampling
+        self._cells = cells
 
     async def rows(self) -> list[Row]:
         engine = await self._start()
@@ -96,7 +97,9 @@ class Trial:
 
     async def _start(self) -> Caller:
         ears = Ears()
-        engine = await LlamaEngine.start(self._path, name="demo", sink=ears, hash_key=b"seeded")
+        engine = await LlamaEngine.start(
+            self._path, name="demo", sink=ears, hash_key=b"seeded", cells=self._cells
+        )
         return Caller(engine, ears)
 
     async def _answer(
@@ -125,11 +128,11 @@ def _in_common(one: Tokens, other: Tokens) -> int:
     return min(len(one), len(other))
 
 
-async def run(path: Path, wanted: Sequence[str]) -> None:
+async def run(path: Path, wanted: Sequence[str], cells: int) -> None:
     print("| sampling | circumstance | equal | tokens in common, where not (median) |")
     print("| --- | --- | --- | --- |")
     for name in wanted:
-        for row in await Trial(path, SAMPLINGS[name]).rows():
+        for row in await Trial(path, SAMPLINGS[name], cells).rows():
             common = "" if row.in_common is None else f"{row.in_common:g} of {TOKENS}"
             told = f"{row.equal} of {len(QUESTIONS)}"
             print(f"| {name} | {row.circumstance} | {told} | {common} |", flush=True)
@@ -139,8 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare answers in several circumstances.")
     parser.add_argument("--model", type=Path, help="a GGUF file; the demo model by default")
     parser.add_argument("--sampling", choices=SAMPLINGS, action="append")
+    parser.add_argument("--cells", type=int, default=0, help="of the KV cache; 0: the default")
     options = parser.parse_args()
-    asyncio.run(run(options.model or models.demo(), options.sampling or list(SAMPLINGS)))
+    path = options.model or models.demo()
+    asyncio.run(run(path, options.sampling or list(SAMPLINGS), options.cells))
 
 
 if __name__ == "__main__":
