@@ -38,8 +38,8 @@ _Candidates = np.ndarray[Any, Any]
 class ChainSampler:
     """Chooses tokens for one request; llama.cpp's samplers are freed with this object.
 
-    The random draws of a seeded answer depend on the seed and on how many tokens came before, and
-    on nothing else: one draw for each token, or two where a grammar may ask for a second choice.
+    With a seed, chance depends on the seed, on how many tokens came before, and on the token that
+    it is about, and on nothing else; see `_noise`. Without one, llama.cpp draws.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class ChainSampler:
         self._rows = rows
         self._piece = piece
         self._alternatives = sampling.logprobs
-        self._dist: Any = None
+        self._seed = sampling.seed if sampling.temperature > 0 else None
+        self._position = len(generated)
         self._chain: Any = None
         self._grammar = _grammar_of(sampling, vocab, generated)
         self._chain = llama_cpp.llama_sampler_chain_init(
@@ -67,11 +68,6 @@ class ChainSampler:
         self._fill(sampling, vocab)
         for token in generated:
             llama_cpp.llama_sampler_accept(self._chain, token)
-        if sampling.seed is not None:
-            for _ in generated:
-                self._draw()
-                if self._grammar is not None:
-                    self._draw()
 
     def _fill(self, sampling: Sampling, vocab: Any) -> None:
         def add(sampler: Any) -> None:
@@ -103,29 +99,31 @@ class ChainSampler:
         if sampling.min_p > 0:
             add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
         add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-        seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed
-        self._dist = llama_cpp.llama_sampler_init_dist(seed & 0xFFFFFFFF)
-        add(self._dist)
+        if self._seed is None:
+            add(llama_cpp.llama_sampler_init_dist(llama_cpp.LLAMA_DEFAULT_SEED))
 
     def sample(self, row: int) -> int:
         """See `Sampler.sample`."""
         index = self._rows()[row]
-        if self._grammar is None:
+        if self._grammar is None and self._seed is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, self._context, index))
-        with _ending_in_time():
-            return self._sample_by_grammar(self._grammar, index)
+        if self._grammar is None:
+            token = self._choose(self._candidates(index))
+        else:
+            with _ending_in_time():
+                token = self._choose_by_grammar(self._grammar, index)
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        self._position += 1
+        return token
 
-    def _sample_by_grammar(self, grammar: _Grammar, index: int) -> int:
+    def _choose_by_grammar(self, grammar: _Grammar, index: int) -> int:
         """As llama.cpp does: most choices follow the grammar anyway, and to try one costs little.
 
         Only if it does not, all candidates are tried.
         """
         token = self._choose(self._candidates(index))
-        if grammar.admits(token):
-            self._draw()
-        else:
+        if not grammar.admits(token):
             token = self._choose(grammar.admitted(self._candidates(index)))
-        llama_cpp.llama_sampler_accept(self._chain, token)
         grammar.accept(token)
         return token
 
@@ -164,17 +162,34 @@ class ChainSampler:
     def _choose(self, candidates: _Candidates) -> int:
         array = _array_of(candidates)
         llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
-        return int(candidates["id"][array.selected])
-
-    def _draw(self) -> None:
-        """Let one random number go by."""
-        if self._dist is not None:
-            only = np.zeros(1, _CANDIDATE)
-            llama_cpp.llama_sampler_apply(self._dist, ctypes.byref(_array_of(only)))
+        if self._seed is None:
+            return int(candidates["id"][array.selected])
+        left = candidates[: array.size]
+        chances = left["logit"] + _noise(self._seed, self._position, left["id"])
+        return int(left["id"][np.argmax(chances)])
 
     def __del__(self) -> None:
         if self._chain is not None:
             llama_cpp.llama_sampler_free(self._chain)
+
+
+def _noise(seed: int, position: int, tokens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Gumbel noise for each token; the one with the largest sum of logit and noise is drawn.
+
+    That draws by the probabilities, just as a number on their cumulated sums does (the Gumbel-max
+    trick; Maddison, Tarlow and Minka 2014). But there, a last bit that changes the order of two
+    likely tokens moves the borders of many; here only two that are nearly level can change places.
+    The noise is a hash of all three, by splitmix64's mixer (Steele, Lea and Flood 2014).
+    """
+    mixed = np.full(len(tokens), seed & 0xFFFFFFFF, np.uint64)
+    for part in (np.uint64(position), tokens.astype(np.uint64)):
+        mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    uniform = ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    noise: np.ndarray[Any, Any] = -np.log(-np.log(uniform))
+    return noise
 
 
 class _Grammar:

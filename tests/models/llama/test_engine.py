@@ -138,6 +138,19 @@ async def test_seeds_and_temperature(start: Starter) -> None:
     assert await roll(None) != await roll(None)
 
 
+async def test_seeded_answers_are_the_same_alone_together_hot_and_cold(start: Starter) -> None:
+    caller = await start()
+    prompts = [f"the {word} in the end" for word in ("rain", "rainbow", "sun", "snow")]
+    samplings = [Sampling(temperature=1.2, max_tokens=20, seed=seed) for seed in range(4)]
+    pairs = list(zip(prompts, samplings, strict=True))
+    alone = [(await caller.ask(prompt, sampling)).tokens for prompt, sampling in pairs]
+    hot = [(await caller.ask(prompt, sampling)).tokens for prompt, sampling in pairs]
+    fresh = await start()
+    together = await asyncio.gather(*(fresh.ask(prompt, sampling) for prompt, sampling in pairs))
+    assert hot == alone
+    assert [answer.tokens for answer in together] == alone
+
+
 async def test_logit_bias_and_penalties(start: Starter) -> None:
     caller = await start()
     tokens = await caller.engine.tokenize("x")

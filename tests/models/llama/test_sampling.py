@@ -6,7 +6,9 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,24 @@ def test_an_answer_that_goes_on_elsewhere_is_the_unbroken_one(
 def test_the_seed_decides(backend: NativeBackend) -> None:
     answers = [tuple(answer(backend, Sampling(seed=seed, temperature=2))) for seed in range(4)]
     assert len(set(answers)) == 4
+
+
+def test_seeds_draw_by_the_probabilities(backend: NativeBackend) -> None:
+    backend.forget(0, 0, None)
+    backend.decode([Slice(0, 0, PROMPT, True)])
+    [likely] = backend.sampler(Sampling(logprobs=5), ()).logprobs(0, 65)
+    weights = [math.exp(each.logprob) for each in likely.top]
+    draws = 4000
+    options = Sampling(temperature=1, top_k=5, top_p=1, min_p=0)
+    drawn = Counter(
+        backend.piece(backend.sampler(replace(options, seed=seed), ()).sample(0))
+        for seed in range(draws)
+    )
+    assert drawn.total() == draws
+    for each, weight in zip(likely.top, weights, strict=True):
+        share = weight / sum(weights)
+        five_sigma = 5 * math.sqrt(share * (1 - share) / draws)
+        assert abs(drawn[each.piece] / draws - share) < five_sigma
 
 
 def test_typical_p_leaves_the_least_surprising(backend: NativeBackend) -> None:
