@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from models.engine import Tokens
-from models.llama import piece_file
+from models.llama import piece_file, protocol
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ HELD_BYTES_MAX: Final = 64 << 20
 #: A cache must not take the last of a disk: this much stays free.
 FREE_BYTES_MIN: Final = 256 << 20
 #: An engine that has just ended may hold the lock for as long as it takes to finish its writes.
-LOCK_WAIT_S: Final = 2.5
+LOCK_WAIT_S: Final = protocol.SAVE_S + 1.0
 _LOCK_POLL_S: Final = 0.02
 
 _LOCK: Final = "lock"
