@@ -185,9 +185,11 @@ class KvCache:
 
     def close(self) -> None:
         """No run is seated any longer: leave what is cached to the next start."""
-        self._spill.move_out()
+        self._spill.pass_on()
         while self.evict(CLOSE_TOKENS):
             pass
+        self._spill.move_out()
+        self._settle()
         self._spill.close()
 
     def rekey(self, mesh_secret: bytes) -> None:

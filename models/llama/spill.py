@@ -104,9 +104,9 @@ class Spill:
     def settle(self) -> bool:
         """Bring RAM within its budget by moving pieces to disk; False if something has to go."""
         while self.ram_bytes > self._budget:
-            oldest = next(iter(self._in_ram))
-            if not self._move_to_disk(oldest):
-                return self._waits_for_disk(oldest)
+            piece = next(reversed(self._in_ram) if self._closing else iter(self._in_ram))
+            if not self._move_to_disk(piece):
+                return self._waits_for_disk(piece)
         return True
 
     def found_on_disk(self) -> Iterator[tuple[Sequence[int], SpilledPiece]]:
@@ -119,10 +119,16 @@ class Spill:
             self.disk_tokens += piece.end - piece.start
             yield entry.tokens, piece
 
-    def move_out(self) -> None:
-        """Nothing may stay in RAM from now on, and the disk is waited for: the end is near."""
-        self._budget = 0
+    def pass_on(self) -> None:
+        """What comes from now on goes to the disk, which is waited for: the end is near."""
+        # A piece is of no use without those before it, and time may run out: short paths go first.
+        self._in_ram = dict.fromkeys(sorted(self._in_ram, key=lambda piece: -piece.end))
+        self._budget = self.ram_bytes
         self._closing = True
+
+    def move_out(self) -> None:
+        """Nothing may stay in RAM any longer."""
+        self._budget = 0
 
     def close(self) -> None:
         """Finish what goes to the disk."""

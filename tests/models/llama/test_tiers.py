@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,34 @@ def test_a_disk_that_stays_busy_costs_no_more_ram_than_is_bearable(
     assert bench.spill.dropped > 0
     go.set()
     bench.scheduler.close()
+
+
+def test_an_end_that_is_cut_short_leaves_whole_beginnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(tmp_path, ram_bytes=10_000, disk_bytes=100_000)
+    for beginning in (1, 2, 3):
+        for ending in (4, 5):
+            ask(bench, [beginning] * 40 + [ending] * 40)
+    assert bench.spill.ram_tokens > 0
+    kept, written = bench.spill.spills, list[tuple[list[int], int]]()
+    write = DiskStore.write
+
+    def noted_write(
+        self: DiskStore, tokens: Sequence[int], start: int, payload: bytes, **how: float
+    ) -> str | None:
+        written.append((list(tokens), start))
+        return write(self, tokens, start, payload, **how)
+
+    monkeypatch.setattr(DiskStore, "write", noted_write)
+    bench.scheduler.close()
+    resident = bench.spill.spills - kept
+    assert 0 < resident < len(written)
+    for count in range(resident, len(written) + 1):
+        for path, start in written[:count]:
+            covered = sum(
+                len(other) - begin
+                for other, begin in written[:count]
+                if begin < start and other == path[: len(other)]
+            )
+            assert covered == start, "its beginning would be missing"
