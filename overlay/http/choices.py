@@ -10,7 +10,7 @@ from typing import Final
 
 from overlay.http.backend import AnswerEvent, Ask, Backend
 
-#: Seeds below this are seeds; the largest 32-bit number means "draw one" to llama.cpp.
+#: Seeds are folded to less than this: OpenAI's have 64 bits, the engine's 32.
 SEEDS: Final = 2**32 - 1
 
 
