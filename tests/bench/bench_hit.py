@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,8 @@ CELLS: Final = 4096
 PAUSE_S: Final = 0.3
 
 BARE: Final = "llama_decode and nothing else"
+#: Its attention then computes masked cells too, but short batches faster: good for one at a time.
+WITHOUT_FLASH: Final = "llama-server --flash-attn off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,15 @@ async def measure(setting: Setting, done: Callable[[], None]) -> list[Sample]:
         "tests.bench.bare", setting.model, "--threads", setting.threads, "--context", CELLS
     )
     try:
-        async with _node(setting) as node, setting.engines({"cells": CELLS}, server) as engines:
+        async with (
+            _node(setting) as node,
+            setting.engines({"cells": CELLS}, server) as engines,
+            AsyncExitStack() as more,
+        ):
+            if setting.server is not None:
+                off = (*server, "--flash-attn", "off")
+                engines.append(await setting.llama_server(*off, name=WITHOUT_FLASH))
+                more.push_async_callback(engines[-1].close)
 
             async def ask_bare(prompt: Prompt) -> Answer:
                 told = await bare.ask(prompt=prompt.tokens, cached=PREFIX_TOKENS)

@@ -188,12 +188,13 @@ class HearthNode:
 
 
 class LlamaServerClient:
-    """llama-server over HTTP with token ids, one kept-alive connection per open request."""
+    """llama-server over HTTP with token ids; each connection is open before the clock starts."""
 
     name = "llama-server"
 
-    def __init__(self, server: LlamaServer) -> None:
+    def __init__(self, server: LlamaServer, name: str = name) -> None:
         self._server = server
+        self.name = name
 
     async def ask(self, prompt: Sequence[int], count: int) -> Answer:
         body = {

@@ -121,7 +121,7 @@ def _streams(samples: Sequence[streams.Sample]) -> Iterable[Row]:
         if not own:
             continue
         yield Row(
-            f"tokens/s in all at {count} streams, at least 0.97x llama-server's",
+            f"tokens/s of {count} at once, at least 0.97x llama-server's",
             f"{statistics.median(own):.1f}",
             f"{statistics.median(rival):.1f}" if rival else "",
             f"{_paired(own, rival):.2f}" if rival else "",
@@ -142,6 +142,7 @@ def _hits(samples: Sequence[bench_hit.Sample]) -> Iterable[Row]:
         (HEARTH, "TTFT of a hit, at most 1.15x the bare decode of its suffix"),
         ("Hearth node", "the same through a whole node, over HTTP"),
         (SERVER, "the same of llama-server, over HTTP"),
+        (bench_hit.WITHOUT_FLASH, "the same of llama-server without flash attention"),
     ):
         if own := taken.get(who):
             ratio = _paired(own, bare)
@@ -212,7 +213,7 @@ def _restores(found: Iterable[bench_restore.Figures]) -> Iterable[Row]:
             for taken in (figures.restored_ms, figures.resident_ms, figures.cold_ms)
         )
         yield Row(
-            f"TTFT with the prefix in {figures.tier} (in the KV cache: {resident:,.0f} ms)",
+            f"TTFT with a prefix from {figures.tier} (from the KV cache: {resident:,.0f} ms)",
             f"{restored:,.0f} ms",
             f"cold: {cold:,.0f} ms",
             f"{restored / cold:.3f}",

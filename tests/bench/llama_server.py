@@ -34,12 +34,15 @@ VARIABLE: Final = "HEARTH_LLAMA_SERVER"
 LOAD_S: Final = 180.0
 _CLOSE_S: Final = 10.0
 _LOG_LINES: Final = 15
+#: Between two lines about a build.
+_TELL_S: Final = 15.0
 
 #: Only the server, without what it needs the network or other packages for. The GGML_ options are
 #: llama.cpp's defaults, as in the binding's build; ``CMAKE_ARGS`` counts here as it does there.
 CMAKE_OPTIONS: Final = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=ON",
+    "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON",
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DLLAMA_BUILD_UI=OFF",
@@ -47,7 +50,7 @@ CMAKE_OPTIONS: Final = (
     "-DLLAMA_OPENSSL=OFF",
     "-DLLAMA_CURL=OFF",
 )
-_STEP = re.compile(r"^\[\s*(\d+)[/%]")
+_STEP = re.compile(r"^\[\s*(\d+)(%|/\d+)\]")
 
 #: Tells how a build gets on: a line for people.
 Progress = Callable[[str], None]
@@ -114,7 +117,7 @@ def _run(command: list[str]) -> None:
 
 
 def _compile(command: list[str], progress: Progress) -> None:
-    """Show how far it is: half a share of a second more would tell nobody more."""
+    """Run it, and show how far it is."""
     begun_s = time.monotonic()
     lines: list[str] = []
     with subprocess.Popen(
@@ -124,13 +127,13 @@ def _compile(command: list[str], progress: Progress) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        shown = None
+        told_s = begun_s - _TELL_S
         for line in process.stdout:
             lines.append(line.rstrip())
-            if (step := _STEP.match(line)) and step[1] != shown:
-                shown = step[1]
-                seconds = time.monotonic() - begun_s
-                progress(f"llama-server: compiling, once: {line.split()[0]} ({seconds:.0f} s)")
+            now = time.monotonic()
+            if (step := _STEP.match(line)) and now - told_s >= _TELL_S:
+                told_s, seconds = now, now - begun_s
+                progress(f"llama-server: compiling, once: {step[0]} ({seconds:.0f} s)")
     if process.returncode:
         raise OSError("\n".join(["cmake failed:", *lines[-_LOG_LINES:]]))
 

@@ -12,8 +12,8 @@ from tests.bench.contenders import Contender, Hearth, LlamaServerClient
 from tests.bench.llama_server import LlamaServer
 from tests.bench.workload import Vocabulary
 
-#: As Hearth has it, and without a page that nobody opens.
-SERVER_OPTIONS: Final = ("--flash-attn", "on", "--no-ui")
+#: Without a page that nobody opens. Flash attention is on by default, as Hearth has it.
+SERVER_OPTIONS: Final = ("--no-ui",)
 #: For what leaves Hearth's KV cache; llama-server takes up to 8 GiB for that by itself.
 RAM_BYTES: Final = 2 << 30
 
@@ -36,6 +36,20 @@ class Setting:
         options = {"threads": self.threads, "ram_bytes": RAM_BYTES, **options}
         return await Hearth.start(self.model, self.vocabulary.ends, **options)
 
+    async def llama_server(
+        self, *options: object, name: str = LlamaServerClient.name
+    ) -> LlamaServerClient:
+        """The rival with these options; only where there is one."""
+        assert self.server is not None, "there is no llama-server here"
+        threads = ("--threads", self.threads)
+        log = self.folder / "llama-server.log"
+        return LlamaServerClient(
+            await LlamaServer.start(
+                self.server, self.model, log, *threads, *SERVER_OPTIONS, *options
+            ),
+            name,
+        )
+
     @asynccontextmanager
     async def engines(
         self, hearth: dict[str, Any], server: Sequence[object]
@@ -45,11 +59,8 @@ class Setting:
             engines: list[Contender] = [await self.hearth(**hearth)]
             running.push_async_callback(engines[0].close)
             if self.server is not None:
-                options = ("--threads", self.threads, *SERVER_OPTIONS, *server)
-                log = self.folder / "llama-server.log"
-                started = await LlamaServer.start(self.server, self.model, log, *options)
-                engines.append(LlamaServerClient(started))
-                running.push_async_callback(started.close)
+                engines.append(await self.llama_server(*server))
+                running.push_async_callback(engines[1].close)
             yield engines
 
 
