@@ -13,7 +13,7 @@ from tests.bench.workload import SEED
 
 #: (users, turns)
 FULL: Final = (8, 10)
-QUICK: Final = (4, 4)
+QUICK: Final = (4, 3)
 SYSTEM_TOKENS: Final = 100
 MESSAGE_TOKENS: Final = 30
 ANSWER_TOKENS: Final = 24

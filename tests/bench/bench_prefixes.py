@@ -21,9 +21,9 @@ SLOT_CELLS: Final = 768
 
 #: (prefixes, questions under each)
 FULL: Final = (57, 20)
-QUICK: Final = (6, 4)
+QUICK: Final = (4, 4)
 #: llama-cpp-python keeps the logits of a whole batch with each state, so that few fit into memory.
-RAM_CACHE: Final = (6, 4)
+RAM_CACHE: Final = (4, 3)
 
 ALL: Final = "the KV cache holds all"
 THIRD: Final = "the KV cache holds a third, RAM the rest"
