@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import random
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import llama_cpp
-import numpy as np
 import pytest
 
 from models.engine import Chunk, EngineEvent, Finished, GenerationRequest, Sampling
@@ -24,6 +21,7 @@ from models.llama.rate import Rates
 from models.llama.scheduler import Scheduler
 from models.llama.spill import Spill
 from overlay.prefix.radix import RadixTree
+from tests.models.llama.cold import check_answer
 from tests.support.tiny_gguf import ARCHITECTURES, WINDOW, write_tiny_gguf
 
 #: Those whose layers see only the last tokens.
@@ -32,9 +30,6 @@ SLIDING = ("gemma2", "gemma3")
 RECURRENT = ("mamba", "lfm2")
 CELLS = 256
 CONTEXT = 400
-#: So far may a token be from the best one of a cold context. Rounding moves these models' logits by
-#: thousandths, a token too much or too few in the past by whole numbers.
-NEAR = 0.05
 #: Answers' lengths.
 ANSWER = 6
 
@@ -52,23 +47,6 @@ def load(folder: Path, architecture: str) -> LoadedModel:
 
 def text(seed: int, count: int) -> list[int]:
     return random.Random(seed).choices(range(250), k=count)
-
-
-def check(model: LoadedModel, prompt: Sequence[int], answer: Sequence[int]) -> None:
-    """Each token of the answer is the best one in a context that has seen nothing else."""
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_threads, params.n_threads_batch = 512, 1, 1
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    context = llama_cpp.llama_init_from_model(model.pointer, params)
-    size = llama_cpp.llama_vocab_n_tokens(model.vocab)
-    new = list(prompt)
-    for place, token in enumerate(answer):
-        tokens = (ctypes.c_int32 * len(new))(*new)
-        assert not llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, len(new)))
-        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (size,))
-        assert logits[token] > logits.max() - NEAR, f"token {place} is not from this prompt"
-        new = [token]
-    llama_cpp.llama_free(context)
 
 
 # --- the library, as the backend uses it ------------------------------------------------------
@@ -104,7 +82,7 @@ def test_cells_outside_the_window_are_not_given_away(folder: Path, architecture:
     for cut in (8, 30, 50, 100, 149):
         backend.share(0, 3, 0, cut)
         compute(backend, 3, cut, [9])
-        check(model, [*long[:cut], 9], answer(backend, 3, cut + 1))
+        check_answer(model, [*long[:cut], 9], answer(backend, 3, cut + 1))
         backend.forget(3, 0, None)
 
 
@@ -131,7 +109,7 @@ def test_copies_of_a_state_go_their_own_ways(folder: Path, architecture: str) ->
     assert backend.decode(together) is Outcome.DONE
     for sequence, way in enumerate(ways):
         compute(backend, sequence, 40 + len(way), [9])
-        check(model, [*start, *way, 9], answer(backend, sequence, 41 + len(way)))
+        check_answer(model, [*start, *way, 9], answer(backend, sequence, 41 + len(way)))
 
 
 @pytest.mark.parametrize("architecture", RECURRENT)
@@ -142,13 +120,13 @@ def test_a_state_outlives_its_copy_and_its_original(folder: Path, architecture: 
     compute(backend, 0, 0, start)
     backend.copy(0, 1)
     compute(backend, 0, 40, [9])
-    check(model, [*start, 9], answer(backend, 0, 41))
+    check_answer(model, [*start, 9], answer(backend, 0, 41))
     backend.forget(0, 0, None)
     compute(backend, 0, 0, text(5, 10))
     backend.copy(1, 2)
     backend.forget(1, 0, None)
     compute(backend, 2, 40, [9])
-    check(model, [*start, 9], answer(backend, 2, 41))
+    check_answer(model, [*start, 9], answer(backend, 2, 41))
 
 
 # --- the engine over it -----------------------------------------------------------------------
@@ -204,10 +182,10 @@ class Bench:
         self.run()
         return self.answers[request_id], self.ends[request_id].cached_tokens
 
-    def check(self) -> None:
+    def check_answer(self) -> None:
         """Every answer is that of a cold context."""
         for request_id, prompt in self.prompts.items():
-            check(self.model, prompt, self.answers[request_id])
+            check_answer(self.model, prompt, self.answers[request_id])
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -227,7 +205,7 @@ def test_the_next_turn_and_the_same_again(model: LoadedModel) -> None:
         conversation += [*reply, *text(10 + turn, 15)]
     # The same prompt: its last tile at most is computed again.
     assert bench.ask(bench.prompts[b"\0\3"])[1] >= 128
-    bench.check()
+    bench.check_answer()
 
 
 def test_prompts_that_share_a_beginning(model: LoadedModel) -> None:
@@ -238,7 +216,7 @@ def test_prompts_that_share_a_beginning(model: LoadedModel) -> None:
         assert cached == [0, 150, 150]
     else:
         assert cached == [0, 0, 128]
-    bench.check()
+    bench.check_answer()
 
 
 def test_forks_anywhere(model: LoadedModel) -> None:
@@ -247,7 +225,7 @@ def test_forks_anywhere(model: LoadedModel) -> None:
     bench.ask(long)
     for at in (1, 31, 64, 65, 130, 199, 120, 20):
         bench.ask([*long[:at], *text(at, 5)])
-    bench.check()
+    bench.check_answer()
 
 
 def test_requests_side_by_side(model: LoadedModel) -> None:
@@ -259,7 +237,7 @@ def test_requests_side_by_side(model: LoadedModel) -> None:
         if n % 4 == 3:
             bench.scheduler.cancel(bytes([0, n]))
     bench.run()
-    bench.check()
+    bench.check_answer()
 
 
 def test_more_than_there_is_room_for(model: LoadedModel) -> None:
@@ -275,4 +253,4 @@ def test_more_than_there_is_room_for(model: LoadedModel) -> None:
     counts = bench.cache.counts()
     assert counts.evictions
     assert bool(counts.restores) == model.needs.divisible
-    bench.check()
+    bench.check_answer()
