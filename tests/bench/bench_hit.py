@@ -15,7 +15,7 @@ from tests.bench.workload import Prompt
 from tests.e2e.nodes import RunningNode
 
 ROUNDS: Final = 20
-QUICK_ROUNDS: Final = 6
+QUICK_ROUNDS: Final = 4
 ANSWER_TOKENS: Final = 2
 CELLS: Final = 4096
 #: Before each: in life, too, a machine has been idle for a moment.

@@ -21,7 +21,7 @@ SLOT_CELLS: Final = 768
 
 #: (prefixes, questions under each)
 FULL: Final = (57, 20)
-QUICK: Final = (4, 4)
+QUICK: Final = (3, 4)
 #: llama-cpp-python keeps the logits of a whole batch with each state, so that few fit into memory.
 RAM_CACHE: Final = (4, 3)
 
