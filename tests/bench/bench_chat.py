@@ -36,7 +36,7 @@ class Turn:
 async def measure(setting: Setting, done: Callable[[], None]) -> list[Turn]:
     """``done`` is called for each of `prompts`."""
     users, turns = QUICK if setting.quick else FULL
-    # A slot for each user: no other number serves llama-server better.
+    # A slot for each user, so that llama-server loses nobody.
     server = ("--parallel", users, "--ctx-size", users * CHAT_CELLS, "--no-kv-unified")
     heads = setting.vocabulary.prefixes(users, SYSTEM_TOKENS)
     start = [setting.vocabulary.prompt(head).tokens for head in heads]

@@ -92,9 +92,9 @@ def prompts(*, quick: bool) -> int:
 async def _in_room(room: str, setting: Setting, done: Callable[[], None]) -> list[Figures]:
     prefixes, questions = QUICK if setting.quick else FULL
     held = prefixes if room == ALL else max(2, prefixes // 3)
-    # llama-server was tried with a unified cache (slower here: each prompt attends past all cells
-    # in use), with 4 slots and its RAM cache alone, and so: a slot per prefix, as far as there
-    # are cells, each with cells of its own; what a slot loses goes to its RAM cache.
+    # A unified cache was slower for llama-server: each prompt attends past all cells in use. So a
+    # slot per prefix, as far as there are cells, each with cells of its own; what a slot loses
+    # goes to its RAM cache.
     server = ("--parallel", held, "--ctx-size", held * SLOT_CELLS, "--no-kv-unified")
     hearth = {"cells": held * PROMPT_CELLS}
     asked = _order(setting, prefixes, questions)

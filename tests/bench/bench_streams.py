@@ -35,7 +35,7 @@ async def measure(setting: Setting, done: Callable[[], None]) -> list[Sample]:
     count = (QUICK if setting.quick else FULL)[1]
     openings = iter(setting.vocabulary.openings(sum(STREAMS) * rounds(quick=setting.quick)))
     samples: list[Sample] = []
-    # Tried with a unified cache as well, and with more slots than streams: no faster.
+    # Tried with a unified cache as well: no faster.
     server = ("--parallel", max(STREAMS), "--ctx-size", CELLS, "--no-kv-unified")
     rival = await Child.start(
         "tests.bench.rival", setting.model, "--threads", setting.threads, "--context", 1024
