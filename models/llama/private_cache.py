@@ -198,20 +198,6 @@ class PrivateCache:
     def close(self) -> None:
         """Nothing outlives the context."""
 
-    def check_integrity(self) -> None:
-        """Assert what must hold between any two calls; for tests."""
-        everyone = [*self._seated.values(), *self._kept]
-        numbers = [sequence.number for sequence in everyone]
-        assert sorted([*numbers, *self._free]) == list(range(self._backend.sequences))
-        holders = Counter(id(cells) for sequence in everyone for cells in sequence.cells)
-        distinct = {id(cells): cells for sequence in everyone for cells in sequence.cells}
-        assert all(cells.holders == holders[at] for at, cells in distinct.items())
-        assert self._used == sum(cells.count for cells in distinct.values())
-        for kept in self._kept:
-            assert len(kept.tokens) == sum(cells.count for cells in kept.cells) > 0
-        assert self._blocks == Counter(k.block for k in self._kept if k.block is not None)
-        assert len({tuple(kept.tokens) for kept in self._kept}) == len(self._kept)
-
     # --- what is kept -------------------------------------------------------------------------
 
     def _longest(self, tokens: Sequence[int], *, marks_only: bool = False) -> _Sequence | None:

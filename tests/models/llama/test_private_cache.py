@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import settings
@@ -32,6 +33,21 @@ from tests.models.llama.fake_backend import FakeBackend, answer_alone
 MODEL_KEY = b"model"
 SECRET = b"secret"
 CONTEXT = 400
+
+
+def check_integrity(cache: PrivateCache) -> None:
+    """Assert what must hold between any two calls."""
+    everyone = [*cache._seated.values(), *cache._kept]
+    numbers = [sequence.number for sequence in everyone]
+    assert sorted([*numbers, *cache._free]) == list(range(cache._backend.sequences))
+    holders = Counter(id(cells) for sequence in everyone for cells in sequence.cells)
+    distinct = {id(cells): cells for sequence in everyone for cells in sequence.cells}
+    assert all(cells.holders == holders[at] for at, cells in distinct.items())
+    assert cache._used == sum(cells.count for cells in distinct.values())
+    for kept in cache._kept:
+        assert len(kept.tokens) == sum(cells.count for cells in kept.cells) > 0
+    assert cache._blocks == Counter(k.block for k in cache._kept if k.block is not None)
+    assert len({tuple(kept.tokens) for kept in cache._kept}) == len(cache._kept)
 
 
 class Bench:
@@ -110,7 +126,7 @@ class Bench:
 
     def check(self) -> None:
         """What must hold between any two steps."""
-        self.cache.check_integrity()
+        check_integrity(self.cache)
         assert len(self.backend.memory) == self.cache.cells_used, "a cell is lost, or counted twice"
         assert self.cache.cells_free >= 0
 
