@@ -32,6 +32,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX
 from overlay.publisher import Publisher
+from overlay.routing.cost_policy import CostPolicy
 from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.transport import Transport
@@ -77,7 +78,9 @@ class Mesh:
         self.neighbourhood = Neighbourhood(self.me)
         self.gossip = Gossip(self.me, incarnation, rng, time.monotonic())
         self.publisher = Publisher(self.gossip)
-        self.forwarder = Forwarder(self.me, self.neighbourhood, node.membership.mesh_secret, rng)
+        self.forwarder = Forwarder(
+            self.me, self.neighbourhood, node.membership.mesh_secret, CostPolicy(rng)
+        )
         self.transport = Transport(
             node=lambda: self._node, ledger=ledger, on_ledger=on_ledger, observer=self, rng=rng
         )

@@ -10,7 +10,6 @@ Every entry point takes ``now`` (seconds) and returns the effects to carry out, 
 from __future__ import annotations
 
 import math
-import random
 
 from models.engine import (
     CacheChanged,
@@ -63,6 +62,7 @@ from overlay.limits import (
     STREAM_STALL_S,
 )
 from overlay.routing.ledger import Ledger
+from overlay.routing.policy import Policy
 from overlay.wire.messages import (
     Accepted,
     Begun,
@@ -83,13 +83,13 @@ class Forwarder:
     """All requests that this node has a part in."""
 
     def __init__(
-        self, me: PeerId, neighbourhood: Neighbourhood, mesh_secret: bytes, rng: random.Random
+        self, me: PeerId, neighbourhood: Neighbourhood, mesh_secret: bytes, policy: Policy
     ) -> None:
         self.me = me
         self._neighbourhood = neighbourhood
         self._jobs: dict[bytes, Job] = {}
         self.ledger = Ledger()
-        self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, rng)
+        self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
         #: Decisions for a peer whose summary we could not use, though it turned out warm.
         self.blind_decisions = 0
 

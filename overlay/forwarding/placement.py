@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 from models.engine import Tokens
@@ -11,13 +10,15 @@ from overlay.forwarding.job import Job
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import block_hashes
-from overlay.routing.cost import Candidate, alpha_at, utilisation
-from overlay.routing.decision import decide
+from overlay.routing.cost import Candidate
 from overlay.routing.ledger import Ledger
+from overlay.routing.policy import Policy, Question
 from overlay.wire.messages import Forward
 
 #: Characters per token, roughly, where a prompt cannot be tokenized here.
 _CHARS_PER_TOKEN = 4
+#: Tokens of an answer whose length nobody knows yet: a paragraph or two.
+_ANSWER_TOKENS_EXPECTED = 128
 
 
 class Placement:
@@ -29,13 +30,13 @@ class Placement:
         neighbourhood: Neighbourhood,
         ledger: Ledger,
         mesh_secret: bytes,
-        rng: random.Random,
+        policy: Policy,
     ) -> None:
         self._me = me
         self._neighbourhood = neighbourhood
         self._ledger = ledger
         self._mesh_secret = mesh_secret
-        self._rng = rng
+        self._policy = policy
 
     def know_tokens(self, job: Job, tokens: Tokens) -> bool:
         """The local model has tokenized the job's prompt.
@@ -56,9 +57,13 @@ class Placement:
         if not candidates:
             return None
         length = self._prompt_length(job)
-        job.decision = decide(
-            length, candidates, alpha=alpha_at(utilisation(candidates)), rng=self._rng
+        question = Question(
+            prompt_tokens=length,
+            hashes=job.hashes,
+            answer_tokens=_answer_length(job),
+            forwarded=job.upstream is not None,
         )
+        job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
         uncached = max(0, length - chosen.match_tokens)
         self._ledger.dispatched(chosen.peer, job.request_id, uncached, now)
@@ -132,3 +137,9 @@ class Placement:
         if isinstance(job.prompt, str):
             return len(job.prompt) // _CHARS_PER_TOKEN
         return sum(len(turn.content) for turn in job.prompt or ()) // _CHARS_PER_TOKEN
+
+
+def _answer_length(job: Job) -> int:
+    most = job.sampling.max_tokens
+    left = _ANSWER_TOKENS_EXPECTED if most is None else min(most, _ANSWER_TOKENS_EXPECTED)
+    return max(1, left - len(job.generated))

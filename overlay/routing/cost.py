@@ -20,8 +20,6 @@ from overlay.identity.peer_id import PeerId
 #: Tokens per second of a laptop's CPU on a model of 1 to 2 B parameters, until anyone has measured.
 PREFILL_RATE_PRIOR: Final = 100.0
 DECODE_RATE_PRIOR: Final = 15.0
-#: Tokens of an answer whose length nobody knows yet: a paragraph or two.
-ANSWER_TOKENS_EXPECTED: Final = 128
 #: How much slower each other answer in the batch makes ours. Decoding is bound by memory
 #: bandwidth, which a batch shares, so it is far below 1; on few cores it is not 0.
 DECODE_SHARE: Final = 0.25
@@ -97,8 +95,10 @@ def typical_rates(candidates: Sequence[Candidate]) -> Rates:
     )
 
 
-def estimate(prompt_tokens: int, candidate: Candidate, alpha: float, typical: Rates) -> Estimate:
-    """What a prompt of ``prompt_tokens`` costs at ``candidate``."""
+def estimate(
+    prompt_tokens: int, answer_tokens: int, candidate: Candidate, alpha: float, typical: Rates
+) -> Estimate:
+    """What a prompt of ``prompt_tokens`` and its answer cost at ``candidate``."""
     prefill_ms = 1000.0 / (candidate.prefill_rate or typical.prefill)
     decode_ms = 1000.0 / (candidate.decode_rate or typical.decode)
     match = int(min(candidate.match_tokens, prompt_tokens) * candidate.summary_weight)
@@ -107,7 +107,7 @@ def estimate(prompt_tokens: int, candidate: Candidate, alpha: float, typical: Ra
     wait = candidate.pending_prefill_tokens * prefill_ms + (decode_ms if others else 0.0)
     # The last token of a prompt is always computed: its logits give the answer's first token.
     prefill = max(1, prompt_tokens - match) * prefill_ms
-    decode = ANSWER_TOKENS_EXPECTED * decode_ms * (1 + DECODE_SHARE * others)
+    decode = answer_tokens * decode_ms * (1 + DECODE_SHARE * others)
     return Estimate(
         peer=candidate.peer,
         is_self=candidate.is_self,

@@ -1,21 +1,13 @@
-"""Where a request costs least: one decision, which can explain itself."""
+"""Where a request goes: one decision, which can explain itself."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from overlay.errors import NoRoute
 from overlay.identity.peer_id import PeerId
-from overlay.routing.cost import (
-    SUMMARY_WEIGHT_MIN,
-    Candidate,
-    Estimate,
-    estimate,
-    typical_rates,
-)
+from overlay.routing.cost import Estimate
 
 #: Costs closer than this are equal: no estimate is better than a millisecond.
 TIE_MS: Final = 1.0
@@ -55,31 +47,3 @@ class Decision:
             f"{name(chosen)} has {cached} and costs {chosen.cost_ms:,.0f} ms; "
             f"{name(other)} ({other.match_tokens} cached) would cost {other.cost_ms:,.0f} ms."
         )
-
-
-def decide(
-    prompt_tokens: int, candidates: Sequence[Candidate], *, alpha: float, rng: random.Random
-) -> Decision:
-    """Choose the candidate with the least cost; ties go to self, then to chance.
-
-    ``alpha``: see `cost.alpha_at`. Peers that are DOWN are no candidates. Raises NoRoute when
-    there is no candidate.
-    """
-    if not candidates:
-        raise NoRoute("no reachable node serves this model")
-    typical = typical_rates(candidates)
-    estimates = sorted(
-        (estimate(prompt_tokens, c, alpha, typical) for c in candidates),
-        key=lambda e: (e.cost_ms, not e.is_self, e.peer),
-    )
-    tied = [e for e in estimates if e.cost_ms <= estimates[0].cost_ms + TIE_MS]
-    own = [e for e in tied if e.is_self]
-    chosen = own[0] if own else rng.choice(tied)
-    peers = [c for c in candidates if not c.is_self]
-    return Decision(
-        choice=chosen.peer,
-        estimates=tuple(estimates),
-        alpha=alpha,
-        blind=bool(peers) and all(c.summary_weight < SUMMARY_WEIGHT_MIN for c in peers),
-        prompt_tokens=prompt_tokens,
-    )

@@ -28,6 +28,7 @@ from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import block_hashes
+from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import Change, Message
 
@@ -75,7 +76,7 @@ class World:
         peers = [PeerId(bytes([index + 1]) * 32) for index in range(count)]
         for index, peer in enumerate(peers):
             hood = Neighbourhood(peer)
-            forwarder = Forwarder(peer, hood, SECRET, random.Random(seed + index))
+            forwarder = Forwarder(peer, hood, SECRET, CostPolicy(random.Random(seed + index)))
             has_model = models is None or index in models
             self.nodes[peer] = ToyNode(peer, forwarder, hood, has_model)
             if has_model:

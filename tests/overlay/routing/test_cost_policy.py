@@ -10,7 +10,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from overlay.errors import NoRoute
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import (
     DECODE_RATE_PRIOR,
@@ -21,10 +20,13 @@ from overlay.routing.cost import (
     typical_rates,
     utilisation,
 )
-from overlay.routing.decision import TIE_MS, Decision, decide
+from overlay.routing.cost_policy import cheapest
+from overlay.routing.decision import TIE_MS, Decision
+from overlay.routing.policy import Question
 
 SELF, WARM, COLD = (PeerId(bytes([n]) * 32) for n in (1, 2, 3))
 PROMPT = 640
+ANSWER = 128
 
 this_node = Candidate(SELF, is_self=True, prefill_rate=200.0, decode_rate=20.0)
 warm = Candidate(WARM, rtt_ms=3.0, match_tokens=608, prefill_rate=200.0, decode_rate=20.0)
@@ -32,7 +34,8 @@ cold = Candidate(COLD, rtt_ms=3.0, prefill_rate=200.0, decode_rate=20.0)
 
 
 def choose(*candidates: Candidate, alpha: float = 1.0, seed: int = 0) -> Decision:
-    return decide(PROMPT, candidates, alpha=alpha, rng=random.Random(seed))
+    question = Question(PROMPT, (), ANSWER, forwarded=False)
+    return cheapest(question, candidates, alpha, random.Random(seed))
 
 
 @pytest.mark.parametrize(
@@ -92,11 +95,6 @@ def test_a_loaded_mesh_prefers_not_to_compute_twice() -> None:
     busy = replace(warm, pending_prefill_tokens=620)
     assert choose(this_node, busy, alpha=1.0).choice == SELF
     assert choose(this_node, busy, alpha=2.0).choice == WARM
-
-
-def test_no_candidate_is_no_route() -> None:
-    with pytest.raises(NoRoute):
-        choose()
 
 
 def test_ties_among_peers_are_drawn_by_chance() -> None:
@@ -167,7 +165,8 @@ def test_more_match_never_makes_a_candidate_dearer(c: Candidate, more: int, alph
     rates = typical_rates([c])
     better = replace(c, match_tokens=c.match_tokens + more)
     assert (
-        estimate(PROMPT, better, alpha, rates).cost_ms <= estimate(PROMPT, c, alpha, rates).cost_ms
+        estimate(PROMPT, ANSWER, better, alpha, rates).cost_ms
+        <= estimate(PROMPT, ANSWER, c, alpha, rates).cost_ms
     )
 
 
@@ -178,7 +177,8 @@ def test_more_distance_or_load_never_makes_it_cheaper(
     rates = typical_rates([c])
     worse = replace(c, **{name: getattr(c, name) + 3})
     assert (
-        estimate(PROMPT, worse, alpha, rates).cost_ms >= estimate(PROMPT, c, alpha, rates).cost_ms
+        estimate(PROMPT, ANSWER, worse, alpha, rates).cost_ms
+        >= estimate(PROMPT, ANSWER, c, alpha, rates).cost_ms
     )
 
 
