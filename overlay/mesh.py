@@ -1,7 +1,7 @@
-"""Drives the pure parts over real links: gossip, forwarding, and what each must hear of the other.
+"""Drives a `Member` over real links, with real engines and a real clock.
 
-One `Mesh` is a node's life in one mesh. It owns the transport, the anti-entropy state and the
-forwarding core, runs their timers, carries out their effects, and publishes this node's records.
+One `Mesh` is a node's life in one mesh. It owns the transport and the discovery on the LAN, tells
+the member what happened, wakes it when it wants, and carries out its effects.
 """
 
 from __future__ import annotations
@@ -15,28 +15,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from models.engine import CacheChanged, EngineEvent, EngineStats, Failed, Tokens
+from models.engine import EngineEvent, Failed, Tokens
 from overlay.admission.handshake import LocalNode
 from overlay.engines import EnginePool
-from overlay.errors import EngineFailed, HearthError, Malformed, RemoteProtocolError
+from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
-from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
-from overlay.gossip.gossip import Gossip
-from overlay.gossip.records import CARD
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX
-from overlay.publisher import Publisher
+from overlay.member import Effect, Meet, Member, PeersChanged, Unreadable, readable
 from overlay.routing.cost_policy import CostPolicy
 from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.transport import Transport
-from overlay.wire.messages import Change, Goodbye, GossipAck, Hello, Message, Syn, SynAck
+from overlay.wire.messages import Hello, Message
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +72,10 @@ class Mesh:
         self._driver: asyncio.Task[None] | None = None
         self._tokenizing: set[asyncio.Task[None]] = set()
         self.me = node.key.peer_id
-        self.neighbourhood = Neighbourhood(self.me)
-        self.gossip = Gossip(self.me, incarnation, rng, time.monotonic())
-        self.publisher = Publisher(self.gossip)
-        self.forwarder = Forwarder(
-            self.me, self.neighbourhood, node.membership.mesh_secret, CostPolicy(rng)
-        )
+        now = self._now()
+        secret = node.membership.mesh_secret
+        self.member = Member(self.me, incarnation, secret, CostPolicy(rng), rng, now)
+        self.member.described(node.name, (), now)
         self.transport = Transport(
             node=lambda: self._node, ledger=ledger, on_ledger=on_ledger, observer=self, rng=rng
         )
@@ -92,6 +87,7 @@ class Mesh:
         bound = tuple(await self.transport.start(listen))
         self._addresses = reachable_addresses(bound)
         self._node = replace(self._node, addresses=tuple(str(a) for a in self._addresses))
+        self.member.described(self._node.name, self._addresses, self._now())
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
         if self._look_on_lan:
@@ -115,28 +111,26 @@ class Mesh:
 
     def look_around(self) -> Neighbourhood:
         """The neighbourhood, with the links as they are now."""
-        now = self._now()
-        for peer, link in self.transport.links().items():
-            if link.rtt_ms is not None:
-                current_at = now - self.gossip.age_s(peer, now)
-                self.neighbourhood.link_measured(peer, link.rtt_ms, current_at)
-        return self.neighbourhood
+        links = self.transport.links().items()
+        measured = {peer: link.rtt_ms for peer, link in links if link.rtt_ms is not None}
+        self.member.links_measured(measured, self._now())
+        return self.member.neighbourhood
 
     def known_peers(self) -> list[PeerId]:
         """Every other member heard of."""
-        return sorted(peer for peer in self.gossip.states() if peer != self.me)
+        return sorted(peer for peer in self.member.gossip.states() if peer != self.me)
 
     def peer_addresses(self) -> dict[PeerId, tuple[Multiaddr, ...]]:
         """Where the members heard of may be reached, for the next start."""
         return {
-            peer: _addresses(neighbour.card.addresses)
-            for peer, neighbour in self.neighbourhood.neighbours.items()
+            peer: readable(neighbour.card.addresses)
+            for peer, neighbour in self.member.neighbourhood.neighbours.items()
             if neighbour.card is not None
         }
 
     def peer_state(self, peer: PeerId) -> str:
         """``UP``, ``DOWN`` or ``LEFT``: this node's own judgement."""
-        return self.gossip.states()[peer].name
+        return self.member.gossip.states()[peer].name
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
@@ -158,92 +152,54 @@ class Mesh:
     # --- Requests of local clients ------------------------------------------------------------
 
     def submit(self, request_id: bytes, ask: Ask, model: str) -> None:
-        now = self._now()
         self.look_around()
-        effects = self.forwarder.submit(
-            request_id,
-            model,
-            ask.prompt,
-            ask.sampling,
-            now,
-            local_only=ask.route is Route.LOCAL,
+        local_only = ask.route is Route.LOCAL
+        effects = self.member.submit(
+            request_id, model, ask.prompt, ask.sampling, self._now(), local_only=local_only
         )
         self._carry_out(effects)
 
     def cancel(self, request_id: bytes) -> None:
-        self._carry_out(self.forwarder.cancel(request_id))
+        self._carry_out(self.member.cancel(request_id))
 
     # --- What the engines tell ----------------------------------------------------------------
 
     def models_changed(self) -> None:
-        """The set of served models changed: tell the mesh, and start its summaries anew."""
-        served = {info.name: info for info in self._engines.infos()}
-        for gone in self.neighbourhood.models.keys() - served.keys():
-            hashes = self.neighbourhood.model_gone(gone)
-            self.publisher.summary(CacheChanged((), tuple(hashes)), self._now())
-        for name, info in served.items():
-            if name not in self.neighbourhood.models:
-                self.neighbourhood.model_loaded(info)
-        self.neighbourhood.lost = dict(self._engines.lost)
-        self._publish()
+        """The set of served models changed."""
+        self.member.models_changed(self._engines.infos(), self._engines.lost, self._now())
 
     def engine_event(self, model: str, event: EngineEvent) -> None:
         """An event of a local engine."""
-        if model not in self.neighbourhood.models:
-            return
-        match event:
-            case EngineStats():
-                self.neighbourhood.engine_stats(model, event)
-                self._publish()
-            case CacheChanged():
-                changed = self.neighbourhood.cache_changed(model, event)
-                self.publisher.summary(changed, self._now())
-            case _:
-                self._carry_out(self.forwarder.on_engine(event, self._now()))
+        self._carry_out(self.member.engine_event(model, event, self._now()))
 
     # --- What the links tell (LinkObserver) ---------------------------------------------------
 
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
-        now = self._now()
-        self.neighbourhood.introduced(peer, hello.name)
-        self._carry_out_gossip(self.gossip.alive(peer, now), now)
+        self._carry_out(self.member.link_up(peer, hello.name, self._now()))
         self.look_around()
         self._wake.set()
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         log.info("link to %s is down: %s", peer, reason)
-        now = self._now()
-        self.neighbourhood.link_down(peer)
-        self.gossip.link_lost(peer, now)
-        self._carry_out(self.forwarder.peer_lost(peer, now))
+        self._carry_out(self.member.link_down(peer, self._now()))
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
-        now = self._now()
         try:
-            if isinstance(message, (Syn, SynAck, GossipAck)):
-                self._carry_out_gossip(self.gossip.receive(peer, message, now), now)
-            elif isinstance(message, Goodbye):
-                self._carry_out_gossip(self.gossip.said_goodbye(peer, now), now)
-            else:
-                self._carry_out(self.forwarder.receive(peer, message, now))
+            effects = self.member.receive(peer, message, self._now())
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol: %s", peer, error)
             self.transport.hang_up(peer, str(error))
+            return
+        self._carry_out(effects)
 
     # --- Timers -------------------------------------------------------------------------------
 
     async def _drive(self) -> None:
         while True:
-            now = self._now()
-            if now >= self.gossip.next_deadline():
-                self.look_around()
-                self._publish()
-                linked = sorted(self.transport.links())
-                self._carry_out_gossip(self.gossip.tick(now, linked), now)
-            if now >= self.forwarder.next_deadline():
-                self._carry_out(self.forwarder.tick(now))
-            self._due = min(self.gossip.next_deadline(), self.forwarder.next_deadline())
+            self.look_around()
+            self._carry_out(self.member.tick(self._now(), sorted(self.transport.links())))
+            self._due = self.member.next_deadline()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self._now()))
@@ -253,15 +209,15 @@ class Mesh:
 
     # --- Effects ------------------------------------------------------------------------------
 
-    def _carry_out(self, effects: Iterable[fwd.Effect]) -> None:
-        """Carry out forwarding effects, and those that follow from them, in order."""
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        """Carry out effects, and those that follow from them, in order."""
         queue = deque(effects)
         while queue:
             effect = queue.popleft()
             match effect:
                 case fwd.Send(peer=peer, message=message):
                     if not self.transport.send(peer, message):
-                        queue.extend(self.forwarder.undeliverable(peer, message, self._now()))
+                        queue.extend(self.member.undeliverable(peer, message, self._now()))
                 case fwd.Emit(request_id=request_id, event=event):
                     self._on_client_event(request_id, event)
                 case fwd.Tokenize():
@@ -278,13 +234,36 @@ class Mesh:
                         engine.submit(request)
                     else:
                         gone = Failed(request.request_id, EngineFailed.code, "the model is gone")
-                        queue.extend(self.forwarder.on_engine(gone, self._now()))
+                        queue.extend(self.member.engine_event(model, gone, self._now()))
                 case fwd.CancelGeneration(model=model, request_id=request_id):
                     engine = self._engines.get(model)
                     if engine is not None:
                         engine.cancel(request_id)
-        if self.forwarder.next_deadline() < self._due:
+                case Meet(peer=peer, addresses=addresses):
+                    self.meet(peer, addresses)
+                case PeersChanged():
+                    self._on_peers()
+                case _:
+                    self._tell(effect)
+        if self.member.next_deadline() < self._due:
             self._wake.set()
+
+    def _tell(self, news: gsp.PeerUp | gsp.PeerDown | gsp.Disputed | Unreadable) -> None:
+        name_of = self.member.neighbourhood.name_of
+        match news:
+            case gsp.PeerUp(peer=peer):
+                log.info("%s is UP", name_of(peer))
+            case gsp.PeerDown(peer=peer, reason=reason):
+                log.info("%s is DOWN: %s", name_of(peer), reason)
+            case gsp.Disputed(by=peer, incarnation=incarnation):
+                log.warning(
+                    "%s held records of this node that it never wrote (a copied home, or a "
+                    "clock set back?); it goes on as incarnation %d",
+                    peer,
+                    incarnation,
+                )
+            case Unreadable(origin=origin, reason=reason):
+                log.warning("records of %s are malformed: %s", origin, reason)
 
     async def _tokenize(self, effect: fwd.Tokenize) -> None:
         result: Tokens | HearthError
@@ -295,53 +274,5 @@ class Mesh:
             result = await engine.tokenize(effect.prompt)
         except HearthError as error:
             result = error
-        now = self._now()
         self.look_around()
-        self._carry_out(self.forwarder.tokenized(effect.request_id, result, now))
-
-    def _carry_out_gossip(self, effects: Iterable[gsp.Effect], now: float) -> None:
-        for effect in effects:
-            match effect:
-                case gsp.Send(peer=peer, message=message):
-                    self.transport.send(peer, message)
-                case gsp.RecordsChanged(origin=origin, changes=changes):
-                    self._records_changed(origin, changes, now)
-                case gsp.OriginReset(origin=origin):
-                    self.neighbourhood.origin_reset(origin)
-                case gsp.PeerUp(peer=peer):
-                    log.info("%s is UP", self.neighbourhood.name_of(peer))
-                case gsp.PeerDown(peer=peer, reason=reason):
-                    log.info("%s is DOWN: %s", self.neighbourhood.name_of(peer), reason)
-                    self._carry_out(self.forwarder.peer_lost(peer, now))
-                case gsp.Disputed(by=peer, incarnation=incarnation):
-                    log.warning(
-                        "%s held records of this node that it never wrote (a copied home, or a "
-                        "clock set back?); it goes on as incarnation %d",
-                        peer,
-                        incarnation,
-                    )
-
-    def _records_changed(self, origin: PeerId, changes: Sequence[Change], now: float) -> None:
-        try:
-            if self.neighbourhood.records_changed(origin, changes):
-                self.forwarder.ledger.news(origin, now)
-        except Malformed as error:
-            log.warning("records of %s are malformed: %s", origin, error)
-            return
-        card = self.neighbourhood.neighbours[origin].card
-        if card is not None and any(change.key == CARD for change in changes):
-            self.meet(origin, _addresses(card.addresses))
-            self._on_peers()
-
-    def _publish(self) -> None:
-        models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]
-        self.publisher.card_and_load(self._node.name, self._addresses, models, self._now())
-
-
-def _addresses(texts: Iterable[str]) -> tuple[Multiaddr, ...]:
-    """The addresses that can be read; a newer node may have kinds that we do not know."""
-    found = []
-    for text in texts:
-        with contextlib.suppress(Malformed):
-            found.append(Multiaddr.parse(text))
-    return tuple(found)
+        self._carry_out(self.member.tokenized(effect.request_id, result, self._now()))

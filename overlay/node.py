@@ -245,7 +245,7 @@ class Node:
         return listings[0].name
 
     def _answered(self, request_id: bytes, model: str, answer: fwd.Answer) -> Answered:
-        neighbourhood = self.mesh.neighbourhood
+        neighbourhood = self.mesh.member.neighbourhood
         local = neighbourhood.resolve(model)
         rate = neighbourhood.prefill_rate(answer.served_by, model)
         served_here = answer.served_by == self.key.peer_id

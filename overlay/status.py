@@ -37,7 +37,7 @@ _CACHE = (
 
 def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) -> dict[str, Any]:
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
-    stats = [(m.info, m.stats) for m in mesh.neighbourhood.models.values()]
+    stats = [(m.info, m.stats) for m in mesh.member.neighbourhood.models.values()]
     return {
         "peer_id": str(mesh.me),
         "name": name,
@@ -49,16 +49,16 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
         "models": [info.name for info, _ in stats],
         "peers": [_peer(mesh, peer) for peer in mesh.known_peers()],
         "cache": {
-            "summary_blocks": mesh.publisher.summary_blocks,
+            "summary_blocks": mesh.member.publisher.summary_blocks,
             **{field: sum(getattr(s, field) for _, s in stats) for field in _CACHE},
         },
         "requests": {
-            "open": mesh.forwarder.open_requests,
+            "open": mesh.member.forwarder.open_requests,
             "running": sum(s.running for _, s in stats),
             "queued": sum(s.queued for _, s in stats),
             "served": sum(s.requests for _, s in stats),
             "preempted": sum(s.preemptions for _, s in stats),
-            "blind_decisions": mesh.forwarder.blind_decisions,
+            "blind_decisions": mesh.member.forwarder.blind_decisions,
         },
         "engines": [
             {
@@ -75,16 +75,16 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
 
 
 def _peer(mesh: Mesh, peer: PeerId) -> dict[str, Any]:
-    neighbour = mesh.neighbourhood.neighbours.get(peer)
+    neighbour = mesh.member.neighbourhood.neighbours.get(peer)
     card = neighbour.card if neighbour else None
     load = neighbour.load if neighbour else None
     link = mesh.transport.links().get(peer)
-    blocks = mesh.neighbourhood.index.blocks(peer)
+    blocks = mesh.member.neighbourhood.index.blocks(peer)
     return {
         "peer_id": str(peer),
-        "name": mesh.neighbourhood.name_of(peer),
+        "name": mesh.member.neighbourhood.name_of(peer),
         "state": mesh.peer_state(peer),
-        "incarnation": mesh.gossip.incarnation(peer),
+        "incarnation": mesh.member.gossip.incarnation(peer),
         "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
         "models": [model.name for model in card.models] if card else [],
         "addresses": list(card.addresses) if card else [],
@@ -107,16 +107,18 @@ class _MeshCollector(Collector):
         up = sum(mesh.peer_state(peer) == "UP" for peer in mesh.known_peers())
         yield GaugeMetricFamily("hearth_peers_up", "Peers judged UP.", value=up)
         yield GaugeMetricFamily(
-            "hearth_open_requests", "Requests in flight here.", value=mesh.forwarder.open_requests
+            "hearth_open_requests",
+            "Requests in flight here.",
+            value=mesh.member.forwarder.open_requests,
         )
         yield CounterMetricFamily(
             "hearth_blind_decisions",
             "Requests routed without a usable summary.",
-            value=mesh.forwarder.blind_decisions,
+            value=mesh.member.forwarder.blind_decisions,
         )
         for kind, field, text in _PER_MODEL:
             family = kind(f"hearth_{field}", text, labels=["model"])
-            for model in mesh.neighbourhood.models.values():
+            for model in mesh.member.neighbourhood.models.values():
                 family.add_metric([model.info.name], getattr(model.stats, field))
             yield family
 

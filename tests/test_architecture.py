@@ -16,6 +16,7 @@ LAYERS = [
     "overlay.joining",
     "overlay.status",
     "overlay.mesh",
+    "overlay.member",
     "overlay.publisher",
     "overlay.engines",
     "overlay.config",
@@ -37,6 +38,8 @@ LAYERS = [
 ]
 
 PURE = [
+    "overlay.member",
+    "overlay.publisher",
     "overlay.forwarding",
     "overlay.admission",
     "overlay.routing",

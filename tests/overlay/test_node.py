@@ -174,7 +174,7 @@ async def test_several_answers_share_their_prompt(start: StartNode) -> None:
     long: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 50}]
     async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
         (model,) = [listed.id async for listed in client.models.list()]
-        before = node.mesh.neighbourhood.models[model].stats
+        before = node.mesh.member.neighbourhood.models[model].stats
         whole = await client.chat.completions.create(
             model=model, messages=long, max_tokens=8, seed=5, n=4
         )
@@ -184,8 +184,8 @@ async def test_several_answers_share_their_prompt(start: StartNode) -> None:
         assert whole.usage.completion_tokens <= 4 * 8
         assert whole.usage.prompt_tokens_details is not None
         assert whole.usage.prompt_tokens_details.cached_tokens == 0
-        await until(lambda: node.mesh.neighbourhood.models[model].stats.requests == 4)
-        after = node.mesh.neighbourhood.models[model].stats
+        await until(lambda: node.mesh.member.neighbourhood.models[model].stats.requests == 4)
+        after = node.mesh.member.neighbourhood.models[model].stats
         assert after.prompt_tokens - before.prompt_tokens == 4 * prompt
         # All of it once, and at most its last block for each of the others.
         shared = after.cached_tokens - before.cached_tokens
@@ -326,7 +326,7 @@ async def test_the_summary_of_a_node_that_joins_is_hashed_anew(start: StartNode)
     hashes = block_hashes(ann.mesh.membership.mesh_secret, engine.info.key, tokens)
     assert len(hashes) >= 2
     # Ann finds, for a prompt that she tokenized and hashed, the blocks that Bob has cached.
-    index = ann.mesh.neighbourhood.index
+    index = ann.mesh.member.neighbourhood.index
     await until(lambda: index.match(hashes).get(bob.key.peer_id) == len(hashes))
 
 

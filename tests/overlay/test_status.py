@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,7 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.engine import EngineStats, ModelInfo
 from overlay.forwarding.neighbourhood import LocalModel
+from overlay.identity.peer_id import PeerId
+from overlay.member import Member
 from overlay.mesh import Mesh
+from overlay.routing.cost_policy import CostPolicy
 from overlay.status import metrics
 
 INFO = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
@@ -18,12 +22,11 @@ INFO = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
 
 def mesh_with(*models: LocalModel) -> Mesh:
     """Only what the metrics look at."""
-    mesh = SimpleNamespace(
-        known_peers=lambda: [],
-        forwarder=SimpleNamespace(open_requests=0, blind_decisions=0),
-        neighbourhood=SimpleNamespace(models={model.info.name: model for model in models}),
-    )
-    return cast(Mesh, mesh)
+    rng = random.Random(0)
+    member = Member(PeerId(b"m" * 32), 1, b"s" * 32, CostPolicy(rng), rng, 0.0)
+    for model in models:
+        member.neighbourhood.models[model.info.name] = model
+    return cast(Mesh, SimpleNamespace(known_peers=lambda: [], member=member))
 
 
 def test_every_figure_of_an_engine_is_a_metric() -> None:

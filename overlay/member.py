@@ -1,0 +1,248 @@
+"""One node's part in one mesh: gossip, forwarding, and what each must hear of the other.
+
+A `Member` joins what the node publishes (its card, its load, its prefix summary), what it knows of
+the others, and the requests that it has a part in. It has no links, no engines and no clock: those
+belong to its driver, `overlay.mesh.Mesh` on real links, or a simulator in virtual time. The driver
+tells what happened and when, and carries out the effects in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from models.engine import (
+    CacheChanged,
+    EngineEvent,
+    EngineStats,
+    ModelInfo,
+    Prompt,
+    Sampling,
+    Tokens,
+)
+from overlay.errors import HearthError, Malformed
+from overlay.forwarding import effects as fwd
+from overlay.forwarding.forwarder import Forwarder
+from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.gossip import effects as gsp
+from overlay.gossip.gossip import Gossip
+from overlay.gossip.records import CARD
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.limits import GOSSIP_INTERVAL_S
+from overlay.publisher import Publisher
+from overlay.routing.policy import Policy
+from overlay.wire.messages import Change, Goodbye, GossipAck, Message, Syn, SynAck
+
+
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """A peer told where it may be reached (perhaps nowhere): keep a link to it."""
+
+    peer: PeerId
+    addresses: tuple[Multiaddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeersChanged:
+    """What is known of the peers' names, addresses or models changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Records of ``origin`` are malformed, whoever passed them on. ``reason`` is for people."""
+
+    origin: PeerId
+    reason: str
+
+
+#: PeerUp, PeerDown, Disputed and Unreadable only tell: there is nothing to carry out.
+Effect = fwd.Effect | Meet | PeersChanged | gsp.PeerUp | gsp.PeerDown | gsp.Disputed | Unreadable
+
+
+class Member:
+    """Times in seconds, of one monotonic clock. Effects are to be carried out in order."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        incarnation: int,
+        mesh_secret: bytes,
+        policy: Policy,
+        rng: random.Random,
+        now: float,
+        *,
+        gossip_interval_s: float = GOSSIP_INTERVAL_S,
+    ) -> None:
+        """``incarnation``: milliseconds since 1970 at the start. Raises LocalProtocolError."""
+        self.me = me
+        self.neighbourhood = Neighbourhood(me)
+        self.gossip = Gossip(me, incarnation, rng, now, interval_s=gossip_interval_s)
+        self.publisher = Publisher(self.gossip)
+        self.forwarder = Forwarder(me, self.neighbourhood, mesh_secret, policy)
+        self._name = ""
+        self._addresses: tuple[Multiaddr, ...] = ()
+
+    def described(self, name: str, addresses: Sequence[Multiaddr], now: float) -> None:
+        """What the card is to say of this node: its name, and where others may reach it."""
+        self._name = name
+        self._addresses = tuple(addresses)
+        self._publish(now)
+
+    # --- Requests of local clients ------------------------------------------------------------
+
+    def submit(
+        self,
+        request_id: bytes,
+        model: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        now: float,
+        *,
+        local_only: bool = False,
+    ) -> list[Effect]:
+        """A local client asks; `Emit` effects tell it everything, ending with Answer or Failure."""
+        return [
+            *self.forwarder.submit(request_id, model, prompt, sampling, now, local_only=local_only)
+        ]
+
+    def cancel(self, request_id: bytes) -> list[Effect]:
+        """The local client hung up."""
+        return [*self.forwarder.cancel(request_id)]
+
+    # --- What the engines tell ----------------------------------------------------------------
+
+    def tokenized(
+        self, request_id: bytes, result: Tokens | HearthError, now: float
+    ) -> list[Effect]:
+        """Answer to a Tokenize effect."""
+        return [*self.forwarder.tokenized(request_id, result, now)]
+
+    def models_changed(
+        self, infos: Iterable[ModelInfo], lost: Mapping[str, str], now: float
+    ) -> None:
+        """The set of served models is now ``infos``: tell the mesh, and start its summaries anew.
+
+        ``lost``: why a model that was served here is not served now, by its name.
+        """
+        served = {info.name: info for info in infos}
+        for gone in self.neighbourhood.models.keys() - served.keys():
+            hashes = self.neighbourhood.model_gone(gone)
+            self.publisher.summary(CacheChanged((), tuple(hashes)), now)
+        for name, info in served.items():
+            if name not in self.neighbourhood.models:
+                self.neighbourhood.model_loaded(info)
+        self.neighbourhood.lost = dict(lost)
+        self._publish(now)
+
+    def engine_event(self, model: str, event: EngineEvent, now: float) -> list[Effect]:
+        """An event of the local engine of ``model``.
+
+        Of a model that is not served any more, only what concerns requests still matters.
+        """
+        match event:
+            case EngineStats():
+                if model in self.neighbourhood.models:
+                    self.neighbourhood.engine_stats(model, event)
+                    self._publish(now)
+                return []
+            case CacheChanged():
+                if model in self.neighbourhood.models:
+                    changed = self.neighbourhood.cache_changed(model, event)
+                    self.publisher.summary(changed, now)
+                return []
+        return [*self.forwarder.on_engine(event, now)]
+
+    # --- What the links tell ------------------------------------------------------------------
+
+    def link_up(self, peer: PeerId, name: str, now: float) -> list[Effect]:
+        """A link to ``peer`` is up; it goes by ``name``, until its card says more."""
+        self.neighbourhood.introduced(peer, name)
+        return self._of_gossip(self.gossip.alive(peer, now), now)
+
+    def link_down(self, peer: PeerId, now: float) -> list[Effect]:
+        """The link to ``peer`` is gone."""
+        self.neighbourhood.link_down(peer)
+        self.gossip.link_lost(peer, now)
+        return [*self.forwarder.peer_lost(peer, now)]
+
+    def links_measured(self, rtts_ms: Mapping[PeerId, float], now: float) -> None:
+        """Round trip times of the links that are up and measured: call it before each decision."""
+        for peer, rtt_ms in rtts_ms.items():
+            current_at = now - self.gossip.age_s(peer, now)
+            self.neighbourhood.link_measured(peer, rtt_ms, current_at)
+
+    def receive(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
+        """A message from ``peer``. Raises RemoteProtocolError on a lie: then hang up."""
+        if isinstance(message, (Syn, SynAck, GossipAck)):
+            return self._of_gossip(self.gossip.receive(peer, message, now), now)
+        if isinstance(message, Goodbye):
+            return self._of_gossip(self.gossip.said_goodbye(peer, now), now)
+        return [*self.forwarder.receive(peer, message, now)]
+
+    def undeliverable(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
+        """A Send could not be carried out: the peer has no link, or its queue is full."""
+        return [*self.forwarder.undeliverable(peer, message, now)]
+
+    # --- Time ---------------------------------------------------------------------------------
+
+    def tick(self, now: float, linked: Sequence[PeerId]) -> list[Effect]:
+        """Do what is due. ``linked``: the peers to which a link is up."""
+        effects: list[Effect] = []
+        if now >= self.gossip.next_deadline():
+            self._publish(now)
+            effects += self._of_gossip(self.gossip.tick(now, linked), now)
+        if now >= self.forwarder.next_deadline():
+            effects += self.forwarder.tick(now)
+        return effects
+
+    def next_deadline(self) -> float:
+        """When to call `tick`, at the latest."""
+        return min(self.gossip.next_deadline(), self.forwarder.next_deadline())
+
+    # --- Within -------------------------------------------------------------------------------
+
+    def _publish(self, now: float) -> None:
+        models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]
+        self.publisher.card_and_load(self._name, self._addresses, models, now)
+
+    def _of_gossip(self, effects: Iterable[gsp.Effect], now: float) -> list[Effect]:
+        """Take in what gossip brought; returns what the driver must do for it."""
+        found: list[Effect] = []
+        for effect in effects:
+            match effect:
+                case gsp.Send(peer=peer, message=message):
+                    found.append(fwd.Send(peer, message))
+                case gsp.RecordsChanged(origin=origin, changes=changes):
+                    found += self._records_changed(origin, changes, now)
+                case gsp.OriginReset(origin=origin):
+                    self.neighbourhood.origin_reset(origin)
+                case gsp.PeerDown(peer=peer):
+                    found += [effect, *self.forwarder.peer_lost(peer, now)]
+                case gsp.PeerUp() | gsp.Disputed():
+                    found.append(effect)
+        return found
+
+    def _records_changed(
+        self, origin: PeerId, changes: Sequence[Change], now: float
+    ) -> list[Effect]:
+        try:
+            if self.neighbourhood.records_changed(origin, changes):
+                self.forwarder.ledger.news(origin, now)
+        except Malformed as error:
+            return [Unreadable(origin, str(error))]
+        card = self.neighbourhood.neighbours[origin].card
+        if card is None or all(change.key != CARD for change in changes):
+            return []
+        return [Meet(origin, readable(card.addresses)), PeersChanged()]
+
+
+def readable(texts: Iterable[str]) -> tuple[Multiaddr, ...]:
+    """The addresses that can be read; a newer node may have kinds that we do not know."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(Malformed):
+            found.append(Multiaddr.parse(text))
+    return tuple(found)
