@@ -15,6 +15,7 @@ LAYERS = [
     "overlay.node",
     "overlay.joining",
     "overlay.status",
+    "overlay.sim",
     "overlay.mesh",
     "overlay.member",
     "overlay.publisher",
@@ -40,6 +41,7 @@ LAYERS = [
 PURE = [
     "overlay.member",
     "overlay.publisher",
+    "overlay.sim",
     "overlay.forwarding",
     "overlay.admission",
     "overlay.routing",
