@@ -1,0 +1,367 @@
+"""The engine's model: what `models.llama` does, with time taken from a `Machine`.
+
+The cache is the engine's own radix tree, with its order of eviction. Prompts are computed in
+chunks, one after the other, the owner's first, in batches with the answers under way. Between
+two changes of the batch all steps are alike, so they are one event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from models.engine import (
+    CacheChanged,
+    Chunk,
+    EngineEvent,
+    EngineStats,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Priority,
+    Started,
+    Tokens,
+)
+from overlay.errors import EngineBusy
+from overlay.limits import ENGINE_QUEUE_MAX, FRAME_TOKENS_MAX
+from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.prefix.node import Node
+from overlay.prefix.radix import RadixTree
+from overlay.sim.clock import Clock
+from overlay.sim.machine import Machine
+
+#: As `models.llama.scheduler.RUNNING_MAX`.
+RUNNING_MAX: Final = 32
+#: As `models.llama.turns`: the owner's requests that lack fewer tokens do not wait for long ones.
+SHORT_TOKENS: Final = 64
+#: As `models.llama.scheduler.EVICT_TOKENS`.
+EVICT_TOKENS: Final = 256
+#: Tokens of an answer are told at the latest after this long, so that nobody takes it for stalled.
+TELL_S: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    request: GenerationRequest
+    #: The prompt, what was generated elsewhere, and the answer that is to come.
+    tokens: Tokens
+    answer: Tokens
+    arrival: int
+    submitted_s: float
+    #: Prompt tokens to compute, when it was last looked at.
+    pending: int
+    computed: int = 0
+    cached: int = 0
+    node: Node | None = None
+    started_s: float | None = None
+    first_s: float = 0.0
+    #: Tokens of the answer that exist, and those that were told.
+    given: int = 0
+    told: int = 0
+    told_s: float = 0.0
+
+    @property
+    def guest(self) -> bool:
+        return self.request.priority is Priority.GUEST
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Steps that are under way: ``steps`` equal ones of ``step_s`` each."""
+
+    began_s: float
+    steps: int
+    step_s: float
+    answers: list[_Run]
+    #: Who computes how many prompt tokens in each step.
+    prompts: list[tuple[_Run, int]]
+
+
+class SimEngine:
+    """Serves one model. Events go to ``emit``, at their virtual time."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        tree: RadixTree,
+        cells: int,
+        clock: Clock,
+        answer_to: Callable[[bytes], Tokens],
+        emit: Callable[[EngineEvent], None],
+    ) -> None:
+        """``cells``: tokens that the cache holds. ``answer_to``: what the model says to a request."""
+        self.machine = machine
+        self._tree = tree
+        self._cells = cells
+        self._clock = clock
+        self._answer_to = answer_to
+        self._emit = emit
+        self._queue: list[_Run] = []
+        self._running: list[_Run] = []
+        self._batch: _Batch | None = None
+        self._batches = 0
+        self._arrivals = 0
+        self._told = EngineStats()
+        #: Block hashes in the cache, and seconds spent computing.
+        self.blocks: set[int] = set()
+        self.busy_s = 0.0
+
+    def announce(self) -> None:
+        """Tell how fast it is, and that it has nothing to do."""
+        self._publish()
+
+    # --- Engine contract ----------------------------------------------------------------------
+
+    def submit(self, request: GenerationRequest) -> None:
+        now = self._clock.now
+        ahead = [r for r in self._queue if request.priority is Priority.GUEST or not r.guest]
+        if len(ahead) >= ENGINE_QUEUE_MAX:
+            message = f"{len(ahead)} requests wait already; try again later."
+            self._emit(Failed(request.request_id, EngineBusy.code, message))
+            return
+        answer = self._answer_to(request.request_id)
+        given = len(request.generated)
+        run = _Run(
+            request=request,
+            tokens=request.tokens + answer[:given] if given else request.tokens,
+            answer=answer,
+            arrival=self._arrivals,
+            submitted_s=now,
+            pending=0,
+            given=given,
+            told=given,
+            told_s=now,
+        )
+        run.pending = len(run.tokens) - self._tree.match_prefix(run.tokens).length
+        self._arrivals += 1
+        self._queue.append(run)
+        self._interrupt()
+
+    def cancel(self, request_id: bytes) -> None:
+        for run in [*self._queue, *self._running]:
+            if run.request.request_id == request_id:
+                self._interrupt()
+                self._end(run)
+                self._interrupt()
+
+    # --- What others want to know ----------------------------------------------------------------
+
+    @property
+    def present(self) -> int:
+        """Requests queued or running."""
+        return len(self._queue) + len(self._running)
+
+    def pending_prefill_tokens(self) -> int:
+        """Prompt tokens of all requests that are not computed yet."""
+        return sum(r.pending for r in self._queue) + sum(r.pending for r in self._running)
+
+    # --- Steps --------------------------------------------------------------------------------
+
+    def _interrupt(self) -> None:
+        """Somebody came or went: the batch ends after the step that is under way."""
+        batch = self._batch
+        if batch is None:
+            self._next()
+            return
+        elapsed = self._clock.now - batch.began_s
+        steps = int(elapsed / batch.step_s) + 1
+        if steps < batch.steps:
+            batch.steps = steps
+            self._schedule(batch)
+
+    def _schedule(self, batch: _Batch) -> None:
+        self._batches += 1
+        end = batch.began_s + batch.steps * batch.step_s
+        self._clock.at(end, self._done, self._batches)
+
+    def _next(self) -> None:
+        """Plan what is computed next, up to the next change."""
+        self._admit()
+        answers = [run for run in self._running if run.pending == 0]
+        prompts = self._prompts(len(answers))
+        if not answers and not prompts:
+            self._publish()
+            return
+        steps = min((len(run.answer) - run.given for run in answers), default=1 << 30)
+        if prompts:
+            run, count = prompts[0]
+            # Full chunks of one long prompt are alike; whatever is shorter is a step of its own.
+            steps = min(steps, max(1, (run.pending - 1) // count if len(prompts) == 1 else 1))
+        step_s = self.machine.step_seconds(len(answers), sum(count for _, count in prompts))
+        self._batch = _Batch(self._clock.now, max(1, steps), step_s, answers, prompts)
+        self._schedule(self._batch)
+        self._publish()
+
+    def _admit(self) -> None:
+        while self._queue and len(self._running) < RUNNING_MAX:
+            run = min(self._queue, key=lambda r: (r.guest, r.arrival))
+            match = self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1)
+            promised = sum(other.pending for other in self._running)
+            need = len(run.tokens) - match.length + promised
+            free = self._cells - self._tree.size + self._tree.evictable_beside(match)
+            if need > free and self._running:
+                return
+            self._queue.remove(run)
+            self._running.append(run)
+            run.node = self._tree.lock(match)
+            run.computed = match.length
+            run.pending = len(run.tokens) - run.computed
+            run.cached = min(run.computed, len(run.request.tokens))
+            self._tree.hit(self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1))
+            self._start(run)
+
+    def _start(self, run: _Run) -> None:
+        run.started_s = self._clock.now
+        waited_ms = (run.started_s - run.submitted_s) * 1e3
+        self._emit(Started(run.request.request_id, run.cached, waited_ms))
+
+    def _prompts(self, answers: int) -> list[tuple[_Run, int]]:
+        """Who computes how much of a prompt in the next step."""
+        waiting = [run for run in self._running if run.pending]
+        waiting.sort(key=lambda r: (r.guest, not r.guest and r.pending >= SHORT_TOKENS, r.arrival))
+        budget = self.machine.chunk(answers)
+        plan: list[tuple[_Run, int]] = []
+        for run in waiting:
+            self._catch_up(run)
+            if any(_same_ahead(run, other) for other, _ in plan):
+                continue  # the other computes what this one needs: take it over afterwards
+            count = min(run.pending, budget)
+            plan.append((run, count))
+            budget -= count
+            if budget == 0:
+                break
+        return plan
+
+    def _catch_up(self, run: _Run) -> None:
+        """Take over what others have computed of the prompt meanwhile."""
+        assert run.node is not None
+        match = self._tree.match_prefix(run.tokens, at=run.node, limit=len(run.tokens) - 1)
+        if match.length > run.computed:
+            node = self._tree.lock(match)
+            self._tree.unlock(run.node)
+            run.node, run.cached = node, run.cached + match.length - run.computed
+            run.computed = match.length
+            run.pending = len(run.tokens) - run.computed
+
+    def _done(self, number: int) -> None:
+        """The batch's steps are over."""
+        batch = self._batch
+        if number != self._batches or batch is None:
+            return
+        self._batch = None
+        self.busy_s += batch.steps * batch.step_s
+        for run, count in batch.prompts:
+            if run.node is not None:
+                self._record(run, count * batch.steps)
+        for run in batch.answers:
+            if run.node is not None:
+                run.given += batch.steps
+        for run in [*batch.answers, *(r for r, _ in batch.prompts)]:
+            if run.node is not None and run.pending == 0:
+                self._answer(run)
+        self._next()
+
+    def _record(self, run: _Run, count: int) -> None:
+        """So many tokens more of the prompt are in the cache."""
+        assert run.node is not None
+        end = run.computed + count
+        self._make_room(count)
+        done = self._tree.insert_prefix(run.node, run.tokens[run.computed : end], run.arrival)
+        run.node, run.computed, run.pending = done.node, end, len(run.tokens) - end
+        if run.pending == 0:
+            run.first_s = self._clock.now
+            run.given += 1
+
+    def _answer(self, run: _Run) -> None:
+        """Tell what there is of the answer, and whether it is whole."""
+        now = self._clock.now
+        whole = run.given >= len(run.answer)
+        if whole or now == run.first_s or now - run.told_s >= TELL_S:
+            while run.told < run.given:
+                end = min(run.given, run.told + FRAME_TOKENS_MAX)
+                new = run.answer[run.told : end]
+                run.told, run.told_s = end, now
+                self._emit(Chunk(run.request.request_id, new, " " * len(new)))
+        if whole:
+            # The last token was never decoded: its logits are not needed.
+            self._keep_answer(run)
+            self._end(run)
+            self._emit(self._finished(run))
+
+    def _keep_answer(self, run: _Run) -> None:
+        assert run.node is not None
+        more = run.answer[len(run.request.generated) : -1]
+        if more:
+            self._make_room(len(more))
+            run.node = self._tree.insert_prefix(run.node, more, run.arrival).node
+
+    def _finished(self, run: _Run) -> Finished:
+        now, started = self._clock.now, run.started_s or 0.0
+        return Finished(
+            request_id=run.request.request_id,
+            reason=FinishReason.STOP,
+            prompt_tokens=len(run.request.tokens),
+            cached_tokens=min(run.cached, len(run.request.tokens)),
+            completion_tokens=len(run.answer),
+            queue_ms=(started - run.submitted_s) * 1e3,
+            prefill_ms=(run.first_s - started) * 1e3,
+            decode_ms=(now - run.first_s) * 1e3,
+        )
+
+    def _end(self, run: _Run) -> None:
+        if run in self._queue:
+            self._queue.remove(run)
+        else:
+            assert run.node is not None
+            self._running.remove(run)
+            self._tree.unlock(run.node)
+            run.node = None
+
+    def _make_room(self, count: int) -> None:
+        """Evict for ``count`` tokens; what locks keep stays, as answers in the real engine's
+        batch would make it send somebody back to the queue."""
+        while self._tree.size + count > self._cells:
+            tip = self._tree.coldest_tip()
+            if tip is None:
+                return
+            excess = max(EVICT_TOKENS, self._tree.size + count - self._cells)
+            self._tree.cut(tip, max(tip.start, tip.end - excess))
+
+    # --- What the node sees -------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        changes = self._tree.take_changes()
+        if changes is not None:
+            self.blocks.difference_update(changes.removed)
+            self.blocks.update(changes.added)
+            self._emit(CacheChanged(*changes))
+        stats = EngineStats(
+            queued=len(self._queue),
+            running=len(self._running),
+            pending_prefill_tokens=self.pending_prefill_tokens(),
+            prefill_rate=self.machine.prefill_rate,
+            decode_rate=self.machine.decode_rate,
+            cells_used=self._tree.size,
+            cells_total=self._cells,
+        )
+        if stats != self._told:
+            self._told = stats
+            self._emit(stats)
+
+
+def _same_ahead(run: _Run, other: _Run) -> bool:
+    """Both stand at the same place of the tree, and need the same block next."""
+    if run.node is not other.node or run.computed != other.computed:
+        return False
+    ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
+    return run.pending > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
+
+
+def blocks_cached(hashes: Sequence[int], blocks: set[int]) -> int:
+    """How many leading blocks of a prompt are cached: the deepest one counts."""
+    for depth in range(len(hashes), 0, -1):
+        if hashes[depth - 1] in blocks:
+            return depth
+    return 0

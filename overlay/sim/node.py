@@ -1,0 +1,81 @@
+"""A node in virtual time: the mesh's own `Member`, with a model of the engine."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from models.engine import EngineEvent, ModelInfo, Sampling, Tokens
+from overlay.forwarding import effects as fwd
+from overlay.identity.peer_id import PeerId
+from overlay.member import Effect, Member
+from overlay.prefix.radix import RadixTree
+from overlay.sim.clock import Clock
+from overlay.sim.engine import SimEngine
+from overlay.sim.machine import Machine
+from overlay.wire.messages import Message
+
+MODEL = "model"
+MODEL_KEY = b"the sim's model."
+SECRET = b"the secret of the simulator's..."
+
+
+class Node:
+    """Drives one `Member` as `overlay.mesh.Mesh` does: carries out its effects, in order."""
+
+    def __init__(
+        self,
+        member: Member,
+        machine: Machine,
+        cells: int,
+        clock: Clock,
+        *,
+        prompt_of: Callable[[bytes], Tokens],
+        answer_to: Callable[[bytes], Tokens],
+        send: Callable[[PeerId, PeerId, Message], bool],
+        tell: Callable[[PeerId, bytes, fwd.ClientEvent], None],
+    ) -> None:
+        """``send`` says whether there was a link; ``tell`` passes on what clients would see."""
+        self.member = member
+        self.peer = member.me
+        self._clock = clock
+        self._prompt_of = prompt_of
+        self._send = send
+        self._tell = tell
+        tree = RadixTree(SECRET, MODEL_KEY, cells)
+        self.engine = SimEngine(machine, tree, cells, clock, answer_to, self._engine_event)
+        info = ModelInfo(MODEL, MODEL_KEY, (), "", 1 << 20, cells, 0)
+        member.models_changed([info], {}, clock.now)
+        self.engine.announce()
+
+    def submit(self, request_id: bytes) -> None:
+        """A client of this node asks."""
+        prompt = request_id.hex()
+        effects = self.member.submit(request_id, MODEL, prompt, Sampling(), self._clock.now)
+        self.carry_out(effects)
+
+    def receive(self, sender: PeerId, message: Message) -> None:
+        self.carry_out(self.member.receive(sender, message, self._clock.now))
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Carry out effects, and those that follow from them."""
+        queue = deque(effects)
+        while queue:
+            match queue.popleft():
+                case fwd.Send(peer=peer, message=message):
+                    if not self._send(self.peer, peer, message):
+                        queue.extend(self.member.undeliverable(peer, message, self._clock.now))
+                case fwd.Emit(request_id=request_id, event=event):
+                    self._tell(self.peer, request_id, event)
+                case fwd.Tokenize(request_id=request_id):
+                    tokens = self._prompt_of(request_id)
+                    queue.extend(self.member.tokenized(request_id, tokens, self._clock.now))
+                case fwd.Generate(request=request):
+                    self.engine.submit(request)
+                case fwd.CancelGeneration(request_id=request_id):
+                    self.engine.cancel(request_id)
+                case _:
+                    pass  # what only tells, and what answers' tokens are (the engine knows)
+
+    def _engine_event(self, event: EngineEvent) -> None:
+        self.carry_out(self.member.engine_event(MODEL, event, self._clock.now))

@@ -1,0 +1,122 @@
+"""One simulated run: a scenario, a policy and a seed give a report, the same every time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from overlay.limits import GOSSIP_INTERVAL_S
+from overlay.prefix.radix import RadixTree
+from overlay.routing.cost_policy import CostPolicy
+from overlay.sim.machine import Machine
+from overlay.sim.network import Links, Network, scattered, uniform
+from overlay.sim.node import MODEL_KEY, SECRET
+from overlay.sim.outcome import Counters, Report
+from overlay.sim.workload import Workload
+from overlay.sim.world import World
+
+HEARTH: Final = "hearth"
+#: Sessions that tell how much work a workload is, after as many that fill the cache.
+_SAMPLE: Final = 400
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is simulated, but for the policy and the seed."""
+
+    workload: Workload
+    nodes: int = 8
+    #: Round trip between two nodes: of any two, or on average if they are ``scattered``.
+    rtt_ms: float = 20.0
+    scattered: bool = False
+    requests: int = 2000
+    #: Share of its time that each machine would compute if every node served its own clients.
+    load: float = 0.6
+    #: Tokens that each node's cache holds.
+    cells: int = 16_384
+    machine: Machine = field(default_factory=Machine)
+    #: Speeds of the nodes, by turns, as multiples of ``machine``'s.
+    speeds: tuple[float, ...] = (1.0,)
+    links: Links = field(default_factory=Links)
+    gossip_interval_s: float = GOSSIP_INTERVAL_S
+
+    def machines(self) -> list[Machine]:
+        return [self.machine.scaled(self.speeds[n % len(self.speeds)]) for n in range(self.nodes)]
+
+
+def run(
+    scenario: Scenario,
+    policy: str,
+    seed: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Simulate; ``on_progress`` is told how many requests were answered so far."""
+    # Each its own chance, so that all policies see the same requests and the same network.
+    network_rng, world_rng, policy_rng = (random.Random(f"{seed} {what}") for what in "nwp")
+    rtt_s = scenario.rtt_ms / 1e3
+    distances = (
+        scattered(scenario.nodes, rtt_s, network_rng)
+        if scenario.scattered
+        else uniform(scenario.nodes, rtt_s)
+    )
+    machines = scenario.machines()
+    sessions = scenario.workload.sessions(
+        random.Random(f"{seed} s"), nodes=scenario.nodes, rate_per_s=session_rate(scenario)
+    )
+    world = World(
+        machines,
+        [scenario.cells] * scenario.nodes,
+        Network(distances, scenario.links, network_rng),
+        sessions,
+        requests=scenario.requests,
+        gossip_interval_s=scenario.gossip_interval_s,
+        rng=world_rng,
+    )
+    world.populate(lambda _: CostPolicy(random.Random(policy_rng.random())), gossip=True)
+    world.run(on_progress)
+    counters = Counters(
+        busy_s=[node.engine.busy_s for node in world.nodes],
+        gossip_bytes=world.gossip_bytes,
+        blind=sum(node.member.forwarder.blind_decisions for node in world.nodes),
+    )
+    return Report.of(policy, world.outcomes, counters)
+
+
+def session_rate(scenario: Scenario) -> float:
+    """Sessions per second, in the whole mesh, that make the scenario's load."""
+    speed = sum(machine.prefill_rate for machine in scenario.machines())
+    return (
+        scenario.load
+        * speed
+        / scenario.machine.prefill_rate
+        / _session_seconds(scenario.workload, scenario.machine, scenario.cells)
+    )
+
+
+def _session_seconds(workload: Workload, machine: Machine, cells: int) -> float:
+    """How long a machine computes for a session of its own clients, on average."""
+    tree = RadixTree(SECRET, MODEL_KEY, cells)
+    sessions = workload.sessions(random.Random(0), nodes=1, rate_per_s=1.0)
+    seconds, counted = 0.0, 0
+    for number, session in enumerate(islice(sessions, 2 * _SAMPLE)):
+        if number == _SAMPLE:
+            seconds, counted = 0.0, 0
+        counted += 1
+        for turn in session.turns:
+            tokens = turn.prompt + turn.answer[:-1]
+            match = tree.match_prefix(turn.prompt, limit=len(turn.prompt) - 1)
+            node = tree.lock(tree.hit(match))
+            seconds += machine.cold_seconds(len(turn.prompt) - match.length)
+            # Answers share their steps with about three others.
+            seconds += len(turn.answer) * (machine.answer_s + machine.step_s / 4)
+            while tree.size + len(tokens) - match.length > cells:
+                tip = tree.coldest_tip()
+                if tip is None:
+                    break
+                tree.cut(tip, tip.start)
+            done = tree.insert_prefix(node, tokens[match.length :], number)
+            tree.unlock(done.node)
+    return seconds / counted

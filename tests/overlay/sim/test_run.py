@@ -1,0 +1,44 @@
+"""Whole runs: the same every time, and what anybody would expect of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from overlay.sim.run import Scenario, run, session_rate
+from overlay.sim.workloads.zipf import Zipf
+
+FEW = Scenario(Zipf(groups=8), nodes=3, requests=150, load=0.5)
+
+
+def test_the_same_seed_gives_the_same_report() -> None:
+    told: list[int] = []
+    first, second = run(FEW, "hearth", 1), run(FEW, "hearth", 1, told.append)
+    assert first.as_json() == second.as_json()
+    assert list(first.ttfts_ms) == list(second.ttfts_ms)
+    assert first.as_json() != run(FEW, "hearth", 2).as_json()
+    assert told[-1] == FEW.requests
+    assert not first.failed
+
+
+def test_a_prefix_is_computed_once_where_that_is_cheap() -> None:
+    near = run(replace(FEW, rtt_ms=0.2), "hearth", 1)
+    far = run(replace(FEW, rtt_ms=60_000.0), "hearth", 1)
+    assert near.forwards > 0
+    assert far.forwards == 0
+    assert near.hit_rate > far.hit_rate
+
+
+def test_more_load_takes_longer() -> None:
+    means = [run(replace(FEW, load=load), "hearth", 1).ttft_ms.mean for load in (0.1, 0.9)]
+    assert means[0] < means[1]
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6])
+def test_load_is_the_share_of_time_that_machines_compute_alone(load: float) -> None:
+    """Nodes that cannot reach each other are as busy as the scenario says."""
+    alone = replace(FEW, rtt_ms=600_000.0, load=load, requests=600)
+    assert session_rate(replace(alone, nodes=6)) == pytest.approx(2 * session_rate(alone))
+    report = run(alone, "hearth", 1)
+    assert report.forwards == 0
