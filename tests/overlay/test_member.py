@@ -1,0 +1,268 @@
+"""What one node's parts hear of each other, through gossip and links in virtual time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from models.engine import CacheChanged, Failed, Sampling
+from overlay.errors import EngineFailed, RemoteProtocolError, Unreachable
+from overlay.forwarding import effects as fwd
+from overlay.gossip.effects import Disputed, PeerDown, PeerState, PeerUp
+from overlay.gossip.records import CARD, Card, Load, block_of
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.limits import ACCEPT_S
+from overlay.member import Meet, Member, PeersChanged, Unreadable
+from overlay.prefix.chain import block_hashes
+from overlay.routing.cost_policy import CostPolicy
+from overlay.wire.messages import (
+    Change,
+    DigestEntry,
+    Goodbye,
+    GossipAck,
+    Message,
+    OriginDelta,
+    Syn,
+    TokenFrame,
+)
+from tests.overlay.members import (
+    ANSWER,
+    ANSWER_S,
+    SECRET,
+    TOKEN_S,
+    TOY,
+    VirtualMember,
+    VirtualMesh,
+)
+
+PROMPT = tuple(range(320))
+REQUEST = b"r" * 16
+#: Long enough for gossip to reach everybody in a mesh of three.
+GOSSIP_S = 6.0
+WHOLE = "".join(f"<{token}>" for token in ANSWER)
+ME, PEER, FAR = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))
+NOW = 100.0
+
+
+def alone() -> Member:
+    rng = random.Random(0)
+    return Member(ME, 1, SECRET, CostPolicy(rng), rng, NOW)
+
+
+def summary(node: VirtualMember) -> set[int]:
+    """The blocks that the node says it holds."""
+    gossip = node.member.gossip
+    blocks = (block_of(key) for key in gossip.records(node.member.me))
+    return {block for block in blocks if block is not None}
+
+
+def says(origin: PeerId, key: bytes, value: bytes) -> GossipAck:
+    """The first record of ``origin``, as some peer passes it on."""
+    return GossipAck((OriginDelta(origin, 1, 0, True, (Change(key, 1, value),), 1, 0),))
+
+
+# --- A request, where gossip leads it -----------------------------------------------------------
+
+
+def test_a_prompt_computed_at_one_is_forwarded_there_once_gossip_told() -> None:
+    mesh = VirtualMesh(3, serving=[0, 1, 2])
+    mesh.compute(2, PROMPT)
+    mesh.run(GOSSIP_S)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(ANSWER_S)
+    answer = mesh.ending(0, REQUEST)
+    assert isinstance(answer, fwd.Answer)
+    assert mesh.text(0, REQUEST) == WHOLE
+    assert (answer.served_by, answer.route) == (mesh.nodes[2].member.me, "forwarded")
+    assert answer.cached_tokens == answer.decision.chosen.match_tokens == len(PROMPT)
+
+
+def test_before_gossip_told_it_is_computed_here_and_told_to_the_others() -> None:
+    mesh = VirtualMesh(3, serving=[0, 1, 2])
+    mesh.compute(2, PROMPT)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(ANSWER_S)
+    answer = mesh.ending(0, REQUEST)
+    assert isinstance(answer, fwd.Answer)
+    assert answer.served_by == mesh.nodes[0].member.me
+    mesh.run(GOSSIP_S)
+    hashes = block_hashes(SECRET, TOY.key, PROMPT)
+    blocks = mesh.nodes[1].member.neighbourhood.index.match(hashes)
+    assert blocks == {mesh.nodes[0].member.me: 10, mesh.nodes[2].member.me: 10}
+
+
+def test_an_answer_goes_on_elsewhere_when_its_peer_is_lost() -> None:
+    mesh = VirtualMesh(3, serving=[0, 1, 2])
+    mesh.compute(2, PROMPT)
+    mesh.run(GOSSIP_S)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(ANSWER_S / 2)
+    begun = mesh.text(0, REQUEST)
+    assert begun
+    assert begun != WHOLE
+    mesh.kill(2)
+    mesh.run(ANSWER_S)
+    answer = mesh.ending(0, REQUEST)
+    assert isinstance(answer, fwd.Answer)
+    assert mesh.text(0, REQUEST) == WHOLE
+    assert (answer.served_by, answer.route) == (mesh.nodes[0].member.me, "failed-over")
+
+
+def test_a_peer_that_falls_silent_is_judged_down_and_its_answer_goes_on_elsewhere() -> None:
+    """No link breaks: gossip alone notices."""
+    mesh = VirtualMesh(3, serving=[0, 1, 2])
+    mesh.compute(2, PROMPT)
+    mesh.run(4 * GOSSIP_S)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(ANSWER_S / 2)
+    assert mesh.nodes[2].running == {REQUEST}
+    mesh.nodes[2].alive = False
+    mesh.run(4 * GOSSIP_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+    told = [e.peer for e in mesh.nodes[0].told if isinstance(e, PeerDown)]
+    assert told == [mesh.nodes[2].member.me]
+
+
+def test_a_client_that_hangs_up_stops_the_engine_far_away() -> None:
+    mesh = VirtualMesh(2, serving=[1])
+    mesh.run(GOSSIP_S)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(ANSWER_S / 2)
+    assert mesh.nodes[1].running == {REQUEST}
+    mesh.perform(mesh.nodes[0], mesh.nodes[0].member.cancel(REQUEST))
+    mesh.run(TOKEN_S)
+    assert mesh.nodes[1].running == set()
+    assert mesh.nodes[1].member.forwarder.open_requests == 0
+
+
+def test_what_is_due_first_sets_the_deadline() -> None:
+    mesh = VirtualMesh(2, serving=[1], gossip_interval_s=100.0)
+    mesh.run(2 * 120.0)
+    node = mesh.nodes[0]
+    mesh.submit(0, REQUEST, PROMPT)
+    accepted_by = mesh.now + ACCEPT_S
+    assert node.member.next_deadline() == pytest.approx(accepted_by, abs=0.01)
+    mesh.run(ANSWER_S)
+    assert node.member.next_deadline() == node.member.gossip.next_deadline()
+
+
+def test_a_request_whose_model_is_gone_before_it_starts_is_refused() -> None:
+    """The driver finds no engine for a Generate effect."""
+    mesh = VirtualMesh(1, serving=[0])
+    member = mesh.nodes[0].member
+    member.submit(REQUEST, TOY.name, "", Sampling(), mesh.now)
+    [generate] = list(member.tokenized(REQUEST, PROMPT, mesh.now))
+    assert isinstance(generate, fwd.Generate)
+    member.models_changed([], {TOY.name: "it died"}, mesh.now)
+    gone = Failed(REQUEST, EngineFailed.code, "the model is gone")
+    [emit] = member.engine_event(TOY.name, gone, mesh.now)
+    assert isinstance(emit, fwd.Emit)
+    assert isinstance(emit.event, fwd.Failure)
+
+
+# --- What the node says of itself ---------------------------------------------------------------
+
+
+def test_a_model_that_goes_away_is_withdrawn_from_the_summary() -> None:
+    mesh = VirtualMesh(2, serving=[0])
+    mesh.compute(0, PROMPT)
+    mesh.run(GOSSIP_S)
+    server, peer = mesh.nodes[0], mesh.nodes[1].member
+    assert len(summary(server)) == peer.neighbourhood.index.blocks(server.member.me) == 10
+    server.member.models_changed([], {}, mesh.now)
+    assert summary(server) == set()
+    mesh.run(GOSSIP_S)
+    assert peer.neighbourhood.index.blocks(server.member.me) == 0
+    assert peer.neighbourhood.offered() == {}
+
+
+def test_a_cache_that_begins_anew_replaces_the_summary() -> None:
+    mesh = VirtualMesh(1, serving=[0])
+    mesh.compute(0, PROMPT)
+    event = CacheChanged((1, 2), (), reset=True)
+    assert mesh.nodes[0].member.engine_event(TOY.name, event, mesh.now) == []
+    assert summary(mesh.nodes[0]) == {1, 2}
+
+
+def test_what_an_engine_says_after_its_model_is_gone_is_not_published() -> None:
+    mesh = VirtualMesh(1, serving=[0])
+    member = mesh.nodes[0].member
+    member.models_changed([], {}, mesh.now)
+    mesh.compute(0, PROMPT)
+    assert summary(mesh.nodes[0]) == set()
+    assert Card.unpack(member.gossip.records(member.me)[CARD]).models == ()
+
+
+def test_load_and_description_are_published() -> None:
+    member = alone()
+    address = Multiaddr("ip4", "192.0.2.7", 7710)
+    member.described("ann", [address], NOW)
+    card = Card.unpack(member.gossip.records(ME)[CARD])
+    assert card == Card("ann", (str(address),), ())
+    assert Load.unpack(member.gossip.records(ME)[b"load"]) == Load()
+
+
+# --- What it hears of the others ----------------------------------------------------------------
+
+
+def test_a_card_introduces_a_peer_that_has_no_link() -> None:
+    member = alone()
+    addresses = ("/ip4/192.0.2.7/tcp/7710", "/from/the/future")
+    effects = member.receive(PEER, says(FAR, CARD, Card("far", addresses).pack()), NOW)
+    assert effects == [Meet(FAR, (Multiaddr("ip4", "192.0.2.7", 7710),)), PeersChanged()]
+    assert member.neighbourhood.name_of(FAR) == "far"
+
+
+def test_records_that_cannot_be_read_are_blamed_on_nobody_who_passed_them_on() -> None:
+    member = alone()
+    [effect] = member.receive(PEER, says(FAR, CARD, b"nonsense"), NOW)
+    assert isinstance(effect, Unreadable)
+    assert effect.origin == FAR
+
+
+def test_a_link_and_a_goodbye_tell_who_is_here() -> None:
+    member = alone()
+    assert member.link_up(PEER, "bob", NOW) == [PeerUp(PEER)]
+    assert member.neighbourhood.name_of(PEER) == "bob"
+    [down] = member.receive(PEER, Goodbye("off to bed"), NOW)
+    assert isinstance(down, PeerDown)
+    assert down.peer == PEER
+    assert member.gossip.state(PEER) is PeerState.LEFT
+
+
+def test_who_knows_records_of_ours_that_we_never_wrote_is_told_of() -> None:
+    member = alone()
+    effects = member.receive(PEER, Syn((DigestEntry(ME, 7, 1, 1, 0),)), NOW)
+    assert Disputed(PEER, 8) in effects
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Syn((DigestEntry(FAR, 1, 1, -1, 0),)),
+        TokenFrame(REQUEST, 0, (1,), "x"),
+    ],
+    ids=["gossip", "forwarding"],
+)
+def test_a_lie_raises_so_that_the_driver_hangs_up(lie: Message) -> None:
+    mesh = VirtualMesh(2, serving=[1])
+    mesh.run(GOSSIP_S)
+    mesh.submit(0, REQUEST, PROMPT)
+    with pytest.raises(RemoteProtocolError):
+        mesh.nodes[0].member.receive(mesh.nodes[1].member.me, lie, mesh.now)
+
+
+def test_a_forward_that_cannot_be_sent_is_routed_elsewhere() -> None:
+    mesh = VirtualMesh(2, serving=[1])
+    mesh.run(GOSSIP_S)
+    asker, server = mesh.nodes
+    mesh.measure(asker)
+    [send] = asker.member.submit(REQUEST, TOY.name, "text", Sampling(), mesh.now)
+    assert isinstance(send, fwd.Send)
+    assert send.peer == server.member.me
+    [emit] = asker.member.undeliverable(send.peer, send.message, mesh.now)
+    assert isinstance(emit, fwd.Emit)
+    assert isinstance(emit.event, fwd.Failure)
+    assert isinstance(emit.event.error, Unreachable)
