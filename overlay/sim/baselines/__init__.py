@@ -1,0 +1,102 @@
+"""The rivals that Hearth is measured against, each as its authors describe it.
+
+A rival sits where Hearth's own policy sits, in every node, and chooses at the origin. What it may
+know beyond that is in its `Rival` entry. Decentralised ones read the candidates, so what gossip
+told; central ones read the `Fleet`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from overlay.identity.peer_id import PeerId
+from overlay.routing.policy import Policy
+from overlay.sim.baselines.balancing import LeastLoaded, LocalOnly, PowerOfTwo, Random, RoundRobin
+from overlay.sim.baselines.bounded_hash import BoundedHash, Ring
+from overlay.sim.baselines.longest_match import STAY_RATIO, LongestMatch
+from overlay.sim.baselines.rival import Rival
+from overlay.sim.fleet import Fleet
+
+__all__ = ["REGISTRY", "Rival"]
+
+_Nodes = Callable[[PeerId], Policy]
+
+
+def _alone(make: Callable[[random.Random], Policy]) -> Callable[[Fleet, random.Random], _Nodes]:
+    """Each node has its own policy, which needs nothing but chance."""
+    return lambda _fleet, rng: lambda _peer: make(rng)
+
+
+def _power_of_two(fleet: Fleet, rng: random.Random) -> _Nodes:
+    return lambda _peer: PowerOfTwo(fleet, rng)
+
+
+def _bounded_hash(fleet: Fleet, rng: random.Random) -> _Nodes:
+    ring = Ring(fleet.peers)
+    return lambda _peer: BoundedHash(ring, rng)
+
+
+_RIVALS: Final = (
+    Rival(
+        "local-only",
+        "every node serves its own users, as without a mesh",
+        central=False,
+        knows="nothing",
+        policies=_alone(LocalOnly),
+    ),
+    Rival(
+        "random",
+        "any node, all with the same chance",
+        central=False,
+        knows="nothing",
+        policies=_alone(Random),
+    ),
+    Rival(
+        "round-robin",
+        "one node after the other, counted by each origin",
+        central=False,
+        knows="nothing",
+        policies=_alone(RoundRobin),
+    ),
+    Rival(
+        "least-loaded",
+        "the node with the fewest requests, by gossip",
+        central=False,
+        knows="load",
+        policies=_alone(LeastLoaded),
+    ),
+    Rival(
+        "power-of-two",
+        "the less loaded of two random nodes, asked for free (Mitzenmacher 2001)",
+        central=False,
+        knows="truth",
+        policies=_power_of_two,
+    ),
+    Rival(
+        "bounded-hash",
+        "consistent hashing of the first 256 tokens, no node over 1.25 times the mean load "
+        "(Mirrokni, Thorup, Zadimoghaddam 2018)",
+        central=False,
+        knows="load",
+        policies=_bounded_hash,
+    ),
+    Rival(
+        "longest-match",
+        "the longest match by gossiped summaries (Nair, Saini 2026, arXiv 2606.17059)",
+        central=False,
+        knows="summaries",
+        policies=_alone(LongestMatch),
+    ),
+    Rival(
+        "longest-match-threshold",
+        "the longest match, unless half of the prompt is cached here (Nair, Saini 2026)",
+        central=False,
+        knows="summaries",
+        policies=_alone(lambda rng: LongestMatch(rng, STAY_RATIO)),
+    ),
+)
+
+#: By name, in the order in which tables and plots show them.
+REGISTRY: Final[dict[str, Rival]] = {rival.name: rival for rival in _RIVALS}
