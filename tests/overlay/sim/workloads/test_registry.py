@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,13 @@ def test_parameters() -> None:
     assert workload("zipf:skew=1.2,groups=200").name == "zipf:groups=200,skew=1.2"
 
 
+def test_a_path_is_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text('{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": [7]}')
+    (session,) = some(workload(str(path)), 1)
+    assert len(session.turns[0].prompt) == 5
+
+
 def test_an_unknown_name_lists_what_exists() -> None:
-    with pytest.raises(ConfigError, match=r"no workload 'mlu': take one of .*mmlu.*zipf"):
+    with pytest.raises(ConfigError, match=r"no workload and no file 'mlu:skew=1': .*mmlu.*zipf"):
         workload("mlu:skew=1")
