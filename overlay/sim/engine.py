@@ -91,7 +91,7 @@ class SimEngine:
         answer_to: Callable[[bytes], Tokens],
         emit: Callable[[EngineEvent], None],
     ) -> None:
-        """``cells``: tokens that the cache holds. ``answer_to``: what the model says to a request."""
+        """``cells``: tokens that the cache holds. ``answer_to``: what the model says to it."""
         self.machine = machine
         self._tree = tree
         self._cells = cells
