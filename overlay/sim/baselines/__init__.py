@@ -15,16 +15,22 @@ from overlay.identity.peer_id import PeerId
 from overlay.routing.policy import Policy
 from overlay.sim.baselines.balancing import LeastLoaded, LocalOnly, PowerOfTwo, Random, RoundRobin
 from overlay.sim.baselines.bounded_hash import BoundedHash, Ring
+from overlay.sim.baselines.central import Central, Router, through
+from overlay.sim.baselines.dynamo import Dynamo
+from overlay.sim.baselines.gorgo import Gorgo
 from overlay.sim.baselines.longest_match import STAY_RATIO, LongestMatch
+from overlay.sim.baselines.oracle import Oracle, PricedOracle
 from overlay.sim.baselines.rival import Rival
+from overlay.sim.baselines.sglang import Sglang
 from overlay.sim.fleet import Fleet
 
-__all__ = ["REGISTRY", "Rival"]
+__all__ = ["REGISTRY", "Central", "Rival"]
 
 _Nodes = Callable[[PeerId], Policy]
+_Begin = Callable[[Fleet, random.Random], _Nodes]
 
 
-def _alone(make: Callable[[random.Random], Policy]) -> Callable[[Fleet, random.Random], _Nodes]:
+def _alone(make: Callable[[random.Random], Policy]) -> _Begin:
     """Each node has its own policy, which needs nothing but chance."""
     return lambda _fleet, rng: lambda _peer: make(rng)
 
@@ -36,6 +42,11 @@ def _power_of_two(fleet: Fleet, rng: random.Random) -> _Nodes:
 def _bounded_hash(fleet: Fleet, rng: random.Random) -> _Nodes:
     ring = Ring(fleet.peers)
     return lambda _peer: BoundedHash(ring, rng)
+
+
+def _behind(make: Callable[[Fleet, random.Random], Router]) -> _Begin:
+    """All nodes are behind one router."""
+    return lambda fleet, rng: through(make(fleet, rng))
 
 
 _RIVALS: Final = (
@@ -95,6 +106,41 @@ _RIVALS: Final = (
         central=False,
         knows="summaries",
         policies=_alone(lambda rng: LongestMatch(rng, STAY_RATIO)),
+    ),
+    Rival(
+        "sglang",
+        "the prefix tree of what was sent where, or the idlest worker (sglang-router 0.3.2)",
+        central=True,
+        knows="truth",
+        policies=_behind(Sglang),
+    ),
+    Rival(
+        "dynamo",
+        "the fewest blocks to compute and to hold (NVIDIA Dynamo's KV router)",
+        central=True,
+        knows="truth",
+        policies=_behind(Dynamo),
+    ),
+    Rival(
+        "gorgo",
+        "the least of network, prefill and queue (GORGO 2026, arXiv 2602.11688)",
+        central=True,
+        knows="truth",
+        policies=_behind(Gorgo),
+    ),
+    Rival(
+        "oracle",
+        "the soonest first token, knowing every queue and cache",
+        central=True,
+        knows="truth",
+        policies=_behind(Oracle),
+    ),
+    Rival(
+        "oracle-alpha",
+        "as oracle, but cold computations pay for the time they take from others",
+        central=True,
+        knows="truth",
+        policies=_behind(PricedOracle),
     ),
 )
 
