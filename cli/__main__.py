@@ -2,4 +2,6 @@
 
 from cli.main import main
 
-main()
+# Processes that a command starts import this module again.
+if __name__ == "__main__":
+    main()
