@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -106,6 +107,14 @@ class NodeClient:
     def status(self) -> dict[str, Any]:
         """The object of ``/mesh/status``."""
         return self._json("GET", "/mesh/status")
+
+    def explanation(self, request_id: str | None) -> dict[str, Any]:
+        """Why a request went where it went; None: the latest one."""
+        return self._json("GET", f"/mesh/explanations/{quote(request_id or 'latest', safe='')}")
+
+    def explanations(self) -> list[dict[str, Any]]:
+        """The requests that can be explained, in brief: own clients' first, each latest first."""
+        return list(self._json("GET", "/mesh/explanations").get("explanations") or [])
 
     def models(self) -> list[dict[str, Any]]:
         """The entries of ``/v1/models``: what can be asked for, here or at a peer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cli.client import Reply
-from cli.text import count, duration, printable, short_peer
+from cli.text import count, duration, printable, short_peer, short_request
 
 
 def footer_parts(reply: Reply, names: Mapping[str, str]) -> list[str]:
@@ -27,6 +27,8 @@ def footer_parts(reply: Reply, names: Mapping[str, str]) -> list[str]:
         parts.append(f"first token {duration(ttft_ms)}")
     if saved_ms := hearth.get("saved_ms"):
         parts.append(f"saved ~{duration(saved_ms)}")
+    if request_id := hearth.get("request_id"):
+        parts.append(f"request {short_request(str(request_id))}")
     if reply.finish_reason == "length":
         parts.append("cut off at the token limit")
     return parts

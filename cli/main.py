@@ -7,6 +7,7 @@ import click
 from cli.commands.ask import ask
 from cli.commands.chat import chat
 from cli.commands.completion import completion
+from cli.commands.explain import explain
 from cli.commands.invite import invite
 from cli.commands.join import join
 from cli.commands.models import models
@@ -52,7 +53,7 @@ def hearth() -> None:
     """
 
 
-for command in (chat, ask, up, invite, join, status, models, completion):
+for command in (chat, ask, up, invite, join, status, explain, models, completion):
     hearth.add_command(command)
 
 

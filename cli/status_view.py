@@ -19,6 +19,7 @@ def status_view(status: Mapping[str, Any]) -> RenderableType:
     peers = status.get("peers") or []
     if peers:
         parts.append(_peer_table(peers))
+        parts += [Text(line, style="yellow") for line in _mismatches(peers)]
     else:
         parts.append(Text("No peers yet. Invite a friend with: hearth invite", style="dim"))
     return Group(*parts)
@@ -99,6 +100,16 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
             Text(printable(str(peer.get("link") or ""))),
         )
     return table
+
+
+def _mismatches(peers: list[Mapping[str, Any]]) -> list[str]:
+    """Of peers whose caches cannot be used, though they serve the same models."""
+    return [
+        f"{peer_name(peer)} tokenizes {printable(str(model))} unlike this node, so its cache is "
+        "not used: run the same version of Hearth on both."
+        for peer in peers
+        for model in peer.get("tokenizes_unlike") or []
+    ]
 
 
 def _rtt(milliseconds: float) -> str:

@@ -21,6 +21,11 @@ def short_peer(peer_id: str) -> str:
     return f"{peer_id[:4]}…{peer_id[-4:]}" if len(peer_id) > 12 else peer_id
 
 
+def short_request(request_id: str) -> str:
+    """``5f0c7a1e``: what `hearth explain` takes, and enough to tell a request from others."""
+    return printable(request_id)[:8]
+
+
 def count(number: int, noun: str) -> str:
     """``1 hop``, ``2 hops``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

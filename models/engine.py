@@ -34,6 +34,9 @@ class ModelInfo:
     cells: int
     #: File size.
     size_bytes: int
+    #: 16 bytes: what its tokenizer and template make of the probes (`models.probes`). Two nodes
+    #: whose models have one key tokenize alike only if these agree, too. Empty: not known.
+    probe: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,12 @@ class HopLimitReached(RoutingError):
     code = "hop-limit-reached"
 
 
+class RequestUnknown(RoutingError):
+    """This node remembers no request of that id, so it cannot explain it."""
+
+    code = "request-unknown"
+
+
 class GenerationError(HearthError):
     """The engine could not produce an answer."""
 

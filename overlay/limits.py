@@ -58,6 +58,10 @@ HOP_LIMIT_MAX: Final = 4
 STREAM_WINDOW_FRAMES: Final = 64
 #: Tokens in one frame, each with up to LOGPROBS_MAX alternatives: some hundred bytes for each.
 FRAME_TOKENS_MAX: Final = 128
+#: Requests of own clients that a node can explain, and as many of peers: some kB each.
+EXPLANATIONS_MAX: Final = 512
+#: Candidates in an explanation, the cheapest ones; the chosen one and this node come on top.
+EXPLAINED_CANDIDATES_MAX: Final = 16
 #: Messages queued for one peer before a link counts as stuck.
 SEND_QUEUE_MESSAGES_MAX: Final = 1000
 #: Uses that one invite may allow.

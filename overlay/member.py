@@ -31,7 +31,7 @@ from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from overlay.limits import GOSSIP_INTERVAL_S
+from overlay.limits import EXPLANATIONS_MAX, GOSSIP_INTERVAL_S
 from overlay.publisher import Publisher
 from overlay.routing.policy import Policy
 from overlay.wire.messages import Change, Goodbye, GossipAck, Message, Syn, SynAck
@@ -75,13 +75,19 @@ class Member:
         now: float,
         *,
         gossip_interval_s: float = GOSSIP_INTERVAL_S,
+        explained_max: int = EXPLANATIONS_MAX,
     ) -> None:
-        """``incarnation``: milliseconds since 1970 at the start. Raises LocalProtocolError."""
+        """``incarnation``: milliseconds since 1970 at the start. Raises LocalProtocolError.
+
+        ``explained_max``: how many requests are remembered to be explained.
+        """
         self.me = me
         self.neighbourhood = Neighbourhood(me)
         self.gossip = Gossip(me, incarnation, rng, now, interval_s=gossip_interval_s)
         self.publisher = Publisher(self.gossip)
-        self.forwarder = Forwarder(me, self.neighbourhood, mesh_secret, policy)
+        self.forwarder = Forwarder(
+            me, self.neighbourhood, mesh_secret, policy, explained_max=explained_max
+        )
         self._name = ""
         self._addresses: tuple[Multiaddr, ...] = ()
 

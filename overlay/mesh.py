@@ -66,13 +66,15 @@ class Mesh:
         self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
         self._look_on_lan = lan
         self._lan: LanDiscovery | None = None
+        #: Peers, and models of theirs, that tokenize unlike this node; said once.
+        self._warned_of: set[tuple[PeerId, str]] = set()
         self._wake = asyncio.Event()
         #: What the driver sleeps until; whatever must happen before wakes it.
         self._due = 0.0
         self._driver: asyncio.Task[None] | None = None
         self._tokenizing: set[asyncio.Task[None]] = set()
         self.me = node.key.peer_id
-        now = self._now()
+        now = self.now()
         secret = node.membership.mesh_secret
         self.member = Member(self.me, incarnation, secret, CostPolicy(rng), rng, now)
         self.member.described(node.name, (), now)
@@ -87,7 +89,7 @@ class Mesh:
         bound = tuple(await self.transport.start(listen))
         self._addresses = reachable_addresses(bound)
         self._node = replace(self._node, addresses=tuple(str(a) for a in self._addresses))
-        self.member.described(self._node.name, self._addresses, self._now())
+        self.member.described(self._node.name, self._addresses, self.now())
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
         if self._look_on_lan:
@@ -113,7 +115,7 @@ class Mesh:
         """The neighbourhood, with the links as they are now."""
         links = self.transport.links().items()
         measured = {peer: link.rtt_ms for peer, link in links if link.rtt_ms is not None}
-        self.member.links_measured(measured, self._now())
+        self.member.links_measured(measured, self.now())
         return self.member.neighbourhood
 
     def known_peers(self) -> list[PeerId]:
@@ -155,7 +157,7 @@ class Mesh:
         self.look_around()
         local_only = ask.route is Route.LOCAL
         effects = self.member.submit(
-            request_id, model, ask.prompt, ask.sampling, self._now(), local_only=local_only
+            request_id, model, ask.prompt, ask.sampling, self.now(), local_only=local_only
         )
         self._carry_out(effects)
 
@@ -166,27 +168,28 @@ class Mesh:
 
     def models_changed(self) -> None:
         """The set of served models changed."""
-        self.member.models_changed(self._engines.infos(), self._engines.lost, self._now())
+        self.member.models_changed(self._engines.infos(), self._engines.lost, self.now())
+        self._warn_of_unlike()
 
     def engine_event(self, model: str, event: EngineEvent) -> None:
         """An event of a local engine."""
-        self._carry_out(self.member.engine_event(model, event, self._now()))
+        self._carry_out(self.member.engine_event(model, event, self.now()))
 
     # --- What the links tell (LinkObserver) ---------------------------------------------------
 
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
-        self._carry_out(self.member.link_up(peer, hello.name, self._now()))
+        self._carry_out(self.member.link_up(peer, hello.name, self.now()))
         self.look_around()
         self._wake.set()
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         log.info("link to %s is down: %s", peer, reason)
-        self._carry_out(self.member.link_down(peer, self._now()))
+        self._carry_out(self.member.link_down(peer, self.now()))
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
         try:
-            effects = self.member.receive(peer, message, self._now())
+            effects = self.member.receive(peer, message, self.now())
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol: %s", peer, error)
             self.transport.hang_up(peer, str(error))
@@ -198,13 +201,14 @@ class Mesh:
     async def _drive(self) -> None:
         while True:
             self.look_around()
-            self._carry_out(self.member.tick(self._now(), sorted(self.transport.links())))
+            self._carry_out(self.member.tick(self.now(), sorted(self.transport.links())))
             self._due = self.member.next_deadline()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self._now()))
+                await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self.now()))
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds, of the clock that all times in here are of."""
         return time.monotonic()
 
     # --- Effects ------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ class Mesh:
             match effect:
                 case fwd.Send(peer=peer, message=message):
                     if not self.transport.send(peer, message):
-                        queue.extend(self.member.undeliverable(peer, message, self._now()))
+                        queue.extend(self.member.undeliverable(peer, message, self.now()))
                 case fwd.Emit(request_id=request_id, event=event):
                     self._on_client_event(request_id, event)
                 case fwd.Tokenize():
@@ -234,7 +238,7 @@ class Mesh:
                         engine.submit(request)
                     else:
                         gone = Failed(request.request_id, EngineFailed.code, "the model is gone")
-                        queue.extend(self.member.engine_event(model, gone, self._now()))
+                        queue.extend(self.member.engine_event(model, gone, self.now()))
                 case fwd.CancelGeneration(model=model, request_id=request_id):
                     engine = self._engines.get(model)
                     if engine is not None:
@@ -242,6 +246,7 @@ class Mesh:
                 case Meet(peer=peer, addresses=addresses):
                     self.meet(peer, addresses)
                 case PeersChanged():
+                    self._warn_of_unlike()
                     self._on_peers()
                 case _:
                     self._tell(effect)
@@ -265,6 +270,18 @@ class Mesh:
             case Unreadable(origin=origin, reason=reason):
                 log.warning("records of %s are malformed: %s", origin, reason)
 
+    def _warn_of_unlike(self) -> None:
+        for peer, model in self.member.neighbourhood.unlike():
+            if (peer, model) not in self._warned_of:
+                self._warned_of.add((peer, model))
+                log.warning(
+                    "%s (%s) tokenizes %s unlike this node, though it is the same model: its cache "
+                    "is not used; run the same version of Hearth and llama.cpp on both",
+                    self.member.neighbourhood.name_of(peer),
+                    peer,
+                    model,
+                )
+
     async def _tokenize(self, effect: fwd.Tokenize) -> None:
         result: Tokens | HearthError
         try:
@@ -275,4 +292,4 @@ class Mesh:
         except HearthError as error:
             result = error
         self.look_around()
-        self._carry_out(self.member.tokenized(effect.request_id, result, self._now()))
+        self._carry_out(self.member.tokenized(effect.request_id, result, self.now()))

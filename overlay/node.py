@@ -25,10 +25,19 @@ from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
 from overlay.engines import EngineOptions, EnginePool, Progress
 from overlay.errors import AddressInUse, NoRoute, Unreachable
+from overlay.explained import explained, overview, reply
 from overlay.forwarding import effects as fwd
+from overlay.forwarding.explanations import Explanation
 from overlay.home import Home
 from overlay.http.app import create_app
-from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
+from overlay.http.backend import (
+    REQUEST_ID_BYTES,
+    Answered,
+    AnswerEvent,
+    Ask,
+    ModelListing,
+    Text,
+)
 from overlay.http.server import ApiServer
 from overlay.identity.certificates import (
     Membership,
@@ -37,9 +46,10 @@ from overlay.identity.certificates import (
 )
 from overlay.identity.invites import JoinToken
 from overlay.identity.multiaddr import Multiaddr, parse_listen
+from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
 from overlay.mesh import Mesh
-from overlay.status import metrics, status
+from overlay.status import listings, metrics, status
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +226,7 @@ class Node:
 
     async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
         model = ask.model or self._default_model()
-        request_id = secrets.token_bytes(16)
+        request_id = ask.request_id or secrets.token_bytes(REQUEST_ID_BYTES)
         queue: asyncio.Queue[fwd.ClientEvent] = asyncio.Queue()
         self._clients[request_id] = queue
         mesh = self.mesh
@@ -229,7 +239,7 @@ class Node:
                     case fwd.Failure(error=error):
                         raise error
                     case fwd.Answer() as answer:
-                        yield self._answered(request_id, model, answer)
+                        yield self._answered(ask, model, answer)
                         return
         finally:
             del self._clients[request_id]
@@ -244,34 +254,28 @@ class Node:
             )
         return listings[0].name
 
-    def _answered(self, request_id: bytes, model: str, answer: fwd.Answer) -> Answered:
+    def _answered(self, ask: Ask, model: str, answer: fwd.Answer) -> Answered:
         neighbourhood = self.mesh.member.neighbourhood
         local = neighbourhood.resolve(model)
         rate = neighbourhood.prefill_rate(answer.served_by, model)
-        served_here = answer.served_by == self.key.peer_id
+        told = reply(answer, self._name_of, rate)
+        if ask.explain:
+            told["explanation"] = self._explained(answer.explanation)
         return Answered(
             model=local.info.name if local else model,
             reason=answer.reason,
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
             completion_tokens=answer.completion_tokens,
-            hearth={
-                "request_id": request_id.hex(),
-                "served_by": str(answer.served_by),
-                "served_by_name": (
-                    self.config.name if served_here else neighbourhood.name_of(answer.served_by)
-                ),
-                "route": answer.route,
-                "hops": answer.hops,
-                "ttft_ms": round(answer.ttft_ms, 1),
-                "queue_ms": round(answer.queue_ms, 1),
-                "prefill_ms": round(answer.prefill_ms, 1),
-                "rtt_ms": round(answer.rtt_ms, 2),
-                "estimated_match": answer.decision.chosen.match_tokens,
-                "saved_ms": round(answer.cached_tokens / rate * 1000) if rate else None,
-                "reason": answer.decision.explain(neighbourhood.name_of),
-            },
+            hearth=told,
         )
+
+    def _name_of(self, peer: PeerId) -> str:
+        own = peer == self.key.peer_id
+        return self.config.name if own else self.mesh.member.neighbourhood.name_of(peer)
+
+    def _explained(self, explanation: Explanation) -> dict[str, Any]:
+        return explained(explanation, self._name_of, self.mesh.now())
 
     def _client_event(self, request_id: bytes, event: fwd.ClientEvent) -> None:
         queue = self._clients.get(request_id)
@@ -291,25 +295,7 @@ class Node:
     # --- What clients may know ----------------------------------------------------------------
 
     def models(self) -> list[ModelListing]:
-        neighbourhood = self.mesh.look_around()
-        created = round(self._started_s)
-        found = {
-            m.info.name: ModelListing(
-                m.info.name,
-                m.info.aliases,
-                m.info.description,
-                True,
-                m.info.context_length,
-                created,
-            )
-            for m in neighbourhood.models.values()
-        }
-        for name, card in neighbourhood.offered().items():
-            offered = ModelListing(
-                name, card.aliases, card.description, False, card.context_length, created
-            )
-            found.setdefault(name, offered)
-        return list(found.values())
+        return listings(self.mesh, round(self._started_s))
 
     def status(self) -> dict[str, Any]:
         return status(
@@ -319,6 +305,14 @@ class Node:
             version=metadata.version("hearth-mesh"),
             uptime_s=time.time() - self._started_s,
         )
+
+    def explanation(self, beginning: str | None) -> dict[str, Any]:
+        kept = self.mesh.member.forwarder.explanations
+        return self._explained(kept.latest() if beginning is None else kept.find(beginning))
+
+    def explanations(self) -> list[dict[str, Any]]:
+        kept, now = self.mesh.member.forwarder.explanations, self.mesh.now()
+        return [overview(each, self._name_of, now) for each in kept]
 
     def metrics(self) -> bytes:
         return metrics(self.mesh)

@@ -79,4 +79,5 @@ class Publisher:
             context_length=info.context_length,
             prefill_rate=told[0],
             decode_rate=told[1],
+            probe=info.probe,
         )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from overlay.forwarding.hindsight import TTFT_RATIO_BOUNDS, Hindsight, Match
+from overlay.http.backend import ModelListing
 from overlay.identity.certificates import format_mesh_id
 from overlay.identity.peer_id import PeerId
 from overlay.mesh import Mesh
@@ -38,6 +46,7 @@ _CACHE = (
 def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) -> dict[str, Any]:
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
     stats = [(m.info, m.stats) for m in mesh.member.neighbourhood.models.values()]
+    unlike = mesh.member.neighbourhood.unlike()
     return {
         "peer_id": str(mesh.me),
         "name": name,
@@ -47,7 +56,7 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
         "api": api,
         "listen": [str(address) for address in mesh.addresses],
         "models": [info.name for info, _ in stats],
-        "peers": [_peer(mesh, peer) for peer in mesh.known_peers()],
+        "peers": [_peer(mesh, peer, unlike) for peer in mesh.known_peers()],
         "cache": {
             "summary_blocks": mesh.member.publisher.summary_blocks,
             **{field: sum(getattr(s, field) for _, s in stats) for field in _CACHE},
@@ -58,8 +67,9 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
             "queued": sum(s.queued for _, s in stats),
             "served": sum(s.requests for _, s in stats),
             "preempted": sum(s.preemptions for _, s in stats),
-            "blind_decisions": mesh.member.forwarder.blind_decisions,
+            "blind_decisions": mesh.member.forwarder.hindsight.blind_decisions,
         },
+        "routing": _routing(mesh.member.forwarder.hindsight),
         "engines": [
             {
                 "model": info.name,
@@ -74,7 +84,24 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
     }
 
 
-def _peer(mesh: Mesh, peer: PeerId) -> dict[str, Any]:
+def listings(mesh: Mesh, created_s: int) -> list[ModelListing]:
+    """The models that can be asked for now, this node's own first."""
+    neighbourhood = mesh.look_around()
+    found = {
+        info.name: ModelListing(
+            info.name, info.aliases, info.description, True, info.context_length, created_s
+        )
+        for info in (model.info for model in neighbourhood.models.values())
+    }
+    for name, card in neighbourhood.offered().items():
+        offered = ModelListing(
+            name, card.aliases, card.description, False, card.context_length, created_s
+        )
+        found.setdefault(name, offered)
+    return list(found.values())
+
+
+def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[str, Any]:
     neighbour = mesh.member.neighbourhood.neighbours.get(peer)
     card = neighbour.card if neighbour else None
     load = neighbour.load if neighbour else None
@@ -87,12 +114,24 @@ def _peer(mesh: Mesh, peer: PeerId) -> dict[str, Any]:
         "incarnation": mesh.member.gossip.incarnation(peer),
         "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
         "models": [model.name for model in card.models] if card else [],
+        "tokenizes_unlike": [model for other, model in unlike if other == peer],
         "addresses": list(card.addresses) if card else [],
         "cached_tokens": blocks * BLOCK_TOKENS,
         "summary_blocks": blocks,
         "running": load.running if load else 0,
         "queued": load.queued if load else 0,
         "link": None if link is None else link.direction,
+    }
+
+
+def _routing(told: Hindsight) -> dict[str, Any]:
+    choices = ("self", "peer")
+    return {
+        "decisions": {
+            choice: sum(n for (_, where), n in told.decisions.items() if where == choice)
+            for choice in choices
+        },
+        "match_estimates": {match.value: told.matches[match] for match in Match},
     }
 
 
@@ -111,16 +150,54 @@ class _MeshCollector(Collector):
             "Requests in flight here.",
             value=mesh.member.forwarder.open_requests,
         )
-        yield CounterMetricFamily(
-            "hearth_blind_decisions",
-            "Requests routed without a usable summary.",
-            value=mesh.member.forwarder.blind_decisions,
+        yield GaugeMetricFamily(
+            "hearth_tokenization_mismatches",
+            "Models of peers that have the key of ours and tokenize unlike it.",
+            value=len(mesh.member.neighbourhood.unlike()),
         )
+        yield from _in_hindsight(mesh.member.forwarder.hindsight)
         for kind, field, text in _PER_MODEL:
             family = kind(f"hearth_{field}", text, labels=["model"])
             for model in mesh.member.neighbourhood.models.values():
                 family.add_metric([model.info.name], getattr(model.stats, field))
             yield family
+
+
+def _in_hindsight(told: Hindsight) -> Iterator[Metric]:
+    """How decisions turned out."""
+    yield CounterMetricFamily(
+        "hearth_blind_decisions",
+        "Requests routed without a usable summary.",
+        value=told.blind_decisions,
+    )
+    decisions = CounterMetricFamily(
+        "hearth_decisions", "Decisions where a request goes.", labels=["asked_by", "choice"]
+    )
+    for (asked_by, choice), count in sorted(told.decisions.items()):
+        decisions.add_metric([asked_by, choice], count)
+    yield decisions
+    matches = CounterMetricFamily(
+        "hearth_match_estimates",
+        "Clients' requests by how the actual match compares with the estimate.",
+        labels=["outcome"],
+    )
+    tokens = CounterMetricFamily(
+        "hearth_match_error_tokens",
+        "Tokens by which matches were over- or underestimated.",
+        labels=["outcome"],
+    )
+    for match in Match:
+        matches.add_metric([match.value], told.matches[match])
+    for match in (Match.OVERESTIMATED, Match.UNDERESTIMATED):
+        tokens.add_metric([match.value], told.error_tokens[match])
+    yield from (matches, tokens)
+    bounds = [*map(str, TTFT_RATIO_BOUNDS), "+Inf"]
+    yield HistogramMetricFamily(
+        "hearth_ttft_ratio",
+        "Actual over predicted time to first token of clients' requests.",
+        buckets=list(zip(bounds, itertools.accumulate(told.ttft_ratios), strict=True)),
+        sum_value=told.ttft_ratio_sum,
+    )
 
 
 _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str], ...] = (

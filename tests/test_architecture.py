@@ -16,6 +16,7 @@ LAYERS = [
     "overlay.joining",
     "overlay.status",
     "overlay.sim",
+    "overlay.explained",
     "overlay.mesh",
     "overlay.member",
     "overlay.publisher",
@@ -32,6 +33,7 @@ LAYERS = [
     "overlay.gossip",
     "overlay.wire",
     "overlay.identity",
+    "models.probes",
     "models.engine",
     "overlay.prefix",
     "overlay.limits",
@@ -42,6 +44,7 @@ PURE = [
     "overlay.member",
     "overlay.publisher",
     "overlay.sim",
+    "overlay.explained",
     "overlay.forwarding",
     "overlay.admission",
     "overlay.routing",
@@ -50,6 +53,7 @@ PURE = [
     "overlay.identity",
     "overlay.prefix",
     "models.engine",
+    "models.probes",
     "models.llama.fairness",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 import shlex
 import textwrap
@@ -14,7 +15,8 @@ import pytest
 import zmq
 
 from cli.main import hearth
-from models.engine import Alternative, TokenLogprob
+from models.engine import Alternative, Message, Prompt, TokenLogprob, Tokens
+from models.probes import PROBE_MOMENT, PROBES, probe_digest
 from overlay import limits
 from overlay.config import _SETTINGS
 from overlay.identity.certificates import format_mesh_id, mesh_id
@@ -182,3 +184,21 @@ def test_vectors_of_the_protocol_hold() -> None:
     ]
     page = (DOCS / "reference" / "wire-protocol.md").read_text()
     assert [vector for vector in vectors if f"`{vector}`" not in page] == []
+
+
+def test_the_probes_of_the_protocol_are_those_of_the_code() -> None:
+    page = (DOCS / "reference" / "wire-protocol.md").read_text()
+    (block,) = re.findall(r"^```json\n(.*?)^```", page.partition("### Probes")[2], re.M | re.S)
+    told = [
+        probe if isinstance(probe, str) else tuple(Message(*turn) for turn in probe)
+        for probe in json.loads(block)
+    ]
+    assert tuple(told) == PROBES
+    assert f"{PROBE_MOMENT:%Y-%m-%d %H:%M:%S}" in page
+    assert f"`{probe_digest(one_token_a_byte).hex()}`" in page
+
+
+def one_token_a_byte(prompt: Prompt) -> Tokens:
+    if not isinstance(prompt, str):
+        prompt = "".join(f"[{turn.role}]{turn.content}" for turn in prompt)
+    return tuple(prompt.encode())

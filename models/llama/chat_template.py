@@ -44,7 +44,6 @@ class ChatTemplate:
         environment.filters["tojson"] = _tojson
         environment.globals |= {
             "raise_exception": _reject,
-            "strftime_now": lambda form: datetime.now().strftime(form),
             "bos_token": bos,
             "eos_token": eos,
         }
@@ -54,15 +53,22 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             self._template, self._error = None, str(error)
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt, up to where the assistant's answer begins. Raises InvalidRequest."""
+    def render(self, messages: Sequence[Message], at: datetime | None = None) -> str:
+        """The prompt, up to where the assistant's answer begins. Raises InvalidRequest.
+
+        ``at``: the time that the template is told; None for now.
+        """
         if not messages:
             raise InvalidRequest("A conversation needs at least one message.")
         if self._template is None:
             raise InvalidRequest(f"The model's chat template is broken: {self._error}")
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self._template.render(messages=turns, add_generation_prompt=True)
+            return self._template.render(
+                messages=turns,
+                add_generation_prompt=True,
+                strftime_now=lambda form: (at or datetime.now()).strftime(form),
+            )
         except Exception as error:  # a template can fail in any way that Python can
             raise InvalidRequest(f"The model's chat template rejects this: {error}") from None
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Sequence
-from functools import cache
+from datetime import datetime
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Final
 
@@ -20,6 +21,7 @@ from models.llama.answers import AnswerMemory
 from models.llama.chat_template import ChatTemplate
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import token_piece
+from models.probes import PROBE_MOMENT, probe_digest
 from overlay.errors import InvalidRequest
 
 MODEL_KEY_BYTES: Final = 16
@@ -48,15 +50,18 @@ class Vocabulary:
         self._answers = AnswerMemory(cache(self._spoken))
         self._pre = model.metadata("tokenizer.ggml.pre") or ""
 
-    def tokenize(self, prompt: Prompt) -> Tokens:
-        """Raises InvalidRequest for a conversation that the template rejects."""
+    def tokenize(self, prompt: Prompt, at: datetime | None = None) -> Tokens:
+        """Raises InvalidRequest for a conversation that the template rejects.
+
+        ``at``: the time that the template is told; None for now.
+        """
         if isinstance(prompt, str):
             return self._tokenize(prompt, add_special=True, parse_special=False)
         mark = _unused_mark(prompt)
         defused = [self._defused(message, mark) for message in prompt]
-        text = self._template.render(defused)
-        tokens, at = self._beginning(defused, text, mark)
-        for part in text[at:].split(mark):
+        text = self._template.render(defused, at)
+        tokens, end = self._beginning(defused, text, mark)
+        for part in text[end:].split(mark):
             tokens += self._tokenize(part, add_special=False, parse_special=True)
         self._answers.note_prompt(text, tokens)
         return tokens
@@ -67,6 +72,10 @@ class Vocabulary:
         Conversations that go on from it, or from a beginning of it, are tokenized accordingly.
         """
         self._answers.note_answer(prompt, answer)
+
+    def probe(self) -> bytes:
+        """What prompts become here, in one digest; see `models.probes`."""
+        return probe_digest(partial(self.tokenize, at=PROBE_MOMENT))
 
     def model_key(self, name: str) -> bytes:
         """What makes cached tokens interchangeable; weights and quantisation take no part."""

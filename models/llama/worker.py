@@ -113,6 +113,7 @@ class Worker:
             context_length=context_length,
             cells=self._backend.cells,
             size_bytes=path.stat().st_size,
+            probe=self._vocabulary.probe(),
         )
 
     def receive(self, frame: tuple[Any, ...]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from models.engine import FinishReason, GenerationRequest, Prompt, TokenLogprob, Tokens
 from overlay.errors import HearthError
+from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
 from overlay.routing.decision import Decision
 from overlay.wire.messages import Message
@@ -70,6 +71,7 @@ class Answer:
     prefill_ms: float
     rtt_ms: float
     decision: Decision
+    explanation: Explanation
 
 
 @dataclass(frozen=True, slots=True)

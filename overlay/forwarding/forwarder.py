@@ -49,6 +49,8 @@ from overlay.forwarding.effects import (
     Send,
     Tokenize,
 )
+from overlay.forwarding.explanations import Explanations
+from overlay.forwarding.hindsight import Hindsight
 from overlay.forwarding.inbound import job_of_forward
 from overlay.forwarding.job import Job, JobState
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -56,6 +58,7 @@ from overlay.forwarding.placement import Placement
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     ACCEPT_S,
+    EXPLANATIONS_MAX,
     HOP_LIMIT_DEFAULT,
     OPEN_REQUESTS_PER_PEER_MAX,
     REQUEST_DEADLINE_S,
@@ -83,15 +86,22 @@ class Forwarder:
     """All requests that this node has a part in."""
 
     def __init__(
-        self, me: PeerId, neighbourhood: Neighbourhood, mesh_secret: bytes, policy: Policy
+        self,
+        me: PeerId,
+        neighbourhood: Neighbourhood,
+        mesh_secret: bytes,
+        policy: Policy,
+        *,
+        explained_max: int = EXPLANATIONS_MAX,
     ) -> None:
+        """``explained_max``: how many requests are remembered to be explained."""
         self.me = me
         self._neighbourhood = neighbourhood
         self._jobs: dict[bytes, Job] = {}
         self.ledger = Ledger()
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
-        #: Decisions for a peer whose summary we could not use, though it turned out warm.
-        self.blind_decisions = 0
+        self.explanations = Explanations(explained_max)
+        self.hindsight = Hindsight()
 
     # --- Entry points -------------------------------------------------------------------------
 
@@ -223,6 +233,7 @@ class Forwarder:
 
     def _admit(self, job: Job, now: float) -> list[Effect]:
         self._jobs[job.request_id] = job
+        self.explanations.keep(job.explanation)
         job.patience_until = job.deadline
         local = self._neighbourhood.resolve(job.model)
         if job.tokens is not None and local is not None and job.model_key == local.info.key:
@@ -235,6 +246,9 @@ class Forwarder:
         chosen = self._placement.choose(job, now)
         if chosen is None:
             return self._fail(job, job.last_error or self._placement.nobody(job))
+        assert job.decision is not None, "a choice is a decision's"
+        job.explanation.decided(job.decision, self._neighbourhood, now)
+        self.hindsight.decided(job.explanation)
         job.downstream = chosen.peer
         job.state = JobState.DISPATCHED
         job.frames_in = 0
@@ -316,7 +330,7 @@ class Forwarder:
         assert job.downstream is not None, "only a dispatched job has a downstream"
         self.ledger.settled(job.request_id)
         job.tried.add(job.downstream)
-        job.last_error = error
+        job.last_error = job.explanation.attempts[-1].error = error
         streaming = job.state is JobState.STREAMING
         if isinstance(error, _FINAL_ERRORS) or (streaming and job.upstream is not None):
             return self._fail(job, error)
@@ -327,16 +341,13 @@ class Forwarder:
 
     def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
         self._forget(job)
-        self._count_blind(job, done)
-        return [*stream.completed(job, done, now), *self._remember(job)]
-
-    def _count_blind(self, job: Job, done: Completed) -> None:
-        if job.upstream is None and job.decision is not None and job.executor != self.me:
-            expected = job.decision.chosen.match_tokens
-            self.blind_decisions += job.decision.blind or (done.cached_tokens > 0 == expected)
+        effects = [*stream.completed(job, done, now), *self._remember(job)]
+        self.hindsight.answered(job.explanation)
+        return effects
 
     def _fail(self, job: Job, error: HearthError) -> list[Effect]:
         self._forget(job)
+        job.explanation.failed(error)
         if job.upstream is None:
             return [Emit(job.request_id, Failure(error))]
         return [Send(job.upstream, Refused(job.request_id, error.code, str(error)))]
@@ -344,6 +355,7 @@ class Forwarder:
     def _drop(self, job: Job) -> list[Effect]:
         """Nobody waits for the answer any more."""
         self._forget(job)
+        job.explanation.cancelled()
         return [*self._stop_downstream(job), *self._remember(job)]
 
     def _remember(self, job: Job) -> list[Effect]:

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import HearthError
+from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
 from overlay.limits import FRAME_TOKENS_MAX
 from overlay.routing.decision import Decision
@@ -64,12 +65,23 @@ class Job:
     # What has come back.
     generated: list[int] = field(default_factory=list)
     delivered_chars: int = 0
-    cached_tokens: int = 0
     frames_in: int = 0
     first_token_at: float | None = None
 
     # What has gone upstream.
     window: SendWindow | None = None
+
+    explanation: Explanation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.explanation = Explanation(
+            self.request_id, self.model, self.upstream, self.submitted_at
+        )
+
+    def note_first_token(self, now: float) -> None:
+        """Something of the answer goes upstream now."""
+        if self.first_token_at is None:
+            self.first_token_at = now
 
 
 class SendWindow:

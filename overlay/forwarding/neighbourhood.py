@@ -6,6 +6,7 @@ engines; asked for routing candidates. Holds estimates only: stale ones cost tim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -133,6 +134,30 @@ class Neighbourhood:
                 return card
         return None
 
+    def tokenizes_unlike(self, peer: PeerId, name: str) -> bool:
+        """Whether the peer's model has the key of ours and yet cuts the probes into other tokens.
+
+        Nothing is known of a peer that tells no digest: its key has to do.
+        """
+        local, card = self.resolve(name), self.card_of(peer, name)
+        return local is not None and card is not None and _unlike(local.info, card)
+
+    def unlike(self) -> list[tuple[PeerId, str]]:
+        """Every peer, and its model, that tokenizes unlike ours of the same key."""
+        return [
+            (peer, card.name)
+            for peer in sorted(self.neighbours)
+            if (told := self.neighbours[peer].card) is not None
+            for card in told.models
+            if any(_unlike(model.info, card) for model in self.models.values())
+        ]
+
+    def summary_age_s(self, peer: PeerId, name: str, now: float) -> float:
+        """Since the peer's summary was last known to be current; infinite if it is of no use."""
+        if peer not in self.neighbours or self.tokenizes_unlike(peer, name):
+            return math.inf
+        return max(0.0, now - self.neighbours[peer].summary_at)
+
     def offered(self) -> dict[str, ModelCard]:
         """Models that reachable peers serve, by name; on equal names any one stands for all."""
         found: dict[str, ModelCard] = {}
@@ -188,13 +213,15 @@ class Neighbourhood:
             if card is None or neighbour.rtt_ms is None or peer in exclude:
                 continue
             load = neighbour.load or Load()
+            unlike = local is not None and _unlike(local.info, card)
             found.append(
                 Candidate(
                     peer=peer,
                     is_self=False,
                     rtt_ms=neighbour.rtt_ms,
-                    match_tokens=blocks.get(peer, 0) * BLOCK_TOKENS,
-                    summary_age_s=max(0.0, now - neighbour.summary_at),
+                    # Its blocks are of tokens that this prompt does not become there.
+                    match_tokens=0 if unlike else blocks.get(peer, 0) * BLOCK_TOKENS,
+                    summary_age_s=math.inf if unlike else max(0.0, now - neighbour.summary_at),
                     prefill_rate=card.prefill_rate,
                     decode_rate=card.decode_rate,
                     pending_prefill_tokens=load.pending_prefill_tokens,
@@ -203,3 +230,8 @@ class Neighbourhood:
                 )
             )
         return found
+
+
+def _unlike(info: ModelInfo, card: ModelCard) -> bool:
+    told = info.probe and card.probe
+    return bool(told) and info.key == card.key and info.probe != card.probe

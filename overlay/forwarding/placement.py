@@ -88,12 +88,14 @@ class Placement:
         )
 
     def key_at(self, peer: PeerId, model: str) -> bytes | None:
-        """Key of the model that answers to this name at a node."""
+        """Key of the model that answers to this name at a node, if tokens mean the same there."""
         if peer == self._me:
             local = self._neighbourhood.resolve(model)
             return None if local is None else local.info.key
         card = self._neighbourhood.card_of(peer, model)
-        return None if card is None else card.key
+        if card is None or self._neighbourhood.tokenizes_unlike(peer, model):
+            return None
+        return card.key
 
     def nobody(self, job: Job) -> HearthError:
         """Why there is no candidate, for people."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from models.engine import Chunk, Finished, FinishReason
 from overlay.errors import LimitExceeded, Malformed
 from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
+from overlay.forwarding.explanations import Actual
 from overlay.forwarding.job import Job, JobState
 from overlay.identity.peer_id import PeerId
 from overlay.limits import FRAME_TOKENS_MAX, LOGPROBS_MAX, STREAM_WINDOW_FRAMES
@@ -37,12 +38,12 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     job.generated.extend(new.tokens)
     if job.upstream is not None:
         assert job.window is not None, "a job with a peer upstream has a window"
+        job.note_first_token(now)
         return [Send(job.upstream, frame) for frame in job.window.push(new)]
     job.delivered_chars += len(new.text)
     if not new.text and not new.logprobs:
         return []
-    if job.first_token_at is None:
-        job.first_token_at = now
+    job.note_first_token(now)
     return [Emit(job.request_id, TextDelta(new.text, len(new.tokens), new.logprobs))]
 
 
@@ -88,35 +89,57 @@ def completed_of(event: Finished) -> Completed:
 
 
 def completed(job: Job, done: Completed, now: float) -> list[Effect]:
-    """The answer is whole. Raises Malformed for a finish reason that is none."""
+    """The answer is whole: explain how it came about, and tell those upstream.
+
+    Raises Malformed for a finish reason that is none.
+    """
     try:
         reason = FinishReason(done.reason)
     except ValueError:
         raise Malformed(f"{done.reason[:20]!r} is no finish reason") from None
+    actual = _actual(job, done, now)
+    job.explanation.answered(actual)
     if job.upstream is not None:
         assert job.window is not None, "a job with a peer upstream has a window"
         effects: list[Effect] = [Send(job.upstream, f) for f in job.window.flush()]
         last = replace(done, seq=job.window.sent)
         return [*effects, Send(job.upstream, last)]
-    assert job.executor is not None, "an answer has an executor"
     assert job.decision is not None, "an answer was routed"
-    first = job.first_token_at if job.first_token_at is not None else now
     answer = Answer(
         reason=reason,
+        prompt_tokens=actual.prompt_tokens,
+        cached_tokens=actual.cached_tokens,
+        completion_tokens=actual.completion_tokens,
+        served_by=actual.executor,
+        hops=actual.hops,
+        route=actual.route,
+        ttft_ms=actual.ttft_ms,
+        queue_ms=actual.queue_ms,
+        prefill_ms=actual.prefill_ms,
+        rtt_ms=job.rtt_ms,
+        decision=job.decision,
+        explanation=job.explanation,
+    )
+    return [Emit(job.request_id, answer)]
+
+
+def _actual(job: Job, done: Completed, now: float) -> Actual:
+    assert job.executor is not None, "an answer has an executor"
+    first = job.first_token_at if job.first_token_at is not None else now
+    return Actual(
+        executor=job.executor,
+        hops=job.hops,
+        route=_route_of(job),
         prompt_tokens=done.prompt_tokens,
         # A failed-over request's prompt includes emitted tokens; only prompt tokens count here.
         cached_tokens=min(done.cached_tokens, done.prompt_tokens),
         completion_tokens=done.completion_tokens,
-        served_by=job.executor,
-        hops=job.hops,
-        route=_route_of(job),
         ttft_ms=(first - job.submitted_at) * 1000,
         queue_ms=done.queue_ms,
         prefill_ms=done.prefill_ms,
-        rtt_ms=job.rtt_ms,
-        decision=job.decision,
+        decode_ms=done.decode_ms,
+        total_ms=(now - job.submitted_at) * 1000,
     )
-    return [Emit(job.request_id, answer)]
 
 
 def _route_of(job: Job) -> str:

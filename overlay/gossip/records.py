@@ -34,6 +34,7 @@ BLOCK_VALUE: Final = b""
 _COUNT_MAX = 1 << 40
 _RATE_MAX = 1e9
 _MODEL_KEY_BYTES = 16
+_PROBE_BYTES = 16
 
 
 def block_key(block: int) -> bytes:
@@ -60,6 +61,8 @@ class ModelCard:
     context_length: int = 0
     prefill_rate: float = 0.0
     decode_rate: float = 0.0
+    #: 16 bytes, or none from an older node; see `models.engine.ModelInfo`.
+    probe: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Card:
                 m.context_length,
                 float(m.prefill_rate),
                 float(m.decode_rate),
+                m.probe,
             ]
             for m in self.models[:MODELS_PER_CARD_MAX]
         ]
@@ -140,6 +144,9 @@ def _model(packed: object) -> ModelCard:
     name, key, aliases, description, context_length, prefill_rate, decode_rate = fields[:7]
     if not isinstance(key, bytes) or len(key) != _MODEL_KEY_BYTES:
         raise Malformed("a model key is not 16 bytes")
+    probe = fields[7] if len(fields) > 7 else b""
+    if not isinstance(probe, bytes) or len(probe) not in (0, _PROBE_BYTES):
+        raise Malformed("a digest of probes is not 16 bytes")
     return ModelCard(
         name=_text(name, NAME_CHARS_MAX),
         key=key,
@@ -148,6 +155,7 @@ def _model(packed: object) -> ModelCard:
         context_length=_count(context_length),
         prefill_rate=_rate(prefill_rate),
         decode_rate=_rate(decode_rate),
+        probe=probe,
     )
 
 

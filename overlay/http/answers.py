@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from models.engine import FinishReason, TokenLogprob
 from overlay.errors import EngineFailed, StreamReset
 from overlay.http import shapes
-from overlay.http.backend import Answered, Backend, Text
+from overlay.http.backend import REQUEST_ID_BYTES, Answered, Backend, Text
 from overlay.http.body import read_json
 from overlay.http.choices import ask_all
 from overlay.http.parse import Call
@@ -65,6 +65,8 @@ class AnswerEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._parse(await read_json(Request(scope, receive)))
+        request_id = secrets.token_bytes(REQUEST_ID_BYTES)
+        call = replace(call, ask=replace(call.ask, request_id=request_id))
         if call.stream:
             await _until_hang_up(self._stream(call, send), receive)
             return
@@ -151,8 +153,9 @@ class AnswerEndpoint:
         if model is None:
             listings = self._backend.models()
             model = listings[0].name if listings else "default"
-        prefix = self._shape.prefix
-        return {"id": prefix + secrets.token_hex(12), "created": int(time.time()), "model": model}
+        assert call.ask.request_id is not None, "drawn when the call came"
+        answer_id = self._shape.prefix + call.ask.request_id.hex()
+        return {"id": answer_id, "created": int(time.time()), "model": model}
 
 
 class _EventStream:

@@ -15,7 +15,13 @@ from overlay.http.answers import AnswerEndpoint
 from overlay.http.backend import Backend
 from overlay.http.body import read_json
 from overlay.http.gate import Gate
-from overlay.http.parse import parse_chat, parse_completion, parse_invite, parse_join
+from overlay.http.parse import (
+    parse_chat,
+    parse_completion,
+    parse_invite,
+    parse_join,
+    parse_request_id,
+)
 from overlay.http.shapes import ChatShape, CompletionShape
 from overlay.http.statuses import error_response
 
@@ -53,6 +59,8 @@ def create_app(
             Route("/health", mesh.health),
             Route("/metrics", mesh.metrics),
             Route("/mesh/status", mesh.status),
+            Route("/mesh/explanations", mesh.explanations),
+            Route("/mesh/explanations/{id:path}", mesh.explanation),
             Route("/mesh/invites", mesh.invite, methods=["POST"]),
             Route("/mesh/join", mesh.join, methods=["POST"]),
         ],
@@ -97,6 +105,13 @@ class _MeshRoutes:
 
     async def status(self, request: Request) -> Response:
         return _json(self._backend.status())
+
+    async def explanations(self, request: Request) -> Response:
+        return _json({"explanations": self._backend.explanations()})
+
+    async def explanation(self, request: Request) -> Response:
+        beginning = parse_request_id(request.path_params["id"])
+        return _json(self._backend.explanation(beginning))
 
     async def invite(self, request: Request) -> Response:
         order = parse_invite(await read_json(request))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from models.engine import FinishReason, Prompt, Sampling, TokenLogprob
+
+#: A request's name in the whole mesh, drawn at random.
+REQUEST_ID_BYTES: Final = 16
 
 
 class Route(StrEnum):
@@ -25,6 +28,10 @@ class Ask:
     prompt: Prompt
     sampling: Sampling
     route: Route = Route.MESH
+    #: Put the explanation into the reply's ``hearth`` object.
+    explain: bool = False
+    #: 16 bytes that no other request has; None: the node draws some.
+    request_id: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,15 @@ class Backend(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The object of ``/mesh/status`` and ``hearth status --json``."""
+
+    def explanation(self, beginning: str | None) -> dict[str, Any]:
+        """Why a request went where it went; ``beginning`` of its id, or None for the latest.
+
+        Raises RequestUnknown, or InvalidRequest if there are several.
+        """
+
+    def explanations(self) -> list[dict[str, Any]]:
+        """What can be explained, in brief: own clients' requests, latest first, then peers'."""
 
     def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
         """``{"token", "expires" (RFC 3339), "uses", "id"}``."""

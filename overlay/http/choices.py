@@ -19,7 +19,8 @@ async def ask_all(
 ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
     """Each answer's events with its number, as they come.
 
-    Answer ``i`` has the seed of the request plus ``i``. The engine computes a prompt that several
+    Answer ``i`` has the seed of the request plus ``i``, and all but the first have ids of their
+    own. The engine computes a prompt that several
     requests share once. Closing the iterator closes all answers; so does an error in one, which
     is raised.
     """
@@ -58,6 +59,8 @@ async def ask_all(
 
 
 def _numbered(ask: Ask, index: int) -> Ask:
+    if index:
+        ask = replace(ask, request_id=None)
     seed = ask.sampling.seed
     if seed is None:
         return ask

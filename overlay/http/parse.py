@@ -7,6 +7,7 @@ answer and are not supported are refused, because ignoring them would give a wro
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -130,17 +131,37 @@ def parse_join(body: object) -> str:
     return token
 
 
+def parse_request_id(text: str) -> str | None:
+    """The beginning of a request's id, in hexadecimal, of what a client calls it by.
+
+    That is the ``id`` of its answer, the ``hearth.request_id`` in it, or a beginning of either;
+    ``latest`` gives None. Raises InvalidRequest.
+    """
+    if text == "latest":
+        return None
+    beginning = text.lower().removeprefix("chatcmpl-").removeprefix("cmpl-")
+    if not re.fullmatch(r"[0-9a-f]{1,32}", beginning):
+        raise InvalidRequest(
+            f"{echo(text)} is no request's id: it is the id of an answer, or its beginning, "
+            "such as 5f0c7a1e",
+            "id",
+        )
+    return beginning
+
+
 def _call(fields: Fields, prompt: Prompt, max_tokens: int | None, logprobs: int | None) -> Call:
     model = fields.text("model")
     if model == "":
         raise InvalidRequest("model must not be empty: leave it out for the default", "model")
     options = fields.value("stream_options")
+    hearth = _hearth(fields.value("hearth"))
     return Call(
         ask=Ask(
             model=model,
             prompt=prompt,
             sampling=_sampling(fields, max_tokens, logprobs),
-            route=_route(fields.value("hearth")),
+            route=_route(hearth),
+            explain=hearth.flag("explain"),
         ),
         stream=fields.flag("stream"),
         include_usage=options is not None
@@ -272,12 +293,14 @@ def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
     return tuple(sorted(biases.items()))
 
 
-def _route(value: object) -> Route:
-    if value is None:
-        return Route.MESH
-    fields = Fields(value, "hearth")
+def _hearth(value: object) -> Fields:
+    fields = Fields({} if value is None else value, "hearth")
     # Strict, unlike the rest: a mistyped "route": "local" must not send a prompt to a peer.
-    fields.only("route")
+    fields.only("route", "explain")
+    return fields
+
+
+def _route(fields: Fields) -> Route:
     route = fields.text("route")
     try:
         return Route.MESH if route is None else Route(route)

@@ -48,6 +48,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "generation": 500,
     "invalid-request": 400,
     "model-not-found": 404,
+    "request-unknown": 404,
     "context-length-exceeded": 400,
     "engine-busy": 503,
     "engine-failed": 500,

@@ -80,7 +80,7 @@ def run(
     counters = Counters(
         busy_s=[node.engine.busy_s for node in world.nodes],
         gossip_bytes=world.gossip_bytes,
-        blind=sum(node.member.forwarder.blind_decisions for node in world.nodes),
+        blind=sum(node.member.forwarder.hindsight.blind_decisions for node in world.nodes),
     )
     return Report.of(policy, world.outcomes, counters)
 

@@ -84,6 +84,7 @@ class World:
                 random.Random(self._rng.random()),
                 self.clock.now,
                 gossip_interval_s=self._interval_s,
+                explained_max=0,
             )
             node = Node(
                 member,

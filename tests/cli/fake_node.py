@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from models.engine import FinishReason
-from overlay.errors import TokenMalformed
+from overlay.errors import RequestUnknown, TokenMalformed
 from overlay.http.app import create_app
 from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
 from overlay.http.server import ApiServer
@@ -76,6 +76,114 @@ STATUS: dict[str, Any] = {
     "requests": {"open": 0, "running": 1, "queued": 0, "served": 12},
 }
 
+REQUEST_ID = "5f0c7a1e9b3d4c6f8a2e1d0b7c9f3a55"
+
+#: A forwarded request whose first choice refused.
+EXPLANATION: dict[str, Any] = {
+    "request_id": REQUEST_ID,
+    "model": "demo",
+    "age_s": 12.0,
+    "asked_by": None,
+    "asked_by_name": None,
+    "state": "answered",
+    "decisions": [
+        {
+            "after_ms": 1.2,
+            "choice": GONE_ID,
+            "choice_name": "carl",
+            "reason": "carl has 640 of 650 prompt tokens cached and costs 900 ms; …",
+            "prompt_tokens": 650,
+            "alpha": 1.25,
+            "blind": False,
+            "considered": 19,
+            "candidates": [
+                {
+                    "peer_id": GONE_ID,
+                    "name": "carl",
+                    "self": False,
+                    "cost_ms": 900.0,
+                    "rtt_ms": 3.21,
+                    "wait_ms": 40.0,
+                    "prefill_ms": 100.0,
+                    "decode_ms": 731.79,
+                    "match_tokens": 640,
+                    "summary_age_s": 0.4,
+                    "tokenizes_unlike": False,
+                },
+                {
+                    "peer_id": PEER_ID,
+                    "name": "laptop",
+                    "self": True,
+                    "cost_ms": 8900.0,
+                    "rtt_ms": 0.0,
+                    "wait_ms": 0.0,
+                    "prefill_ms": 6500.0,
+                    "decode_ms": 775.0,
+                    "match_tokens": 0,
+                    "summary_age_s": None,
+                    "tokenizes_unlike": False,
+                },
+            ],
+            "error": {"code": "overloaded", "message": "32 requests of yours are open here"},
+        },
+        {
+            "after_ms": 9.7,
+            "choice": FRIEND_ID,
+            "choice_name": "bea",
+            "reason": "bea is the only node that serves this model.",
+            "prompt_tokens": 650,
+            "alpha": 1.25,
+            "blind": True,
+            "considered": 1,
+            "candidates": [
+                {
+                    "peer_id": FRIEND_ID,
+                    "name": "bea",
+                    "self": False,
+                    "cost_ms": 9900.0,
+                    "rtt_ms": 3.21,
+                    "wait_ms": 0.0,
+                    "prefill_ms": 6500.0,
+                    "decode_ms": 731.79,
+                    "match_tokens": 0,
+                    "summary_age_s": None,
+                    "tokenizes_unlike": True,
+                }
+            ],
+            "error": None,
+        },
+    ],
+    "actual": {
+        "served_by": FRIEND_ID,
+        "served_by_name": "bea",
+        "route": "forwarded",
+        "hops": 1,
+        "prompt_tokens": 650,
+        "cached_tokens": 639,
+        "completion_tokens": 60,
+        "estimated_match": 0,
+        "match_error_tokens": 639,
+        "ttft_ms": 84.2,
+        "predicted_ttft_ms": 6503.2,
+        "queue_ms": 0.3,
+        "prefill_ms": 22.8,
+        "decode_ms": 1180.0,
+        "total_ms": 1270.0,
+    },
+    "error": None,
+}
+
+OVERVIEW: dict[str, Any] = {
+    **{name: EXPLANATION[name] for name in ("request_id", "model", "age_s", "state")},
+    **{name: EXPLANATION["actual"][name] for name in ("served_by", "served_by_name", "route")},
+    "asked_by": None,
+    "asked_by_name": None,
+    "prompt_tokens": 650,
+    "cached_tokens": 639,
+    "estimated_match": 0,
+    "ttft_ms": 84.2,
+}
+
 
 class Hold:
     """A step at which the answer stays until it is cancelled; ``reached`` says that it is there."""
@@ -96,6 +204,8 @@ class FakeBackend:
     asks: list[Ask] = field(default_factory=list)
     invites: list[tuple[int, int, str]] = field(default_factory=list)
     joined: list[str] = field(default_factory=list)
+    #: Beginnings of ids that were asked for; None is the latest.
+    explained: list[str | None] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=lambda: dict(STATUS))
     listings: list[ModelListing] = field(
         default_factory=lambda: [
@@ -128,6 +238,15 @@ class FakeBackend:
 
     def status(self) -> dict[str, Any]:
         return self.state
+
+    def explanation(self, beginning: str | None) -> dict[str, Any]:
+        self.explained.append(beginning)
+        if beginning is not None and not REQUEST_ID.startswith(beginning):
+            raise RequestUnknown(f"this node knows no request {beginning}")
+        return EXPLANATION
+
+    def explanations(self) -> list[dict[str, Any]]:
+        return [OVERVIEW, {**OVERVIEW, "request_id": "1" * 32, "asked_by": GONE_ID}]
 
     def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
         self.invites.append((ttl_s, uses, label))

@@ -11,7 +11,15 @@ from models.engine import Message
 from overlay.errors import EngineFailed, ModelNotFound
 from overlay.http.backend import Route, Text
 from tests.cli.conftest import Run
-from tests.cli.fake_node import ANSWERED, FRIEND_ID, STATUS, FakeBackend, FakeNode
+from tests.cli.fake_node import (
+    ANSWERED,
+    EXPLANATION,
+    FRIEND_ID,
+    REQUEST_ID,
+    STATUS,
+    FakeBackend,
+    FakeNode,
+)
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -88,6 +96,34 @@ def test_status(run: Run) -> None:
 def test_status_of_a_lone_node_says_how_to_invite(run: Run, backend: FakeBackend) -> None:
     backend.state = {**STATUS, "peers": []}
     assert "hearth invite" in run("status").stdout
+
+
+def test_explain_the_latest_or_one_by_its_id(run: Run, backend: FakeBackend) -> None:
+    for arguments in ((), ("5f0c7a1e",), (f"chatcmpl-{REQUEST_ID}",)):
+        assert json.loads(run("explain", *arguments, "--json").stdout) == EXPLANATION
+    assert backend.explained == [None, "5f0c7a1e", REQUEST_ID]
+    told = run("explain").stdout
+    assert REQUEST_ID in told
+    assert "carl was chosen" in told
+
+
+def test_explain_says_what_is_wrong_with_an_id(run: Run) -> None:
+    for arguments, message in (
+        (("ffff",), "this node knows no request ffff"),
+        (("../status",), "is no request's id"),
+    ):
+        result = run("explain", *arguments)
+        assert result.exit_code == 1
+        assert message in result.stderr
+    assert run("explain", "5f0c", "--list").exit_code == 2
+
+
+def test_explain_lists_what_it_knows(run: Run) -> None:
+    listed = json.loads(run("explain", "--list", "--json").stdout)
+    assert [each["request_id"] for each in listed] == [REQUEST_ID, "1" * 32]
+    first, second = run("explain", "--list").stdout.splitlines()[1:]
+    assert first.split()[:4] == ["5f0c7a1e", "12.0", "s", "you"]
+    assert second.split()[:4] == ["11111111", "12.0", "s", "12D3…8bHX"]
 
 
 def test_invite(run: Run, backend: FakeBackend) -> None:

@@ -17,6 +17,11 @@ def test_a_forwarded_answer_says_all_of_it() -> None:
     )
 
 
+def test_an_answer_says_what_to_ask_explain_for() -> None:
+    parts = footer_parts(reply(request_id="5f0c7a1e9b3d4c6f8a2e1d0b7c9f3a55"), {})
+    assert parts[-1] == "request 5f0c7a1e"
+
+
 def test_the_node_s_own_word_for_a_name_wins() -> None:
     parts = footer_parts(reply(served_by="12D3KooWGjxp-abcd", served_by_name="be\x1ba"), {})
     assert parts[0] == "served by bea (12D3…abcd)"

@@ -45,6 +45,13 @@ def test_preemptions_are_shown_once_there_were_any() -> None:
     assert told == "1 running · 0 queued · 12 served · 3 preempted"
 
 
+def test_a_peer_that_tokenizes_unlike_us_is_pointed_out() -> None:
+    *others, bea = STATUS["peers"]
+    said = " ".join(shown(peers=[*others, {**bea, "tokenizes_unlike": ["demo"]}]))
+    assert "bea tokenizes demo unlike this node" in said
+    assert "tokenizes" not in " ".join(shown())
+
+
 def test_a_full_view_fits_an_ordinary_terminal() -> None:
     cache = {**STATUS["cache"], **SPILLED, "prompt_tokens": 9_999_999, "cells_used": 16_000}
     lines = shown(cache={**cache, "cells_total": 16_384, "spilled_tokens": 10_000_000})

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,55 @@ async def test_log_probabilities_at_home_and_from_a_peer(start: StartNode) -> No
             assert len(old.choices[0].logprobs.tokens or ()) == old.usage.completion_tokens
             assert (old.choices[0].logprobs.text_offset or [0])[0] == 0
     assert told[0] == told[1]
+
+
+async def test_an_answer_explains_itself_when_asked(start: StartNode) -> None:
+    ann, bob = await start("ann"), await start("bob", model="none")
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    _, plain = await answer(bob)
+    assert "explanation" not in plain.hearth
+    _, answered = await answer(bob, replace(ASK, explain=True))
+    told = answered.hearth["explanation"]
+    (decision,) = told["decisions"]
+    assert (decision["choice_name"], told["actual"]["served_by_name"]) == ("ann", "ann")
+    assert decision["reason"] == answered.hearth["reason"]
+    assert [each["name"] for each in decision["candidates"]] == ["ann"]
+    assert told["actual"]["cached_tokens"] == answered.cached_tokens
+    assert told["actual"]["ttft_ms"] == answered.hearth["ttft_ms"]
+    # The same can be asked for later, here and at the node that served it.
+    request_id = answered.hearth["request_id"]
+    later = bob.explanation(request_id[:12])
+    assert {**later, "age_s": 0} == {**told, "age_s": 0}
+    assert bob.explanation(None)["request_id"] == request_id
+    served = ann.explanation(request_id)
+    assert served["asked_by_name"] == "bob"
+    assert served["decisions"][0]["candidates"][0]["self"]
+    assert [each["state"] for each in ann.explanations()] == ["answered"] * 2
+    assert ann.status()["routing"]["decisions"] == {"self": 2, "peer": 0}
+    json.dumps([told, bob.explanations()], allow_nan=False)
+
+
+async def test_peers_that_tokenize_unlike_each_other_say_so_once(
+    start: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann, bob = await start("ann"), await start("bob")
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    assert [peer["tokenizes_unlike"] for peer in bob.status()["peers"]] == [[]]
+    # As if Bob's llama.cpp were of another version.
+    (model,) = bob.mesh.member.neighbourhood.models.values()
+    model.info = replace(model.info, probe=b"o" * 16)
+    for _ in range(2):
+        bob.mesh.models_changed()
+    assert [peer["tokenizes_unlike"] for peer in bob.status()["peers"]] == [[model.info.name]]
+    assert caplog.text.count("tokenizes") == 1
+    assert "ann" in caplog.text
+    _, answered = await answer(bob, replace(ASK, explain=True))
+    of_ann, of_bob = sorted(
+        answered.hearth["explanation"]["decisions"][0]["candidates"], key=lambda c: c["name"]
+    )
+    assert (of_ann["tokenizes_unlike"], of_bob["tokenizes_unlike"]) == (True, False)
 
 
 async def test_closing_an_answer_cancels_it(start: StartNode) -> None:

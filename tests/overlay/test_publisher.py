@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,12 @@ def test_a_full_summary_takes_waiting_blocks_when_there_is_room() -> None:
     assert told(gossip) == set(blocks[:SUMMARY_BLOCKS_MAX])
     own.summary(CacheChanged((), (0, blocks[-1])), NOW)
     assert told(gossip) == set(blocks[1:-1])
+
+
+def test_the_card_tells_how_the_model_tokenizes() -> None:
+    own, gossip = publisher()
+    own.card_and_load("ann", (), [(replace(INFO, probe=b"p" * 16), EngineStats())], NOW)
+    assert Card.unpack(gossip.records(ME)[CARD]).models[0].probe == b"p" * 16
 
 
 def test_rates_are_told_again_only_when_they_moved() -> None:

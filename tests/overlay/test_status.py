@@ -10,12 +10,15 @@ from typing import cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.engine import EngineStats, ModelInfo
+from overlay.forwarding.hindsight import Match
 from overlay.forwarding.neighbourhood import LocalModel
+from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.member import Member
 from overlay.mesh import Mesh
 from overlay.routing.cost_policy import CostPolicy
 from overlay.status import metrics
+from overlay.wire.messages import Change
 
 INFO = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
 
@@ -40,3 +43,39 @@ def test_every_figure_of_an_engine_is_a_metric() -> None:
     }
     figures = dataclasses.asdict(stats).items()
     assert told == {name.removesuffix("_total"): value for name, value in figures}
+
+
+def test_how_decisions_turned_out_is_a_metric() -> None:
+    mesh = mesh_with()
+    told = mesh.member.forwarder.hindsight
+    told.blind_decisions = 2
+    told.decisions["client", "peer"] = 3
+    told.decisions["peer", "self"] = 1
+    told.matches[Match.OVERESTIMATED] = 1
+    told.error_tokens[Match.OVERESTIMATED] = 640
+    told.ttft_ratios[:] = [0, 1, 0, 2, 0, 0, 0, 1]
+    told.ttft_ratio_sum = 12.5
+    lines = metrics(mesh).decode().splitlines()
+    for line in (
+        "hearth_blind_decisions_total 2.0",
+        'hearth_decisions_total{asked_by="client",choice="peer"} 3.0',
+        'hearth_decisions_total{asked_by="peer",choice="self"} 1.0',
+        'hearth_match_estimates_total{outcome="overestimated"} 1.0',
+        'hearth_match_estimates_total{outcome="right"} 0.0',
+        'hearth_match_error_tokens_total{outcome="overestimated"} 640.0',
+        'hearth_ttft_ratio_bucket{le="0.5"} 1.0',
+        'hearth_ttft_ratio_bucket{le="1.25"} 3.0',
+        'hearth_ttft_ratio_bucket{le="+Inf"} 4.0',
+        "hearth_ttft_ratio_count 4.0",
+        "hearth_ttft_ratio_sum 12.5",
+        "hearth_tokenization_mismatches 0.0",
+    ):
+        assert line in lines
+
+
+def test_a_peer_that_tokenizes_unlike_us_is_a_metric() -> None:
+    mesh = mesh_with(LocalModel(dataclasses.replace(INFO, probe=b"a" * 16)))
+    card = Card("bea", (), (ModelCard("toy", INFO.key, probe=b"b" * 16),))
+    peer = PeerId(b"p" * 32)
+    mesh.member.neighbourhood.records_changed(peer, (Change(CARD, 1, card.pack()),))
+    assert "hearth_tokenization_mismatches 1.0" in metrics(mesh).decode().splitlines()

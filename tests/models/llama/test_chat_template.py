@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from models.engine import Message
@@ -56,3 +58,8 @@ def test_a_template_that_fails_is_a_clear_refusal(source: str) -> None:
 def test_a_conversation_needs_a_message() -> None:
     with pytest.raises(InvalidRequest):
         ChatTemplate(None, bos="", eos="").render(())
+
+
+def test_a_template_can_be_told_another_time() -> None:
+    template = ChatTemplate("{{ strftime_now('%Y-%m-%d') }}", bos="", eos="")
+    assert template.render((Message("user", "hi"),), datetime(1999, 12, 31)) == "1999-12-31"

@@ -250,3 +250,35 @@ def test_a_message_that_spells_control_tokens_is_known_too(tmp_path: Path) -> No
     assert again[: len(prompt) + len(answer)] == (*prompt, *answer)
     plain = tokenizer.fresh().tokenize((HI, Message("assistant", "the"), ON))
     assert tokenizer.control(again) == tokenizer.control(plain)
+
+
+def probe_of(path: Path) -> bytes:
+    return Vocabulary(LoadedModel(path, lambda share: None)).probe()
+
+
+def test_the_probe_tells_tokenizers_apart(tmp_path: Path) -> None:
+    plain = probe_of(write_tiny_gguf(tmp_path / "m.gguf"))
+    assert plain == probe_of(write_tiny_gguf(tmp_path / "weights.gguf", seed=2, layers=1))
+    others = [
+        write_tiny_gguf(tmp_path / "template.gguf", template=THINKING),
+        write_tiny_gguf(tmp_path / "bos.gguf", add_bos=True),
+        write_tiny_gguf(tmp_path / "pieces.gguf", sentencepiece=True),
+    ]
+    assert plain not in map(probe_of, others)
+
+
+def test_the_probe_is_no_different_tomorrow(tmp_path: Path) -> None:
+    """Though the template writes the date into every prompt."""
+    dated = "{{ strftime_now('%d %b %Y %H:%M:%S.%f') }} {{ messages[0]['content'] }}"
+    path = write_tiny_gguf(tmp_path / "m.gguf", template=dated)
+    assert probe_of(path) == probe_of(path)
+
+
+def test_the_probe_leaves_what_is_remembered_alone(tmp_path: Path) -> None:
+    tokenizer = chatml(tmp_path)
+    vocabulary = tokenizer.fresh()
+    before = vocabulary.probe()
+    vocabulary.remember(vocabulary.tokenize((HI,)), letters("then"))
+    assert vocabulary.probe() == before
+    again = vocabulary.tokenize((HI, Message("assistant", "then"), ON))
+    assert again != tokenizer.fresh().tokenize((HI, Message("assistant", "then"), ON))

@@ -20,6 +20,7 @@ model = st.builds(
     context_length=st.integers(0, 1 << 24),
     prefill_rate=rate,
     decode_rate=rate,
+    probe=st.just(b"") | st.binary(min_size=16, max_size=16),
 )
 card = st.builds(
     Card,
@@ -89,6 +90,8 @@ def test_arbitrary_bytes_are_only_ever_malformed(data: bytes) -> None:
         ["n", [], [["m", bytes(16), [], "", True, 0.0, 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, float("nan"), 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, bytes(15)]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, "a" * 16]]],
         ["n", []],
         {"name": "n"},
     ],
@@ -100,6 +103,10 @@ def test_bad_cards_are_refused(fields: object) -> None:
 
 def test_fields_of_newer_nodes_are_ignored() -> None:
     assert Load.unpack(msgpack.packb([1, 2, 3, 4, 5, "new"])) == Load(1, 2, 3, 4, 5)
+    model = ["m", bytes(16), [], "", 1, 0.0, 0.0]
+    for packed, probe in ((model, b""), ([*model, b"p" * 16, "new"], b"p" * 16)):
+        (read,) = Card.unpack(msgpack.packb(["n", [], [packed]])).models
+        assert read.probe == probe
 
 
 @given(st.integers(0, 2**64 - 1))

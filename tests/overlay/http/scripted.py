@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from models.engine import FinishReason
-from overlay.errors import TokenMalformed
+from overlay.errors import RequestUnknown, TokenMalformed
 from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
 
 ADMIN = "admin-token"
@@ -32,6 +32,8 @@ class ScriptedBackend:
         self.script = script or (Text("Hel", 1), Text("", 1), Text("lö!", 1), ANSWERED)
         self.asks: list[Ask] = []
         self.invites: list[tuple[int, int, str]] = []
+        #: Beginnings of ids that were asked for; None is the latest.
+        self.explained: list[str | None] = []
         self.closed = asyncio.Event()
         self.listings = [
             ModelListing("tiny", ("small",), "a tiny model", True, 512, 1_700_000_000),
@@ -56,6 +58,15 @@ class ScriptedBackend:
 
     def status(self) -> dict[str, Any]:
         return {"peer_id": "12D3KooWexample", "peers": []}
+
+    def explanation(self, beginning: str | None) -> dict[str, Any]:
+        self.explained.append(beginning)
+        if beginning == "00":
+            raise RequestUnknown("this node knows no request 00")
+        return {"request_id": "5f0c", "state": "open", "decisions": []}
+
+    def explanations(self) -> list[dict[str, Any]]:
+        return [{"request_id": "5f0c", "state": "open"}]
 
     def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
         self.invites.append((ttl_s, uses, label))

@@ -13,7 +13,7 @@ from models.engine import Alternative, FinishReason, TokenLogprob
 from overlay.errors import ConfigError, EngineBusy, EngineFailed, StreamReset
 from overlay.http import body
 from overlay.http.app import create_app
-from overlay.http.backend import Answered, Route, Text
+from overlay.http.backend import REQUEST_ID_BYTES, Answered, Route, Text
 from tests.overlay.http.scripted import ADMIN, ANSWERED, ScriptedBackend
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -66,6 +66,27 @@ async def test_a_chat_answer(client: httpx.AsyncClient, backend: ScriptedBackend
     }
     assert reply["hearth"] == ANSWERED.hearth
     assert backend.closed.is_set()
+
+
+async def test_an_answer_is_called_by_its_request(
+    client: httpx.AsyncClient, backend: ScriptedBackend
+) -> None:
+    chat = (await client.post("/v1/chat/completions", json={**CHAT, "n": 2})).json()
+    text = (await client.post("/v1/completions", json={"prompt": "Once"})).json()
+    ids = [ask.request_id for ask in backend.asks]
+    assert ids[1] is None, "the node gives the second answer an id of its own"
+    assert [chat["id"], text["id"]] == [f"chatcmpl-{ids[0].hex()}", f"cmpl-{ids[2].hex()}"]
+    assert len(ids[0]) == REQUEST_ID_BYTES
+    assert ids[0] != ids[2]
+
+
+@pytest.mark.parametrize("asked", [None, False, True])
+async def test_an_explanation_comes_when_asked(
+    client: httpx.AsyncClient, backend: ScriptedBackend, asked: bool | None
+) -> None:
+    hearth = {} if asked is None else {"hearth": {"explain": asked}}
+    await client.post("/v1/chat/completions", json={**CHAT, **hearth})
+    assert backend.asks[0].explain is bool(asked)
 
 
 async def test_a_chat_stream(client: httpx.AsyncClient) -> None:
@@ -284,6 +305,18 @@ async def test_what_can_be_read(client: httpx.AsyncClient) -> None:
     assert one["hearth"]["local"] is False
 
 
+async def test_requests_are_explained(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    listed = (await client.get("/mesh/explanations")).json()
+    assert listed == {"explanations": [{"request_id": "5f0c", "state": "open"}]}
+    assert (await client.get("/mesh/explanations/chatcmpl-5f0c")).json()["request_id"] == "5f0c"
+    assert (await client.get("/mesh/explanations/latest")).status_code == 200
+    assert backend.explained == ["5f0c", None]
+    unknown = await client.get("/mesh/explanations/00")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "request_unknown")
+    odd = await client.get("/mesh/explanations/hello")
+    assert (odd.status_code, odd.json()["error"]["param"]) == (400, "id")
+
+
 async def test_inviting_and_joining(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
     asked = {"ttl_s": 60, "uses": 2, "label": "Bo"}
     response = await client.post("/mesh/invites", json=asked, headers=AS_ADMIN)
@@ -351,7 +384,7 @@ async def test_elsewhere_everything_but_health_needs_a_key(backend: ScriptedBack
     async with client_of(backend, api_key="k", loopback=False) as client:
         client.headers["Host"] = "hearth.example"
         assert (await client.get("/health")).status_code == 200
-        for path in ("/v1/models", "/metrics", "/mesh/status", "/nowhere"):
+        for path in ("/v1/models", "/metrics", "/mesh/status", "/mesh/explanations", "/nowhere"):
             assert (await client.get(path)).status_code == 401
         with_key = {"Authorization": "bearer k"}
         assert (await client.get("/mesh/status", headers=with_key)).status_code == 200

@@ -20,6 +20,7 @@ from overlay.http.parse import (
     parse_invite,
     parse_join,
     parse_json,
+    parse_request_id,
 )
 from overlay.limits import ANSWERS_MAX, INVITE_TTL_S, LOGIT_BIAS_MAX, STOP_STRINGS_MAX
 
@@ -61,7 +62,7 @@ def test_everything_at_once() -> None:
         n=1,
         stream=True,
         stream_options={"include_usage": True},
-        hearth={"route": "local"},
+        hearth={"route": "local", "explain": True},
     )
     assert call == Call(
         Ask(
@@ -82,6 +83,7 @@ def test_everything_at_once() -> None:
                 typical_p=0.9,
             ),
             Route.LOCAL,
+            explain=True,
         ),
         stream=True,
         include_usage=True,
@@ -188,6 +190,7 @@ def test_no_seed_becomes_the_engines_word_for_a_random_one(seed: int) -> None:
         ({"hearth": "local"}, "hearth"),
         ({"hearth": {"route": "far"}}, "hearth.route"),
         ({"hearth": {"rout": "local"}}, "hearth.rout"),
+        ({"hearth": {"explain": "yes"}}, "hearth.explain"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"typical_p": 1.1}, "typical_p"),
@@ -327,3 +330,27 @@ def test_any_bytes_are_json_or_an_invalid_request(body: bytes) -> None:
     for parse in (parse_chat, parse_invite, parse_join):
         with contextlib.suppress(InvalidRequest):
             parse(value)
+
+
+ID = "5f0c7a1e9b3d4c6f8a2e1d0b7c9f3a55"
+
+
+@pytest.mark.parametrize(
+    ("text", "beginning"),
+    [
+        ("latest", None),
+        (ID, ID),
+        (f"chatcmpl-{ID}", ID),
+        (f"cmpl-{ID[:4]}", ID[:4]),
+        (ID[:8].upper(), ID[:8]),
+    ],
+)
+def test_what_a_request_may_be_called_by(text: str, beginning: str | None) -> None:
+    assert parse_request_id(text) == beginning
+
+
+@pytest.mark.parametrize("text", ["", "chatcmpl-", "hello", f"{ID}0", "5f 0c", "../status"])
+def test_what_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="beginning") as caught:
+        parse_request_id(text)
+    assert caught.value.param == "id"

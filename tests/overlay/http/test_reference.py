@@ -13,6 +13,8 @@ from overlay.http.app import create_app
 from overlay.http.statuses import STATUSES
 from overlay.limits import (
     ANSWERS_MAX,
+    EXPLAINED_CANDIDATES_MAX,
+    EXPLANATIONS_MAX,
     GRAMMAR_CHARS_MAX,
     HTTP_BODY_BYTES_MAX,
     INVITE_TTL_MAX_S,
@@ -21,6 +23,7 @@ from overlay.limits import (
     SSE_KEEP_ALIVE_S,
     STOP_STRINGS_MAX,
 )
+from overlay.prefix.chain import BLOCK_TOKENS
 from tests.overlay.http.scripted import ADMIN, ScriptedBackend
 
 REFERENCE = (Path(__file__).parents[3] / "docs/reference/http.md").read_text()
@@ -59,5 +62,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"1 to {INVITE_TTL_MAX_S} (30 days)",
         f"more than {HTTP_BODY_BYTES_MAX >> 20} MiB",
         f"longer than {SSE_KEEP_ALIVE_S:g} s",
+        f"the latest {EXPLANATIONS_MAX} requests",
+        f"the {EXPLAINED_CANDIDATES_MAX} cheapest",
+        f"({BLOCK_TOKENS} tokens) is none",
     ):
         assert claim in REFERENCE, claim

@@ -1,0 +1,161 @@
+"""Why requests went where they went: what was decided here, and what came of it.
+
+One `Explanation` belongs to each request that this node has a part in. It grows while the request
+lives, and holds figures and names only, nothing of a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from overlay.errors import HearthError, InvalidRequest, RequestUnknown
+from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.identity.peer_id import PeerId
+from overlay.limits import EXPLAINED_CANDIDATES_MAX, EXPLANATIONS_MAX
+from overlay.routing.decision import Decision
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One decision of this node; ``error`` says why it came to nothing, if it did."""
+
+    #: Seconds of the node's clock.
+    decided_at: float
+    #: Its estimates are the cheapest ones, this node's own and the chosen one's.
+    decision: Decision
+    #: How many candidates there were.
+    considered: int
+    #: How old a peer's summary was, in seconds; infinite if it could not be used.
+    summary_ages_s: Mapping[PeerId, float]
+    #: Peers whose model has our model's key and tokenizes unlike it.
+    unlike: frozenset[PeerId]
+    error: HearthError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """How a whole answer came about. Times in milliseconds.
+
+    ``ttft_ms`` and ``total_ms`` count from the request's arrival at this node; ``queue_ms``,
+    ``prefill_ms`` and ``decode_ms`` are the executor's own.
+    """
+
+    executor: PeerId
+    hops: int
+    route: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    ttft_ms: float
+    queue_ms: float
+    prefill_ms: float
+    decode_ms: float
+    total_ms: float
+
+
+class Ending(StrEnum):
+    """What became of a request."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class Explanation:
+    """``asked_by`` None: a client of this node asked, else the peer that sent the request here."""
+
+    request_id: bytes
+    model: str
+    asked_by: PeerId | None
+    #: Seconds of the node's clock.
+    asked_at: float
+    attempts: list[Attempt] = field(default_factory=list)
+    ending: Ending = Ending.OPEN
+    #: If it was answered.
+    actual: Actual | None = None
+    #: If it failed.
+    error: HearthError | None = None
+
+    def decided(self, decision: Decision, known: Neighbourhood, now: float) -> None:
+        """This node chose, by what is known of the neighbourhood now."""
+        estimates = tuple(
+            estimate
+            for rank, estimate in enumerate(decision.estimates)
+            if rank < EXPLAINED_CANDIDATES_MAX
+            or estimate.is_self
+            or estimate.peer == decision.choice
+        )
+        peers = [estimate.peer for estimate in estimates if not estimate.is_self]
+        self.attempts.append(
+            Attempt(
+                decided_at=now,
+                decision=replace(decision, estimates=estimates),
+                considered=len(decision.estimates),
+                summary_ages_s={p: known.summary_age_s(p, self.model, now) for p in peers},
+                unlike=frozenset(p for p in peers if known.tokenizes_unlike(p, self.model)),
+            )
+        )
+
+    def answered(self, actual: Actual) -> None:
+        self.ending, self.actual = Ending.ANSWERED, actual
+
+    def failed(self, error: HearthError) -> None:
+        self.ending, self.error = Ending.FAILED, error
+
+    def cancelled(self) -> None:
+        self.ending = Ending.CANCELLED
+
+
+class Explanations:
+    """The latest ones, ``most`` of each kind: peers cannot displace those of own clients."""
+
+    def __init__(self, most: int = EXPLANATIONS_MAX) -> None:
+        self._most = most
+        self._own: dict[bytes, Explanation] = {}
+        self._peers: dict[bytes, Explanation] = {}
+
+    def keep(self, explanation: Explanation) -> None:
+        """Add one; the oldest of its kind makes room."""
+        kept = self._own if explanation.asked_by is None else self._peers
+        kept.pop(explanation.request_id, None)
+        kept[explanation.request_id] = explanation
+        while len(kept) > self._most:
+            del kept[next(iter(kept))]
+
+    def latest(self) -> Explanation:
+        """The latest of own clients, or else of peers. Raises RequestUnknown if there is none."""
+        for kept in (self._own, self._peers):
+            if kept:
+                return kept[next(reversed(kept))]
+        raise RequestUnknown("this node has had no request since it started: ask something first")
+
+    def find(self, beginning: str) -> Explanation:
+        """The one whose request id, in hexadecimal, begins so.
+
+        Raises RequestUnknown, or InvalidRequest if there are several.
+        """
+        # A request that this node asked of itself through others would be in both: ours counts.
+        found = {e.request_id: e for e in reversed(list(self)) if _begins(e, beginning)}
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"{len(found)} requests begin with {beginning}: give more of the id", "id"
+            )
+        if not found:
+            raise RequestUnknown(
+                f"this node knows no request {beginning}: it keeps the latest {self._most} until "
+                "it stops, and `hearth explain --list` shows them"
+            )
+        return next(iter(found.values()))
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """Those of own clients, latest first, then those of peers."""
+        yield from reversed(self._own.values())
+        yield from reversed(self._peers.values())
+
+
+def _begins(explanation: Explanation, beginning: str) -> bool:
+    return explanation.request_id.hex().startswith(beginning)
