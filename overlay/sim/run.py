@@ -11,6 +11,7 @@ from typing import Final
 from overlay.limits import GOSSIP_INTERVAL_S
 from overlay.prefix.radix import RadixTree
 from overlay.routing.cost_policy import CostPolicy
+from overlay.sim.baselines import REGISTRY
 from overlay.sim.machine import Machine
 from overlay.sim.network import Links, Network, scattered, uniform
 from overlay.sim.node import MODEL_KEY, SECRET
@@ -53,7 +54,10 @@ def run(
     seed: int,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Simulate; ``on_progress`` is told how many requests were answered so far."""
+    """Simulate; ``on_progress`` is told how many requests were answered so far.
+
+    ``policy``: HEARTH, or the name of a rival (`baselines.REGISTRY`).
+    """
     # Each its own chance, so that all policies see the same requests and the same network.
     network_rng, world_rng, policy_rng = (random.Random(f"{seed} {what}") for what in "nwp")
     rtt_s = scenario.rtt_ms / 1e3
@@ -75,7 +79,12 @@ def run(
         gossip_interval_s=scenario.gossip_interval_s,
         rng=world_rng,
     )
-    world.populate(lambda _: CostPolicy(random.Random(policy_rng.random())), gossip=True)
+    if policy == HEARTH:
+        world.populate(lambda _: CostPolicy(policy_rng), gossip=True)
+    else:
+        rival = REGISTRY[policy]
+        gossip = rival.knows in ("load", "summaries")
+        world.populate(rival.policies(world, policy_rng), gossip=gossip)
     world.run(on_progress)
     counters = Counters(
         busy_s=[node.engine.busy_s for node in world.nodes],

@@ -12,6 +12,7 @@ from overlay.limits import GOSSIP_INTERVAL_S
 from overlay.member import Member
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 from overlay.routing.policy import Policy
+from overlay.sim.baselines import Central
 from overlay.sim.clock import Clock
 from overlay.sim.engine import blocks_cached
 from overlay.sim.machine import Machine
@@ -31,10 +32,9 @@ class _Open:
     """A request that has no answer yet."""
 
     number: int
-    origin: int
-    turn: Turn
     session: Session
     place: int
+    turn: Turn
     submitted_s: float
 
 
@@ -55,8 +55,7 @@ class World:
         self.clock = Clock()
         self.outcomes: list[Outcome] = []
         self.gossip_bytes = 0
-        #: Who is told that a request ended: its executor and its prompt's block hashes.
-        self.on_ended: Callable[[PeerId, Sequence[int]], None] | None = None
+        self._policies: list[Policy] = []
         self._network = network
         self._sessions = sessions
         self._requests = requests
@@ -76,11 +75,13 @@ class World:
         """Start the nodes; all know each other already. ``gossip`` False: nothing more travels."""
         for n, peer in enumerate(self.peers):
             self._coming[peer] = {}
+            policy = policy_of(peer)
+            self._policies.append(policy)
             member = Member(
                 peer,
                 1,
                 SECRET,
-                policy_of(peer),
+                policy,
                 random.Random(self._rng.random()),
                 self.clock.now,
                 gossip_interval_s=self._interval_s,
@@ -161,7 +162,7 @@ class World:
         request_id = self._submitted.to_bytes(16, "big")
         turn = session.turns[place]
         now = self.clock.now
-        self._open[request_id] = _Open(self._submitted, session.origin, turn, session, place, now)
+        self._open[request_id] = _Open(self._submitted, session, place, turn, now)
         self.nodes[session.origin].submit(request_id)
 
     def _tell(self, peer: PeerId, request_id: bytes, event: fwd.ClientEvent) -> None:
@@ -170,9 +171,9 @@ class World:
         done = self._open.pop(request_id)
         now = self.clock.now
         self.outcomes.append(_outcome(done, event, now, self._number))
-        if self.on_ended is not None and isinstance(event, fwd.Answer):
-            hashes = block_hashes(SECRET, MODEL_KEY, done.turn.prompt)
-            self.on_ended(event.served_by, hashes)
+        policy = self._policies[done.session.origin]
+        if isinstance(policy, Central) and isinstance(event, fwd.Answer):
+            policy.ended(event.served_by, block_hashes(SECRET, MODEL_KEY, done.turn.prompt))
         place = done.place + 1
         if place < len(done.session.turns):
             pause_s = done.session.turns[place].pause_s
@@ -220,8 +221,8 @@ def _outcome(
         length = len(done.turn.prompt)
         return Outcome(
             done.number,
-            done.origin,
-            done.origin,
+            done.session.origin,
+            done.session.origin,
             0,
             done.submitted_s,
             total_ms,
@@ -233,7 +234,7 @@ def _outcome(
         )
     return Outcome(
         request=done.number,
-        origin=done.origin,
+        origin=done.session.origin,
         executor=number[event.served_by],
         hops=event.hops,
         submitted_s=done.submitted_s,

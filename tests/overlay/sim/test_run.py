@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from overlay.sim.baselines import REGISTRY
 from overlay.sim.run import Scenario, run, session_rate
 from overlay.sim.workloads.zipf import Zipf
 
-FEW = Scenario(Zipf(groups=8), nodes=3, requests=150, load=0.5)
+FEW = Scenario(Zipf(groups=8), nodes=3, requests=100, load=0.5)
 
 
 def test_the_same_seed_gives_the_same_report() -> None:
@@ -38,7 +39,15 @@ def test_more_load_takes_longer() -> None:
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_load_is_the_share_of_time_that_machines_compute_alone(load: float) -> None:
     """Nodes that cannot reach each other are as busy as the scenario says."""
-    alone = replace(FEW, rtt_ms=600_000.0, load=load, requests=600)
+    alone = replace(FEW, rtt_ms=600_000.0, load=load, requests=300)
     assert session_rate(replace(alone, nodes=6)) == pytest.approx(2 * session_rate(alone))
     report = run(alone, "hearth", 1)
     assert report.forwards == 0
+
+
+@pytest.mark.parametrize("policy", REGISTRY)
+def test_every_rival_answers_everything(policy: str) -> None:
+    report = run(FEW, policy, 1)
+    assert report.policy == policy
+    assert (report.requests, report.failed) == (90, 0)
+    assert (report.forwards == 0) == (policy == "local-only")
