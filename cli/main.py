@@ -11,6 +11,7 @@ from cli.commands.explain import explain
 from cli.commands.invite import invite
 from cli.commands.join import join
 from cli.commands.models import models
+from cli.commands.sim import sim
 from cli.commands.status import status
 from cli.commands.up import up
 from cli.failures import HearthGroup
@@ -53,7 +54,7 @@ def hearth() -> None:
     """
 
 
-for command in (chat, ask, up, invite, join, status, explain, models, completion):
+for command in (chat, ask, up, invite, join, status, explain, models, sim, completion):
     hearth.add_command(command)
 
 

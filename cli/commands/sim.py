@@ -1,0 +1,281 @@
+"""``hearth sim``: a workload over a simulated mesh, with Hearth's policy and others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import EXIT_INTERRUPTED, HearthCommand
+from cli.options import home_option, json_option
+from cli.sim_options import PolicyList, opened, summaries, workload_names
+
+if TYPE_CHECKING:
+    from cli.simulations import Job
+    from overlay.sim.outcome import Report
+    from overlay.sim.run import Scenario
+
+_POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
+
+
+@click.command(cls=HearthCommand)
+@click.option(
+    "--workload",
+    shell_complete=workload_names,
+    default="zipf",
+    show_default=True,
+    metavar="NAME[:K=V,…]|FILE",
+    help="What users ask: a workload, or a trace in Mooncake's format (.jsonl, .jsonl.gz).",
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=PolicyList(),
+    default=_POLICIES,
+    metavar="A,B,…",
+    help=f"Who decides where requests go; list: see them all.  [default: {_POLICIES}]",
+)
+@click.option("--list", "listing", is_flag=True, help="Show the workloads and the policies.")
+@click.option(
+    "--nodes", type=click.IntRange(1, 2000), default=8, show_default=True, help="Nodes of the mesh."
+)
+@click.option(
+    "--rtt",
+    type=click.FloatRange(0, 60_000),
+    default=20.0,
+    show_default=True,
+    metavar="MS",
+    help="Round trip between any two nodes, in milliseconds.",
+)
+@click.option(
+    "--load",
+    type=click.FloatRange(0, 2, min_open=True),
+    default=0.6,
+    show_default=True,
+    help="What share of its time a node would compute if each served its own users only.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="The first tenth fills the caches and does not count.",
+)
+@click.option(
+    "--cache",
+    type=click.IntRange(min=1024),
+    default=16_384,
+    show_default=True,
+    metavar="TOKENS",
+    help="What each node's cache holds.",
+)
+@click.option(
+    "--jitter",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Spread of delays, as a share of them: 0.2.",
+)
+@click.option(
+    "--loss",
+    type=click.FloatRange(0, 0.9),
+    default=0.0,
+    help="Share of messages that are lost and sent again.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Another one, another run.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Run each policy with K seeds, and take the results together.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Draw the comparison as a picture too (needs matplotlib).",
+)
+@json_option
+@home_option
+@click.pass_context
+def sim(
+    ctx: click.Context,
+    workload: str,
+    policies: tuple[str, ...],
+    listing: bool,
+    nodes: int,
+    rtt: float,
+    load: float,
+    requests: int,
+    cache: int,
+    jitter: float,
+    loss: float,
+    seed: int,
+    seeds: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Simulate a mesh: the nodes' own code, in virtual time, with several policies.
+
+    All policies see the same requests. The same seed gives the same results.
+
+    \b
+    hearth sim --nodes 16 --rtt 100
+    hearth sim --workload zipf:skew=1.6,groups=200 --policy hearth,oracle
+    hearth sim --workload trace.jsonl.gz --seeds 5 --plot trace.png
+    """
+    if listing or policies == ("list",):
+        _print_listing(as_json, workloads=listing)
+        return
+    from cli.simulations import Job
+    from overlay.sim.network import Links
+    from overlay.sim.plots import compare, require_matplotlib
+    from overlay.sim.run import Scenario
+
+    if plot is not None:
+        require_matplotlib()
+        if not plot.parent.is_dir():
+            raise click.BadParameter(f"there is no folder {plot.parent}", param_hint="--plot")
+    scenario = Scenario(
+        workload=opened(ctx, workload),
+        nodes=nodes,
+        rtt_ms=rtt,
+        requests=requests,
+        load=load,
+        cells=cache,
+        links=Links(jitter=jitter, loss=loss),
+    )
+    # Seed by seed, so that an early end has something of each policy.
+    seeded = range(seed, seed + seeds)
+    jobs = [Job(policy, number) for number in seeded for policy in policies]
+    finished = _simulate(scenario, jobs)
+    reports = {
+        policy: {
+            job.seed: finished[job] for job in jobs if job.policy == policy and job in finished
+        }
+        for policy in policies
+    }
+    _print_results(scenario, seeded, reports, as_json)
+    if len(finished) < len(jobs):
+        click.echo(f"stopped: {len(finished)} of {len(jobs)} runs were finished", err=True)
+        ctx.exit(EXIT_INTERRUPTED)
+    if plot is not None:
+        compare(_together(reports), " · ".join(_setting(scenario, seeded)), plot)
+        click.echo(f"drawn in {plot}", err=True)
+
+
+def _simulate(scenario: Scenario, jobs: list[Job]) -> dict[Job, Report]:
+    """The reports of the jobs; some are missing if Ctrl-C ended it early."""
+    from contextlib import closing
+
+    from rich.console import Console
+
+    from cli.interrupts import StopSwitch
+    from cli.sim_view import SimProgress
+    from cli.simulations import Finished, simulate
+    from overlay.sim.run import run
+
+    finished: dict[Job, Report] = {}
+    progress = SimProgress(Console(stderr=True), jobs, scenario.requests)
+    try:
+        with StopSwitch() as switch, progress, closing(simulate(scenario, jobs, run)) as news:
+            for event in switch.each(news):
+                progress(event)
+                if isinstance(event, Finished):
+                    finished[event.job] = event.report
+    except KeyboardInterrupt:
+        pass
+    return finished
+
+
+#: policy -> seed -> report
+_Reports = dict[str, "dict[int, Report]"]
+
+
+def _together(reports: _Reports) -> list[Report]:
+    from overlay.sim.outcome import Report
+
+    return [Report.together(list(by_seed.values())) for by_seed in reports.values() if by_seed]
+
+
+def _print_results(scenario: Scenario, seeds: range, reports: _Reports, as_json: bool) -> None:
+    together = _together(reports)
+    if as_json:
+        fields = _json(scenario, seeds)
+        fields["policies"] = [report.as_json() for report in together]
+        if len(seeds) > 1:
+            for policy in fields["policies"]:
+                runs = reports[policy["policy"]].items()
+                policy["by_seed"] = {str(seed): report.as_json() for seed, report in runs}
+        click.echo(json.dumps(fields, ensure_ascii=False, indent=2))
+        return
+    if not together:
+        return
+    from rich.console import Console
+
+    from cli.sim_view import result_view
+    from cli.text import wrap_parts
+
+    console = Console()
+    for line in wrap_parts(_setting(scenario, seeds), console.width):
+        console.print(line, style="dim", highlight=False, markup=False)
+    console.print()
+    console.print(result_view(together, console.width))
+
+
+def _setting(scenario: Scenario, seeds: range) -> list[str]:
+    from cli.text import count, printable
+
+    links = scenario.links
+    return [
+        printable(scenario.workload.name),
+        count(scenario.nodes, "node"),
+        f"RTT {scenario.rtt_ms:g} ms",
+        *([f"jitter {links.jitter:.0%}"] if links.jitter else []),
+        *([f"loss {links.loss:.1%}"] if links.loss else []),
+        f"load {scenario.load:.0%}",
+        count(scenario.requests, "request"),
+        f"cache {scenario.cells:,} tokens",
+        f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}",
+    ]
+
+
+def _json(scenario: Scenario, seeds: range) -> dict[str, Any]:
+    return {
+        "workload": scenario.workload.name,
+        "nodes": scenario.nodes,
+        "rtt_ms": scenario.rtt_ms,
+        "jitter": scenario.links.jitter,
+        "loss": scenario.links.loss,
+        "load": scenario.load,
+        "requests": scenario.requests,
+        "cache_tokens": scenario.cells,
+        "seeds": list(seeds),
+    }
+
+
+def _print_listing(as_json: bool, *, workloads: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from overlay.sim.workloads.parameters import described
+    from overlay.sim.workloads.registry import KINDS
+
+    kinds = {name: described(kind) for name, kind in KINDS.items()}
+    if as_json:
+        listed = {"policies": summaries(), **({"workloads": kinds} if workloads else {})}
+        click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, summary in summaries().items():
+        table.add_row(name, summary)
+    if workloads:
+        table.add_row()
+        for name, parameters in kinds.items():
+            table.add_row(name, parameters)
+    Console().print(table, highlight=False, markup=False)
