@@ -81,7 +81,8 @@ def result_view(reports: Sequence[Report], width: int) -> RenderableType:
 
 def _table(reports: Sequence[Report]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.add_column("policy", vertical="bottom", no_wrap=True, overflow="ellipsis")
+    # The one column that gives way on a narrow terminal.
+    table.add_column("policy", vertical="bottom", overflow="ellipsis")
     for title in (
         *("hit\nrate", "TTFT\nmean", "\np50", "\np95", "\np99", "imba-\nlance"),
         *("\nforwards", "\ngossip"),
@@ -113,7 +114,7 @@ def _cells(
 
 
 def _time(milliseconds: float) -> str:
-    return duration(milliseconds) if milliseconds < 600_000 else f"{milliseconds / 60_000:,.0f} min"
+    return duration(milliseconds) if milliseconds < 99_950 else f"{milliseconds / 1000:,.0f} s"
 
 
 # --- The plot ---------------------------------------------------------------------------------

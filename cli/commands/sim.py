@@ -169,19 +169,23 @@ def sim(
 
 def _simulate(scenario: Scenario, jobs: list[Job]) -> dict[Job, Report]:
     """The reports of the jobs; some are missing if Ctrl-C ended it early."""
-    from contextlib import closing
+    from contextlib import closing, nullcontext
 
     from rich.console import Console
 
     from cli.interrupts import StopSwitch
     from cli.sim_view import SimProgress
     from cli.simulations import Finished, simulate
+    from cli.terminal import keys_unseen
     from overlay.sim.run import run
 
     finished: dict[Job, Report] = {}
-    progress = SimProgress(Console(stderr=True), jobs, scenario.requests)
+    console = Console(stderr=True)
+    progress = SimProgress(console, jobs, scenario.requests)
+    quiet = keys_unseen() if console.is_terminal else nullcontext()
+    runs = closing(simulate(scenario, jobs, run))
     try:
-        with StopSwitch() as switch, progress, closing(simulate(scenario, jobs, run)) as news:
+        with StopSwitch() as switch, quiet, progress, runs as news:
             for event in switch.each(news):
                 progress(event)
                 if isinstance(event, Finished):
