@@ -23,12 +23,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.bench import (
     bench_loop_lag,
+    bench_policies,
     bench_ttft,
     engine_report,
     engines,
     llama_server,
     models,
+    policies_report,
     report,
+    sglang_router,
 )
 from tests.bench.setting import Setting
 from tests.bench.workload import Vocabulary
@@ -53,7 +56,7 @@ LAG_STREAMS = 4
 LAG_SECONDS = 5.0
 QUICK_LAG_SECONDS = 2.0
 #: The models of each part, unless told otherwise.
-PARTS = {"mesh": tuple(SUBJECTS), "engine": ("half",)}
+PARTS = {"mesh": tuple(SUBJECTS), "engine": ("half",), "policies": ("half",)}
 
 
 def main() -> None:
@@ -94,6 +97,8 @@ def main() -> None:
                 told = results.setdefault(name, {})
                 if part == "mesh":
                     told |= _mesh(SUBJECTS[name], options.quick, progress)
+                elif part == "policies":
+                    told["policies"] = _policies(SUBJECTS[name], options.quick, console, progress)
                 else:
                     told["engine"] = _engine(SUBJECTS[name], server, options.quick, only, progress)
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
@@ -148,6 +153,27 @@ def _mesh(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any]:
     print(f"\n{report.lag_table(lags)}")
     progress.remove_task(task)
     return {"time_to_first_token": asdict(figures), "loop_lag": lags}
+
+
+def _policies(
+    subject: Subject, quick: bool, console: Console, progress: Progress
+) -> dict[str, Any]:
+    """Four nodes under one policy after the other, and the simulator's opinion."""
+    router: Path | None = None
+    try:
+        router = sglang_router.find(lambda line: console.print(line, highlight=False))
+    except sglang_router.NoSglangRouter as error:
+        print(f"\nWithout sglang-router: {error}")
+    plan = bench_policies.QUICK_PLAN if quick else bench_policies.PLAN
+
+    def begin(policy: str) -> Callable[[], None]:
+        task = progress.add_task(f"{subject.title}: {policy}", total=plan.requests)
+        return lambda: progress.advance(task)
+
+    comparison = bench_policies.compare(subject.path(), plan, router, begin)
+    print(f"\n## Policies on real nodes: {subject.title}\n\n{policies_report.table(comparison)}\n")
+    print("\n".join(f"- {remark}" for remark in policies_report.remarks(comparison)))
+    return {each.figures.policy: asdict(each.figures) for each in comparison.policies}
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class LlamaServer:
     @classmethod
     async def start(cls, binary: Path, model: Path, log: Path, *options: object) -> LlamaServer:
         """Run it on ``model``, and wait until it serves. Raises NoLlamaServer."""
-        port = _free_port()
+        port = free_port()
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *(str(binary), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
@@ -202,7 +202,7 @@ def _environment(binary: Path) -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(beside)}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

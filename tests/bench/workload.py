@@ -75,7 +75,7 @@ class Vocabulary:
     def prefixes(self, count: int, length: int) -> list[str]:
         """Texts of ``length`` tokens each, which differ from their first words on."""
         dice = random.Random(SEED)
-        return [self._grown(f"Edition {number}:", length, dice) for number in range(count)]
+        return [self.grown(f"Edition {number}:", length, dice) for number in range(count)]
 
     def questions(self, count: int) -> list[str]:
         """20 tokens each, to follow on a prefix; they differ from their first words on."""
@@ -93,7 +93,7 @@ class Vocabulary:
         """Short prompts of about 16 tokens that differ from their first words on."""
         dice = random.Random(SEED + 2)
         words = dice.sample(self._words, count)
-        return [self.prompt(self._grown(f"The {word}", 16, dice)) for word in words]
+        return [self.prompt(self.grown(f"The {word}", 16, dice)) for word in words]
 
     def said(self, length: int, dice: random.Random) -> Tokens:
         """What a user says next, to be put after the tokens of a conversation."""
@@ -101,7 +101,7 @@ class Vocabulary:
             "".join(f" {dice.choice(self._words)}" for _ in range(length)), start=False
         )
 
-    def _grown(self, text: str, length: int, dice: random.Random) -> str:
+    def grown(self, text: str, length: int, dice: random.Random) -> str:
         """The text with as many words behind it as make up ``length`` tokens."""
         missing = length - len(self._tokens(text, start=True))
         return text + "".join(f" {dice.choice(self._words)}" for _ in range(missing))

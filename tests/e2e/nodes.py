@@ -52,6 +52,8 @@ class RunningNode:
     home: Path
     name: str
     args: tuple[str, ...] = ()
+    #: What runs ``up``, as arguments of Python.
+    program: tuple[str, ...] = ("-m", "cli")
     process: asyncio.subprocess.Process | None = None
     ready_line: str = ""
     api: str = ""
@@ -60,7 +62,8 @@ class RunningNode:
     async def start(self) -> RunningNode:
         """Start it and wait for its ``ready`` line."""
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli", "up", "--home", str(self.home), "--name", self.name),
+            *(sys.executable, *self.program, "up"),
+            *("--home", str(self.home), "--name", self.name),
             *("--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--no-lan", *self.args),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -33,7 +33,7 @@ class Line:
 
 
 class DelayProxy:
-    """Listens on a free loopback port. Set ``target`` before anybody connects."""
+    """Listens on a free loopback port; as long as it has no ``target``, it is nobody's."""
 
     def __init__(self, server: asyncio.Server, line: Callable[[], Line]) -> None:
         """Use `start`."""
@@ -83,7 +83,8 @@ class DelayProxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry both directions, until both have ended or one is broken."""
-        assert self.target is not None, "a proxy leads somewhere"
+        if self.target is None:
+            return
         try:
             far_reader, far_writer = await asyncio.open_connection(*self.target)
         except OSError:

@@ -110,10 +110,11 @@ async def test_a_broken_connection_ends_on_the_other_side(stack: AsyncExitStack)
     assert await reader.read() == b""
 
 
-async def test_nobody_at_home_ends_the_connection(stack: AsyncExitStack) -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_nobody_at_home_ends_the_connection(stack: AsyncExitStack, named: bool) -> None:
     proxy = await proxied(stack)
     nobody = await asyncio.start_server(echo, "127.0.0.1", 0)
-    proxy.target = nobody.sockets[0].getsockname()
+    proxy.target = nobody.sockets[0].getsockname() if named else None
     nobody.close()
     reader, _ = await connect(stack, proxy)
     assert await reader.read() == b""

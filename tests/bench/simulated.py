@@ -1,0 +1,75 @@
+"""The same requests at the same times in the simulator, to see whether it tells the truth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Final
+
+from overlay.sim.machine import Machine
+from overlay.sim.outcome import Counters, Outcome, Report
+from overlay.sim.run import Scenario, run
+from overlay.sim.workload import Session, Turn
+from tests.bench.mmlu_like import Request
+from tests.bench.policy_run import SGLANG_ROUTER, Figures
+from tests.bench.proxied_mesh import Setup
+
+#: Runs with other dice for whatever the policy and the network leave to chance.
+SEEDS: Final = 10
+#: What the simulator calls a policy, where it has another name for it.
+_NAMES: Final = {SGLANG_ROUTER: "sglang"}
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The workload that real nodes were asked: these requests, each when it was sent."""
+
+    requests: Sequence[Request]
+    sent_s: Sequence[float]
+    name: str = "replay"
+
+    def sessions(self, rng: random.Random, *, nodes: int, rate_per_s: float) -> Iterator[Session]:
+        """See `Workload.sessions`; the requests are what they are, whatever rate is asked for."""
+        for number, (request, sent_s) in enumerate(zip(self.requests, self.sent_s, strict=True)):
+            answer = (number,) * request.answer_tokens
+            turn = Turn(request.prompt.tokens, answer, 0.0)
+            yield Session(sent_s, request.origin % nodes, (turn,))
+
+
+def real(figures: Figures) -> Report:
+    """What real nodes did, counted as the simulator counts: without the first tenth."""
+    outcomes = [
+        Outcome(
+            request=sample.request,
+            origin=sample.origin,
+            executor=sample.executor,
+            hops=sample.hops,
+            submitted_s=sample.sent_s,
+            ttft_ms=sample.ttft_ms,
+            total_ms=sample.total_ms,
+            prompt_tokens=sample.prompt_tokens,
+            cached_tokens=sample.cached_tokens,
+            estimated_match=sample.estimated_match,
+            failed=False,
+        )
+        for sample in figures.samples
+    ]
+    counters = Counters(busy_s=figures.busy_s, gossip_bytes=0, blind=0)
+    return Report.of(figures.policy, outcomes, counters)
+
+
+def simulate(figures: Figures, requests: Sequence[Request], setup: Setup) -> Report:
+    """What the simulator makes of it, `SEEDS` runs together."""
+    measured = Machine()
+    scenario = Scenario(
+        workload=Replay(requests, [sample.sent_s for sample in figures.samples]),
+        nodes=setup.nodes,
+        rtt_ms=median(figures.rtt_ms),
+        requests=len(requests),
+        cells=setup.cells,
+        machine=measured.scaled(mean(figures.prefill_rates) / measured.prefill_rate),
+    )
+    policy = _NAMES.get(figures.policy, figures.policy)
+    return Report.together([run(scenario, policy, seed) for seed in range(SEEDS)])
