@@ -7,61 +7,63 @@ all peers at once.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Generic, TypeVar
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 from overlay.limits import SUMMARY_BLOCKS_MAX
 
 # Any hashable id: the index lies below the layer that defines PeerId.
 P = TypeVar("P", bound=Hashable)
 
+#: Blocks are spread over this many dicts, so that none takes long to grow or to be tidied.
+_SHARDS: Final = 64
+_SHARD_MASK: Final = _SHARDS - 1
+
 
 class PeerIndex(Generic[P]):
     """The prefix summaries of all peers. Hashes of different models never collide (keyed root)."""
 
     def __init__(self) -> None:
-        self._holders: dict[int, int] = {}
-        self._blocks: dict[P, set[int]] = {}
-        self._slots: dict[P, int] = {}
+        self._holders = _Holders()
+        self._summaries: dict[P, _Summary] = {}
         self._peers: dict[int, P] = {}
         # The lowest free slot is reused first, so that bitmasks stay short.
         self._free: list[int] = []
 
     def add(self, peer: P, hashes: Iterable[int]) -> None:
         """``peer`` holds these blocks too; those beyond SUMMARY_BLOCKS_MAX are not recorded."""
-        held = self._blocks.get(peer)
-        if held is None:
-            held = self._blocks[peer] = set()
-            slot = heapq.heappop(self._free) if self._free else len(self._slots)
-            self._slots[peer] = slot
+        summary = self._summaries.get(peer)
+        if summary is None:
+            slot = heapq.heappop(self._free) if self._free else len(self._peers)
+            summary = self._summaries[peer] = _Summary(1 << slot)
             self._peers[slot] = peer
-        bit = 1 << self._slots[peer]
         for block in hashes:
-            if len(held) >= SUMMARY_BLOCKS_MAX:
-                return
-            held.add(block)
-            self._holders[block] = self._holders.get(block, 0) | bit
+            if summary.count >= SUMMARY_BLOCKS_MAX:
+                break
+            if self._holders.add(block, summary.bit):
+                summary.count += 1
+                summary.came.append(block)
+        if len(summary.came) > 2 * SUMMARY_BLOCKS_MAX:
+            self._tidy(summary)
 
     def remove(self, peer: P, hashes: Iterable[int]) -> None:
         """``peer`` no longer holds these blocks. Unknown ones are ignored."""
-        held = self._blocks.get(peer)
-        if held is None:
-            return
-        for block in hashes:
-            if block in held:
-                held.remove(block)
-                self._clear(block, 1 << self._slots[peer])
+        summary = self._summaries.get(peer)
+        if summary is not None:
+            summary.count -= sum(self._holders.remove(block, summary.bit) for block in hashes)
 
     def drop(self, peer: P) -> None:
         """Forget the peer and all its blocks."""
-        held = self._blocks.pop(peer, None)
-        if held is None:
+        summary = self._summaries.pop(peer, None)
+        if summary is None:
             return
-        slot = self._slots.pop(peer)
+        for block in summary.came:
+            self._holders.remove(block, summary.bit)
+        slot = summary.bit.bit_length() - 1
         del self._peers[slot]
         heapq.heappush(self._free, slot)
-        for block in held:
-            self._clear(block, 1 << slot)
 
     def match(self, hashes: Sequence[int]) -> dict[P, int]:
         """For a prompt's block hashes, first block first: peer -> leading blocks it holds.
@@ -71,9 +73,10 @@ class PeerIndex(Generic[P]):
         """
         found: dict[P, int] = {}
         seen = 0
-        for depth in range(len(hashes), 0, -1):
-            new = self._holders.get(hashes[depth - 1], 0) & ~seen
-            seen |= new
+        depths = range(len(hashes), 0, -1)
+        for depth, holders in zip(depths, self._holders.of(reversed(hashes)), strict=True):
+            new = holders & ~seen
+            seen |= holders
             while new:
                 lowest = new & -new
                 found[self._peers[lowest.bit_length() - 1]] = depth
@@ -82,11 +85,64 @@ class PeerIndex(Generic[P]):
 
     def blocks(self, peer: P) -> int:
         """How many blocks ``peer`` holds, as far as known here."""
-        return len(self._blocks.get(peer, ()))
+        summary = self._summaries.get(peer)
+        return 0 if summary is None else summary.count
 
-    def _clear(self, block: int, bit: int) -> None:
-        rest = self._holders[block] & ~bit
-        if rest:
-            self._holders[block] = rest
+    def _tidy(self, summary: _Summary) -> None:
+        """Sort out what went again meanwhile."""
+        came = dict.fromkeys(summary.came)
+        held = zip(came, self._holders.of(came), strict=True)
+        summary.came = array("Q", (block for block, holders in held if holders & summary.bit))
+
+
+@dataclass(slots=True)
+class _Summary:
+    """One peer's blocks. Their hashes stand in the index once; here they take 8 bytes each."""
+
+    bit: int
+    count: int = 0
+    #: All blocks that it holds, and some that it held before, perhaps more than once.
+    came: array[int] = field(default_factory=lambda: array("Q"))
+
+
+class _Holders:
+    """Block hash -> bitmask of the peers that hold the block."""
+
+    def __init__(self) -> None:
+        self._shards: list[dict[int, int]] = [{} for _ in range(_SHARDS)]
+        self._gone = [0] * _SHARDS
+
+    def of(self, blocks: Iterable[int]) -> Iterator[int]:
+        """The holders of each block; 0 for none."""
+        shards = self._shards
+        return (shards[block & _SHARD_MASK].get(block, 0) for block in blocks)
+
+    def add(self, block: int, bit: int) -> bool:
+        """The peer with this bit holds the block; False if that was known."""
+        shard = self._shards[block & _SHARD_MASK]
+        holders = shard.get(block)
+        if holders is None:
+            shard[block] = bit  # one object for all blocks that nobody else holds
+        elif holders & bit:
+            return False
         else:
-            del self._holders[block]
+            shard[block] = holders | bit
+        return True
+
+    def remove(self, block: int, bit: int) -> bool:
+        """The peer with this bit holds the block no longer; False if it did not."""
+        number = block & _SHARD_MASK
+        shard = self._shards[number]
+        holders = shard.get(block, 0)
+        if not holders & bit:
+            return False
+        if holders != bit:
+            shard[block] = holders & ~bit
+            return True
+        del shard[block]
+        self._gone[number] += 1
+        if 2 * self._gone[number] > len(shard):
+            # A dict keeps the room of what it lost, and triples when that is used up.
+            self._shards[number] = dict(shard)
+            self._gone[number] = 0
+        return True
