@@ -7,6 +7,7 @@ two changes of the batch all steps are alike, so they are one event.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -156,6 +157,12 @@ class SimEngine:
     def pending_prefill_tokens(self) -> int:
         """Prompt tokens of all requests that are not computed yet."""
         return sum(r.pending for r in self._queue) + sum(r.pending for r in self._running)
+
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second, beside the answers that are under way."""
+        answers = sum(1 for run in self._running if run.pending == 0)
+        tokens = self.machine.chunk(answers)
+        return tokens / self.machine.step_seconds(answers, tokens)
 
     # --- Steps --------------------------------------------------------------------------------
 
@@ -360,8 +367,5 @@ def _same_ahead(run: _Run, other: _Run) -> bool:
 
 
 def blocks_cached(hashes: Sequence[int], blocks: set[int]) -> int:
-    """How many leading blocks of a prompt are cached: the deepest one counts."""
-    for depth in range(len(hashes), 0, -1):
-        if hashes[depth - 1] in blocks:
-            return depth
-    return 0
+    """How many leading blocks of a prompt are cached. A cache that has one has all before it."""
+    return bisect(hashes, False, key=lambda h: h not in blocks)

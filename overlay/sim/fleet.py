@@ -36,5 +36,9 @@ class Fleet(Protocol):
         ...
 
     def prefill_rate(self, peer: PeerId) -> float:
-        """Prompt tokens that it computes per second; above 0."""
+        """Prompt tokens that it computes per second now, beside the answers under way; above 0."""
+        ...
+
+    def answer_ms(self, peer: PeerId) -> float:
+        """What a token of an answer takes of the machine, beside other answers."""
         ...

@@ -140,7 +140,10 @@ class World:
         return 1e3 * self._network.rtt_s(self._number[a], self._number[b])
 
     def prefill_rate(self, peer: PeerId) -> float:
-        return self._node(peer).engine.machine.prefill_rate
+        return self._node(peer).engine.prefill_rate()
+
+    def answer_ms(self, peer: PeerId) -> float:
+        return 1e3 * self._node(peer).engine.machine.answer_s
 
     # --- Clients ------------------------------------------------------------------------------
 

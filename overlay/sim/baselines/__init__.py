@@ -19,7 +19,7 @@ from overlay.sim.baselines.central import Central, Router, through
 from overlay.sim.baselines.dynamo import Dynamo
 from overlay.sim.baselines.gorgo import Gorgo
 from overlay.sim.baselines.longest_match import STAY_RATIO, LongestMatch
-from overlay.sim.baselines.oracle import Oracle, PricedOracle
+from overlay.sim.baselines.oracle import PRICE, Oracle
 from overlay.sim.baselines.rival import Rival
 from overlay.sim.baselines.sglang import Sglang
 from overlay.sim.fleet import Fleet
@@ -137,10 +137,10 @@ _RIVALS: Final = (
     ),
     Rival(
         "oracle-alpha",
-        "as oracle, but cold computations pay for the time they take from others",
+        "as oracle, but work on a machine is priced by how many share it",
         central=True,
         knows="truth",
-        policies=_behind(PricedOracle),
+        policies=_behind(lambda fleet, rng: Oracle(fleet, rng, PRICE)),
     ),
 )
 

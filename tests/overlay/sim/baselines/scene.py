@@ -47,6 +47,9 @@ class FakeFleet:
     def prefill_rate(self, peer: PeerId) -> float:
         return self.rates.get(peer, 1000.0)
 
+    def answer_ms(self, peer: PeerId) -> float:
+        return 2000.0 / self.prefill_rate(peer)
+
 
 def prompt(*words: int, blocks: int = 1, forwarded: bool = False) -> Question:
     """A prompt in which each word fills ``blocks`` blocks; equal words begin equal prompts."""

@@ -9,7 +9,7 @@ import pytest
 from overlay.routing.policy import Question
 from overlay.sim.baselines.dynamo import Dynamo
 from overlay.sim.baselines.gorgo import QUEUE_WEIGHT, Gorgo
-from overlay.sim.baselines.oracle import Oracle, PricedOracle
+from overlay.sim.baselines.oracle import PRICE, Oracle
 from tests.overlay.sim.baselines.scene import FakeFleet, idle, peer, peers, prompt
 
 TEN = prompt(*range(10))  # 320 tokens
@@ -73,8 +73,8 @@ def test_the_oracle_knows_distance_queue_cache_and_speed() -> None:
         {peer(1): 500.0},
     )
     oracle = Oracle(fleet, random.Random(1))
-    assert oracle.cost_ms(peer(0), TEN, peer(1), 1.0) == pytest.approx(40 + 2 * (72 + 128))
-    assert oracle.cost_ms(peer(0), TEN, peer(0), 1.0) == pytest.approx(320)
+    assert oracle.cost_ms(peer(0), TEN, peer(1)) == pytest.approx(40 + 2 * (72 + 128))
+    assert oracle.cost_ms(peer(0), TEN, peer(0)) == pytest.approx(320)
     assert oracle.place(peer(0), TEN, idle(2), 0.0).peer == peer(0)
 
 
@@ -88,18 +88,16 @@ def test_the_oracle_counts_what_prompts_underway_will_leave_in_the_cache() -> No
 
 def test_the_last_token_is_computed_even_if_all_is_cached() -> None:
     oracle = Oracle(fleet_with(TEN, at=0), random.Random(1))
-    assert oracle.cost_ms(peer(0), TEN, peer(0), 1.0) == pytest.approx(1.0)
+    assert oracle.cost_ms(peer(0), TEN, peer(0)) == pytest.approx(1.0)
 
 
-def test_the_priced_oracle_waits_for_a_cache_in_a_busy_fleet_only() -> None:
-    fleet = fleet_with(TEN, at=1, count=8)
-    fleet.pending = {peer(1): 400}
-    idle_price = PricedOracle(fleet, random.Random(1))
-    assert idle_price.alpha(idle(8)) == 1.0
-    assert idle_price.place(peer(0), TEN, idle(8), 0.0).peer != peer(1)
-
-    fleet.requests = dict.fromkeys(peers(7), 1)
-    priced, greedy = PricedOracle(fleet, random.Random(1)), Oracle(fleet, random.Random(1))
-    assert priced.alpha(idle(8)) == pytest.approx(8.5 / 1.5)
-    assert priced.place(peer(0), TEN, idle(8), 0.0).peer == peer(1)
-    assert greedy.place(peer(0), TEN, idle(8), 0.0).peer != peer(1)
+def test_the_priced_oracle_pays_for_machine_time_on_machines_that_are_shared() -> None:
+    fleet = fleet_with(prompt(*range(6)), at=1)
+    fleet.requests = {peer(1): 4}
+    fleet.rtt = {(peer(0), peer(1)): 40.0}
+    greedy, priced = Oracle(fleet, random.Random(1)), Oracle(fleet, random.Random(1), PRICE)
+    assert greedy.cost_ms(peer(0), TEN, peer(1)) == pytest.approx(40 + 128)
+    # 128 tokens to compute, and 64 of an answer that take 2 ms each, among four.
+    expected = 40 + 128 + 4 * PRICE * (128 + 64 * 2)
+    assert priced.cost_ms(peer(0), TEN, peer(1)) == pytest.approx(expected)
+    assert priced.cost_ms(peer(0), TEN, peer(2)) == greedy.cost_ms(peer(0), TEN, peer(2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,11 @@ def play(rival: Rival, seed: int) -> list[PeerId]:
         question = prompt(dice.randrange(5), turn)
         chosen.append(nodes[origin].decide(question, known, float(turn)).choice)
     return chosen
+
+
+def test_the_page_of_rivals_describes_them_all() -> None:
+    page = (Path(__file__).parents[4] / "docs/reference/rivals.md").read_text()
+    assert re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE) == list(REGISTRY)
 
 
 def test_names_are_keys() -> None:
