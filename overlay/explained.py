@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +90,7 @@ def _decision(attempt: Attempt, explanation: Explanation, name_of: NameOf) -> di
 
 
 def _candidate(estimate: Estimate, attempt: Attempt, name_of: NameOf) -> dict[str, Any]:
-    age_s = attempt.summary_ages_s.get(estimate.peer, math.inf)
+    age_s = attempt.summary_ages_s.get(estimate.peer)
     return {
         "peer_id": str(estimate.peer),
         "name": name_of(estimate.peer),
@@ -102,7 +101,7 @@ def _candidate(estimate: Estimate, attempt: Attempt, name_of: NameOf) -> dict[st
         "prefill_ms": round(estimate.prefill_ms, 1),
         "decode_ms": round(estimate.decode_ms, 1),
         "match_tokens": estimate.match_tokens,
-        "summary_age_s": round(age_s, 1) if math.isfinite(age_s) else None,
+        "summary_age_s": None if age_s is None else round(age_s, 1),
         "tokenizes_unlike": estimate.peer in attempt.unlike,
     }
 

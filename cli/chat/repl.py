@@ -14,6 +14,7 @@ from cli.chat.slash import COMMANDS, ROUTES, Call, parse_line
 from cli.chat.view import AnswerView
 from cli.chat.watch import MeshWatch
 from cli.client import Delta, NodeClient, Question, Reply
+from cli.explain_view import explanation_view
 from cli.footer import footer_parts
 from cli.interrupts import StopSwitch
 from cli.status_view import status_view
@@ -46,6 +47,8 @@ class Repl:
         self._console = console
         self._conversation = conversation
         self._settings = settings
+        #: The last request, to be explained; None if its id is not known: then the node's latest.
+        self._asked: str | None = None
         self._left = False
 
     def run(self, read: Callable[[], str]) -> None:
@@ -114,6 +117,7 @@ class Repl:
         return switch.presses
 
     def _after(self, text: str, reply: Reply | None, failure: HearthError | None) -> None:
+        self._asked = None if reply is None else reply.hearth.get("request_id")
         if failure is not None:
             self._fail(f"{printable(str(failure))}  (/retry asks again)")
             return
@@ -137,6 +141,7 @@ class Repl:
             "model": self._model,
             "route": self._route,
             "status": self._status,
+            "why": self._why,
             "save": self._save,
             "exit": self._exit,
         }.get(call.name)
@@ -194,6 +199,12 @@ class Repl:
     def _status(self, argument: str) -> None:
         try:
             self._console.print(status_view(self._client.status()))
+        except HearthError as error:
+            self._fail(printable(str(error)))
+
+    def _why(self, argument: str) -> None:
+        try:
+            self._console.print(explanation_view(self._client.explanation(self._asked)))
         except HearthError as error:
             self._fail(printable(str(error)))
 

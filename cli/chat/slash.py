@@ -19,6 +19,7 @@ COMMANDS = (
     SlashCommand("model", "NAME", "ask another model (no NAME: list them)"),
     SlashCommand("route", "local|mesh", "keep prompts on this machine, or let the mesh answer"),
     SlashCommand("status", "", "show the mesh"),
+    SlashCommand("why", "", "say why the last question went where it went"),
     SlashCommand("retry", "", "ask the last question again"),
     SlashCommand("save", "FILE", "write the conversation to a Markdown file"),
     SlashCommand("exit", "", "leave (also Ctrl-D)"),

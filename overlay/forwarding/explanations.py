@@ -27,7 +27,7 @@ class Attempt:
     decision: Decision
     #: How many candidates there were.
     considered: int
-    #: How old a peer's summary was, in seconds; infinite if it could not be used.
+    #: How old each peer's summary was, in seconds, if it could be used.
     summary_ages_s: Mapping[PeerId, float]
     #: Peers whose model has our model's key and tokenizes unlike it.
     unlike: frozenset[PeerId]
@@ -90,13 +90,15 @@ class Explanation:
             or estimate.peer == decision.choice
         )
         peers = [estimate.peer for estimate in estimates if not estimate.is_self]
+        unlike = frozenset(peer for peer in peers if known.tokenizes_unlike(peer, self.model))
+        usable = [peer for peer in peers if peer not in unlike]
         self.attempts.append(
             Attempt(
                 decided_at=now,
                 decision=replace(decision, estimates=estimates),
                 considered=len(decision.estimates),
-                summary_ages_s={p: known.summary_age_s(p, self.model, now) for p in peers},
-                unlike=frozenset(p for p in peers if known.tokenizes_unlike(p, self.model)),
+                summary_ages_s={peer: known.summary_age_s(peer, now) for peer in usable},
+                unlike=unlike,
             )
         )
 

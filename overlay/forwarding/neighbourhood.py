@@ -152,10 +152,8 @@ class Neighbourhood:
             if any(_unlike(model.info, card) for model in self.models.values())
         ]
 
-    def summary_age_s(self, peer: PeerId, name: str, now: float) -> float:
-        """Since the peer's summary was last known to be current; infinite if it is of no use."""
-        if peer not in self.neighbours or self.tokenizes_unlike(peer, name):
-            return math.inf
+    def summary_age_s(self, peer: PeerId, now: float) -> float:
+        """Since the summary of a peer that is known here was last known to be current."""
         return max(0.0, now - self.neighbours[peer].summary_at)
 
     def offered(self) -> dict[str, ModelCard]:
@@ -221,7 +219,7 @@ class Neighbourhood:
                     rtt_ms=neighbour.rtt_ms,
                     # Its blocks are of tokens that this prompt does not become there.
                     match_tokens=0 if unlike else blocks.get(peer, 0) * BLOCK_TOKENS,
-                    summary_age_s=math.inf if unlike else max(0.0, now - neighbour.summary_at),
+                    summary_age_s=math.inf if unlike else self.summary_age_s(peer, now),
                     prefill_rate=card.prefill_rate,
                     decode_rate=card.decode_rate,
                     pending_prefill_tokens=load.pending_prefill_tokens,

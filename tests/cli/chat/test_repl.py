@@ -6,6 +6,7 @@ import io
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from cli.client import NodeClient
 from models.engine import Message
 from overlay.errors import EngineFailed
 from overlay.http.backend import Route, Text
-from tests.cli.fake_node import ADMIN_TOKEN, ANSWERED, FakeBackend, FakeNode, Hold
+from tests.cli.fake_node import ADMIN_TOKEN, ANSWERED, REQUEST_ID, FakeBackend, FakeNode, Hold
 
 #: What a reader gives: a line, or Ctrl-C or Ctrl-D.
 Input = str | type[BaseException] | Callable[[], str]
@@ -135,6 +136,15 @@ def test_mistakes_are_explained(chat: Chat, backend: FakeBackend) -> None:
 
 def test_status_shows_the_peers(chat: Chat) -> None:
     assert "12D3…UERE" in chat.run("/status")
+
+
+def test_why_explains_the_last_question(chat: Chat, backend: FakeBackend) -> None:
+    known = replace(ANSWERED, hearth={**ANSWERED.hearth, "request_id": REQUEST_ID})
+    backend.scripts += [(Text("Hi", 1), known), (EngineFailed("out of memory"),)]
+    shown = chat.run("a", "/why", "b", "/why")
+    assert "request 5f0c7a1e" in shown
+    assert shown.count("carl was chosen") == 2
+    assert backend.explained == [REQUEST_ID, None], "of what failed the client heard no id"
 
 
 def test_exit_leaves(chat: Chat) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -146,7 +145,7 @@ def test_the_cache_of_who_tokenizes_unlike_is_not_counted_on() -> None:
     other = world.node(1).peer
     (estimate,) = [e for e in attempt.decision.estimates if e.peer == other]
     assert estimate.match_tokens == 0
-    assert attempt.summary_ages_s == {other: math.inf}
+    assert attempt.summary_ages_s == {}
     assert attempt.unlike == {other}
     assert world.node(0).neighbourhood.unlike() == [(other, MODEL)]
 
@@ -206,8 +205,11 @@ def explanation(request_id: bytes, asked_by: PeerId | None = None) -> Explanatio
 def test_only_the_cheapest_candidates_are_kept_and_always_ours_and_the_chosen() -> None:
     peers = [PeerId(n.to_bytes(32, "big")) for n in range(1, 101)]
     estimates = tuple(Estimate(p, p == peers[-1], n, 0, 0, 0, 0, 0) for n, p in enumerate(peers))
+    known = Neighbourhood(peers[-1])
+    for peer in peers[:-1]:
+        known.link_measured(peer, 1.0, 0.0)
     one = explanation(RID)
-    one.decided(Decision(peers[50], estimates, 1.0, False, 10), Neighbourhood(peers[-1]), 0.0)
+    one.decided(Decision(peers[50], estimates, 1.0, False, 10), known, 0.0)
     (attempt,) = one.attempts
     kept = [e.peer for e in attempt.decision.estimates]
     assert kept == [*peers[:EXPLAINED_CANDIDATES_MAX], peers[50], peers[-1]]

@@ -33,6 +33,8 @@ def story(
     failed_first: bool = False,
 ) -> Explanation:
     """Decided 20 ms after it was asked, with 100 ms predicted from then to the first token."""
+    known = Neighbourhood(ME)
+    known.link_measured(PEER, rtt_ms=10.0, summary_at=5.0)
     told = Explanation(bytes(16), "toy", asked_by, asked_at=5.0)
     estimates = tuple(
         Estimate(
@@ -49,7 +51,7 @@ def story(
     )
     decision = Decision(choice, estimates, 2.0, blind, 650)
     for _ in range(2 if failed_first else 1):
-        told.decided(decision, Neighbourhood(ME), 5.02)
+        told.decided(decision, known, 5.02)
     if failed_first:
         told.attempts[0].error = Unreachable("gone")
     told.answered(
