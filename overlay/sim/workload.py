@@ -7,7 +7,7 @@ under way. The same seed gives the same requests, whatever the nodes do with the
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import accumulate
 from math import log
 from typing import NamedTuple, Protocol, Self, overload
@@ -35,8 +35,8 @@ class Session(NamedTuple):
     turns: Sequence[Turn]
 
 
-class Workload(Protocol):
-    """A source of sessions. ``name`` is what `workloads.registry` makes it from."""
+class Workload(Hashable, Protocol):
+    """A source of sessions, itself a value. ``name`` is what `workloads.registry` makes it from."""
 
     @property
     def name(self) -> str: ...
