@@ -27,7 +27,7 @@ from overlay.gossip.effects import (
 )
 from overlay.gossip.fitting import fit
 from overlay.gossip.liveness import Liveness
-from overlay.gossip.replica import OwnRecords, Replica, check_delta, check_entry
+from overlay.gossip.replica import Lack, OwnRecords, Replica, check_delta
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, MEMBERS_MAX
 from overlay.wire.messages import DigestEntry, GossipAck, OriginDelta, Syn, SynAck
@@ -62,7 +62,8 @@ class Gossip:
         self._interval_s = interval_s
         self._own = OwnRecords(me, incarnation)
         self._replicas: dict[PeerId, Replica] = {}
-        self._current_s: dict[PeerId, float] = {}
+        #: Silent for so long that we tell nobody of them any more, and soon forget them.
+        self._hushed: set[PeerId] = set()
         self._liveness = Liveness(interval_s)
         self._ticked_s = now
         self._round_s = now
@@ -103,7 +104,8 @@ class Gossip:
 
     def age_s(self, origin: PeerId, now: float) -> float:
         """Since the records of ``origin`` were last known to be current; infinite if never."""
-        return now - self._current_s.get(origin, -math.inf)
+        replica = self._replicas.get(origin)
+        return now - replica.current_s if replica else math.inf
 
     # --- Time ---------------------------------------------------------------------------------
 
@@ -118,13 +120,13 @@ class Gossip:
         if silent_s > 2 * self._interval_s:
             # We were stalled, not they: a suspended laptop must not declare everybody dead.
             self._liveness.excuse(silent_s - self._interval_s)
-        effects: list[Effect] = [*self._liveness.judge(now), *self._forget_silent(now)]
+        effects: list[Effect] = [*self._liveness.judge(now), *self._forget(now)]
         self._own.collect(now)
         if now < self._round_s:
             return effects
         self._round_s = now + self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
-        self._own.heartbeat += 1
-        syn = Syn(self._digest(now))
+        self._own.live_on()
+        syn = Syn(self._digest())
         effects += [Send(peer, syn) for peer in self._partners(linked)]
         return effects
 
@@ -132,23 +134,22 @@ class Gossip:
 
     def receive(self, sender: PeerId, message: GossipMessage, now: float) -> list[Effect]:
         """Take part in an exchange. Raises RemoteProtocolError; then nothing was taken in."""
-        effects: list[Effect] = []
         match message:
             case Syn(digest):
                 self._check(digest, ())
-                effects += self._merge(sender, digest, now)
-                lacks = self._deltas(sender, digest, now)
-                effects.append(Send(sender, SynAck(self._digest(now), lacks)))
+                effects, lacks = self._compare(sender, digest, now)
+                deltas = fit(lacks, DELTA_BYTES_MAX)
+                effects.append(Send(sender, SynAck(self._digest(), deltas)))
             case SynAck(digest, deltas):
                 self._check(digest, deltas)
-                effects += self._apply(sender, deltas, now)
-                effects += self._merge(sender, digest, now)
-                lacks = self._deltas(sender, digest, now)
-                if lacks:
-                    effects.append(Send(sender, GossipAck(lacks)))
+                effects = self._apply(sender, deltas, now)
+                compared, lacks = self._compare(sender, digest, now)
+                effects += compared
+                if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX)):
+                    effects.append(Send(sender, GossipAck(deltas)))
             case GossipAck(deltas):
                 self._check((), deltas)
-                effects += self._apply(sender, deltas, now)
+                effects = self._apply(sender, deltas, now)
         return effects
 
     def alive(self, peer: PeerId, now: float) -> list[Effect]:
@@ -172,90 +173,94 @@ class Gossip:
         live: list[PeerId] = []
         dead: list[PeerId] = []
         for peer in sorted(linked):
-            shunned = self._liveness.knows(peer) and self.state(peer) is not PeerState.UP
-            (dead if shunned else live).append(peer)
+            (dead if self._liveness.gone(peer) else live).append(peer)
         partners = self._rng.sample(live, min(FANOUT, len(live)))
         # As in Cassandra: now and then a dead one, so that a healed partition is noticed.
         if dead and self._rng.random() < len(dead) / (len(live) + 1):
             partners.append(self._rng.choice(dead))
         return partners
 
-    def _gossiped(self, now: float) -> list[Replica]:
-        """The replicas to pass on: not those that will be forgotten soon.
+    def _forget(self, now: float) -> list[OriginReset]:
+        """Hush up who has been silent for half of FORGET_PEER_S, and forget them after the other.
 
         They are hushed up long before they are forgotten, so that nobody learns of a dead peer
         anew from someone who forgets it a little later, round after round.
         """
-        return [self._own] + [
-            replica
-            for origin, replica in self._replicas.items()
-            if self.state(origin) is PeerState.UP
-            or self._liveness.silent_s(origin, now) < FORGET_PEER_S / 2
-        ]
-
-    def _forget_silent(self, now: float) -> list[OriginReset]:
-        forgotten = [
-            peer
-            for peer in self._liveness.peers()
-            if self.state(peer) is not PeerState.UP
-            and self._liveness.silent_s(peer, now) >= FORGET_PEER_S
-        ]
+        self._hushed = self._liveness.silent(FORGET_PEER_S / 2, now)
+        if not self._hushed:
+            return []
+        forgotten = sorted(self._liveness.silent(FORGET_PEER_S, now))
         for peer in forgotten:
             self._liveness.forget(peer)
             self._replicas.pop(peer, None)
-            self._current_s.pop(peer, None)
         return [OriginReset(peer) for peer in forgotten]
 
-    def _digest(self, now: float) -> tuple[DigestEntry, ...]:
-        return tuple(replica.digest() for replica in self._gossiped(now))
-
-    def _deltas(
-        self, peer: PeerId, digest: Sequence[DigestEntry], now: float
-    ) -> tuple[OriginDelta, ...]:
-        known = {entry.origin: entry for entry in digest}
-        lacks = []
-        for replica in self._gossiped(now):
-            lack = replica.lack_of(known.get(replica.origin))
-            if lack and replica.origin != peer:
-                lacks.append((replica, lack))
-        return fit(lacks, DELTA_BYTES_MAX)
+    def _digest(self) -> tuple[DigestEntry, ...]:
+        hushed = self._hushed
+        told = [r.known for origin, r in self._replicas.items() if origin not in hushed]
+        return (self._own.known, *told)
 
     def _check(self, digest: Sequence[DigestEntry], deltas: Sequence[OriginDelta]) -> None:
         if len(digest) > MEMBERS_MAX or len(deltas) > MEMBERS_MAX:
             raise LimitExceeded(f"gossip about more than {MEMBERS_MAX} members")
-        incarnations = [0]
-        for entry in digest:
-            check_entry(entry)
-            incarnations.append(entry.incarnation)
         for delta in deltas:
             check_delta(delta)
-            incarnations.append(delta.incarnation)
-        if max(incarnations) > self._own.incarnation + INCARNATION_JUMP_MAX:
+        incarnations = [entry.incarnation for entry in digest]
+        incarnations += [delta.incarnation for delta in deltas]
+        if max(incarnations, default=0) > self._own.incarnation + INCARNATION_JUMP_MAX:
             raise Malformed("an incarnation lies centuries ahead")
 
-    def _merge(self, sender: PeerId, digest: Sequence[DigestEntry], now: float) -> list[Effect]:
+    def _compare(
+        self, sender: PeerId, digest: Sequence[DigestEntry], now: float
+    ) -> tuple[list[Effect], list[Lack]]:
+        """Learn what ``digest`` tells of others, and find what its sender lacks.
+
+        This loop is where gossip spends its time: every origin, several times per round.
+        """
         effects: list[Effect] = []
+        lacks: list[Lack | None] = []
+        replicas = self._replicas
+        kept_back = {sender, *self._hushed}
         for entry in digest:
-            if entry.origin == self.me:
-                effects += self._defend(sender, entry, entry.heartbeat)
-                continue
-            replica = self._replicas.get(entry.origin)
-            if replica is None:
-                replica = self._meet(entry.origin, entry.incarnation, now)
-                if replica is None:
+            origin = entry.origin
+            replica = replicas.get(origin)
+            if replica is not None:
+                if entry == replica.known:
                     continue
-                replica.heartbeat = entry.heartbeat
-            if entry.incarnation < replica.incarnation:
-                continue
-            if entry.incarnation > replica.incarnation:
-                replica.restart(entry.incarnation)
-                self._liveness.restarted(entry.origin, now)
-                effects.append(OriginReset(entry.origin))
-            replica.seen_version = max(replica.seen_version, entry.version)
-            if entry.heartbeat > replica.heartbeat:
-                replica.heartbeat = entry.heartbeat
-                effects += self._liveness.heartbeat(entry.origin, now)
-                self._note_current(replica, now)
+                effects += self._hear(replica, entry, now)
+                if origin not in kept_back:
+                    lacks.append(replica.lack_of(entry))
+            elif origin == self.me:
+                effects += self._defend(sender, entry, entry.heartbeat)
+                lacks.append(self._own.lack_of(entry))
+            elif replica := self._meet(origin, entry.incarnation, now):
+                replica.beat(entry)
+                replica.seen_version = entry.version
+        mentioned = {entry.origin for entry in digest}
+        if self.me not in mentioned:
+            lacks.append(self._own.lack_of(None))
+        unmentioned = replicas.keys() - mentioned - kept_back
+        lacks += [replicas[origin].lack_of(None) for origin in unmentioned]
+        return effects, [lack for lack in lacks if lack is not None]
+
+    def _hear(self, replica: Replica, entry: DigestEntry, now: float) -> list[Effect]:
+        """Learn from an entry of somebody's digest that differs from what is known here."""
+        origin, incarnation, heartbeat, version, _ = entry
+        _, known_incarnation, known_heartbeat, _, _ = replica.known
+        effects: list[Effect] = []
+        if incarnation < known_incarnation:
+            return effects
+        if incarnation > known_incarnation:
+            replica.restart(incarnation)
+            known_heartbeat = 0
+            self._liveness.restarted(origin, now)
+            effects.append(OriginReset(origin))
+        if version > replica.seen_version:
+            replica.seen_version = version
+        if heartbeat > known_heartbeat:
+            replica.beat(entry)
+            effects += self._liveness.heartbeat(origin, now)
+            replica.note_current(now)
         return effects
 
     def _apply(self, sender: PeerId, deltas: Sequence[OriginDelta], now: float) -> list[Effect]:
@@ -278,7 +283,7 @@ class Gossip:
                 effects.append(OriginReset(origin))
             if applied.changes:
                 effects.append(RecordsChanged(origin, applied.changes))
-                self._note_current(replica, now)
+                replica.note_current(now)
         return effects
 
     def _meet(self, origin: PeerId, incarnation: int, now: float) -> Replica | None:
@@ -289,22 +294,18 @@ class Gossip:
         replica = self._replicas[origin] = Replica(origin, incarnation)
         return replica
 
-    def _note_current(self, replica: Replica, now: float) -> None:
-        if replica.current:
-            self._current_s[replica.origin] = now
-
     def _defend(
         self, sender: PeerId, claim: DigestEntry | OriginDelta, heartbeat: int
     ) -> list[Disputed]:
         """Only this node writes its records. Whoever knows more of them than it has written
         knows another past: begin an incarnation above it, so that all take ours for the truth."""
-        own = self._own
-        if claim.incarnation < own.incarnation or (
-            claim.incarnation == own.incarnation
-            and claim.version <= own.version
-            and claim.gc_version <= own.gc_version
-            and heartbeat <= own.heartbeat
+        known = self._own.known
+        if claim.incarnation < known.incarnation or (
+            claim.incarnation == known.incarnation
+            and claim.version <= known.version
+            and claim.gc_version <= known.gc_version
+            and heartbeat <= known.heartbeat
         ):
             return []
-        own.incarnation = claim.incarnation + 1
-        return [Disputed(sender, own.incarnation)]
+        self._own.rise_above(claim.incarnation)
+        return [Disputed(sender, self._own.incarnation)]

@@ -13,6 +13,9 @@ from overlay.limits import PHI_DOWN
 PHI_LINK_LOST: Final = 2.0
 #: New heartbeats by hearsay that make a peer UP. One may be the late echo of a dead peer.
 HEARTBEATS_UP: Final = 2
+#: Silences, in intervals, that no rhythm makes suspicious: usually, and once the link has broken.
+UNSUSPICIOUS: Final = 3.0
+UNSUSPICIOUS_LINK_LOST: Final = 1.0
 
 
 class _Peer:
@@ -34,15 +37,21 @@ class Liveness:
         known = self._peers.get(peer)
         return known.state if known else PeerState.DOWN
 
-    def knows(self, peer: PeerId) -> bool:
-        return peer in self._peers
+    def gone(self, peer: PeerId) -> bool:
+        """Known, and not UP."""
+        known = self._peers.get(peer)
+        return known is not None and known.state is not PeerState.UP
 
     def peers(self) -> list[PeerId]:
         return list(self._peers)
 
-    def silent_s(self, peer: PeerId, now: float) -> float:
-        """Since the last sign of life (or the first mention)."""
-        return now - self._peers[peer].detector.heard_s
+    def silent(self, silent_s: float, now: float) -> set[PeerId]:
+        """Who is not UP, and gave no sign of life (and was not first mentioned) for so long."""
+        return {
+            peer
+            for peer, known in self._peers.items()
+            if known.state is not PeerState.UP and now - known.detector.heard_s >= silent_s
+        }
 
     def mentioned(self, peer: PeerId, now: float) -> None:
         """Somebody knows of the peer; that is no sign of life."""
@@ -95,17 +104,16 @@ class Liveness:
         """Find the peers that have been silent for too long."""
         found = []
         for peer, known in self._peers.items():
-            if known.state is not PeerState.UP:
+            broke = known.link_lost_s is not None
+            silent_s = now - known.detector.heard_s
+            unsuspicious = UNSUSPICIOUS_LINK_LOST if broke else UNSUSPICIOUS
+            if known.state is not PeerState.UP or silent_s < unsuspicious * self._interval_s:
                 continue
-            if known.link_lost_s is None:
-                dead = known.detector.phi(now) >= PHI_DOWN
-            else:
-                dead = known.detector.phi(now, pause=False) >= PHI_LINK_LOST
-            if dead:
+            phi = known.detector.phi(now, pause=not broke)
+            if phi >= (PHI_LINK_LOST if broke else PHI_DOWN):
                 known.state, known.heartbeats = PeerState.DOWN, 0
-                silent_s = self.silent_s(peer, now)
-                broke = ", its link broke" if known.link_lost_s is not None else ""
-                found.append(PeerDown(peer, f"no sign of life for {silent_s:.1f} s{broke}"))
+                why = ", its link broke" if broke else ""
+                found.append(PeerDown(peer, f"no sign of life for {silent_s:.1f} s{why}"))
         return found
 
     def excuse(self, pause_s: float) -> None:

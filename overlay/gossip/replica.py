@@ -5,8 +5,8 @@ ones, and a deletion is a change too (a tombstone). After a while the origin col
 tombstones and raises ``gc_version`` to the last of them.
 
 What a replica is: it holds every key's latest change among those up to ``version``. Written as
-(incarnation, gc_version, version), its position only ever grows in lexicographic order; `_check`
-asserts that after every delta.
+(incarnation, gc_version, version), its position only ever grows in lexicographic order; `_move`
+asserts that.
 
 Why nothing deleted comes back: a deletion that was collected (its number is at most gc_version)
 is missing from later deltas, so whoever had not seen it yet must start over (a reset). A reset may
@@ -16,12 +16,13 @@ of the same collection, for an older sender might still hold what the collection
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
+from overlay.gossip.latest import LatestChanges
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     RECORD_KEY_BYTES_MAX,
@@ -32,21 +33,23 @@ from overlay.limits import (
 )
 from overlay.wire.messages import Change, DigestEntry, OriginDelta
 
-#: Versions, heartbeats and incarnations stay below this; a real node never gets near.
-NUMBER_MAX: Final = 1 << 62
 
+class Lack(NamedTuple):
+    """What a peer lacks of an origin: ``changes``, oldest first, after ``after_version``.
 
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """What a peer lacks of an origin: ``changes``, oldest first, after ``after_version``."""
+    A view of the replica: use it before the next change.
+    """
 
+    #: What the sender knows.
+    known: DigestEntry
     after_version: int
     reset: bool
-    changes: tuple[Change, ...]
+    changes: Collection[Change]
+    #: The size of the changes on the wire, at most.
+    changes_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """What a delta changed here. ``reset``: everything known before is void."""
 
     reset: bool = False
@@ -56,34 +59,24 @@ class Applied:
 _NOTHING = Applied()
 
 
-def check_entry(entry: DigestEntry) -> None:
-    """Raises Malformed if no honest peer could have sent the entry."""
-    numbers = (entry.incarnation, entry.heartbeat, entry.version, entry.gc_version)
-    if not all(0 <= number < NUMBER_MAX for number in numbers):
-        raise Malformed("a number in a digest is out of range")
-
-
 def check_delta(delta: OriginDelta) -> None:
     """Raises Malformed or LimitExceeded if no honest peer could have sent the delta."""
     if len(delta.changes) > RECORDS_PER_ORIGIN_MAX:
         raise LimitExceeded(f"a delta of {len(delta.changes)} changes")
-    numbers = (delta.incarnation, delta.after_version, delta.version, delta.gc_version)
-    if not all(0 <= number < NUMBER_MAX for number in numbers):
-        raise Malformed("a number in a delta is out of range")
     if delta.reset and delta.after_version:
         raise Malformed("a reset delta starts from nothing")
     previous = delta.after_version
     keys = set()
-    for change in delta.changes:
-        if not 0 < len(change.key) <= RECORD_KEY_BYTES_MAX:
-            raise Malformed(f"a record's key of {len(change.key)} bytes")
-        if change.value is not None and len(change.value) > RECORD_VALUE_BYTES_MAX:
-            raise Malformed(f"a record's value of {len(change.value)} bytes")
-        if not previous < change.version <= delta.version:
+    for key, version, value in delta.changes:
+        if not 0 < len(key) <= RECORD_KEY_BYTES_MAX:
+            raise Malformed(f"a record's key of {len(key)} bytes")
+        if value is not None and len(value) > RECORD_VALUE_BYTES_MAX:
+            raise Malformed(f"a record's value of {len(value)} bytes")
+        if version <= previous:
             raise Malformed("a delta's versions are out of order")
-        previous = change.version
-        keys.add(change.key)
-    if delta.version < delta.after_version or len(keys) < len(delta.changes):
+        previous = version
+        keys.add(key)
+    if delta.version < previous or len(keys) < len(delta.changes):
         raise Malformed("a delta contradicts itself")
 
 
@@ -91,51 +84,57 @@ class Replica:
     """Records of one origin, by key."""
 
     def __init__(self, origin: PeerId, incarnation: int) -> None:
-        self.origin = origin
-        self.incarnation = incarnation
-        self.heartbeat = 0
-        self.version = 0
-        self.gc_version = 0
+        #: How much is known here, as digests tell it.
+        self.known = DigestEntry(origin, incarnation, 0, 0, 0)
         #: The highest version of this incarnation that anybody claimed to know.
         self.seen_version = 0
-        # Ordered by version, as every change is appended: what a delta needs is the tail.
-        self._changes: dict[bytes, Change] = {}
-
-    def records(self) -> Mapping[bytes, bytes]:
-        """The live records."""
-        return {key: c.value for key, c in self._changes.items() if c.value is not None}
-
-    def value(self, key: bytes) -> bytes | None:
-        change = self._changes.get(key)
-        return change.value if change else None
+        #: When nobody was known to know more; -inf: never.
+        self.current_s = -math.inf
+        self._changes = LatestChanges()
 
     @property
-    def current(self) -> bool:
-        """Whether nobody is known to know more."""
-        return 0 < self.version >= max(self.seen_version, self.gc_version)
+    def origin(self) -> PeerId:
+        return self.known.origin
 
-    def digest(self) -> DigestEntry:
-        return DigestEntry(
-            self.origin, self.incarnation, self.heartbeat, self.version, self.gc_version
-        )
+    @property
+    def incarnation(self) -> int:
+        return self.known.incarnation
 
-    def lack_of(self, known: DigestEntry | None) -> Lack | None:
-        """What a peer that knows ``known`` of this origin lacks; None if nothing to send."""
-        if self.version == 0:
+    def records(self) -> Mapping[bytes, bytes]:
+        """A copy of the live records."""
+        return self._changes.live()
+
+    def note_current(self, now: float) -> None:
+        """There is news of the origin: if nobody is known to know more, this replica is current."""
+        _, _, _, version, gc_version = self.known
+        if 0 < version >= self.seen_version and version >= gc_version:
+            self.current_s = now
+
+    def beat(self, news: DigestEntry) -> None:
+        """The origin's heartbeat rose to that of ``news``, which is of the same incarnation."""
+        origin, incarnation, _, version, gc_version = self.known
+        if news.version == version and news.gc_version == gc_version:
+            self.known = news
+        else:
+            self.known = DigestEntry(origin, incarnation, news.heartbeat, version, gc_version)
+
+    def lack_of(self, peer: DigestEntry | None) -> Lack | None:
+        """What a peer that knows ``peer`` of this origin lacks; None if nothing to send."""
+        _, incarnation, _, version, gc_version = self.known
+        if version == 0:
             return None
-        if known is None or known.incarnation < self.incarnation:
-            return Lack(0, known is not None, tuple(self._changes.values()))
-        if known.incarnation > self.incarnation:
+        if peer is None:
+            return self._lack(0, reset=False)
+        _, peer_incarnation, _, peer_version, peer_gc_version = peer
+        if peer_incarnation != incarnation:
+            return self._lack(0, reset=True) if peer_incarnation < incarnation else None
+        if peer_version == version and peer_gc_version >= gc_version:
             return None
-        if known.gc_version < self.gc_version and known.version < self.gc_version:
-            return Lack(0, True, tuple(self._changes.values()))
-        if known.version < known.gc_version and self.gc_version != known.gc_version:
+        if peer_version < gc_version and peer_gc_version < gc_version:
+            return self._lack(0, reset=True)
+        if peer_version < peer_gc_version != gc_version:
             return None
-        if known.version > self.version:
-            return None
-        if known.version == self.version and known.gc_version >= self.gc_version:
-            return None
-        return Lack(known.version, False, self._after(known.version))
+        return self._lack(peer_version, reset=False) if peer_version <= version else None
 
     def apply(self, delta: OriginDelta) -> Applied:
         """Take in what is new in ``delta``, which has passed `check_delta`.
@@ -143,66 +142,63 @@ class Replica:
         What cannot be used is ignored: an older incarnation, changes after a gap, a collection
         that this replica is past or not ready for, more records than an honest origin has.
         """
-        if delta.incarnation < self.incarnation:
+        _, incarnation, heartbeat, version, gc_version = self.known
+        if delta.incarnation < incarnation:
             return _NOTHING
-        restarted = delta.incarnation > self.incarnation
-        behind = self.version < delta.gc_version and self.gc_version < delta.gc_version
-        if restarted or (behind and self.version > 0):
+        restarted = delta.incarnation > incarnation
+        behind = version < delta.gc_version and gc_version < delta.gc_version
+        if restarted or (behind and version > 0):
             if delta.after_version > 0 or not (restarted or delta.reset):
                 return _NOTHING
-            if restarted:
-                self.restart(delta.incarnation)
-            else:
-                self._clear()
-            return Applied(True, self._take(delta))
-        if self.version < self.gc_version != delta.gc_version:
+            self._changes.clear()
+            self.seen_version = 0
+            self._move(
+                delta.incarnation, 0 if restarted else heartbeat, delta.version, delta.gc_version
+            )
+            return Applied(True, self._put(delta.changes, 0))
+        if version < gc_version != delta.gc_version:
             return _NOTHING
-        if delta.after_version > self.version:
+        if delta.after_version > version:
             return _NOTHING
         if len(self._changes) + len(delta.changes) > RECORDS_PER_ORIGIN_MAX:
             return _NOTHING
-        return Applied(False, self._take(delta))
+        self._move(
+            incarnation,
+            heartbeat,
+            max(version, delta.version),
+            max(gc_version, delta.gc_version),
+        )
+        new = self._put(delta.changes, version)
+        if delta.gc_version > gc_version:
+            self._changes.collect(delta.gc_version)
+        return Applied(False, new)
 
     def restart(self, incarnation: int) -> None:
         """A newer incarnation exists: nothing is known of it yet."""
-        self.incarnation = incarnation
-        self.heartbeat = 0
-        self._clear()
-
-    def _clear(self) -> None:
-        self.version = self.gc_version = self.seen_version = 0
+        self._move(incarnation, 0, 0, 0)
         self._changes.clear()
+        self.seen_version = 0
 
-    def _take(self, delta: OriginDelta) -> tuple[Change, ...]:
-        new = tuple(c for c in delta.changes if c.version > self.version)
-        before = (self.incarnation, self.gc_version, self.version)
-        for change in new:
-            self._changes.pop(change.key, None)
-            self._changes[change.key] = change
-        self.version = max(self.version, delta.version)
-        if delta.gc_version > self.gc_version:
-            self.gc_version = delta.gc_version
-            self._collect(self.gc_version)
-        self._check(before)
-        return new
+    def _lack(self, after_version: int, *, reset: bool) -> Lack:
+        changes, size_bytes = self._changes.after(after_version)
+        return Lack(self.known, after_version, reset, changes, size_bytes)
 
-    def _after(self, version: int) -> tuple[Change, ...]:
-        tail = []
-        for change in reversed(self._changes.values()):
-            if change.version <= version:
-                break
-            tail.append(change)
-        return tuple(reversed(tail))
+    def _move(self, incarnation: int, heartbeat: int, version: int, gc_version: int) -> None:
+        origin, incarnation_before, _, version_before, gc_version_before = self.known
+        assert (incarnation, gc_version, version) >= (
+            incarnation_before,
+            gc_version_before,
+            version_before,
+        ), "the position went back"
+        self.known = DigestEntry(origin, incarnation, heartbeat, version, gc_version)
 
-    def _collect(self, gc_version: int) -> None:
-        old = [c.key for c in self._changes.values() if c.value is None and c.version <= gc_version]
-        for key in old:
-            del self._changes[key]
-
-    def _check(self, before: tuple[int, int, int]) -> None:
-        assert (self.incarnation, self.gc_version, self.version) >= before, "position went back"
-        newest = next(reversed(self._changes.values()), None)
-        assert newest is None or newest.version <= self.version, "a change beyond the version"
+    def _put(self, changes: tuple[Change, ...], known_version: int) -> tuple[Change, ...]:
+        """Put those that are new; returns them."""
+        if changes and changes[0].version <= known_version:
+            changes = tuple(change for change in changes if change.version > known_version)
+        for change in changes:
+            self._changes.put(change)
+        return changes
 
 
 class OwnRecords(Replica):
@@ -222,18 +218,30 @@ class OwnRecords(Replica):
             raise LocalProtocolError(f"a record's key of {len(key)} bytes")
         if value is not None and len(value) > RECORD_VALUE_BYTES_MAX:
             raise LocalProtocolError(f"a record's value of {len(value)} bytes")
-        if self.value(key) == value:
+        before = self._changes.get(key)
+        if (before.value if before else None) == value:
             return
-        self.version += 1
-        self._changes.pop(key, None)
-        self._changes[key] = Change(key, self.version, value)
+        _, incarnation, heartbeat, version, gc_version = self.known
+        self._move(incarnation, heartbeat, version + 1, gc_version)
+        self._changes.put(Change(key, version + 1, value))
         if value is None:
-            self._tombstones.append((self.version, key, now))
+            self._tombstones.append((version + 1, key, now))
+
+    def live_on(self) -> None:
+        """Raise the heartbeat: this node is alive."""
+        _, incarnation, heartbeat, version, gc_version = self.known
+        self._move(incarnation, heartbeat + 1, version, gc_version)
+
+    def rise_above(self, incarnation: int) -> None:
+        """Go on with the same records as the next incarnation after ``incarnation``."""
+        _, _, heartbeat, version, gc_version = self.known
+        self._move(incarnation + 1, heartbeat, version, gc_version)
 
     def collect(self, now: float) -> None:
         """Collect tombstones that are older than TOMBSTONE_GRACE_S, or too many."""
         tombstones = self._tombstones
-        gc_version = self.gc_version
+        _, incarnation, heartbeat, own_version, before = self.known
+        gc_version = before
         while tombstones:
             version, key, deleted_s = tombstones[0]
             change = self._changes.get(key)
@@ -242,6 +250,6 @@ class OwnRecords(Replica):
                     break
                 gc_version = version
             tombstones.popleft()
-        if gc_version > self.gc_version:
-            self.gc_version = gc_version
-            self._collect(gc_version)
+        if gc_version > before:
+            self._move(incarnation, heartbeat, own_version, gc_version)
+            self._changes.collect(gc_version)

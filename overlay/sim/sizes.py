@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from overlay.gossip.fitting import DELTA_OVERHEAD_BYTES, change_bytes
+from overlay.gossip.fitting import DELTA_OVERHEAD_BYTES
+from overlay.gossip.latest import change_bytes
 from overlay.wire.messages import (
     Completed,
     DigestEntry,

@@ -1,6 +1,6 @@
 """Messages to bytes and back: one msgpack array ``[kind, field, field, …]`` per message.
 
-The dataclasses of `overlay.wire.messages` say everything: their annotations are resolved once,
+The classes of `overlay.wire.messages` say everything: their annotations are resolved once,
 here, into small packers and readers. The reader is driven by the expected types, never by the
 bytes: msgpack's own decoder sees only scalars, so neither nesting nor a declared length makes it
 reserve memory that the message's size does not justify.
@@ -25,7 +25,7 @@ import msgpack
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX, PROMPT_TOKENS_MAX
-from overlay.wire.messages import Message
+from overlay.wire.messages import COUNTER_MAX, Counter, Message
 
 #: No sequence is longer: the longest is a prompt.
 SEQUENCE_ITEMS_MAX: Final = PROMPT_TOKENS_MAX
@@ -143,6 +143,19 @@ def _scalar_packer(kind: type) -> _Pack:
 _read_int = _scalar_reader(int)
 
 
+def _read_counter(source: _Source) -> int:
+    value = source.scalar()
+    if type(value) is not int or not 0 <= value < COUNTER_MAX:
+        raise Malformed(f"expected a number from 0 to 2^62, not {value!r:.60}")
+    return value
+
+
+def _pack_counter(value: int) -> int:
+    if type(value) is not int or not 0 <= value < COUNTER_MAX:
+        raise TypeError(f"{value!r:.60} is no counter")
+    return value
+
+
 def _read_float(source: _Source) -> float:
     value = source.scalar()
     if type(value) is not float and type(value) is not int:
@@ -167,6 +180,7 @@ def _read_peer_id(source: _Source) -> PeerId:
 
 _SCALARS: Final[dict[Any, tuple[_Pack, _Read]]] = {
     **{kind: (_scalar_packer(kind), _scalar_reader(kind)) for kind in (bool, int, bytes, str)},
+    Counter: (_pack_counter, _read_counter),
     float: (_pack_float, _read_float),
     PeerId: (_scalar_packer(PeerId), _read_peer_id),
 }
@@ -250,7 +264,7 @@ def _pair(items: tuple[Any, ...]) -> tuple[_Pack, _Read]:
 
 
 def _record_converters(kind: Any) -> tuple[_Pack, _Read]:
-    """A dataclass inside a message: an array of its fields."""
+    """A dataclass or named tuple inside a message: an array of its fields."""
     pack_fields, read_fields = _record(kind)
 
     def pack(value: Any) -> list[Any]:
@@ -265,15 +279,12 @@ def _record_converters(kind: Any) -> tuple[_Pack, _Read]:
 
 
 def _record(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[_Source, int], Any]]:
-    """Packer and reader of a dataclass's fields; the reader is told how many are there."""
-    hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]
+    """Packer and reader of a record's fields; the reader is told how many are there."""
+    hints = get_type_hints(kind, include_extras=True)
+    names, required = _fields(kind)
     converters = [_converters(hints[name]) for name in names]
     packers = [pack for pack, _ in converters]
     readers = [read for _, read in converters]
-    required = sum(
-        field.default is MISSING and field.default_factory is MISSING for field in fields(kind)
-    )
     # attrgetter of a single name gives the value, not a tuple.
     get = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
 
@@ -289,6 +300,16 @@ def _record(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[_Source, i
         return kind(*values)
 
     return pack, read
+
+
+def _fields(kind: Any) -> tuple[list[str], int]:
+    """The names of a record's fields, and how many of them, the first, have no default."""
+    if issubclass(kind, tuple):
+        return list(kind._fields), len(kind._fields) - len(kind._field_defaults)
+    required = sum(
+        field.default is MISSING and field.default_factory is MISSING for field in fields(kind)
+    )
+    return [field.name for field in fields(kind)], required
 
 
 _PACKERS: Final[dict[type, tuple[int, Callable[[Any], list[Any]]]]] = {

@@ -3,7 +3,8 @@
 A message is a frozen dataclass; `overlay.wire.codec` packs it as one msgpack array
 ``[kind, field, field, …]`` in the order of the fields. Field types say everything the decoder
 checks. Sequences are tuples, times are durations in milliseconds (clocks differ between
-machines), peers are raw 32-byte public keys.
+machines), peers are raw 32-byte public keys. What gossip holds by the hundred thousand is a
+named tuple: made, compared and taken apart several times faster than a dataclass.
 
 The sender of a message is whoever the link authenticated; no message names its own sender.
 """
@@ -11,12 +12,17 @@ The sender of a message is whoever the link authenticated; no message names its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final, NamedTuple
 
 from models.engine import Prompt, Sampling, TokenLogprob
 from overlay.identity.peer_id import PeerId
 
 PROTOCOL_VERSION: Final = 1
+
+#: What gossip counts stays below this; a real node never gets near.
+COUNTER_MAX: Final = 1 << 62
+#: 0 <= n < COUNTER_MAX.
+Counter = Annotated[int, "counter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +98,31 @@ class Goodbye:
 # --- Anti-entropy -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DigestEntry:
+class DigestEntry(NamedTuple):
     """How much the sender knows of one origin: everything up to ``version``.
 
     Tombstones up to ``gc_version`` are collected; see `overlay.gossip.replica`.
     """
 
     origin: PeerId
-    incarnation: int
-    heartbeat: int
-    version: int
-    gc_version: int
+    incarnation: Counter
+    heartbeat: Counter
+    version: Counter
+    gc_version: Counter
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One record: ``value`` is msgpack bytes, or None for a tombstone.
 
     Keys are ``card``, ``load`` or ``b`` plus the 8 bytes of a block hash.
     """
 
     key: bytes
-    version: int
+    version: Counter
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class OriginDelta:
+class OriginDelta(NamedTuple):
     """Changes of one origin with versions in ``(after_version, version]``, oldest first.
 
     ``reset``: the receiver drops what it knew of the origin first (it was away longer than
@@ -127,14 +130,14 @@ class OriginDelta:
     """
 
     origin: PeerId
-    incarnation: int
-    after_version: int
+    incarnation: Counter
+    after_version: Counter
     reset: bool
     changes: tuple[Change, ...]
     #: The origin's version that a receiver knows after these changes (gaps were overwritten since).
-    version: int
+    version: Counter
     #: The sender has collected the origin's tombstones up to this version.
-    gc_version: int
+    gc_version: Counter
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ def test_who_knows_records_of_ours_that_we_never_wrote_is_told_of() -> None:
 @pytest.mark.parametrize(
     "lie",
     [
-        Syn((DigestEntry(FAR, 1, 1, -1, 0),)),
+        Syn((DigestEntry(FAR, 1 << 60, 1, 1, 0),)),
         TokenFrame(REQUEST, 0, (1,), "x"),
     ],
     ids=["gossip", "forwarding"],

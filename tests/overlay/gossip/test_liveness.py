@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from overlay.gossip.detector import PhiDetector
 from overlay.gossip.effects import PeerDown, PeerState, PeerUp
-from overlay.gossip.liveness import Liveness
+from overlay.gossip.liveness import (
+    PHI_LINK_LOST,
+    UNSUSPICIOUS,
+    UNSUSPICIOUS_LINK_LOST,
+    Liveness,
+)
 from overlay.limits import FORGET_PEER_S, PHI_DOWN
 from tests.overlay.gossip.mesh import Faults, Mesh, peer_id
 
@@ -143,6 +148,16 @@ def test_phi_grows_with_silence(a: float, b: float) -> None:
     shorter, longer = sorted((a, b))
     assert detector.phi(shorter) <= detector.phi(longer)
     assert detector.phi(longer) <= detector.phi(longer, pause=False)
+
+
+@given(st.lists(st.floats(0, 10), max_size=80))
+def test_short_silences_are_unsuspicious_whatever_the_rhythm(intervals: list[float]) -> None:
+    detector = PhiDetector(0.0)
+    for interval in intervals:
+        detector.heard(detector.heard_s + interval)
+    heard_s = detector.heard_s
+    assert detector.phi(heard_s + UNSUSPICIOUS) < PHI_DOWN
+    assert detector.phi(heard_s + UNSUSPICIOUS_LINK_LOST, pause=False) < PHI_LINK_LOST
 
 
 def test_phi_is_small_for_a_punctual_peer_and_large_for_a_silent_one() -> None:

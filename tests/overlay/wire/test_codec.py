@@ -20,13 +20,16 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX, PROMPT_TOKENS_MAX
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
+    COUNTER_MAX,
     Accepted,
     Cancel,
+    Change,
     DigestEntry,
     Forward,
     Goodbye,
     Hello,
     Message,
+    OriginDelta,
     Ping,
     StreamAck,
     Syn,
@@ -40,6 +43,19 @@ st.register_type_strategy(int, st.integers(-(2**63), 2**64 - 1))
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(str, st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 st.register_type_strategy(PeerId, st.binary(min_size=32, max_size=32).map(PeerId))
+
+counters = st.integers(0, COUNTER_MAX - 1)
+peers = st.from_type(PeerId)
+st.register_type_strategy(DigestEntry, st.builds(DigestEntry, peers, *[counters] * 4))
+changes = st.builds(Change, st.binary(), counters, st.none() | st.binary())
+st.register_type_strategy(
+    OriginDelta,
+    st.builds(
+        OriginDelta,
+        *(peers, counters, counters, st.booleans()),
+        *(st.lists(changes).map(tuple), counters, counters),
+    ),
+)
 
 messages = st.one_of([st.from_type(kind) for kind in KINDS])
 
@@ -196,6 +212,16 @@ def test_wrong_types_are_malformed(data: bytes) -> None:
         decode(data)
 
 
+@pytest.mark.parametrize("number", [-1, COUNTER_MAX, 1.0, True])
+@pytest.mark.parametrize("field", range(1, 5))
+def test_counters_are_bounded(number: Any, field: int) -> None:
+    entry: list[Any] = [PEER, 0, 0, 0, 0]
+    assert decode(packed(Syn.KIND, [entry])) == Syn((DigestEntry(*entry),))
+    entry[field] = number
+    with pytest.raises(Malformed):
+        decode(packed(Syn.KIND, [entry]))
+
+
 def test_a_number_without_a_fraction_is_a_float_too() -> None:
     arrived = decode(packed(22, b"id", 0, 3))
     assert type(arrived.queue_ms) is float  # type: ignore[union-attr]
@@ -233,6 +259,7 @@ def test_missing_fields_without_defaults_are_malformed(kind: Any, data: st.DataO
 @pytest.mark.parametrize(
     "message",
     [
+        Syn((DigestEntry(PEER, -1, 0, 0, 0),)),
         pytest.param(Ping(2**64), id="beyond 64 bit"),
         pytest.param(Ping(True), id="bool for int"),
         pytest.param(Ping(None), id="nil"),  # type: ignore[arg-type]
