@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from models.engine import CacheChanged, EngineStats, ModelInfo
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
@@ -50,6 +51,8 @@ class Neighbourhood:
         self.lost: dict[str, str] = {}
         self.neighbours: dict[PeerId, Neighbour] = {}
         self.index: PeerIndex[PeerId] = PeerIndex()
+        #: Peers with a card and a link, in order; None: to be found anew. A decision looks at all.
+        self._reachable: list[tuple[PeerId, Neighbour, Card]] | None = None
 
     # --- Feeding ------------------------------------------------------------------------------
 
@@ -87,6 +90,7 @@ class Neighbourhood:
                 (removed if change.value is None else added).append(block)
             elif change.key == CARD:
                 neighbour.card = None if change.value is None else Card.unpack(change.value)
+                self._reachable = None
             elif change.key == LOAD:
                 neighbour.load = None if change.value is None else Load.unpack(change.value)
                 fresh_load = True
@@ -100,6 +104,7 @@ class Neighbourhood:
         neighbour = self.neighbours.get(origin)
         if neighbour is not None:
             neighbour.card = neighbour.load = None
+            self._reachable = None
 
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
@@ -108,12 +113,15 @@ class Neighbourhood:
     def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
         """A link to the peer is up; its summary was current at ``summary_at``."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
+        if neighbour.rtt_ms is None:
+            self._reachable = None
         neighbour.rtt_ms = rtt_ms
         neighbour.summary_at = summary_at
 
     def link_down(self, peer: PeerId) -> None:
         if peer in self.neighbours:
             self.neighbours[peer].rtt_ms = None
+            self._reachable = None
 
     # --- Asking -------------------------------------------------------------------------------
 
@@ -129,10 +137,7 @@ class Neighbourhood:
         neighbour = self.neighbours.get(peer)
         if neighbour is None or neighbour.card is None or neighbour.rtt_ms is None:
             return None
-        for card in neighbour.card.models:
-            if name == card.name or name.lower() in card.aliases:
-                return card
-        return None
+        return _model_named(neighbour.card, name)
 
     def tokenizes_unlike(self, peer: PeerId, name: str) -> bool:
         """Whether the peer's model has the key of ours and yet cuts the probes into other tokens.
@@ -159,11 +164,9 @@ class Neighbourhood:
     def offered(self) -> dict[str, ModelCard]:
         """Models that reachable peers serve, by name; on equal names any one stands for all."""
         found: dict[str, ModelCard] = {}
-        for peer in sorted(self.neighbours):
-            neighbour = self.neighbours[peer]
-            if neighbour.card is not None and neighbour.rtt_ms is not None:
-                for card in neighbour.card.models:
-                    found.setdefault(card.name, card)
+        for _, _, card in self._reachable_peers():
+            for model in card.models:
+                found.setdefault(model.name, model)
         return found
 
     def prefill_rate(self, peer: PeerId, name: str) -> float:
@@ -180,16 +183,24 @@ class Neighbourhood:
         return (neighbour.card.name if neighbour.card else neighbour.name) or peer.short
 
     def candidates(
-        self, model: str, hashes: Sequence[int], now: float, *, exclude: Collection[PeerId]
+        self,
+        model: str,
+        hashes: Sequence[int],
+        now: float,
+        *,
+        exclude: Collection[PeerId],
+        key: bytes | None = None,
+        here_only: bool = False,
     ) -> list[Candidate]:
         """Every node that can serve ``model`` now, with what is known of its costs.
 
-        ``hashes``: block hashes of the prompt, empty if it could not be tokenized here.
+        ``hashes``: block hashes of the prompt, empty if it could not be tokenized here. ``key``:
+        only nodes where the model has this key and tokens mean the same. ``here_only``: no peers.
         """
         blocks = self.index.match(hashes)
         found: list[Candidate] = []
         local = self.resolve(model)
-        if local is not None and self.me not in exclude:
+        if local is not None and self.me not in exclude and key in (None, local.info.key):
             stats = local.stats
             found.append(
                 Candidate(
@@ -205,13 +216,16 @@ class Neighbourhood:
                     queued=stats.queued,
                 )
             )
-        for peer in sorted(self.neighbours):
-            card = self.card_of(peer, model)
-            neighbour = self.neighbours[peer]
+        if here_only:
+            return found
+        for peer, neighbour, told in self._reachable_peers():
+            card = _model_named(told, model)
             if card is None or neighbour.rtt_ms is None or peer in exclude:
                 continue
-            load = neighbour.load or Load()
             unlike = local is not None and _unlike(local.info, card)
+            if key is not None and (unlike or key != card.key):
+                continue
+            load = neighbour.load or Load()
             found.append(
                 Candidate(
                     peer=peer,
@@ -228,6 +242,22 @@ class Neighbourhood:
                 )
             )
         return found
+
+    def _reachable_peers(self) -> list[tuple[PeerId, Neighbour, Card]]:
+        if self._reachable is None:
+            self._reachable = [
+                (peer, neighbour, neighbour.card)
+                for peer, neighbour in sorted(self.neighbours.items(), key=itemgetter(0))
+                if neighbour.card is not None and neighbour.rtt_ms is not None
+            ]
+        return self._reachable
+
+
+def _model_named(card: Card, name: str) -> ModelCard | None:
+    for model in card.models:
+        if name == model.name or name.lower() in model.aliases:
+            return model
+    return None
 
 
 def _unlike(info: ModelInfo, card: ModelCard) -> bool:

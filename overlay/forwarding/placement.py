@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from models.engine import Tokens
 from overlay.errors import HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.job import Job
@@ -114,21 +112,25 @@ class Placement:
         )
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
+        tokens_only = job.prompt is None or bool(job.generated)
+        if tokens_only and job.model_key is None:
+            return []  # Tokens mean something only to the tokenizer that made them.
         found = self._neighbourhood.candidates(
-            job.model, job.hashes, now, exclude={*job.tried, *job.path}
+            job.model,
+            job.hashes,
+            now,
+            exclude={*job.tried, *job.path},
+            key=job.model_key if tokens_only else None,
+            here_only=job.local_only or job.hop_limit == 0,
         )
-        if job.local_only or job.hop_limit == 0:
-            found = [c for c in found if c.is_self]
-        if job.prompt is None or job.generated:
-            # Tokens mean something only to the same tokenizer.
-            found = [c for c in found if self.key_at(c.peer, job.model) == job.model_key]
         return [self._with_pending(c, now) for c in found]
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
         """Add what we sent there since its last news."""
         pending = self._ledger.pending(candidate.peer, now)
-        return replace(
-            candidate,
+        if not pending.requests:
+            return candidate
+        return candidate._replace(
             pending_prefill_tokens=candidate.pending_prefill_tokens + pending.prefill_tokens,
             queued=candidate.queued + pending.requests,
         )

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.identity.peer_id import PeerId
 
@@ -31,9 +31,11 @@ SUMMARY_HALF_LIFE_S: Final = 60.0
 SUMMARY_WEIGHT_MIN: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A node that is UP and serves the model, as known here and now."""
+class Candidate(NamedTuple):
+    """A node that is UP and serves the model, as known here and now.
+
+    A tuple, like its estimate: one decision makes as many of them as there are nodes.
+    """
 
     peer: PeerId
     is_self: bool = False
@@ -62,8 +64,7 @@ class Candidate:
         return float(0.5 ** (stale_s / SUMMARY_HALF_LIFE_S))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """The cost of one candidate, and its parts. ``prefill_ms`` is without alpha."""
 
     peer: PeerId

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -25,6 +24,7 @@ from overlay.routing.decision import TIE_MS, Decision
 from overlay.routing.policy import Question
 
 SELF, WARM, COLD = (PeerId(bytes([n]) * 32) for n in (1, 2, 3))
+replace = Candidate._replace
 PROMPT = 640
 ANSWER = 128
 
