@@ -40,6 +40,8 @@ def _own(status: Mapping[str, Any]) -> Table:
     if spilled := spilled_parts(status.get("cache") or {}):
         grid.add_row("spilled", Text(" · ".join(spilled)))
     grid.add_row("requests", Text(" · ".join(request_parts(status.get("requests") or {}))))
+    if routes := route_parts(status):
+        grid.add_row("routes", Text(" · ".join(routes)))
     return grid
 
 
@@ -76,6 +78,17 @@ def request_parts(requests: Mapping[str, int]) -> list[str]:
     if requests.get("preempted"):
         words.append("preempted")
     return [f"{requests.get(word, 0):,} {word}" for word in words]
+
+
+def route_parts(status: Mapping[str, Any]) -> list[str]:
+    """Where requests went from here; empty before the first one."""
+    decisions = (status.get("routing") or {}).get("decisions") or {}
+    if not any(decisions.values()):
+        return []
+    parts = [f"{decisions.get('self', 0):,} computed here", f"{decisions.get('peer', 0):,} sent on"]
+    if blind := (status.get("requests") or {}).get("blind_decisions"):
+        parts.append(f"{blind:,} blind")
+    return parts
 
 
 def _peer_table(peers: list[Mapping[str, Any]]) -> Table:

@@ -45,6 +45,14 @@ def test_preemptions_are_shown_once_there_were_any() -> None:
     assert told == "1 running · 0 queued · 12 served · 3 preempted"
 
 
+def test_routes_are_shown_once_there_were_any() -> None:
+    assert row(shown(routing={"decisions": {"self": 0, "peer": 0}}), "routes") is None
+    routing = {"decisions": {"self": 1200, "peer": 34}}
+    assert row(shown(routing=routing), "routes") == "1,200 computed here · 34 sent on"
+    told = shown(routing=routing, requests={**STATUS["requests"], "blind_decisions": 2})
+    assert row(told, "routes") == "1,200 computed here · 34 sent on · 2 blind"
+
+
 def test_a_peer_that_tokenizes_unlike_us_is_pointed_out() -> None:
     *others, bea = STATUS["peers"]
     said = " ".join(shown(peers=[*others, {**bea, "tokenizes_unlike": ["demo"]}]))
@@ -54,6 +62,9 @@ def test_a_peer_that_tokenizes_unlike_us_is_pointed_out() -> None:
 
 def test_a_full_view_fits_an_ordinary_terminal() -> None:
     cache = {**STATUS["cache"], **SPILLED, "prompt_tokens": 9_999_999, "cells_used": 16_000}
-    lines = shown(cache={**cache, "cells_total": 16_384, "spilled_tokens": 10_000_000})
+    routing = {"decisions": {"self": 9_999_999, "peer": 9_999_999}}
+    lines = shown(
+        cache={**cache, "cells_total": 16_384, "spilled_tokens": 10_000_000}, routing=routing
+    )
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80

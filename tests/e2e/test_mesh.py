@@ -176,6 +176,10 @@ async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[Runni
                 ann.kill()
     assert last["hearth"]["route"] == "failed-over"
     assert last["hearth"]["served_by"] == (await bob.status())["peer_id"]
+    told = (await bob.http.get(f"/mesh/explanations/{last['id']}")).json()
+    assert [each["choice_name"] for each in told["decisions"]] == ["ann", "bob"]
+    assert "ann" in told["decisions"][0]["error"]["message"]
+    assert told["actual"]["route"] == "failed-over"
     # Behind the seam the answers may differ: Bob computed Ann's tokens as a batch, and llama.cpp
     # rounds differently in batches of different shapes. No token is lost or counted twice.
     alone = await bob.chat(question, hearth={"route": "local"}, **fields)
