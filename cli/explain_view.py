@@ -132,12 +132,7 @@ def _outcome(told: Mapping[str, Any]) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    hops = actual.get("hops") or 0
-    route = printable(str(actual.get("route") or "?")).replace("-", " ")
-    name = _name(actual.get("served_by_name"), actual.get("served_by"))
-    grid.add_row(
-        "served by", Text(f"{name}, {route}" + (f", {count(hops, 'hop')}" if hops else ""))
-    )
+    grid.add_row("served by", Text(_served_by(told, actual)))
     cached = f"{actual.get('cached_tokens') or 0:,} of {actual.get('prompt_tokens') or 0:,}"
     if (expected := actual.get("estimated_match")) is not None:
         cached += f" prompt tokens, {expected:,} expected"
@@ -149,6 +144,17 @@ def _outcome(told: Mapping[str, Any]) -> RenderableType:
     times = [f"{part} {duration(actual.get(f'{part}_ms') or 0)}" for part in _TIMES]
     grid.add_row("times", " · ".join(times))
     return grid
+
+
+def _served_by(told: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
+    route = printable(str(actual.get("route") or "?")).replace("-", " ")
+    parts = [_name(actual.get("served_by_name"), actual.get("served_by")), route]
+    if hops := actual.get("hops"):
+        parts.append(count(hops, "hop"))
+    *_, last = told.get("decisions") or [{}]
+    if last.get("choice") not in (None, actual.get("served_by")):
+        parts.append(f"passed on by {_name(last.get('choice_name'), last.get('choice'))}")
+    return ", ".join(parts)
 
 
 def _name(name: Any, peer_id: Any) -> str:

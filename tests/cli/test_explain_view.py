@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from cli.explain_view import explanation_view, list_view
-from tests.cli.fake_node import EXPLANATION, OVERVIEW
+from tests.cli.fake_node import EXPLANATION, GONE_ID, OVERVIEW
 
 
 def lines(view: RenderableType, width: int = 80) -> list[str]:
@@ -70,6 +70,11 @@ def test_how_a_request_without_an_answer_ended(changes: dict[str, Any], ending: 
 def test_a_request_of_a_peer_names_it() -> None:
     told = shown(asked_by="12D3KooWabcdefgh", asked_by_name="ca\x1brl")
     assert "asked    12.0 s ago, by carl" in told
+
+
+def test_who_passed_a_request_on_is_named() -> None:
+    actual = {**EXPLANATION["actual"], "served_by": GONE_ID, "served_by_name": "carl", "hops": 2}
+    assert "served by    carl, forwarded, 2 hops, passed on by bea" in shown(actual=actual)
 
 
 def test_the_list_is_short_and_says_so() -> None:
