@@ -34,6 +34,9 @@ ADDRESSES_MAX: Final = 8
 CERTIFICATE_CHAIN_MAX: Final = 8
 #: Blocks in one node's prefix summary (4,096 blocks of 32 tokens: 131k cached tokens).
 SUMMARY_BLOCKS_MAX: Final = 4096
+#: Blocks of a full summary that may give way to more valuable ones per second: each is a record and
+#: a tombstone, so that TOMBSTONES_MAX alone reach back for four minutes of this.
+SUMMARY_SWAPS_PER_S: Final = 32
 #: Tombstones an origin keeps before it collects the oldest early: a churning cache makes many.
 TOMBSTONES_MAX: Final = 2 * SUMMARY_BLOCKS_MAX
 #: Records and tombstones of one origin, as a receiver halfway between two snapshots may hold them.

@@ -135,13 +135,13 @@ class Member:
         """
         served = {info.name: info for info in infos}
         for gone in self.neighbourhood.models.keys() - served.keys():
-            hashes = self.neighbourhood.model_gone(gone)
-            self.publisher.summary(CacheChanged((), tuple(hashes)), now)
+            self.neighbourhood.model_gone(gone)
         for name, info in served.items():
             if name not in self.neighbourhood.models:
                 self.neighbourhood.model_loaded(info)
         self.neighbourhood.lost = dict(lost)
         self._publish(now)
+        self._summarise(now)
 
     def engine_event(self, model: str, event: EngineEvent, now: float) -> list[Effect]:
         """An event of the local engine of ``model``.
@@ -156,8 +156,8 @@ class Member:
                 return []
             case CacheChanged():
                 if model in self.neighbourhood.models:
-                    changed = self.neighbourhood.cache_changed(model, event)
-                    self.publisher.summary(changed, now)
+                    self.neighbourhood.cache_changed(model, event)
+                    self._summarise(now)
                 return []
         return [*self.forwarder.on_engine(event, now)]
 
@@ -199,6 +199,7 @@ class Member:
         effects: list[Effect] = []
         if now >= self.gossip.next_deadline():
             self._publish(now)
+            self._summarise(now)
             effects += self._of_gossip(self.gossip.tick(now, linked), now)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
@@ -213,6 +214,12 @@ class Member:
     def _publish(self, now: float) -> None:
         models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]
         self.publisher.card_and_load(self._name, self._addresses, models, now)
+
+    def _summarise(self, now: float) -> None:
+        """Tell of the local caches what changed in them, as far as the summary takes it."""
+        changes = self.neighbourhood.summary.take(now)
+        if changes is not None:
+            self.publisher.summary(changes, now)
 
     def _of_gossip(self, effects: Iterable[gsp.Effect], now: float) -> list[Effect]:
         """Take in what gossip brought; returns what the driver must do for it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.engine import CacheChanged, EngineStats, ModelInfo
+from models.engine import EngineStats, ModelInfo
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import BLOCK_VALUE, CARD, LOAD, Card, Load, ModelCard, block_key
 from overlay.identity.multiaddr import Multiaddr
-from overlay.limits import SUMMARY_BLOCKS_MAX
+from overlay.prefix.changes import Changes
 
 #: A measured rate is told anew when it moved by this share: cards are not for every breath.
 _RATE_CHANGE_MIN = 0.1
@@ -19,9 +19,6 @@ class Publisher:
 
     def __init__(self, gossip: Gossip) -> None:
         self._gossip = gossip
-        self._published: set[int] = set()
-        #: Reusable, but beyond what a summary may hold; first come, first told when there is room.
-        self._waiting: dict[int, None] = {}
         self._rates: dict[str, tuple[float, float]] = {}
 
     def card_and_load(
@@ -45,24 +42,12 @@ class Publisher:
         )
         self._gossip.set(LOAD, load.pack(), now)
 
-    def summary(self, change: CacheChanged, now: float) -> None:
-        """Tell which blocks became, or ceased to be, reusable."""
-        kept = set(change.added)
-        for block in change.removed:
-            self._waiting.pop(block, None)
-            if block in self._published and block not in kept:
-                self._published.discard(block)
-                self._gossip.delete(block_key(block), now)
-        self._waiting.update(dict.fromkeys(b for b in change.added if b not in self._published))
-        while self._waiting and len(self._published) < SUMMARY_BLOCKS_MAX:
-            block = next(iter(self._waiting))
-            del self._waiting[block]
-            self._published.add(block)
+    def summary(self, changes: Changes, now: float) -> None:
+        """Tell of blocks, and withdraw what was told of others."""
+        for block in changes.removed:
+            self._gossip.delete(block_key(block), now)
+        for block in changes.added:
             self._gossip.set(block_key(block), BLOCK_VALUE, now)
-
-    @property
-    def summary_blocks(self) -> int:
-        return len(self._published)
 
     def _model_card(self, info: ModelInfo, stats: EngineStats) -> ModelCard:
         told = self._rates.get(info.name, (0.0, 0.0))

@@ -58,7 +58,7 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
         "models": [info.name for info, _ in stats],
         "peers": [_peer(mesh, peer, unlike) for peer in mesh.known_peers()],
         "cache": {
-            "summary_blocks": mesh.member.publisher.summary_blocks,
+            "summary_blocks": len(mesh.member.neighbourhood.summary),
             **{field: sum(getattr(s, field) for _, s in stats) for field in _CACHE},
         },
         "requests": {

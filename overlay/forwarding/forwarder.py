@@ -263,6 +263,7 @@ class Forwarder:
         assert local is not None, "chosen as a candidate"
         assert job.tokens is not None, "a local model has tokenized the prompt"
         job.patience_until = job.deadline
+        self._neighbourhood.prompt_runs(local.info.name, job.hashes)
         request = GenerationRequest(
             request_id=job.request_id,
             tokens=job.tokens,

@@ -14,7 +14,8 @@ from models.engine import CacheChanged, EngineStats, ModelInfo
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.prefix.index import PeerIndex
+from overlay.prefix.index import PeerIndex, leading
+from overlay.prefix.summary import Summary
 from overlay.routing.cost import Candidate
 from overlay.wire.messages import Change
 
@@ -37,6 +38,7 @@ class LocalModel:
 
     info: ModelInfo
     stats: EngineStats = field(default_factory=EngineStats)
+    #: All blocks that it can reuse, however many.
     hashes: set[int] = field(default_factory=set)
 
 
@@ -54,7 +56,10 @@ class Neighbourhood:
         #: Why a model that was served here is not served now, by its name.
         self.lost: dict[str, str] = {}
         self.neighbours: dict[PeerId, Neighbour] = {}
+        #: The others' blocks, as far as they tell of them.
         self.index: PeerIndex[PeerId] = PeerIndex()
+        #: Which of its own this node tells of.
+        self.summary = Summary()
         #: The model that was asked for last, and who serves it; None: to be found anew. Nodes
         #: decide more often than cards change, and mostly about one model.
         self._asked: tuple[str, list[_Server]] | None = None
@@ -65,25 +70,27 @@ class Neighbourhood:
         self.models[info.name] = LocalModel(info)
         self._asked = None
 
-    def model_gone(self, name: str) -> set[int]:
-        """Forget a model; returns the block hashes that went with it."""
-        gone = self.models.pop(name)
+    def model_gone(self, name: str) -> None:
+        """Forget a model, and its blocks with it."""
+        self.summary.void(self.models.pop(name).hashes)
         self._asked = None
-        self.index.remove(self.me, gone.hashes)
-        return gone.hashes
 
     def engine_stats(self, name: str, stats: EngineStats) -> None:
         self.models[name].stats = stats
 
-    def cache_changed(self, name: str, event: CacheChanged) -> CacheChanged:
-        """Apply what the local engine says of its cache; returns it with resets spelled out."""
+    def cache_changed(self, name: str, event: CacheChanged) -> None:
+        """Apply what the local engine says of its cache."""
         model = self.models[name]
-        removed = tuple(model.hashes) if event.reset else event.removed
-        self.index.remove(self.me, removed)
-        model.hashes.difference_update(removed)
-        self.index.add(self.me, event.added)
+        if event.reset:
+            self.summary.void(model.hashes)
+            model.hashes = set()
+        model.hashes.difference_update(event.removed)
         model.hashes.update(event.added)
-        return CacheChanged(event.added, removed)
+        self.summary.changed(event.added, event.removed)
+
+    def prompt_runs(self, name: str, hashes: Sequence[int]) -> None:
+        """A prompt with these block hashes goes to the local engine."""
+        self.summary.asked(hashes, leading(hashes, self.models[name].hashes))
 
     def records_changed(self, origin: PeerId, changes: Iterable[Change]) -> bool:
         """Apply a peer's changed records; True if its load is news. Raises Malformed."""
@@ -213,7 +220,7 @@ class Neighbourhood:
                     peer=self.me,
                     is_self=True,
                     rtt_ms=0.0,
-                    match_tokens=blocks.get(self.me, 0) * BLOCK_TOKENS,
+                    match_tokens=leading(hashes, local.hashes) * BLOCK_TOKENS,
                     summary_age_s=0.0,
                     prefill_rate=stats.prefill_rate,
                     decode_rate=stats.decode_rate,

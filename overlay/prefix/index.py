@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -20,6 +20,11 @@ P = TypeVar("P", bound=Hashable)
 #: Blocks are spread over this many dicts, so that none takes long to grow or to be tidied.
 _SHARDS: Final = 64
 _SHARD_MASK: Final = _SHARDS - 1
+
+
+def leading(hashes: Sequence[int], held: Container[int]) -> int:
+    """How many leading blocks of a prompt are held: the deepest one counts."""
+    return next((depth for depth in range(len(hashes), 0, -1) if hashes[depth - 1] in held), 0)
 
 
 class PeerIndex(Generic[P]):

@@ -5,14 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from models.engine import CacheChanged, EngineStats, ModelInfo
+from models.engine import EngineStats, ModelInfo
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_of
 from overlay.identity.peer_id import PeerId
-from overlay.limits import SUMMARY_BLOCKS_MAX
+from overlay.prefix.changes import Changes
 from overlay.publisher import Publisher
 
 ME = PeerId(b"m" * 32)
@@ -30,27 +27,12 @@ def told(gossip: Gossip) -> set[int]:
     return {block for block in blocks if block is not None}
 
 
-changes = st.lists(st.tuples(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20))), max_size=20)
-
-
-@given(changes)
-def test_the_summary_is_what_the_cache_holds(steps: list[tuple[set[int], set[int]]]) -> None:
+def test_blocks_are_told_and_withdrawn() -> None:
     own, gossip = publisher()
-    held: set[int] = set()
-    for added, removed in steps:
-        own.summary(CacheChanged(tuple(sorted(added)), tuple(sorted(removed))), NOW)
-        held = (held - removed) | added
-        assert told(gossip) == held
-        assert own.summary_blocks == len(held)
-
-
-def test_a_full_summary_takes_waiting_blocks_when_there_is_room() -> None:
-    own, gossip = publisher()
-    blocks = tuple(range(SUMMARY_BLOCKS_MAX + 2))
-    own.summary(CacheChanged(blocks, ()), NOW)
-    assert told(gossip) == set(blocks[:SUMMARY_BLOCKS_MAX])
-    own.summary(CacheChanged((), (0, blocks[-1])), NOW)
-    assert told(gossip) == set(blocks[1:-1])
+    own.summary(Changes((1, 2, 3), (), reset=False), NOW)
+    assert told(gossip) == {1, 2, 3}
+    own.summary(Changes((4,), (2, 3), reset=False), NOW)
+    assert told(gossip) == {1, 4}
 
 
 def test_the_card_tells_how_the_model_tokenizes() -> None:
