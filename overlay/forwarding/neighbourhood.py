@@ -108,8 +108,10 @@ class Neighbourhood:
             elif change.key == LOAD:
                 neighbour.load = None if change.value is None else Load.unpack(change.value)
                 fresh_load = True
-        self.index.remove(origin, removed)
-        self.index.add(origin, added)
+        if removed:
+            self.index.remove(origin, removed)
+        if added:
+            self.index.add(origin, added)
         return fresh_load
 
     def origin_reset(self, origin: PeerId) -> None:
@@ -247,7 +249,7 @@ class Neighbourhood:
                 rtt_ms,
                 # Its blocks are of tokens that this prompt does not become there.
                 0 if unlike else blocks.get(peer, 0) * BLOCK_TOKENS,
-                math.inf if unlike else self.summary_age_s(peer, now),
+                math.inf if unlike else max(0.0, now - neighbour.summary_at),
                 card.prefill_rate,
                 card.decode_rate,
                 load.pending_prefill_tokens,
