@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.bench import (
+    bench_fairness,
     bench_loop_lag,
     bench_policies,
     bench_ttft,
@@ -56,7 +57,7 @@ LAG_STREAMS = 4
 LAG_SECONDS = 5.0
 QUICK_LAG_SECONDS = 2.0
 #: The models of each part, unless told otherwise.
-PARTS = {"mesh": tuple(SUBJECTS), "engine": ("half",), "policies": ("half",)}
+PARTS = {"mesh": tuple(SUBJECTS), "engine": ("half",), "policies": ("half",), "fairness": ("half",)}
 
 
 def main() -> None:
@@ -99,6 +100,8 @@ def main() -> None:
                     told |= _mesh(SUBJECTS[name], options.quick, progress)
                 elif part == "policies":
                     told["policies"] = _policies(SUBJECTS[name], options.quick, console, progress)
+                elif part == "fairness":
+                    told["fairness"] = _fairness(SUBJECTS[name], options.quick, progress)
                 else:
                     told["engine"] = _engine(SUBJECTS[name], server, options.quick, only, progress)
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
@@ -174,6 +177,22 @@ def _policies(
     print(f"\n## Policies on real nodes: {subject.title}\n\n{policies_report.table(comparison)}\n")
     print("\n".join(f"- {remark}" for remark in policies_report.remarks(comparison)))
     return {each.figures.policy: asdict(each.figures) for each in comparison.policies}
+
+
+def _fairness(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any]:
+    """An owner beside three friends; prints the table."""
+    pairs = bench_fairness.QUICK_PAIRS if quick else bench_fairness.PAIRS
+    total = 2 * pairs * bench_fairness.REQUESTS
+    task = progress.add_task(f"{subject.title}: an owner and friends", total=total)
+    with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
+        figures = asyncio.run(
+            bench_fairness.measure(
+                subject.path(), pairs, lambda: progress.advance(task), Path(folder)
+            )
+        )
+    print(f"\n## Fairness: {subject.title}\n\n{bench_fairness.table(figures)}\n")
+    print("\n".join(f"- {remark}" for remark in bench_fairness.remarks(figures)))
+    return asdict(figures)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ async def measure(
     own = {HEARTH: None, SGLANG_ROUTER: LOCAL_ONLY}.get(policy, policy)
     async with AsyncExitStack() as stack:
         mesh = await stack.enter_async_context(proxied_mesh(setup, own, folder))
-        ports = [_port(node.api) for node in mesh.nodes]
+        ports = [port_of(node.api) for node in mesh.nodes]
         if policy == SGLANG_ROUTER:
             assert router is not None, "there is a router"
             apis = await stack.enter_async_context(_delayed(setup, ports))
@@ -116,7 +116,7 @@ async def _ask_all(
         while left:
             number, request = left.popleft()
             sent_s = time.perf_counter() - begun_s
-            last, ttft_ms = await _ask(ports[request.origin], model, request)
+            last, ttft_ms = await ask(ports[request.origin], model, request)
             total_ms = (time.perf_counter() - begun_s - sent_s) * 1000
             told, usage = last["hearth"], last["usage"]
             assert usage["prompt_tokens"] == len(request.prompt.tokens), usage
@@ -141,7 +141,7 @@ async def _ask_all(
     return sorted(samples, key=lambda sample: sample.request)
 
 
-async def _ask(port: int, model: str, request: Request) -> tuple[dict[str, Any], float]:
+async def ask(port: int, model: str, request: Request) -> tuple[dict[str, Any], float]:
     """Stream one answer; returns the last event, and the time to the first text in ms."""
     body = {
         "model": model,
@@ -180,7 +180,7 @@ async def _delayed(setup: Setup, ports: Sequence[int]) -> AsyncIterator[list[str
         yield urls
 
 
-def _port(url: str) -> int:
+def port_of(url: str) -> int:
     port = urlsplit(url).port
     assert port is not None, url
     return port

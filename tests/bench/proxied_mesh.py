@@ -34,6 +34,7 @@ class Setup:
     jitter_ms: float
     #: Of each node's KV cache; there is no other place for what was computed.
     cells: int
+    #: Of each engine; 0: all physical cores.
     threads: int
     seed: int
 
