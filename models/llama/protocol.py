@@ -125,6 +125,11 @@ def unpack_request(data: Any) -> GenerationRequest:
     )
 
 
+def is_owners(data: Any) -> bool:
+    """Whether a packed request is the owner's."""
+    return bool(data[3] == Priority.OWNER.value)
+
+
 def pack_info(info: ModelInfo) -> list[Any]:
     return _fields(info)
 

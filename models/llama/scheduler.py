@@ -74,6 +74,8 @@ class Scheduler:
         self._load = LoadMeter(backend.cells, rates, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
+        #: All of them are guests': the owner, who comes now, need not wait for the decode's end.
+        self.only_guests_prefill = False
 
     def warm_up(self) -> None:
         """Compute a little for nobody, before the first request: pages of the model's file are
@@ -173,9 +175,9 @@ class Scheduler:
             return self._restoring
         self._start(plan)
         began = self._clock()
-        self.prefilling = frozenset(
-            run.request.request_id for run, count in plan if not run.decoding
-        )
+        prompts = [run for run, _ in plan if not run.decoding]
+        self.prefilling = frozenset(run.request.request_id for run in prompts)
+        self.only_guests_prefill = bool(prompts) and all(run.guest for run in prompts)
         slices = [
             Slice(
                 run.sequence,
@@ -186,7 +188,7 @@ class Scheduler:
             for run, count in plan
         ]
         outcome = self._backend.decode(slices)
-        self.prefilling = frozenset()
+        self.prefilling, self.only_guests_prefill = frozenset(), False
         seconds = self._clock() - began
         if outcome is Outcome.DONE:
             self._load.note_decode(
@@ -221,11 +223,15 @@ class Scheduler:
     def _plan(self) -> list[tuple[Run, int]]:
         """Who computes how many tokens now."""
         plan = [(run, 1) for run in self._running if run.decoding]
-        most = chunk(self._load.prefill_rate, streaming=bool(plan))
+        prompts = self._turns.in_prefill(self._running)
+        # The owner's prompt is held up by the owner's answers alone.
+        owners = bool(prompts) and not prompts[0].guest
+        streaming = any(not owners or not run.guest for run, _ in plan)
+        most = chunk(self._load.prefill_rate, streaming=streaming)
         budget = min(most, self._backend.batch_tokens - len(plan))
         self._restoring = False
         until = self._clock() + (STREAMING_RESTORE_S if plan else RESTORE_S)
-        for run in self._turns.in_prefill(self._running):
+        for run in prompts:
             if budget == 0:
                 break
             self._cache.catch_up(run)

@@ -49,20 +49,16 @@ class Turns:
         )
 
     def in_prefill(self, running: Sequence[Run]) -> list[Run]:
-        """Who still computes a prompt, in order.
+        """Who may compute a prompt now, in order: guests only while the owner has none.
 
         An owner's request that lacks little does not wait for one that lacks much. (Guests could
         use that against each other.)
         """
-        return sorted(
-            (run for run in running if not run.decoding),
-            key=lambda run: (
-                run.guest,
-                not run.guest and run.pending >= TILE,
-                self._served(run),
-                run.arrival,
-            ),
-        )
+        prompts = [run for run in running if not run.decoding]
+        owners = [run for run in prompts if not run.guest]
+        if owners:
+            return sorted(owners, key=lambda run: (run.pending >= TILE, run.arrival))
+        return sorted(prompts, key=lambda run: (self._served(run), run.arrival))
 
     def _served(self, run: Run) -> int:
         return self._guests.counter(run.request.client) if run.guest else 0

@@ -129,6 +129,11 @@ class Worker:
                 self._commands.put(frame)
                 if request_id in self._scheduler.prefilling:
                     self._backend.abort()
+            case (protocol.SUBMIT, request):
+                self._commands.put(frame)
+                # A guest's chunk is computed again; the owner would feel its rest as a delay.
+                if self._scheduler.only_guests_prefill and protocol.is_owners(request):
+                    self._backend.abort()
             case _:
                 self._commands.put(frame)
 

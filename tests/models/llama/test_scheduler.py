@@ -23,7 +23,7 @@ from models.engine import (
     Started,
 )
 from models.llama import kv_cache, spill
-from models.llama.backend import Outcome
+from models.llama.backend import Outcome, Slice
 from models.llama.disk import DiskStore
 from models.llama.kv_cache import KvCache
 from models.llama.rate import Rates
@@ -346,6 +346,55 @@ def test_a_guest_gives_way_to_the_owner_and_goes_on() -> None:
     assert bench.tokens(guest) == answer_alone([1] * 40, 10)
     assert bench.stats.preemptions == 1
     assert sum(isinstance(event, Started) for event in bench.said[guest]) == 1
+
+
+def test_guests_prompts_wait_while_the_owner_has_one() -> None:
+    bench = Bench(cells=4096, context=2048)
+    bench.scheduler.warm_up()
+    guest = bench.submit([1] * 1000, priority=Priority.GUEST)
+    bench.scheduler.step()
+    computed = bench.tree.size
+    owner = bench.submit([2] * 20, max_tokens=1)
+    bench.scheduler.step()
+    assert bench.ended(owner)
+    assert bench.tree.size == computed + 20, "the step was the owner's alone"
+    bench.run()
+    assert bench.tokens(guest) == answer_alone([1] * 1000, 5)
+
+
+def test_the_owners_prompt_is_not_cut_small_for_guests_streams() -> None:
+    bench = Bench(cells=4096, context=2048)
+    bench.scheduler.warm_up()
+    guest = bench.submit([1], max_tokens=None, priority=Priority.GUEST)
+    bench.scheduler.step()
+    bench.submit([2] * 99)
+    streamed = len(bench.tokens(guest))
+    bench.scheduler.step()
+    assert [count for _, count in bench.backend.decodes[-1]] == [1, 64]
+    assert len(bench.tokens(guest)) == streamed + 1
+
+
+def test_a_decode_for_guests_prompts_may_be_broken_off() -> None:
+    """And a worker breaks it off when the owner asks: nothing is lost but that chunk."""
+    bench = Bench(cells=4096, context=2048)
+    seen: list[bool] = []
+    decode = bench.backend.decode
+
+    def watched(slices: Sequence[Slice]) -> Outcome:
+        seen.append(bench.scheduler.only_guests_prefill)
+        return decode(slices)
+
+    bench.backend.decode = watched  # type: ignore[method-assign]
+    guest = bench.submit([1] * 40, max_tokens=2, priority=Priority.GUEST)
+    bench.backend.outcomes.append(Outcome.ABORTED)
+    bench.scheduler.step()
+    owner = bench.submit([2] * 10, max_tokens=1)
+    bench.scheduler.step()
+    assert bench.ended(owner)
+    bench.run()
+    assert seen == [True, False, True, False], "a guest's, the owner's, the guest's again, answers"
+    assert bench.tokens(guest) == answer_alone([1] * 40, 2)
+    assert not bench.scheduler.only_guests_prefill
 
 
 def test_the_youngest_guest_gives_way_when_all_seats_are_taken() -> None:
