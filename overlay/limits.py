@@ -34,6 +34,9 @@ ADDRESSES_MAX: Final = 8
 CERTIFICATE_CHAIN_MAX: Final = 8
 #: Blocks in one node's prefix summary (4,096 blocks of 32 tokens: 131k cached tokens).
 SUMMARY_BLOCKS_MAX: Final = 4096
+#: Blocks that a node remembers of one peer: halfway from one summary to another, as a message may
+#: leave it, a receiver knows some of both.
+KNOWN_BLOCKS_PER_PEER_MAX: Final = 2 * SUMMARY_BLOCKS_MAX
 #: Blocks of a full summary that may give way to more valuable ones per second: each is a record and
 #: a tombstone, so that TOMBSTONES_MAX alone reach back for four minutes of this.
 SUMMARY_SWAPS_PER_S: Final = 32

@@ -12,7 +12,7 @@ from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from overlay.limits import SUMMARY_BLOCKS_MAX
+from overlay.limits import KNOWN_BLOCKS_PER_PEER_MAX, SUMMARY_BLOCKS_MAX
 
 # Any hashable id: the index lies below the layer that defines PeerId.
 P = TypeVar("P", bound=Hashable)
@@ -38,19 +38,19 @@ class PeerIndex(Generic[P]):
         self._free: list[int] = []
 
     def add(self, peer: P, hashes: Iterable[int]) -> None:
-        """``peer`` holds these blocks too; those beyond SUMMARY_BLOCKS_MAX are not recorded."""
+        """``peer`` holds these blocks too; no more than KNOWN_BLOCKS_PER_PEER_MAX are recorded."""
         summary = self._summaries.get(peer)
         if summary is None:
             slot = heapq.heappop(self._free) if self._free else len(self._peers)
             summary = self._summaries[peer] = _Summary(1 << slot)
             self._peers[slot] = peer
         for block in hashes:
-            if summary.count >= SUMMARY_BLOCKS_MAX:
+            if summary.count >= KNOWN_BLOCKS_PER_PEER_MAX:
                 break
             if self._holders.add(block, summary.bit):
                 summary.count += 1
                 summary.came.append(block)
-        if len(summary.came) > 2 * SUMMARY_BLOCKS_MAX:
+        if len(summary.came) > summary.count + SUMMARY_BLOCKS_MAX:
             self._tidy(summary)
 
     def remove(self, peer: P, hashes: Iterable[int]) -> None:

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.bench import (
     bench_fairness,
+    bench_index,
     bench_loop_lag,
     bench_policies,
     bench_ttft,
@@ -57,7 +58,13 @@ LAG_STREAMS = 4
 LAG_SECONDS = 5.0
 QUICK_LAG_SECONDS = 2.0
 #: The models of each part, unless told otherwise.
-PARTS = {"mesh": tuple(SUBJECTS), "engine": ("half",), "policies": ("half",), "fairness": ("half",)}
+PARTS = {
+    "mesh": tuple(SUBJECTS),
+    "engine": ("half",),
+    "policies": ("half",),
+    "fairness": ("half",),
+    "index": (),
+}
 
 
 def main() -> None:
@@ -77,6 +84,7 @@ def main() -> None:
     begun_s = time.monotonic()
     console = Console(stderr=True)
     results: dict[str, Any] = {}
+    index: dict[str, Any] | None = None
     machine = report.machine()
     print(f"Machine: {machine}")
     print(f"Command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
@@ -90,6 +98,9 @@ def main() -> None:
         transient=True,
     ) as progress:
         for part in PARTS if options.part == "all" else (options.part,):
+            if part == "index":
+                index = _index(options.quick, progress)
+                continue
             chosen = {None: PARTS[part], "all": tuple(SUBJECTS)}.get(
                 options.model, (options.model,)
             )
@@ -107,7 +118,20 @@ def main() -> None:
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
     if options.json is not None:
         told = {"machine": machine, "models": results}
+        if index is not None:
+            told["index"] = index
         options.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _index(quick: bool, progress: Progress) -> dict[str, Any]:
+    """The index of everybody's blocks beside its rival; prints the tables."""
+    rounds = 2 if quick else bench_index.ROUNDS
+    total = rounds * len(bench_index.SCENARIOS)
+    task = progress.add_task("Index of blocks", total=total)
+    told = bench_index.measure(rounds, lambda: progress.advance(task))
+    progress.remove_task(task)
+    print(f"\n## Index of blocks\n\n{bench_index.tables(told)}")
+    return told
 
 
 def _server(console: Console) -> Path | None:

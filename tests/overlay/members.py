@@ -106,6 +106,15 @@ class VirtualMesh:
             if node.alive:
                 self.perform(node, node.member.link_down(dead.member.me, self.now))
 
+    def wake(self, index: int) -> None:
+        """The node was only asleep, and is back, with all that it knew."""
+        back = self.nodes[index]
+        back.alive = True
+        for node in self.nodes:
+            if node.alive and node is not back:
+                self.perform(node, node.member.link_up(back.member.me, "", self.now))
+                self.perform(back, back.member.link_up(node.member.me, "", self.now))
+
     def run(self, seconds: float) -> None:
         """Let time pass: messages, engines and timers in order of time."""
         end = self.now + seconds

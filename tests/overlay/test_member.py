@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from unittest.mock import patch
 
 import pytest
 
@@ -13,7 +15,7 @@ from overlay.gossip.effects import Disputed, PeerDown, PeerState, PeerUp
 from overlay.gossip.records import CARD, Card, Load, block_of
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from overlay.limits import ACCEPT_S
+from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX
 from overlay.member import Meet, Member, PeersChanged, Unreadable
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
@@ -176,6 +178,53 @@ def test_a_model_that_goes_away_is_withdrawn_from_the_summary() -> None:
     mesh.run(GOSSIP_S)
     assert peer.neighbourhood.index.blocks(server.member.me) == 0
     assert peer.neighbourhood.offered() == {}
+
+
+def test_what_changed_in_a_summary_travels_and_nothing_else() -> None:
+    mesh = VirtualMesh(2, serving=[0])
+    told: list[int] = []
+    taken = mesh.nodes[1].member.neighbourhood.records_changed
+    mesh.compute(0, PROMPT)
+    mesh.run(GOSSIP_S)
+    server, peer = mesh.nodes[0].member, mesh.nodes[1].member
+
+    def heard(origin: PeerId, changes: Sequence[Change]) -> bool:
+        told.extend(block for change in changes if (block := block_of(change.key)) is not None)
+        return taken(origin, changes)
+
+    first = block_hashes(SECRET, TOY.key, PROMPT)
+    with patch.object(peer.neighbourhood, "records_changed", heard):
+        server.engine_event(TOY.name, CacheChanged((7, 8), (first[-1],)), mesh.now)
+        mesh.run(GOSSIP_S)
+    assert sorted(told) == sorted([7, 8, first[-1]])
+    assert peer.neighbourhood.index.match(first) == {server.me: len(first) - 1}
+
+
+def test_a_peer_that_slept_through_a_collection_of_tombstones_gets_the_summary_anew() -> None:
+    mesh = VirtualMesh(2, serving=[0])
+    mesh.compute(0, PROMPT)
+    mesh.run(GOSSIP_S)
+    server, peer = mesh.nodes[0].member, mesh.nodes[1].member
+    first = block_hashes(SECRET, TOY.key, PROMPT)
+    assert peer.neighbourhood.index.match(first) == {server.me: len(first)}
+    mesh.kill(1)
+    server.engine_event(TOY.name, CacheChanged((), first), mesh.now)
+    blocks = tuple(range(SUMMARY_BLOCKS_MAX))
+    for _ in range(TOMBSTONES_MAX // SUMMARY_BLOCKS_MAX + 1):
+        server.engine_event(TOY.name, CacheChanged(blocks, ()), mesh.now)
+        server.engine_event(TOY.name, CacheChanged((), blocks), mesh.now)
+        blocks = tuple(block + SUMMARY_BLOCKS_MAX for block in blocks)
+    server.engine_event(TOY.name, CacheChanged(blocks[:3], ()), mesh.now)
+    mesh.run(GOSSIP_S)
+    mesh.wake(1)
+    with patch.object(
+        peer.neighbourhood, "origin_reset", wraps=peer.neighbourhood.origin_reset
+    ) as reset:
+        mesh.run(GOSSIP_S)
+    reset.assert_called_once_with(server.me)
+    assert peer.neighbourhood.index.blocks(server.me) == 3
+    assert peer.neighbourhood.index.match(first) == {}
+    assert peer.neighbourhood.index.match(blocks[:3]) == {server.me: 3}
 
 
 def test_a_cache_that_begins_anew_replaces_the_summary() -> None:

@@ -8,11 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from overlay.limits import SUMMARY_BLOCKS_MAX
+from overlay.limits import KNOWN_BLOCKS_PER_PEER_MAX
 from overlay.prefix.index import PeerIndex
 
-#: So few that summaries fill up, and that lists of what came are tidied.
+#: So few that peers' blocks overflow, and that lists of what came are tidied.
 BLOCKS_MAX = 6
+TIDY_MIN = 4
 
 peers = st.sampled_from("ABCDE")
 # Some of these have their low bits in common, by which blocks are spread.
@@ -22,13 +23,14 @@ blocks = st.lists(st.sampled_from([*range(6), *(n << 60 for n in range(1, 6))]),
 class PeerIndexMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.bound = patch("overlay.prefix.index.SUMMARY_BLOCKS_MAX", BLOCKS_MAX)
-        self.bound.start()
+        bounds = {"KNOWN_BLOCKS_PER_PEER_MAX": BLOCKS_MAX, "SUMMARY_BLOCKS_MAX": TIDY_MIN}
+        self.bounds = patch.multiple("overlay.prefix.index", **bounds)
+        self.bounds.start()
         self.index: PeerIndex[str] = PeerIndex()
         self.model: dict[str, set[int]] = {}
 
     def teardown(self) -> None:
-        self.bound.stop()
+        self.bounds.stop()
 
     @rule(peer=peers, hashes=blocks)
     def add(self, peer: str, hashes: list[int]) -> None:
@@ -69,10 +71,10 @@ TestPeerIndex.settings = settings(max_examples=60, stateful_step_count=50, deadl
 
 def test_a_peer_cannot_fill_the_index() -> None:
     index: PeerIndex[str] = PeerIndex()
-    index.add("A", range(2 * SUMMARY_BLOCKS_MAX))
-    assert index.blocks("A") == SUMMARY_BLOCKS_MAX
-    assert index.match([SUMMARY_BLOCKS_MAX - 1]) == {"A": 1}
-    assert index.match([SUMMARY_BLOCKS_MAX]) == {}
+    index.add("A", range(2 * KNOWN_BLOCKS_PER_PEER_MAX))
+    assert index.blocks("A") == KNOWN_BLOCKS_PER_PEER_MAX
+    assert index.match([KNOWN_BLOCKS_PER_PEER_MAX - 1]) == {"A": 1}
+    assert index.match([KNOWN_BLOCKS_PER_PEER_MAX]) == {}
     index.drop("A")
     assert index.match([0]) == {}
 
