@@ -48,10 +48,11 @@ class Node:
         member.models_changed([info], {}, clock.now)
         self.engine.announce()
 
-    def submit(self, request_id: bytes) -> None:
-        """A client of this node asks."""
+    def submit(self, request_id: bytes, max_tokens: int | None) -> None:
+        """A client of this node asks, for an answer of ``max_tokens`` at most if it says so."""
         prompt = request_id.hex()
-        effects = self.member.submit(request_id, MODEL, prompt, Sampling(), self._clock.now)
+        sampling = Sampling(max_tokens=max_tokens)
+        effects = self.member.submit(request_id, MODEL, prompt, sampling, self._clock.now)
         self.carry_out(effects)
 
     def receive(self, sender: PeerId, message: Message) -> None:

@@ -46,6 +46,10 @@ class Scenario:
     speeds: tuple[float, ...] = (1.0,)
     links: Links = field(default_factory=Links)
     gossip_interval_s: float = GOSSIP_INTERVAL_S
+    #: So many sessions at a time, each begun when another has ended; 0: when ``load`` brings them.
+    clients: int = 0
+    #: Clients say with each request how long its answer will get, as with ``max_tokens``.
+    limited: bool = False
 
     def machines(self) -> list[Machine]:
         return [self.machine.scaled(self.speeds[n % len(self.speeds)]) for n in range(self.nodes)]
@@ -80,6 +84,8 @@ def run(
         sessions,
         requests=scenario.requests,
         gossip_interval_s=scenario.gossip_interval_s,
+        clients=scenario.clients,
+        limited=scenario.limited,
         rng=world_rng,
     )
     if policy == HEARTH:

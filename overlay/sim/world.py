@@ -50,8 +50,11 @@ class World:
         *,
         requests: int,
         gossip_interval_s: float = GOSSIP_INTERVAL_S,
+        clients: int = 0,
+        limited: bool = False,
         rng: random.Random,
     ) -> None:
+        """``clients``, ``limited``: see `Scenario`."""
         self.clock = Clock()
         self.outcomes: list[Outcome] = []
         self.gossip_bytes = 0
@@ -60,6 +63,8 @@ class World:
         self._sessions = sessions
         self._requests = requests
         self._submitted = 0
+        self._clients = clients
+        self._limited = limited
         self._interval_s = gossip_interval_s
         self._rng = rng
         self._machines = machines
@@ -114,7 +119,8 @@ class World:
 
     def run(self, on_progress: Callable[[int], None]) -> None:
         """Let everything happen until the last answer. ``on_progress``: answers so far."""
-        self.clock.at(SETTLE_S, self._next_session)
+        for _ in range(self._clients or 1):
+            self.clock.at(SETTLE_S, self._next_session)
         told = 0
         while self._submitted < self._requests or self._open:
             if not self.clock.step():
@@ -150,12 +156,13 @@ class World:
     def _next_session(self) -> None:
         session = next(self._sessions, None)
         if session is not None and self._submitted < self._requests:
-            at = SETTLE_S + session.at_s
+            at = self.clock.now if self._clients else SETTLE_S + session.at_s
             self.clock.at(at, self._begin, session)
 
     def _begin(self, session: Session) -> None:
         self._submit(session, 0)
-        self._next_session()
+        if not self._clients:
+            self._next_session()
 
     def _submit(self, session: Session, place: int) -> None:
         """Turn ``place`` of the session is asked."""
@@ -166,7 +173,8 @@ class World:
         turn = session.turns[place]
         now = self.clock.now
         self._open[request_id] = _Open(self._submitted, session, place, turn, now)
-        self.nodes[session.origin].submit(request_id)
+        limit = len(turn.answer) if self._limited else None
+        self.nodes[session.origin].submit(request_id, limit)
 
     def _tell(self, peer: PeerId, request_id: bytes, event: fwd.ClientEvent) -> None:
         if isinstance(event, fwd.TextDelta):
@@ -181,6 +189,8 @@ class World:
         if place < len(done.session.turns):
             pause_s = done.session.turns[place].pause_s
             self.clock.at(now + pause_s, self._submit, done.session, place)
+        elif self._clients:
+            self._next_session()
 
     # --- Links --------------------------------------------------------------------------------
 

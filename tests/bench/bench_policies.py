@@ -1,7 +1,7 @@
 """Where requests go, on real nodes: Hearth's policy beside others', with the same requests.
 
 Four nodes with a network's delay between them, none of which has room for the prefixes of all
-subjects. Afterwards the simulator is asked what it makes of the same requests at the same times.
+subjects. Afterwards the simulator is asked what it makes of the same requests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ JITTER_MS: Final = 5.0
 #: The share of all prefixes that a node's KV cache has room for: four nodes together hold them all,
 #: with a few questions under each.
 HELD: Final = 0.28
-PLAN: Final = Plan(requests=96)
+PLAN: Final = Plan(requests=96, prefix_tokens=400, skew=0.8)
 QUICK_PLAN: Final = replace(PLAN, requests=24, subjects=12)
 
 
@@ -77,6 +77,6 @@ def compare(
                     folder=Path(folder),
                 )
             )
-        simulated = simulate(figures, comparison.requests, setup)
+        simulated = simulate(figures, comparison.requests, setup, CLIENTS)
         comparison.policies.append(Compared(figures, real(figures), simulated))
     return comparison

@@ -1,4 +1,4 @@
-"""The same requests at the same times in the simulator, to see whether it tells the truth."""
+"""The same requests in the simulator, so many at a time, to see whether it tells the truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Final
 
+from models.llama.chunks import chunk
 from overlay.sim.machine import Machine
 from overlay.sim.outcome import Counters, Outcome, Report
 from overlay.sim.run import Scenario, run
@@ -24,18 +25,16 @@ _NAMES: Final = {SGLANG_ROUTER: "sglang"}
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The workload that real nodes were asked: these requests, each when it was sent."""
+    """The workload that real nodes were asked: these requests, as fast as clients ask."""
 
-    requests: Sequence[Request]
-    sent_s: Sequence[float]
+    requests: tuple[Request, ...]
     name: str = "replay"
 
     def sessions(self, rng: random.Random, *, nodes: int, rate_per_s: float) -> Iterator[Session]:
-        """See `Workload.sessions`; the requests are what they are, whatever rate is asked for."""
-        for number, (request, sent_s) in enumerate(zip(self.requests, self.sent_s, strict=True)):
+        """See `Workload.sessions`."""
+        for number, request in enumerate(self.requests):
             answer = (number,) * request.answer_tokens
-            turn = Turn(request.prompt.tokens, answer, 0.0)
-            yield Session(sent_s, request.origin % nodes, (turn,))
+            yield Session(0.0, request.origin % nodes, (Turn(request.prompt.tokens, answer, 0.0),))
 
 
 def real(figures: Figures) -> Report:
@@ -60,16 +59,24 @@ def real(figures: Figures) -> Report:
     return Report.of(figures.policy, outcomes, counters)
 
 
-def simulate(figures: Figures, requests: Sequence[Request], setup: Setup) -> Report:
+def simulate(figures: Figures, requests: Sequence[Request], setup: Setup, clients: int) -> Report:
     """What the simulator makes of it, `SEEDS` runs together."""
-    measured = Machine()
     scenario = Scenario(
-        workload=Replay(requests, [sample.sent_s for sample in figures.samples]),
+        workload=Replay(tuple(requests)),
         nodes=setup.nodes,
         rtt_ms=median(figures.rtt_ms),
         requests=len(requests),
         cells=setup.cells,
-        machine=measured.scaled(mean(figures.prefill_rates) / measured.prefill_rate),
+        machine=_machine(mean(figures.prefill_rates)),
+        clients=clients,
+        limited=True,
     )
     policy = _NAMES.get(figures.policy, figures.policy)
     return Report.together([run(scenario, policy, seed) for seed in range(SEEDS)])
+
+
+def _machine(measured_rate: float) -> Machine:
+    """One that computes prompts at this many tokens per second, all that a step takes included."""
+    machine = Machine()
+    tokens = chunk(measured_rate, streaming=False)
+    return machine.scaled(measured_rate * machine.step_seconds(0, tokens) / tokens)

@@ -36,6 +36,18 @@ def test_more_load_takes_longer() -> None:
     assert means[0] < means[1]
 
 
+def test_so_many_clients_ask_at_a_time() -> None:
+    one, many = (run(replace(FEW, clients=clients), "local-only", 1) for clients in (1, 30))
+    assert one.requests == many.requests
+    assert one.imbalance < 1.5, "one client at a time, but not always the same node's"
+    assert many.ttft_ms.mean > 3 * one.ttft_ms.mean, "one never waits for another"
+
+
+def test_who_knows_how_long_answers_get_decides_otherwise() -> None:
+    known, unknown = (run(replace(FEW, limited=limited), "hearth", 1) for limited in (True, False))
+    assert known.as_json() != unknown.as_json()
+
+
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_load_is_the_share_of_time_that_machines_compute_alone(load: float) -> None:
     """Nodes that cannot reach each other are as busy as the scenario says."""
