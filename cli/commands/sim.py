@@ -144,6 +144,7 @@ def sim(
         nodes=nodes,
         rtt_ms=rtt,
         requests=requests,
+        warm_up=requests // 2,
         load=load,
         cells=cache,
         links=Links(jitter=jitter, loss=loss),
@@ -181,7 +182,7 @@ def _simulate(scenario: Scenario, jobs: list[Job]) -> dict[Job, Report]:
 
     finished: dict[Job, Report] = {}
     console = Console(stderr=True)
-    progress = SimProgress(console, jobs, scenario.requests)
+    progress = SimProgress(console, jobs, scenario.warm_up + scenario.requests)
     quiet = keys_unseen() if console.is_terminal else nullcontext()
     runs = closing(simulate(scenario, jobs, run))
     try:

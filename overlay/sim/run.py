@@ -36,7 +36,9 @@ class Scenario:
     #: Round trip between two nodes: of any two, or on average if they are ``scattered``.
     rtt_ms: float = 20.0
     scattered: bool = False
+    #: Requests that count, after so many that only fill the caches, at half the load.
     requests: int = 2000
+    warm_up: int = 500
     #: Share of its time that each machine would compute if every node served its own clients.
     load: float = 0.6
     #: Tokens that each node's cache holds.
@@ -77,12 +79,13 @@ def run(
     sessions = scenario.workload.sessions(
         random.Random(f"{seed} s"), nodes=scenario.nodes, rate_per_s=session_rate(scenario)
     )
+    sessions = _slowly_first(sessions, scenario.warm_up)
     world = World(
         machines,
         [scenario.cells] * scenario.nodes,
         Network(distances, scenario.links, network_rng),
         sessions,
-        requests=scenario.requests,
+        requests=scenario.warm_up + scenario.requests,
         gossip_interval_s=scenario.gossip_interval_s,
         clients=scenario.clients,
         limited=scenario.limited,
@@ -100,7 +103,18 @@ def run(
         gossip_bytes=world.gossip_bytes,
         blind=sum(node.member.forwarder.hindsight.blind_decisions for node in world.nodes),
     )
-    return Report.of(policy, world.outcomes, counters)
+    share = scenario.warm_up / (scenario.warm_up + scenario.requests)
+    return Report.of(policy, world.outcomes, counters, warm_up=share)
+
+
+def _slowly_first(sessions: Iterator[Session], count: int) -> Iterator[Session]:
+    """The first ``count`` sessions come at half the rate: cold caches make everybody slower, and
+    a queue that grew then would take long to go away."""
+    late_s = 0.0
+    for number, session in enumerate(sessions):
+        if number < count:
+            late_s = session.at_s
+        yield session._replace(at_s=session.at_s + late_s)
 
 
 def session_rate(scenario: Scenario) -> float:

@@ -33,7 +33,7 @@ def test_a_real_simulation(run: Run) -> None:
     assert (told["workload"], told["nodes"], told["requests"]) == ("zipf", 3, 60)
     assert [policy["policy"] for policy in told["policies"]] == ["hearth", "random"]
     for policy in told["policies"]:
-        assert policy["requests"] == 54
+        assert policy["requests"] == 60
         assert policy["failed"] == 0
         assert 0 < policy["ttft_ms"]["p50"] <= policy["ttft_ms"]["p95"]
 
