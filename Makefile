@@ -13,7 +13,7 @@ help:
 	@echo "make chat    install Hearth here, fetch the demo model (98 MB, once), open a chat"
 	@echo "make test    install with the development tools and run the tests"
 	@echo "make lint    style, formatting and types"
-	@echo "make bench   a quick version of the measurements in docs/ (6 minutes)"
+	@echo "make bench   a quick version of the measurements in docs/ (a quarter of an hour)"
 	@echo "make lock    take the newest versions of all packages, and pin them in $(LOCK)"
 	@echo "make clean   remove $(VENV) and caches (models stay)"
 	@echo

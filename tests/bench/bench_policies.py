@@ -30,7 +30,7 @@ JITTER_MS: Final = 5.0
 #: The share of all prefixes that a node's KV cache has room for: four nodes together hold them all,
 #: with a few questions under each.
 HELD: Final = 0.28
-PLAN: Final = Plan(requests=96, prefix_tokens=400, skew=0.8)
+PLAN: Final = Plan(requests=80, prefix_tokens=400, skew=0.8)
 QUICK_PLAN: Final = replace(PLAN, requests=24, subjects=12)
 
 

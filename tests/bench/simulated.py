@@ -37,8 +37,13 @@ class Replay:
             yield Session(0.0, request.origin % nodes, (Turn(request.prompt.tokens, answer, 0.0),))
 
 
+def warm_up(requests: int) -> int:
+    """How many of so many requests only fill the caches: the first tenth."""
+    return requests // 10
+
+
 def real(figures: Figures) -> Report:
-    """What real nodes did, counted as the simulator counts: without the first tenth."""
+    """What real nodes did, counted as the simulator counts: without those that fill the caches."""
     outcomes = [
         Outcome(
             request=sample.request,
@@ -56,7 +61,8 @@ def real(figures: Figures) -> Report:
         for sample in figures.samples
     ]
     counters = Counters(busy_s=figures.busy_s, gossip_bytes=0, blind=0)
-    return Report.of(figures.policy, outcomes, counters)
+    share = warm_up(len(outcomes)) / len(outcomes)
+    return Report.of(figures.policy, outcomes, counters, warm_up=share)
 
 
 def simulate(figures: Figures, requests: Sequence[Request], setup: Setup, clients: int) -> Report:
@@ -65,7 +71,8 @@ def simulate(figures: Figures, requests: Sequence[Request], setup: Setup, client
         workload=Replay(tuple(requests)),
         nodes=setup.nodes,
         rtt_ms=median(figures.rtt_ms),
-        requests=len(requests),
+        requests=len(requests) - warm_up(len(requests)),
+        warm_up=warm_up(len(requests)),
         cells=setup.cells,
         machine=_machine(mean(figures.prefill_rates)),
         clients=clients,
