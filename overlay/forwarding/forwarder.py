@@ -9,8 +9,6 @@ Every entry point takes ``now`` (seconds) and returns the effects to carry out, 
 
 from __future__ import annotations
 
-import math
-
 from models.engine import (
     CacheChanged,
     Chunk,
@@ -39,6 +37,7 @@ from overlay.errors import (
     from_code,
 )
 from overlay.forwarding import stream
+from overlay.forwarding.deadlines import Deadlines
 from overlay.forwarding.effects import (
     CancelGeneration,
     Effect,
@@ -98,6 +97,7 @@ class Forwarder:
         self.me = me
         self._neighbourhood = neighbourhood
         self._jobs: dict[bytes, Job] = {}
+        self._deadlines = Deadlines(self._jobs)
         self.ledger = Ledger()
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
         self.explanations = Explanations(explained_max)
@@ -207,12 +207,12 @@ class Forwarder:
     def tick(self, now: float) -> list[Effect]:
         """Give up what has been waited for long enough."""
         effects: list[Effect] = []
-        for job in list(self._jobs.values()):
+        for job in self._deadlines.take(now):
             if now >= job.deadline:
                 effects += self._stop_downstream(job)
                 seconds = round(now - job.submitted_at)
                 effects += self._fail(job, TimedOut(f"no whole answer within {seconds} s"))
-            elif now >= job.patience_until and job.downstream not in (None, self.me):
+            else:
                 effects += self._stop_downstream(job)
                 silent = TimedOut("the peer that computed the answer fell silent")
                 effects += self._downstream_failed(job, silent, now)
@@ -220,10 +220,7 @@ class Forwarder:
 
     def next_deadline(self) -> float:
         """When to call `tick` next; infinity if nothing waits."""
-        return min(
-            (min(job.deadline, job.patience_until) for job in self._jobs.values()),
-            default=math.inf,
-        )
+        return self._deadlines.next()
 
     @property
     def open_requests(self) -> int:
@@ -234,7 +231,7 @@ class Forwarder:
     def _admit(self, job: Job, now: float) -> list[Effect]:
         self._jobs[job.request_id] = job
         self.explanations.keep(job.explanation)
-        job.patience_until = job.deadline
+        self._deadlines.wait(job, job.deadline)
         local = self._neighbourhood.resolve(job.model)
         if job.tokens is not None and local is not None and job.model_key == local.info.key:
             self._placement.know_tokens(job, job.tokens)
@@ -255,14 +252,14 @@ class Forwarder:
         job.rtt_ms = chosen.rtt_ms
         if chosen.is_self:
             return self._run_here(job)
-        job.patience_until = now + ACCEPT_S + chosen.rtt_ms / 1000
+        self._deadlines.wait(job, now + ACCEPT_S + chosen.rtt_ms / 1000)
         return [Send(chosen.peer, self._placement.forward_of(job, chosen, now))]
 
     def _run_here(self, job: Job) -> list[Effect]:
         local = self._neighbourhood.resolve(job.model)
         assert local is not None, "chosen as a candidate"
         assert job.tokens is not None, "a local model has tokenized the prompt"
-        job.patience_until = job.deadline
+        self._deadlines.wait(job, job.deadline)
         self._neighbourhood.prompt_runs(local.info.name, job.hashes)
         request = GenerationRequest(
             request_id=job.request_id,
@@ -298,17 +295,17 @@ class Forwarder:
             raise Malformed("an answer begins with Accepted")
         match message:
             case Accepted():
-                job.patience_until = job.deadline
+                self._deadlines.wait(job, job.deadline)
                 if job.model_key is None:
                     job.model_key = self._placement.key_at(sender, job.model)
                 return stream.accepted(job, message)
             case Begun(cached_tokens=cached, queue_ms=queue_ms):
-                job.patience_until = now + self._prefill_patience_s(job)
+                self._deadlines.wait(job, now + self._prefill_patience_s(job))
                 return stream.begun(job, cached, queue_ms)
             case TokenFrame(seq=seq):
                 if seq > job.frames_in:
                     return self._reset_stream(job, now)
-                job.patience_until = now + STREAM_STALL_S
+                self._deadlines.wait(job, now + STREAM_STALL_S)
                 return stream.frame(job, sender, message, now)
             case Completed(seq=seq):
                 if seq != job.frames_in:

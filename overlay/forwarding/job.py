@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -61,6 +62,8 @@ class Job:
     rtt_ms: float = 0.0
     #: When to take the downstream for lost, unless it is heard of before.
     patience_until: float = 0.0
+    #: When to look whether it has waited long enough (see `deadlines`): when it is due, or before.
+    looked_at: float = math.inf
 
     # What has come back.
     generated: list[int] = field(default_factory=list)
@@ -77,6 +80,11 @@ class Job:
         self.explanation = Explanation(
             self.request_id, self.model, self.upstream, self.submitted_at
         )
+
+    @property
+    def due(self) -> float:
+        """When it has waited long enough, for its downstream or altogether."""
+        return min(self.deadline, self.patience_until)
 
     def note_first_token(self, now: float) -> None:
         """Something of the answer goes upstream now."""

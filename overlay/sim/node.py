@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -34,14 +35,23 @@ class Node:
         answer_to: Callable[[bytes], Tokens],
         send: Callable[[PeerId, PeerId, Message], bool],
         tell: Callable[[PeerId, bytes, fwd.ClientEvent], None],
+        gossip: bool,
     ) -> None:
-        """``send`` says whether there was a link; ``tell`` passes on what clients would see."""
+        """``send`` says whether there was a link; ``tell`` passes on what clients would see.
+
+        ``gossip`` False: it never tells anybody of itself.
+        """
         self.member = member
         self.peer = member.me
         self._clock = clock
         self._prompt_of = prompt_of
         self._send = send
         self._tell = tell
+        self._gossip = gossip
+        #: When it is woken next; not at all before it has started.
+        self._due = -math.inf
+        #: The peers to which a link is up, and how far they are, in milliseconds.
+        self.links: dict[PeerId, float] = {}
         tree = RadixTree(SECRET, MODEL_KEY, cells)
         self.engine = SimEngine(machine, tree, cells, clock, answer_to, self._engine_event)
         info = ModelInfo(MODEL, MODEL_KEY, (), "", 1 << 20, cells, 0)
@@ -77,6 +87,31 @@ class Node:
                     self.engine.cancel(request_id)
                 case _:
                     pass  # what only tells, and what answers' tokens are (the engine knows)
+        self._wake()
+
+    def start(self) -> None:
+        """Time passes for it from now on."""
+        self._due = math.inf
+        self._wake()
+
+    def _wake(self) -> None:
+        """See to it that it ticks in time."""
+        ticking = self.member if self._gossip else self.member.forwarder
+        due = ticking.next_deadline()
+        if due < self._due:
+            self._due = due
+            self._clock.at(due, self._tick, due)
+
+    def _tick(self, due: float) -> None:
+        if due != self._due:
+            return  # it has ticked before that, and sleeps until another time
+        self._due = math.inf
+        now = self._clock.now
+        self.member.links_measured(self.links, now)
+        if self._gossip:
+            self.carry_out(self.member.tick(now, list(self.links)))
+        else:
+            self.carry_out(self.member.forwarder.tick(now))
 
     def _engine_event(self, event: EngineEvent) -> None:
         self.carry_out(self.member.engine_event(MODEL, event, self._clock.now))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from models.engine import Tokens
 from overlay.forwarding import effects as fwd
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GOSSIP_INTERVAL_S
@@ -25,6 +26,8 @@ from overlay.wire.messages import Change, Forward, Message
 
 #: Nodes know each other's cards before the first client comes: gossip has had so long.
 SETTLE_S = 10.0
+#: What a model says to a request that arrives when its client was served elsewhere, or is gone.
+_UNHEARD: Tokens = (0,) * 128
 
 
 @dataclass(slots=True)
@@ -98,24 +101,24 @@ class World:
                 self._cells[n],
                 self.clock,
                 prompt_of=lambda request_id: self._open[request_id].turn.prompt,
-                answer_to=lambda request_id: self._open[request_id].turn.answer,
+                answer_to=self._answer_to,
                 send=self._send,
                 tell=self._tell,
+                gossip=gossip,
             )
             member.described(f"node {n}", (), self.clock.now)
             self.nodes.append(node)
         for node in self.nodes:
-            others = {p: self.rtt_ms(node.peer, p) for p in self.peers if p != node.peer}
+            node.links = {p: self.rtt_ms(node.peer, p) for p in self.peers if p != node.peer}
             for other in self.nodes:
                 if other is not node:
                     records = other.member.gossip.records(other.peer)
                     changes = [Change(key, 1, value) for key, value in records.items()]
                     node.member.neighbourhood.records_changed(other.peer, changes)
                     node.member.link_up(other.peer, "", self.clock.now)
-            node.member.links_measured(others, self.clock.now)
-            if gossip:
-                first = self._rng.uniform(0.0, self._interval_s)
-                self.clock.at(first, self._tick, self._number[node.peer], others)
+            node.member.links_measured(node.links, self.clock.now)
+            # Not all at once: that is not how nodes come up.
+            self.clock.at(self._rng.uniform(0.0, self._interval_s), node.start)
 
     def run(self, on_progress: Callable[[int], None]) -> None:
         """Let everything happen until the last answer. ``on_progress``: answers so far."""
@@ -176,6 +179,10 @@ class World:
         limit = len(turn.answer) if self._limited else None
         self.nodes[session.origin].submit(request_id, limit)
 
+    def _answer_to(self, request_id: bytes) -> Tokens:
+        waiting = self._open.get(request_id)
+        return _UNHEARD if waiting is None else waiting.turn.answer
+
     def _tell(self, peer: PeerId, request_id: bytes, event: fwd.ClientEvent) -> None:
         if isinstance(event, fwd.TextDelta):
             return
@@ -214,13 +221,6 @@ class World:
         if isinstance(message, Forward):
             self._coming[node.peer].pop(message.request_id, None)
         node.receive(sender, message)
-
-    def _tick(self, n: int, rtts_ms: dict[PeerId, float]) -> None:
-        node, now = self.nodes[n], self.clock.now
-        node.member.links_measured(rtts_ms, now)
-        linked = [p for p in rtts_ms if self._network.connected(n, self._number[p])]
-        node.carry_out(node.member.tick(now, linked))
-        self.clock.at(node.member.gossip.next_deadline(), self._tick, n, rtts_ms)
 
     def _node(self, peer: PeerId) -> Node:
         return self.nodes[self._number[peer]]

@@ -1,0 +1,56 @@
+"""When jobs have waited long enough: found without looking at all of them."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping
+
+from overlay.forwarding.job import Job
+
+
+class Deadlines:
+    """A heap with an entry for each job, at the time it ends or before.
+
+    Patience is mostly extended, with each frame of an answer. Its entry then stays where it is,
+    and moves when its time has come.
+    """
+
+    def __init__(self, jobs: Mapping[bytes, Job]) -> None:
+        """``jobs``: those that are not over yet."""
+        self._jobs = jobs
+        self._entries: list[tuple[float, int, Job]] = []
+        self._pushed = 0
+
+    def wait(self, job: Job, until: float) -> None:
+        """Its downstream has until then to be heard of; the whole job has its deadline."""
+        job.patience_until = until
+        if job.due < job.looked_at:
+            self._push(job)
+
+    def next(self) -> float:
+        """When the next job will have waited long enough; infinity if nothing waits."""
+        while self._entries:
+            at, _, job = self._entries[0]
+            # Else it is over, or another entry of it stands for it.
+            waits = job.looked_at == at and self._jobs.get(job.request_id) is job
+            if waits and job.due == at:
+                return at
+            heapq.heappop(self._entries)
+            if waits:
+                self._push(job)
+        return math.inf
+
+    def take(self, now: float) -> list[Job]:
+        """Who has waited long enough; they wait no more, until they are told to."""
+        found = []
+        while self.next() <= now:
+            _, _, job = heapq.heappop(self._entries)
+            job.looked_at = math.inf
+            found.append(job)
+        return found
+
+    def _push(self, job: Job) -> None:
+        self._pushed += 1
+        job.looked_at = job.due
+        heapq.heappush(self._entries, (job.due, self._pushed, job))

@@ -1,0 +1,64 @@
+"""The heap against looking at every job."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from models.engine import Sampling
+from overlay.forwarding.deadlines import Deadlines
+from overlay.forwarding.job import Job
+
+NUMBERS = st.integers(0, 5)
+#: Few, so that many are equal.
+TIMES = st.integers(0, 12).map(float)
+
+
+class DeadlinesMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: dict[bytes, Job] = {}
+        self.deadlines = Deadlines(self.jobs)
+        self.now = 0.0
+        #: Taken, and not told to wait again.
+        self.taken: list[Job] = []
+
+    def waiting(self) -> list[Job]:
+        return [job for job in self.jobs.values() if job not in self.taken]
+
+    @rule(number=NUMBERS, deadline=TIMES)
+    def begin(self, number: int, deadline: float) -> None:
+        request_id = bytes([number])
+        if request_id not in self.jobs:
+            job = Job(request_id, "m", "p", Sampling(), None, (), 2, self.now, deadline)
+            self.jobs[request_id] = job
+            self.deadlines.wait(job, deadline)
+
+    @rule(number=NUMBERS, until=TIMES)
+    def wait(self, number: int, until: float) -> None:
+        job = self.jobs.get(bytes([number]))
+        if job is not None:
+            self.deadlines.wait(job, until)
+            self.taken = [other for other in self.taken if other is not job]
+
+    @rule(number=NUMBERS)
+    def end(self, number: int) -> None:
+        self.jobs.pop(bytes([number]), None)
+
+    @rule(passing=TIMES)
+    def take(self, passing: float) -> None:
+        self.now += passing / 4
+        due = [job for job in self.waiting() if job.due <= self.now]
+        taken = self.deadlines.take(self.now)
+        assert sorted(job.request_id for job in taken) == sorted(job.request_id for job in due)
+        assert [job.due for job in taken] == sorted(job.due for job in due)
+        self.taken += taken
+
+    @invariant()
+    def next_is_the_earliest(self) -> None:
+        assert self.deadlines.next() == min((job.due for job in self.waiting()), default=math.inf)
+
+
+TestDeadlines = DeadlinesMachine.TestCase
