@@ -147,6 +147,15 @@ class SimEngine:
                 self._end(run)
                 self._interrupt()
 
+    def stop(self) -> None:
+        """Its machine is off: nothing is told of anything any more."""
+        if self._batch is not None:
+            self.busy_s += self._clock.now - self._batch.began_s
+            self._batch = None
+        self._batches += 1
+        self._queue.clear()
+        self._running.clear()
+
     # --- What others want to know ----------------------------------------------------------------
 
     @property

@@ -50,6 +50,7 @@ class Node:
         self._gossip = gossip
         #: When it is woken next; not at all before it has started.
         self._due = -math.inf
+        self.running = True
         #: The peers to which a link is up, and how far they are, in milliseconds.
         self.links: dict[PeerId, float] = {}
         tree = RadixTree(SECRET, MODEL_KEY, cells)
@@ -93,6 +94,22 @@ class Node:
         """Time passes for it from now on."""
         self._due = math.inf
         self._wake()
+
+    def stop(self) -> None:
+        """Nothing happens in it any more."""
+        self.running = False
+        self._due = -math.inf
+        self.engine.stop()
+
+    def link_up(self, peer: PeerId, rtt_ms: float) -> None:
+        now = self._clock.now
+        self.links[peer] = rtt_ms
+        self.carry_out(self.member.link_up(peer, "", now))
+        self.member.links_measured({peer: rtt_ms}, now)
+
+    def link_down(self, peer: PeerId) -> None:
+        del self.links[peer]
+        self.carry_out(self.member.link_down(peer, self._clock.now))
 
     def _wake(self) -> None:
         """See to it that it ticks in time."""

@@ -13,10 +13,11 @@ from overlay.limits import GOSSIP_INTERVAL_S
 from overlay.prefix.radix import RadixTree
 from overlay.routing.cost_policy import CostPolicy
 from overlay.sim.baselines import REGISTRY
+from overlay.sim.churn import Churn
 from overlay.sim.machine import Machine
 from overlay.sim.network import Links, Network, scattered, uniform
 from overlay.sim.node import MODEL_KEY, SECRET
-from overlay.sim.outcome import Counters, Report
+from overlay.sim.outcome import Report
 from overlay.sim.workload import Session, Workload
 from overlay.sim.world import World
 
@@ -52,6 +53,8 @@ class Scenario:
     clients: int = 0
     #: Clients say with each request how long its answer will get, as with ``max_tokens``.
     limited: bool = False
+    #: Nodes that go and come back, and partitions.
+    churn: Churn = field(default_factory=Churn)
 
     def machines(self) -> list[Machine]:
         return [self.machine.scaled(self.speeds[n % len(self.speeds)]) for n in range(self.nodes)]
@@ -89,6 +92,7 @@ def run(
         gossip_interval_s=scenario.gossip_interval_s,
         clients=scenario.clients,
         limited=scenario.limited,
+        faults=scenario.churn.faults(random.Random(f"{seed} c"), scenario.nodes),
         rng=world_rng,
     )
     if policy == HEARTH:
@@ -98,13 +102,8 @@ def run(
         gossip = rival.knows in ("load", "summaries")
         world.populate(rival.policies(world, policy_rng), gossip=gossip)
     world.run(on_progress)
-    counters = Counters(
-        busy_s=[node.engine.busy_s for node in world.nodes],
-        gossip_bytes=world.gossip_bytes,
-        blind=sum(node.member.forwarder.hindsight.blind_decisions for node in world.nodes),
-    )
     share = scenario.warm_up / (scenario.warm_up + scenario.requests)
-    return Report.of(policy, world.outcomes, counters, warm_up=share)
+    return Report.of(policy, world.outcomes, world.counters(), warm_up=share)
 
 
 def _slowly_first(sessions: Iterator[Session], count: int) -> Iterator[Session]:

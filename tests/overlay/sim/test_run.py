@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from overlay.sim.baselines import REGISTRY
+from overlay.sim.churn import Churn
 from overlay.sim.run import Scenario, run, session_rate
 from overlay.sim.workloads.zipf import Zipf
 
@@ -63,3 +64,11 @@ def test_every_rival_answers_everything(policy: str) -> None:
     assert report.policy == policy
     assert (report.requests, report.failed) == (90, 0)
     assert (report.forwards == 0) == (policy == "local-only")
+
+
+def test_churn_costs_warmth_but_a_mesh_goes_on() -> None:
+    churn = Churn(up_s=60.0, away_s=10.0, whole_s=60.0, split_s=10.0)
+    calm, stormy = run(FEW, "hearth", 1), run(replace(FEW, churn=churn), "hearth", 1)
+    assert stormy.as_json() == run(replace(FEW, churn=churn), "hearth", 1).as_json()
+    assert stormy.hit_rate < calm.hit_rate
+    assert stormy.failed < stormy.requests / 3
