@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
+from models.engine import GenerationRequest
 from models.llama.chunks import TILE
 from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
-from models.llama.run import Run
+
+
+class Turn(Protocol):
+    """A request, as far as its turn depends on it: the engine's, or the simulator's."""
+
+    request: GenerationRequest
+    arrival: int
+
+    @property
+    def guest(self) -> bool: ...
+
+    @property
+    def pending(self) -> int:
+        """Tokens to compute before the next one of the answer."""
+        ...
+
+    @property
+    def decoding(self) -> bool:
+        """The prompt is computed."""
+        ...
+
+
+_T = TypeVar("_T", bound=Turn)
 
 
 class Turns:
@@ -15,15 +39,15 @@ class Turns:
     def __init__(self) -> None:
         self._guests = VirtualCounters()
 
-    def arrive(self, run: Run) -> None:
+    def arrive(self, run: Turn) -> None:
         if run.guest:
             self._guests.arrive(run.request.client)
 
-    def leave(self, run: Run) -> None:
+    def leave(self, run: Turn) -> None:
         if run.guest:
             self._guests.leave(run.request.client)
 
-    def charge(self, run: Run, count: int) -> None:
+    def charge(self, run: Turn, count: int) -> None:
         """``count`` tokens are computed for it; call before they are recorded."""
         if not run.guest:
             return
@@ -32,7 +56,7 @@ class Turns:
         else:
             self._guests.charge(run.request.client, prompt=count)
 
-    def first(self, queue: Sequence[Run], running: Sequence[Run]) -> Run:
+    def first(self, queue: Sequence[_T], running: Sequence[_T]) -> _T:
         """Who of the queue runs next."""
         # What a guest's running requests are about to get counts already, or one takes all seats.
         due: dict[bytes, int] = {}
@@ -48,7 +72,7 @@ class Turns:
             ),
         )
 
-    def in_prefill(self, running: Sequence[Run]) -> list[Run]:
+    def in_prefill(self, running: Sequence[_T]) -> list[_T]:
         """Who may compute a prompt now, in order: guests only while the owner has none.
 
         An owner's request that lacks little does not wait for one that lacks much. (Guests could
@@ -60,10 +84,10 @@ class Turns:
             return sorted(owners, key=lambda run: (run.pending >= TILE, run.arrival))
         return sorted(prompts, key=lambda run: (self._served(run), run.arrival))
 
-    def _served(self, run: Run) -> int:
+    def _served(self, run: Turn) -> int:
         return self._guests.counter(run.request.client) if run.guest else 0
 
 
-def youngest(runs: Sequence[Run]) -> Run | None:
+def youngest(runs: Sequence[_T]) -> _T | None:
     """Who gives way: guests before the owner, and whoever came last; None if there is nobody."""
     return max(runs, key=lambda run: (run.guest, run.arrival), default=None)

@@ -1,15 +1,14 @@
 """The engine's model: what `models.llama` does, with time taken from a `Machine`.
 
 The cache is the engine's own radix tree, with its order of eviction. Prompts are computed in
-chunks, one after the other, the owner's first, in batches with the answers under way. Between
-two changes of the batch all steps are alike, so they are one event.
+chunks, in batches with the answers under way; whose turn it is, the engine's own `Turns` says.
+Between two changes of the batch all steps are alike, so they are one event.
 """
 
 from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from models.engine import (
@@ -25,59 +24,20 @@ from models.engine import (
     Started,
     Tokens,
 )
+from models.llama.turns import Turns, youngest
 from overlay.errors import EngineBusy
 from overlay.limits import ENGINE_QUEUE_MAX, FRAME_TOKENS_MAX
-from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.prefix.node import Node
 from overlay.prefix.radix import RadixTree
+from overlay.sim.batch import Batch, Run, same_ahead
 from overlay.sim.clock import Clock
 from overlay.sim.machine import Machine
 
 #: As `models.llama.scheduler.RUNNING_MAX`.
 RUNNING_MAX: Final = 32
-#: As `models.llama.turns`: the owner's requests that lack fewer tokens do not wait for long ones.
-SHORT_TOKENS: Final = 64
 #: As `models.llama.scheduler.EVICT_TOKENS`.
 EVICT_TOKENS: Final = 256
 #: Tokens of an answer are told at the latest after this long, so that nobody takes it for stalled.
-TELL_S: Final = 5.0
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    request: GenerationRequest
-    #: The prompt, what was generated elsewhere, and the answer that is to come.
-    tokens: Tokens
-    answer: Tokens
-    arrival: int
-    submitted_s: float
-    #: Prompt tokens to compute, when it was last looked at.
-    pending: int
-    computed: int = 0
-    cached: int = 0
-    node: Node | None = None
-    started_s: float | None = None
-    first_s: float = 0.0
-    #: Tokens of the answer that exist, and those that were told.
-    given: int = 0
-    told: int = 0
-    told_s: float = 0.0
-
-    @property
-    def guest(self) -> bool:
-        return self.request.priority is Priority.GUEST
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Steps that are under way: ``steps`` equal ones of ``step_s`` each."""
-
-    began_s: float
-    steps: int
-    step_s: float
-    answers: list[_Run]
-    #: Who computes how many prompt tokens in each step.
-    prompts: list[tuple[_Run, int]]
+TELL_S: Final = 1.0
 
 
 class SimEngine:
@@ -99,11 +59,12 @@ class SimEngine:
         self._clock = clock
         self._answer_to = answer_to
         self._emit = emit
-        self._queue: list[_Run] = []
-        self._running: list[_Run] = []
-        self._batch: _Batch | None = None
+        self._queue: list[Run] = []
+        self._running: list[Run] = []
+        self._batch: Batch | None = None
         self._batches = 0
         self._arrivals = 0
+        self._turns = Turns()
         self._told = EngineStats()
         #: Block hashes in the cache, and seconds spent computing.
         self.blocks: set[int] = set()
@@ -124,7 +85,7 @@ class SimEngine:
             return
         answer = self._answer_to(request.request_id)
         given = len(request.generated)
-        run = _Run(
+        run = Run(
             request=request,
             tokens=request.tokens + answer[:given] if given else request.tokens,
             answer=answer,
@@ -137,15 +98,22 @@ class SimEngine:
         )
         run.pending = len(run.tokens) - self._tree.match_prefix(run.tokens).length
         self._arrivals += 1
+        self._turns.arrive(run)
         self._queue.append(run)
-        self._interrupt()
+        if self._batch is not None and not run.guest and self._batch.only_guests_prefill:
+            self._break_off(self._batch)
+        else:
+            self._interrupt()
 
     def cancel(self, request_id: bytes) -> None:
         for run in [*self._queue, *self._running]:
             if run.request.request_id == request_id:
-                self._interrupt()
+                batch = self._batch
                 self._end(run)
-                self._interrupt()
+                if batch is not None and any(other is run for other, _ in batch.prompts):
+                    self._break_off(batch)
+                else:
+                    self._interrupt()
 
     def stop(self) -> None:
         """Its machine is off: nothing is told of anything any more."""
@@ -169,8 +137,8 @@ class SimEngine:
 
     def prefill_rate(self) -> float:
         """Prompt tokens per second, beside the answers that are under way."""
-        answers = sum(1 for run in self._running if run.pending == 0)
-        tokens = self.machine.chunk(answers)
+        answers = sum(1 for run in self._running if run.decoding)
+        tokens = self.machine.chunk(streaming=answers > 0)
         return tokens / self.machine.step_seconds(answers, tokens)
 
     # --- Steps --------------------------------------------------------------------------------
@@ -187,7 +155,15 @@ class SimEngine:
             batch.steps = steps
             self._schedule(batch)
 
-    def _schedule(self, batch: _Batch) -> None:
+    def _break_off(self, batch: Batch) -> None:
+        """The step that is under way ends now, and nothing comes of it."""
+        elapsed = self._clock.now - batch.began_s
+        batch.steps = min(batch.steps, int(elapsed / batch.step_s))
+        self.busy_s += elapsed - batch.steps * batch.step_s
+        self._batches += 1
+        self._done(self._batches)
+
+    def _schedule(self, batch: Batch) -> None:
         self._batches += 1
         end = batch.began_s + batch.steps * batch.step_s
         self._clock.at(end, self._done, self._batches)
@@ -195,8 +171,8 @@ class SimEngine:
     def _next(self) -> None:
         """Plan what is computed next, up to the next change."""
         self._admit()
-        answers = [run for run in self._running if run.pending == 0]
-        prompts = self._prompts(len(answers))
+        answers = [run for run in self._running if run.decoding]
+        prompts = self._prompts(answers)
         if not answers and not prompts:
             self._publish()
             return
@@ -206,42 +182,71 @@ class SimEngine:
             # Full chunks of one long prompt are alike; whatever is shorter is a step of its own.
             steps = min(steps, max(1, (run.pending - 1) // count if len(prompts) == 1 else 1))
         step_s = self.machine.step_seconds(len(answers), sum(count for _, count in prompts))
-        self._batch = _Batch(self._clock.now, max(1, steps), step_s, answers, prompts)
+        if answers:
+            steps = min(steps, int(TELL_S / step_s))
+        self._batch = Batch(self._clock.now, max(1, steps), step_s, answers, prompts)
         self._schedule(self._batch)
         self._publish()
 
     def _admit(self) -> None:
-        while self._queue and len(self._running) < RUNNING_MAX:
-            run = min(self._queue, key=lambda r: (r.guest, r.arrival))
-            match = self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1)
-            promised = sum(other.pending for other in self._running)
-            need = len(run.tokens) - match.length + promised
-            free = self._cells - self._tree.size + self._tree.evictable_beside(match)
-            if need > free and self._running:
-                return
+        """Let queued requests run, in turn, as far as cells and seats suffice."""
+        while self._queue:
+            run = self._turns.first(self._queue, self._running)
+            while not self._seat(run):
+                # The youngest guest gives way to the owner. It goes on later, from its own prefix.
+                victim = youngest(self._running)
+                if run.guest or victim is None or not victim.guest:
+                    return
+                self._preempt(victim)
             self._queue.remove(run)
             self._running.append(run)
-            run.node = self._tree.lock(match)
-            run.computed = match.length
-            run.pending = len(run.tokens) - run.computed
-            run.cached = min(run.computed, len(run.request.tokens))
-            self._tree.hit(self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1))
-            self._start(run)
+            if run.started_s is None:
+                self._start(run)
 
-    def _start(self, run: _Run) -> None:
+    def _seat(self, run: Run) -> bool:
+        """Give it its prefix, if what it lacks fits beside what others still lack."""
+        if len(self._running) >= RUNNING_MAX:
+            return False
+        match = self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1)
+        promised = sum(other.pending for other in self._running)
+        need = len(run.tokens) - match.length + promised
+        free = self._cells - self._tree.size + self._tree.evictable_beside(match)
+        if need > free and self._running:
+            return False
+        run.node = self._tree.lock(match)
+        run.computed = match.length
+        run.pending = len(run.tokens) - run.computed
+        self._tree.hit(self._tree.match_prefix(run.tokens, limit=len(run.tokens) - 1))
+        return True
+
+    def _start(self, run: Run) -> None:
         run.started_s = self._clock.now
+        run.cached = min(run.computed, len(run.request.tokens))
         waited_ms = (run.started_s - run.submitted_s) * 1e3
         self._emit(Started(run.request.request_id, run.cached, waited_ms))
 
-    def _prompts(self, answers: int) -> list[tuple[_Run, int]]:
+    def _preempt(self, run: Run) -> None:
+        """Back to the queue; what is computed of it stays cached while nobody needs its cells."""
+        if run.decoding:
+            self._keep_answer(run)
+        assert run.node is not None
+        self._running.remove(run)
+        self._tree.unlock(run.node)
+        run.node = None
+        run.tokens = run.request.tokens + run.answer[: run.given]
+        run.pending = len(run.tokens) - self._tree.match_prefix(run.tokens).length
+        self._queue.append(run)
+
+    def _prompts(self, answers: list[Run]) -> list[tuple[Run, int]]:
         """Who computes how much of a prompt in the next step."""
-        waiting = [run for run in self._running if run.pending]
-        waiting.sort(key=lambda r: (r.guest, not r.guest and r.pending >= SHORT_TOKENS, r.arrival))
-        budget = self.machine.chunk(answers)
-        plan: list[tuple[_Run, int]] = []
+        waiting = self._turns.in_prefill(self._running)
+        # The owner's prompt is held up by the owner's answers alone.
+        owners = bool(waiting) and not waiting[0].guest
+        budget = self.machine.chunk(streaming=any(not owners or not run.guest for run in answers))
+        plan: list[tuple[Run, int]] = []
         for run in waiting:
             self._catch_up(run)
-            if any(_same_ahead(run, other) for other, _ in plan):
+            if any(same_ahead(run, other) for other, _ in plan):
                 continue  # the other computes what this one needs: take it over afterwards
             count = min(run.pending, budget)
             plan.append((run, count))
@@ -250,7 +255,7 @@ class SimEngine:
                 break
         return plan
 
-    def _catch_up(self, run: _Run) -> None:
+    def _catch_up(self, run: Run) -> None:
         """Take over what others have computed of the prompt meanwhile."""
         assert run.node is not None
         match = self._tree.match_prefix(run.tokens, at=run.node, limit=len(run.tokens) - 1)
@@ -269,28 +274,30 @@ class SimEngine:
         self._batch = None
         self.busy_s += batch.steps * batch.step_s
         for run, count in batch.prompts:
-            if run.node is not None:
+            if run.node is not None and batch.steps:
+                self._turns.charge(run, count * batch.steps)
                 self._record(run, count * batch.steps)
         for run in batch.answers:
             if run.node is not None:
+                self._turns.charge(run, batch.steps)
                 run.given += batch.steps
         for run in [*batch.answers, *(r for r, _ in batch.prompts)]:
-            if run.node is not None and run.pending == 0:
+            if run.node is not None and run.decoding:
                 self._answer(run)
         self._next()
 
-    def _record(self, run: _Run, count: int) -> None:
+    def _record(self, run: Run, count: int) -> None:
         """So many tokens more of the prompt are in the cache."""
         assert run.node is not None
         end = run.computed + count
         self._make_room(count)
         done = self._tree.insert_prefix(run.node, run.tokens[run.computed : end], run.arrival)
         run.node, run.computed, run.pending = done.node, end, len(run.tokens) - end
-        if run.pending == 0:
-            run.first_s = self._clock.now
+        if run.decoding:
+            run.first_s = run.first_s or self._clock.now
             run.given += 1
 
-    def _answer(self, run: _Run) -> None:
+    def _answer(self, run: Run) -> None:
         """Tell what there is of the answer, and whether it is whole."""
         now = self._clock.now
         whole = run.given >= len(run.answer)
@@ -301,19 +308,19 @@ class SimEngine:
                 run.told, run.told_s = end, now
                 self._emit(Chunk(run.request.request_id, new, " " * len(new)))
         if whole:
-            # The last token was never decoded: its logits are not needed.
             self._keep_answer(run)
             self._end(run)
             self._emit(self._finished(run))
 
-    def _keep_answer(self, run: _Run) -> None:
+    def _keep_answer(self, run: Run) -> None:
         assert run.node is not None
-        more = run.answer[len(run.request.generated) : -1]
+        # The last token was not decoded yet.
+        more = run.answer[len(run.tokens) - len(run.request.tokens) : run.given - 1]
         if more:
             self._make_room(len(more))
             run.node = self._tree.insert_prefix(run.node, more, run.arrival).node
 
-    def _finished(self, run: _Run) -> Finished:
+    def _finished(self, run: Run) -> Finished:
         now, started = self._clock.now, run.started_s or 0.0
         return Finished(
             request_id=run.request.request_id,
@@ -326,7 +333,8 @@ class SimEngine:
             decode_ms=(now - run.first_s) * 1e3,
         )
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: Run) -> None:
+        self._turns.leave(run)
         if run in self._queue:
             self._queue.remove(run)
         else:
@@ -365,14 +373,6 @@ class SimEngine:
         if stats != self._told:
             self._told = stats
             self._emit(stats)
-
-
-def _same_ahead(run: _Run, other: _Run) -> bool:
-    """Both stand at the same place of the tree, and need the same block next."""
-    if run.node is not other.node or run.computed != other.computed:
-        return False
-    ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
-    return run.pending > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
 
 
 def blocks_cached(hashes: Sequence[int], blocks: set[int]) -> int:

@@ -33,9 +33,9 @@ class Machine:
             self.prompt_s / speed,
         )
 
-    def chunk(self, answers: int) -> int:
-        """Prompt tokens that one step takes at most, while so many answers stream."""
-        return chunk(self.prefill_rate, streaming=answers > 0)
+    def chunk(self, *, streaming: bool) -> int:
+        """Prompt tokens that one step takes at most, alone and while answers stream."""
+        return chunk(self.prefill_rate, streaming=streaming)
 
     def step_seconds(self, answers: int, prompt_tokens: int) -> float:
         """A step that computes a token for each of ``answers``, and so many prompt tokens."""
@@ -46,8 +46,9 @@ class Machine:
 
     def cold_seconds(self, prompt_tokens: int) -> float:
         """Computing so many prompt tokens, with nothing else going on."""
-        whole, rest = divmod(prompt_tokens, self.chunk(0))
-        seconds = whole * self.step_seconds(0, self.chunk(0))
+        most = self.chunk(streaming=False)
+        whole, rest = divmod(prompt_tokens, most)
+        seconds = whole * self.step_seconds(0, most)
         return seconds + (self.step_seconds(0, rest) if rest else 0.0)
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine import Chunk, EngineEvent, GenerationRequest
+from models.engine import Chunk, EngineEvent, Finished, GenerationRequest, Priority
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
 from overlay.sim.clock import Clock
@@ -31,6 +32,114 @@ def test_prompts_are_computed_slower_beside_answers() -> None:
     while clock.step():
         pass
     assert engine.prefill_rate() == alone
+
+
+class Bench:
+    """An engine in virtual time, and when each request got its first token and its end."""
+
+    def __init__(self, cells: int = 8192) -> None:
+        self.clock = Clock()
+        self.answers: dict[bytes, int] = {}
+        self.first: dict[bytes, float] = {}
+        self.finished: dict[bytes, float] = {}
+        self.told: dict[bytes, list[int]] = {}
+        tree = RadixTree(SECRET, KEY, cells)
+        self.engine = SimEngine(
+            Machine(),
+            tree,
+            cells,
+            self.clock,
+            lambda request_id: tuple(range(7000, 7000 + self.answers[request_id])),
+            self.hear,
+        )
+
+    def ask(
+        self, at_s: float, name: bytes, prompt: range, answer: int, client: bytes = b""
+    ) -> None:
+        """``client`` names a guest; the owner has no name."""
+        self.answers[name] = answer
+        priority = Priority.GUEST if client else Priority.OWNER
+        request = GenerationRequest(name, tuple(prompt), priority=priority, client=client)
+        self.clock.at(at_s, self.engine.submit, request)
+
+    def hear(self, event: EngineEvent) -> None:
+        if isinstance(event, Chunk):
+            self.first.setdefault(event.request_id, self.clock.now)
+            self.told.setdefault(event.request_id, []).extend(event.tokens)
+        elif isinstance(event, Finished):
+            assert event.request_id not in self.finished
+            self.finished[event.request_id] = self.clock.now
+
+    def run(self) -> None:
+        while self.clock.step():
+            pass
+
+
+def test_the_owner_computes_alone_and_breaks_a_guests_step_off() -> None:
+    alone, beside = Bench(), Bench()
+    alone.ask(0.3, b"own", range(600), 2)
+    beside.ask(0.0, b"guest", range(1000, 1600), 2, client=b"friend")
+    beside.ask(0.3, b"own", range(600), 2)
+    alone.run()
+    beside.run()
+    assert beside.first[b"own"] == pytest.approx(alone.first[b"own"])
+    # What the guest had computed in 0.3 s is computed again.
+    assert beside.first[b"guest"] > 0.3 + 2 * Machine().cold_seconds(600)
+    assert beside.engine.busy_s == pytest.approx(beside.finished[b"guest"])
+
+
+def test_guests_take_turns_by_what_they_were_served() -> None:
+    bench = Bench()
+    for n in range(6):
+        bench.ask(0.0, b"greedy %d" % n, range(1000 * n, 1000 * n + 400), 2, client=b"greedy")
+    bench.ask(0.1, b"modest", range(9000, 9400), 2, client=b"modest")
+    bench.run()
+    order = sorted(bench.first, key=bench.first.__getitem__)
+    assert order.index(b"modest") <= 1
+
+
+def test_the_youngest_guest_gives_way_and_goes_on_later() -> None:
+    bench = Bench(cells=1024)
+    bench.ask(0.0, b"guest", range(600), 300, client=b"friend")
+    bench.ask(6.0, b"own", range(5000, 5900), 10)
+    bench.run()
+    assert bench.first[b"guest"] < 6.0 < bench.finished[b"own"] < bench.finished[b"guest"]
+    assert bench.told[b"guest"] == list(range(7000, 7300)), "no token lost or doubled"
+
+
+@given(
+    asked=st.lists(
+        st.tuples(
+            st.floats(0, 20),
+            st.integers(0, 3),
+            st.integers(1, 700),
+            st.integers(1, 120),
+            st.sampled_from([b"", b"", b"a", b"b"]),
+        ),
+        max_size=12,
+    ),
+    cancelled=st.lists(st.tuples(st.floats(0, 25), st.integers(0, 11)), max_size=3),
+)
+@settings(deadline=None)
+def test_every_answer_is_told_once_and_whole(
+    asked: list[tuple[float, int, int, int, bytes]], cancelled: list[tuple[float, int]]
+) -> None:
+    bench = Bench(cells=1024)
+    for n, (at_s, group, length, answer, client) in enumerate(asked):
+        bench.ask(at_s, b"%d" % n, range(1000 * group, 1000 * group + length), answer, client)
+    for at_s, n in cancelled:
+        bench.clock.at(at_s, bench.engine.cancel, b"%d" % n)
+    bench.run()
+    gone = {b"%d" % n for _, n in cancelled}
+    for name, length in bench.answers.items():
+        whole = list(range(7000, 7000 + length))
+        if name in gone and name not in bench.finished:
+            assert whole[: len(bench.told.get(name, []))] == bench.told.get(name, [])
+        else:
+            assert bench.told[name] == whole
+            assert name in bench.finished
+    assert bench.engine.present == 0
+    assert bench.engine.busy_s <= bench.clock.now + 1e-6
 
 
 @given(

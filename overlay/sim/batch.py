@@ -1,0 +1,64 @@
+"""What the engine's model computes at one time: requests, and equal steps of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.engine import GenerationRequest, Priority, Tokens
+from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.prefix.node import Node
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A request in the engine; a `models.llama.turns.Turn`."""
+
+    request: GenerationRequest
+    #: The prompt, what was generated elsewhere, and the answer that is to come.
+    tokens: Tokens
+    answer: Tokens
+    arrival: int
+    submitted_s: float
+    #: Prompt tokens to compute, when it was last looked at.
+    pending: int
+    computed: int = 0
+    cached: int = 0
+    node: Node | None = None
+    started_s: float | None = None
+    first_s: float = 0.0
+    #: Tokens of the answer that exist, and those that were told.
+    given: int = 0
+    told: int = 0
+    told_s: float = 0.0
+
+    @property
+    def guest(self) -> bool:
+        return self.request.priority is Priority.GUEST
+
+    @property
+    def decoding(self) -> bool:
+        return self.pending == 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Steps that are under way: ``steps`` equal ones of ``step_s`` each."""
+
+    began_s: float
+    steps: int
+    step_s: float
+    answers: list[Run]
+    #: Who computes how many prompt tokens in each step.
+    prompts: list[tuple[Run, int]]
+
+    @property
+    def only_guests_prefill(self) -> bool:
+        return bool(self.prompts) and all(run.guest for run, _ in self.prompts)
+
+
+def same_ahead(run: Run, other: Run) -> bool:
+    """Both stand at the same place of the tree, and need the same block next."""
+    if run.node is not other.node or run.computed != other.computed:
+        return False
+    ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
+    return run.pending > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
