@@ -69,6 +69,25 @@ class PolicyList(click.ParamType["tuple[str, ...]"]):
         ]
 
 
+class SpeedList(click.ParamType["tuple[float, ...]"]):
+    """Speeds of nodes, as multiples of the measured machine's."""
+
+    name = "speeds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            speeds = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail("give numbers, with commas between them: 1,1,0.25", param, ctx)
+        if not all(0.001 <= speed <= 1000 for speed in speeds):
+            self.fail("a speed lies between 0.001 and 1000", param, ctx)
+        return speeds
+
+
 def summaries() -> dict[str, str]:
     """Each policy and what it does, in a line."""
     from overlay.sim.baselines import REGISTRY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from cli.failures import EXIT_INTERRUPTED, HearthCommand
 from cli.options import home_option, json_option
-from cli.sim_options import PolicyList, opened, summaries, workload_names
+from cli.sim_options import PolicyList, SpeedList, opened, summaries, workload_names
 
 if TYPE_CHECKING:
     from cli.simulations import Job
@@ -61,7 +62,7 @@ _POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="The first tenth fills the caches and does not count.",
+    help="How many count; half as many come before them, to fill the caches.",
 )
 @click.option(
     "--cache",
@@ -82,6 +83,31 @@ _POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
     type=click.FloatRange(0, 0.9),
     default=0.0,
     help="Share of messages that are lost and sent again.",
+)
+@click.option(
+    "--bandwidth",
+    type=click.FloatRange(min=0.01),
+    metavar="MBIT/S",
+    help="What each node's uplink carries.  [default: no limit]",
+)
+@click.option(
+    "--speeds",
+    type=SpeedList(),
+    default="1",
+    metavar="X,Y,…",
+    help="How fast nodes are, by turns: 1,0.25 makes every other one four times as slow.",
+)
+@click.option(
+    "--churn",
+    type=click.FloatRange(min=0.1),
+    metavar="MINUTES",
+    help="Nodes run for so long on average, then are away for a minute; half say no goodbye.",
+)
+@click.option(
+    "--split",
+    type=click.FloatRange(min=0.1),
+    metavar="MINUTES",
+    help="The network falls into two halves after so long on average, for half a minute.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Another one, another run.")
 @click.option(
@@ -113,6 +139,10 @@ def sim(
     cache: int,
     jitter: float,
     loss: float,
+    bandwidth: float | None,
+    speeds: tuple[float, ...],
+    churn: float | None,
+    split: float | None,
     seed: int,
     seeds: int,
     plot: Path | None,
@@ -131,6 +161,7 @@ def sim(
         _print_listing(as_json, workloads=listing)
         return
     from cli.simulations import Job
+    from overlay.sim.churn import Churn
     from overlay.sim.network import Links
     from overlay.sim.plots import compare, require_matplotlib
     from overlay.sim.run import Scenario
@@ -147,7 +178,12 @@ def sim(
         warm_up=requests // 2,
         load=load,
         cells=cache,
-        links=Links(jitter=jitter, loss=loss),
+        links=Links(jitter=jitter, loss=loss, bandwidth=1e6 * (bandwidth or 0.0)),
+        speeds=speeds,
+        churn=Churn(
+            up_s=60.0 * churn if churn else math.inf,
+            whole_s=60.0 * split if split else math.inf,
+        ),
     )
     # Seed by seed, so that an early end has something of each policy.
     seeded = range(seed, seed + seeds)
@@ -234,13 +270,18 @@ def _print_results(scenario: Scenario, seeds: range, reports: _Reports, as_json:
 def _setting(scenario: Scenario, seeds: range) -> list[str]:
     from cli.text import count, printable
 
-    links = scenario.links
+    links, churn = scenario.links, scenario.churn
+    speeds = ", ".join(f"{speed:g}" for speed in scenario.speeds)
     return [
         printable(scenario.workload.name),
         count(scenario.nodes, "node"),
         f"RTT {scenario.rtt_ms:g} ms",
         *([f"jitter {links.jitter:.0%}"] if links.jitter else []),
         *([f"loss {links.loss:.1%}"] if links.loss else []),
+        *([f"uplinks of {links.bandwidth / 1e6:g} Mbit/s"] if links.bandwidth else []),
+        *([f"speeds {speeds}"] if scenario.speeds != (1.0,) else []),
+        *([f"nodes up for {churn.up_s / 60:g} min"] if churn.up_s < math.inf else []),
+        *([f"split after {churn.whole_s / 60:g} min"] if churn.whole_s < math.inf else []),
         f"load {scenario.load:.0%}",
         count(scenario.requests, "request"),
         f"cache {scenario.cells:,} tokens",
@@ -255,11 +296,19 @@ def _json(scenario: Scenario, seeds: range) -> dict[str, Any]:
         "rtt_ms": scenario.rtt_ms,
         "jitter": scenario.links.jitter,
         "loss": scenario.links.loss,
+        "bandwidth_mbit_s": scenario.links.bandwidth / 1e6 or None,
+        "speeds": list(scenario.speeds),
+        "churn_minutes": _minutes(scenario.churn.up_s),
+        "split_minutes": _minutes(scenario.churn.whole_s),
         "load": scenario.load,
         "requests": scenario.requests,
         "cache_tokens": scenario.cells,
         "seeds": list(seeds),
     }
+
+
+def _minutes(seconds: float) -> float | None:
+    return seconds / 60 if seconds < math.inf else None
 
 
 def _print_listing(as_json: bool, *, workloads: bool) -> None:

@@ -51,6 +51,24 @@ def test_a_table_and_a_plot(run: Run) -> None:
     assert sum("◆" in line for line in lines) == 3
 
 
+def test_a_mesh_where_much_goes_wrong(run: Run) -> None:
+    arguments = ("sim", "--nodes", "3", "--requests", "60", "--policy", "hearth", "--json")
+    wrong = ("--bandwidth", "10", "--speeds", "1,0.5", "--churn", "1", "--split", "1.5")
+    calm, told = (json.loads(run(*arguments, *more).stdout) for more in ((), wrong))
+    assert (calm["bandwidth_mbit_s"], calm["churn_minutes"], calm["speeds"]) == (None, None, [1])
+    assert (told["bandwidth_mbit_s"], told["churn_minutes"]) == (10, 1)
+    assert (told["speeds"], told["split_minutes"]) == ([1, 0.5], 1.5)
+    assert told["policies"][0]["hit_rate"] < calm["policies"][0]["hit_rate"]
+
+
+@pytest.mark.usefixtures("faked")
+def test_what_goes_wrong_is_told(run: Run) -> None:
+    wrong = ("--bandwidth", "10", "--speeds", "1,0.5", "--churn", "30", "--split", "90")
+    text = " ".join(run("sim", *wrong, "--policy", "hearth").stdout.split())
+    for part in ("uplinks of 10 Mbit/s", "speeds 1, 0.5", "nodes up for 30 min", "split after 90"):
+        assert part in text
+
+
 @pytest.mark.usefixtures("faked")
 def test_several_seeds_are_taken_together(run: Run) -> None:
     result = run("sim", "--policy", "hearth", "--requests", "20", "--seeds", "3", "--json")
@@ -85,6 +103,8 @@ def test_policies_and_workloads_are_listed(run: Run) -> None:
         (("--nodes", "0"), "0 is not in the range"),
         (("--load", "0"), "0.0 is not in the range"),
         (("--rtt", "fast"), "is not a valid float"),
+        (("--speeds", "1,fast"), "give numbers, with commas between them"),
+        (("--speeds", "1,0"), "a speed lies between 0.001 and 1000"),
     ],
 )
 def test_what_is_asked_wrongly(run: Run, arguments: tuple[str, ...], message: str) -> None:
