@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -78,9 +78,12 @@ class PeerIndex(Generic[P]):
         """
         found: dict[P, int] = {}
         seen = 0
-        depths = range(len(hashes), 0, -1)
-        for depth, holders in zip(depths, self._holders.of(reversed(hashes)), strict=True):
-            new = holders & ~seen
+        shards = self._holders.shards
+        for depth in range(len(hashes), 0, -1):
+            block = hashes[depth - 1]
+            holders = shards[block & _SHARD_MASK].get(block)
+            if holders is None or not (new := holders & ~seen):
+                continue
             seen |= holders
             while new:
                 lowest = new & -new
@@ -96,8 +99,7 @@ class PeerIndex(Generic[P]):
     def _tidy(self, summary: _Summary) -> None:
         """Sort out what went again meanwhile."""
         came = dict.fromkeys(summary.came)
-        held = zip(came, self._holders.of(came), strict=True)
-        summary.came = array("Q", (block for block, holders in held if holders & summary.bit))
+        summary.came = array("Q", (b for b in came if self._holders.of(b) & summary.bit))
 
 
 @dataclass(slots=True)
@@ -114,17 +116,16 @@ class _Holders:
     """Block hash -> bitmask of the peers that hold the block."""
 
     def __init__(self) -> None:
-        self._shards: list[dict[int, int]] = [{} for _ in range(_SHARDS)]
+        self.shards: list[dict[int, int]] = [{} for _ in range(_SHARDS)]
         self._gone = [0] * _SHARDS
 
-    def of(self, blocks: Iterable[int]) -> Iterator[int]:
-        """The holders of each block; 0 for none."""
-        shards = self._shards
-        return (shards[block & _SHARD_MASK].get(block, 0) for block in blocks)
+    def of(self, block: int) -> int:
+        """The holders of a block; 0 for none."""
+        return self.shards[block & _SHARD_MASK].get(block, 0)
 
     def add(self, block: int, bit: int) -> bool:
         """The peer with this bit holds the block; False if that was known."""
-        shard = self._shards[block & _SHARD_MASK]
+        shard = self.shards[block & _SHARD_MASK]
         holders = shard.get(block)
         if holders is None:
             shard[block] = bit  # one object for all blocks that nobody else holds
@@ -137,7 +138,7 @@ class _Holders:
     def remove(self, block: int, bit: int) -> bool:
         """The peer with this bit holds the block no longer; False if it did not."""
         number = block & _SHARD_MASK
-        shard = self._shards[number]
+        shard = self.shards[number]
         holders = shard.get(block, 0)
         if not holders & bit:
             return False
@@ -148,6 +149,6 @@ class _Holders:
         self._gone[number] += 1
         if 2 * self._gone[number] > len(shard):
             # A dict keeps the room of what it lost, and triples when that is used up.
-            self._shards[number] = dict(shard)
+            self.shards[number] = dict(shard)
             self._gone[number] = 0
         return True
