@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from unittest.mock import patch
+
+import pytest
 
 from overlay.gossip import replica as replica_module
 from overlay.gossip.effects import OriginReset, PeerState, Send
-from overlay.gossip.records import CARD, block_key
+from overlay.gossip.records import CARD, LOAD, block_key
 from overlay.wire.messages import Syn
 from tests.overlay.gossip.mesh import Faults, Mesh
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [10, 100])
+def test_news_are_everywhere_within_log2_n_plus_4_rounds(count: int, seed: int) -> None:
+    mesh = Mesh(count, seed)
+    one, another = mesh.rng.sample(mesh.ids, 2)
+    news = [
+        [(peer, LOAD) for peer in mesh.ids],
+        [(one, LOAD)],
+        [(another, block_key(block)) for block in range(200)],
+        [(peer, LOAD) for peer in mesh.ids],
+    ]
+    for number, records in enumerate(news):
+        mesh.run(mesh.rng.random())
+        for peer, key in records:
+            mesh.set(peer, key, b"news %d" % number)
+        rounds = 0
+        while not mesh.converged():
+            mesh.run(1)
+            rounds += 1
+            assert rounds <= math.log2(count) + 4
 
 
 def test_fifty_nodes_converge_at_30_percent_loss() -> None:
