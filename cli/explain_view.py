@@ -80,12 +80,13 @@ def _choice(decision: Mapping[str, Any]) -> Text:
 
 
 def _candidates(decision: Mapping[str, Any]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     table.add_column("node", overflow="ellipsis", no_wrap=True, max_width=24)
-    for title in ("cost", "rtt", "wait", "prefill", "decode", "cached", "summary"):
-        table.add_column(title, justify="right", no_wrap=True)
     candidates = decision.get("candidates") or []
+    seldom = [part for part in ("decode", "later") if any(e.get(f"{part}_ms") for e in candidates)]
+    for title in ("cost", "rtt", "wait", "prefill", *seldom, "cached", "summary"):
+        table.add_column(title, justify="right", no_wrap=True)
     for each in candidates:
         chosen = each.get("peer_id") == decision.get("choice")
         name = _name(each.get("name"), each.get("peer_id"))
@@ -93,13 +94,13 @@ def _candidates(decision: Mapping[str, Any]) -> RenderableType:
         table.add_row(
             "→" if chosen else "",
             Text(f"{name} (this node)" if each.get("self") else name, "bold" if chosen else ""),
-            duration(each.get("cost_ms") or 0),
-            *(duration(each.get(f"{part}_ms") or 0) for part in ("rtt", "wait")),
-            *(duration(each.get(f"{part}_ms") or 0) for part in ("prefill", "decode")),
+            *(duration(each.get(f"{part}_ms") or 0) for part in ("cost", "rtt", "wait")),
+            f"{duration(each.get('prefill_ms') or 0)} ×{each.get('alpha') or 1:.1f}",
+            *(duration(each.get(f"{part}_ms") or 0) for part in seldom),
             f"{each.get('match_tokens') or 0:,}",
             "exact" if each.get("self") else "none" if age_s is None else _age(age_s),
         )
-    notes = [f"cost = rtt + wait + {decision.get('alpha') or 1:.2f} × prefill + decode"]
+    notes = [" + ".join(["cost = rtt + wait + alpha × prefill", *seldom])]
     more = (decision.get("considered") or 0) - len(candidates)
     if more > 0:
         notes.append(f"{count(more, 'dearer node')} not shown")

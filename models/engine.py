@@ -202,6 +202,8 @@ class EngineStats:
     running: int = 0
     #: Prompt tokens not computed yet, of queued and running requests.
     pending_prefill_tokens: int = 0
+    #: Of these, guests'.
+    pending_guest_tokens: int = 0
     prefill_rate: float = 0.0
     decode_rate: float = 0.0
     cells_used: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 from overlay.errors import HearthError
 from overlay.forwarding.effects import Answer
 from overlay.forwarding.explanations import Actual, Attempt, Explanation
-from overlay.forwarding.hindsight import match_error_tokens, predicted_ttft_ms
+from overlay.forwarding.hindsight import match_error_tokens
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import Estimate
 
@@ -81,7 +81,6 @@ def _decision(attempt: Attempt, explanation: Explanation, name_of: NameOf) -> di
         "choice_name": name_of(decision.choice),
         "reason": decision.explain(name_of),
         "prompt_tokens": decision.prompt_tokens,
-        "alpha": round(decision.alpha, 3),
         "blind": decision.blind,
         "considered": attempt.considered,
         "candidates": [_candidate(each, attempt, name_of) for each in decision.estimates],
@@ -100,6 +99,8 @@ def _candidate(estimate: Estimate, attempt: Attempt, name_of: NameOf) -> dict[st
         "wait_ms": round(estimate.wait_ms, 1),
         "prefill_ms": round(estimate.prefill_ms, 1),
         "decode_ms": round(estimate.decode_ms, 1),
+        "alpha": round(estimate.alpha, 3),
+        "later_ms": round(estimate.later_ms, 1),
         "match_tokens": estimate.match_tokens,
         "summary_age_s": None if age_s is None else round(age_s, 1),
         "tokenizes_unlike": estimate.peer in attempt.unlike,
@@ -110,7 +111,7 @@ def _actual(explanation: Explanation, name_of: NameOf) -> dict[str, Any] | None:
     actual = explanation.actual
     if actual is None:
         return None
-    predicted_ms = predicted_ttft_ms(explanation.attempts[-1].decision.chosen)
+    predicted_ms = explanation.attempts[-1].decision.chosen.ttft_ms
     return {
         "served_by": str(actual.executor),
         "served_by_name": name_of(actual.executor),

@@ -152,6 +152,7 @@ class Member:
             case EngineStats():
                 if model in self.neighbourhood.models:
                     self.neighbourhood.engine_stats(model, event)
+                    self.forwarder.ledger.news(self.me, now)
                     self._publish(now)
                 return []
             case CacheChanged():
@@ -213,7 +214,8 @@ class Member:
 
     def _publish(self, now: float) -> None:
         models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]
-        self.publisher.card_and_load(self._name, self._addresses, models, now)
+        lost_share = self.neighbourhood.losses.share
+        self.publisher.card_and_load(self._name, self._addresses, models, lost_share, now)
 
     def _summarise(self, now: float) -> None:
         """Tell of the local caches what changed in them, as far as the summary takes it."""

@@ -26,9 +26,13 @@ class Publisher:
         name: str,
         addresses: Sequence[Multiaddr],
         models: Sequence[tuple[ModelInfo, EngineStats]],
+        lost_share: float,
         now: float,
     ) -> None:
-        """Tell who this node is, what it serves, and how busy it is."""
+        """Tell who this node is, what it serves, how busy it is, and what its cache lacks.
+
+        ``lost_share``: see `overlay.routing.losses`.
+        """
         cards = tuple(self._model_card(info, stats) for info, stats in models)
         card = Card(name, tuple(str(address) for address in addresses), cards)
         self._gossip.set(CARD, card.pack(), now)
@@ -39,6 +43,7 @@ class Publisher:
             pending_prefill_tokens=sum(s.pending_prefill_tokens for s in all_stats),
             cells_used=sum(s.cells_used for s in all_stats),
             cells_total=sum(s.cells_total for s in all_stats),
+            lost_permille=round(1000 * lost_share),
         )
         self._gossip.set(LOAD, load.pack(), now)
 

@@ -205,6 +205,7 @@ _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str
     (GaugeMetricFamily, "queued_guests", "Guests' requests of these."),
     (GaugeMetricFamily, "running", "Requests in the batch."),
     (GaugeMetricFamily, "pending_prefill_tokens", "Prompt tokens not computed yet."),
+    (GaugeMetricFamily, "pending_guest_tokens", "Guests' prompt tokens of these."),
     (GaugeMetricFamily, "prefill_rate", "Prompt tokens per second."),
     (GaugeMetricFamily, "decode_rate", "Answer tokens per second of one answer."),
     (GaugeMetricFamily, "cells_used", "KV cells in use."),

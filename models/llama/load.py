@@ -79,12 +79,13 @@ class LoadMeter:
         """Emit EngineStats if they changed and it is time."""
         if not idle and now - self._told_s < STATS_INTERVAL_S:
             return
-        waiting = sum(run.expected for run in queue)
-        computing = sum(run.pending for run in running if not run.decoding)
+        pending = [(run.guest, run.expected) for run in queue]
+        pending += [(run.guest, run.pending) for run in running if not run.decoding]
         stats = EngineStats(
             queued=len(queue),
             running=len(running),
-            pending_prefill_tokens=waiting + computing,
+            pending_prefill_tokens=sum(tokens for _, tokens in pending),
+            pending_guest_tokens=sum(tokens for guest, tokens in pending if guest),
             prefill_rate=self._prefill.per_second,
             decode_rate=self._decode.per_second,
             cells_used=cache.cells_used,

@@ -175,6 +175,7 @@ class Forwarder:
             case Started(cached_tokens=cached, queue_ms=queue_ms):
                 return stream.begun(job, cached, queue_ms)
             case Chunk():
+                self._note_answering(job)
                 return stream.progress(job, event, now)
             case Finished():
                 return self._complete(job, stream.completed_of(event), now)
@@ -298,6 +299,8 @@ class Forwarder:
                 self._deadlines.wait(job, job.deadline)
                 if job.model_key is None:
                     job.model_key = self._placement.key_at(sender, job.model)
+                if message.executor != sender:
+                    self.ledger.settled(job.request_id)  # the peer has passed it on
                 return stream.accepted(job, message)
             case Begun(cached_tokens=cached, queue_ms=queue_ms):
                 self._deadlines.wait(job, now + self._prefill_patience_s(job))
@@ -306,6 +309,7 @@ class Forwarder:
                 if seq > job.frames_in:
                     return self._reset_stream(job, now)
                 self._deadlines.wait(job, now + STREAM_STALL_S)
+                self._note_answering(job)
                 return stream.frame(job, sender, message, now)
             case Completed(seq=seq):
                 if seq != job.frames_in:
@@ -314,6 +318,10 @@ class Forwarder:
             case Refused(code=code, message=text):
                 return self._downstream_failed(job, from_code(code, text), now)
         return []
+
+    def _note_answering(self, job: Job) -> None:
+        if job.state is not JobState.STREAMING:
+            self.ledger.answering(job.request_id)
 
     def _prefill_patience_s(self, job: Job) -> float:
         cost_ms = job.decision.chosen.cost_ms if job.decision else 0.0

@@ -12,7 +12,6 @@ from typing import Final
 
 from overlay.forwarding.explanations import Attempt, Explanation
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.routing.cost import Estimate
 
 #: Actual time to first token over the predicted one: upper bounds of the histogram's buckets.
 TTFT_RATIO_BOUNDS: Final = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0, 8.0)
@@ -30,11 +29,6 @@ class Match(StrEnum):
     UNDERESTIMATED = "underestimated"
     #: The peer that was chosen passed the request on: what it had is not known here.
     PASSED_ON = "passed_on"
-
-
-def predicted_ttft_ms(estimate: Estimate) -> float:
-    """The time to first token that an estimate implies: nothing in it is weighted."""
-    return estimate.rtt_ms + estimate.wait_ms + estimate.prefill_ms
 
 
 def match_error_tokens(explanation: Explanation) -> int | None:
@@ -96,7 +90,7 @@ class Hindsight:
             return
         (attempt,) = explanation.attempts
         before_ms = (attempt.decided_at - explanation.asked_at) * 1000
-        predicted_ms = predicted_ttft_ms(attempt.decision.chosen)
+        predicted_ms = attempt.decision.chosen.ttft_ms
         if predicted_ms > 0:
             ratio = max(0.0, explanation.actual.ttft_ms - before_ms) / predicted_ms
             self.ttft_ratios[bisect_left(TTFT_RATIO_BOUNDS, ratio)] += 1

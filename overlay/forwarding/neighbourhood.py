@@ -17,6 +17,7 @@ from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.prefix.index import PeerIndex, leading
 from overlay.prefix.summary import Summary
 from overlay.routing.cost import Candidate
+from overlay.routing.losses import Losses
 from overlay.wire.messages import Change
 
 
@@ -60,6 +61,7 @@ class Neighbourhood:
         self.index: PeerIndex[PeerId] = PeerIndex()
         #: Which of its own this node tells of.
         self.summary = Summary()
+        self.losses = Losses()
         #: The model that was asked for last, and who serves it; None: to be found anew. Nodes
         #: decide more often than cards change, and mostly about one model.
         self._asked: tuple[str, list[_Server]] | None = None
@@ -87,10 +89,14 @@ class Neighbourhood:
         model.hashes.difference_update(event.removed)
         model.hashes.update(event.added)
         self.summary.changed(event.added, event.removed)
+        self.losses.went(event.removed, elsewhere=self.index)
+        self.losses.came(event.added)
 
     def prompt_runs(self, name: str, hashes: Sequence[int]) -> None:
         """A prompt with these block hashes goes to the local engine."""
-        self.summary.asked(hashes, leading(hashes, self.models[name].hashes))
+        held = leading(hashes, self.models[name].hashes)
+        self.summary.asked(hashes, held)
+        self.losses.reused(held)
 
     def records_changed(self, origin: PeerId, changes: Iterable[Change]) -> bool:
         """Apply a peer's changed records; True if its load is news. Raises Malformed."""
@@ -112,6 +118,7 @@ class Neighbourhood:
             self.index.remove(origin, removed)
         if added:
             self.index.add(origin, added)
+            self.losses.came(added)
         return fresh_load
 
     def origin_reset(self, origin: PeerId) -> None:
@@ -229,6 +236,8 @@ class Neighbourhood:
                     pending_prefill_tokens=stats.pending_prefill_tokens,
                     running=stats.running,
                     queued=stats.queued,
+                    lost_share=self.losses.share,
+                    pending_guest_tokens=stats.pending_guest_tokens,
                 )
             )
         if here_only:
@@ -255,6 +264,7 @@ class Neighbourhood:
                 load.pending_prefill_tokens,
                 load.running,
                 load.queued,
+                load.lost_permille / 1000,
             )
             found.append(candidate)
         return found

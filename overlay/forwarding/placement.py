@@ -9,7 +9,7 @@ from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import Candidate
-from overlay.routing.ledger import Ledger
+from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
 from overlay.routing.policy import Policy, Question
 from overlay.wire.messages import Forward
 
@@ -64,7 +64,14 @@ class Placement:
         job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
         uncached = max(0, length - chosen.match_tokens)
-        self._ledger.dispatched(chosen.peer, job.request_id, uncached, now)
+        self._ledger.dispatched(
+            chosen.peer,
+            job.request_id,
+            uncached,
+            now,
+            guest=question.forwarded,
+            lag_s=OWN_NEWS_LAG_S if chosen.is_self else NEWS_LAG_S + chosen.rtt_ms / 1000,
+        )
         return chosen
 
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
@@ -126,13 +133,14 @@ class Placement:
         return [self._with_pending(c, now) for c in found]
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
-        """Add what we sent there since its last news."""
+        """Add what we placed there since its last news."""
         pending = self._ledger.pending(candidate.peer, now)
         if not pending.requests:
             return candidate
         return candidate._replace(
             pending_prefill_tokens=candidate.pending_prefill_tokens + pending.prefill_tokens,
             queued=candidate.queued + pending.requests,
+            pending_guest_tokens=candidate.pending_guest_tokens + pending.guest_tokens,
         )
 
     def _prompt_length(self, job: Job) -> int:

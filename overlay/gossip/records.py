@@ -99,7 +99,7 @@ class Card:
     @classmethod
     def unpack(cls, value: bytes) -> Card:
         """Raises Malformed."""
-        name, addresses, models = _fields(value, 3)
+        name, addresses, models = _fields(value, 3)[:3]
         return cls(
             name=_text(name, NAME_CHARS_MAX),
             addresses=tuple(_text(a, ADDRESS_CHARS_MAX) for a in _items(addresses, ADDRESSES_MAX)),
@@ -117,6 +117,9 @@ class Load:
     pending_prefill_tokens: int = 0
     cells_used: int = 0
     cells_total: int = 0
+    #: Of 1,000 blocks that prompts needed again, those that no node held any more; 0 from an
+    #: older node.
+    lost_permille: int = 0
 
     def pack(self) -> bytes:
         """The record's value."""
@@ -127,6 +130,7 @@ class Load:
                 self.pending_prefill_tokens,
                 self.cells_used,
                 self.cells_total,
+                self.lost_permille,
             ]
         )
         return packed
@@ -134,7 +138,10 @@ class Load:
     @classmethod
     def unpack(cls, value: bytes) -> Load:
         """Raises Malformed."""
-        return cls(*(_count(field) for field in _fields(value, 5)))
+        load = cls(*(_count(field) for field in _fields(value, 5)[:6]))
+        if load.lost_permille > 1000:
+            raise Malformed("more blocks are lost than were needed")
+        return load
 
 
 def _model(packed: object) -> ModelCard:
@@ -169,7 +176,7 @@ def _fields(value: bytes, count: int) -> list[Any]:
     fields = _items(fields, 64)
     if len(fields) < count:
         raise Malformed(f"a record has {len(fields)} fields, not {count}")
-    return fields[:count]
+    return fields
 
 
 def _items(value: object, length_max: int) -> list[Any]:

@@ -91,6 +91,10 @@ class PeerIndex(Generic[P]):
                 new ^= lowest
         return found
 
+    def __contains__(self, block: object) -> bool:
+        """Whether any peer holds the block."""
+        return isinstance(block, int) and self._holders.of(block) != 0
+
     def blocks(self, peer: P) -> int:
         """How many blocks ``peer`` holds, as far as known here."""
         summary = self._summaries.get(peer)

@@ -1,10 +1,12 @@
 """What a request would cost at each node that serves its model, in milliseconds.
 
-    cost = rtt + wait + alpha * prefill + decode
+    cost = rtt + wait + alpha * prefill + decode + later
 
-`prefill` is the time to compute the prompt tokens that the node has not cached. `wait` is the
-prefill work that comes before ours, and the batch that is under way. Continuous batching means
-that running answers do not block a new one, they share the machine with it: that is in `decode`.
+`prefill` is the time to compute the prompt tokens that the node has not cached, and `alpha` what
+that time is worth to everybody (`overlay.routing.prices`). `wait` is the prefill work that comes
+before ours. Continuous batching means that running answers do not block a new one; they share the
+machine with it: that slows `prefill` down, and is `decode` once tokens come more slowly than they
+are read. `later` is what the choice changes for later requests (`overlay.routing.cost_policy`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,15 @@ DECODE_RATE_PRIOR: Final = 15.0
 #: How much slower each other answer in the batch makes ours. Decoding is bound by memory
 #: bandwidth, which a batch shares, so it is far below 1; on few cores it is not 0.
 DECODE_SHARE: Final = 0.25
+#: People read about ten tokens per second: an answer that comes faster gains them nothing.
+READING_MS: Final = 100.0
+#: How long an engine computes prompts at a stretch: `models.llama.chunks`.
+PROMPT_STEP_MS: Final = 250.0
+#: An engine computes what is left of a prompt at once if it is no more than this, with the next
+#: step, whoever waits with more.
+SHORT_TOKENS: Final = 96
+#: However busy a node is, guests of it are taken to come to their turn some day.
+BUSY_MAX: Final = 0.85
 #: A summary confirmed within this time (a few gossip rounds) counts in full...
 SUMMARY_FRESH_S: Final = 5.0
 #: ...and an older one loses half of its weight in this time: caches turn over in minutes.
@@ -52,6 +63,10 @@ class Candidate(NamedTuple):
     pending_prefill_tokens: int = 0
     running: int = 0
     queued: int = 0
+    #: Of the blocks that prompts needed again, those that nobody held any more (0 to 1).
+    lost_share: float = 0.0
+    #: Of the pending tokens, guests'; known of self only.
+    pending_guest_tokens: int = 0
 
     @property
     def summary_weight(self) -> float:
@@ -76,6 +91,18 @@ class Estimate(NamedTuple):
     decode_ms: float
     #: Tokens of the prompt that we count on, after the discount for the summary's age.
     match_tokens: int
+    alpha: float
+    #: What the choice costs later requests, or saves them if negative.
+    later_ms: float = 0.0
+
+    @property
+    def ttft_ms(self) -> float:
+        """The time to first token that it implies: nothing in it is weighted."""
+        return self.rtt_ms + self.wait_ms + self.prefill_ms
+
+    def with_later(self, later_ms: float) -> Estimate:
+        """The same, with what the choice costs later requests."""
+        return self._replace(cost_ms=self.cost_ms + later_ms, later_ms=self.later_ms + later_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +124,42 @@ def typical_rates(candidates: Sequence[Candidate]) -> Rates:
 
 
 def estimate(
-    prompt_tokens: int, answer_tokens: int, candidate: Candidate, alpha: float, typical: Rates
+    prompt_tokens: int,
+    answer_tokens: int,
+    candidate: Candidate,
+    typical: Rates,
+    *,
+    own: bool,
+    alpha: float = 1.0,
+    busy: float = 0.0,
 ) -> Estimate:
-    """What a prompt of ``prompt_tokens`` and its answer cost at ``candidate``."""
-    prefill_ms = 1000.0 / (candidate.prefill_rate or typical.prefill)
-    decode_ms = 1000.0 / (candidate.decode_rate or typical.decode)
+    """What a prompt of ``prompt_tokens`` and its answer cost at ``candidate``.
+
+    ``own``: a client of this node asks, so that at this node it goes before guests. ``busy``: the
+    share of its time (0 to 1) in which the candidate has prompts to compute.
+    """
+    token_ms = 1000.0 / (candidate.prefill_rate or typical.prefill)
     match = int(min(candidate.match_tokens, prompt_tokens) * candidate.summary_weight)
-    others = candidate.running + candidate.queued
-    # A prefill joins at the next batch: one decode step, if anything is decoding.
-    wait = candidate.pending_prefill_tokens * prefill_ms + (decode_ms if others else 0.0)
     # The last token of a prompt is always computed: its logits give the answer's first token.
-    prefill = max(1, prompt_tokens - match) * prefill_ms
-    decode = answer_tokens * decode_ms * (1 + DECODE_SHARE * others)
+    uncached = max(1, prompt_tokens - match)
+    others = candidate.running + candidate.queued
+    step_ms = 1000.0 / (candidate.decode_rate or typical.decode) * (1 + DECODE_SHARE * others)
+    if others:
+        # Each step of prompts takes a step of the answers along.
+        token_ms *= 1 + step_ms / PROMPT_STEP_MS
+    ahead = candidate.pending_prefill_tokens
+    if own and candidate.is_self:
+        wait = (ahead - candidate.pending_guest_tokens) * token_ms
+        if uncached < SHORT_TOKENS:
+            wait = min(wait, PROMPT_STEP_MS)
+    else:
+        # A guest stands back whenever the owner, or somebody before it, comes with a prompt.
+        behind = min(BUSY_MAX, busy)
+        wait = (ahead + (ahead + uncached) * behind / (1 - behind)) * token_ms
+    if others:
+        wait += step_ms
+    prefill = uncached * token_ms
+    decode = answer_tokens * max(0.0, step_ms - READING_MS)
     # By position, in the order of the fields: it takes half the time, and there are many.
     return Estimate(
         candidate.peer,
@@ -119,26 +170,5 @@ def estimate(
         prefill,
         decode,
         match,
+        alpha,
     )
-
-
-def utilisation(candidates: Sequence[Candidate]) -> float:
-    """How busy the mesh is, from 0 (idle) towards 1.
-
-    Per node n/(n+1) for n requests present, which is a queue's utilisation when n is its mean
-    length (M/M/1); then the mean over nodes, so that one hotspot does not count as a busy mesh.
-    """
-    if not candidates:
-        return 0.0
-    present = [c.running + c.queued for c in candidates]
-    return sum(n / (n + 1) for n in present) / len(present)
-
-
-def alpha_at(utilisation: float) -> float:
-    """The price of computing what somebody has cached: 1 in an idle mesh, 2.5 in a full one.
-
-    Work that is done twice takes machine time from everybody, which hurts only when somebody
-    waits for it. Smooth, so that small changes of load never flip many decisions at once.
-    """
-    u = min(1.0, max(0.0, utilisation))
-    return 1.0 + 1.5 * u * u * (3.0 - 2.0 * u)

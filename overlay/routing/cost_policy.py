@@ -1,20 +1,33 @@
-"""Hearth's own policy: every request goes where it costs least."""
+"""Hearth's own policy: every request goes where it costs least, to it and to those after it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
 
+from overlay.identity.peer_id import PeerId
+from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.routing.cost import (
+    PROMPT_STEP_MS,
     SUMMARY_WEIGHT_MIN,
     Candidate,
-    alpha_at,
+    Estimate,
     estimate,
     typical_rates,
-    utilisation,
 )
 from overlay.routing.decision import TIE_MS, Decision
+from overlay.routing.history import History
 from overlay.routing.policy import Question
+from overlay.routing.prices import Prices
+
+#: How often a prefix that is asked for once more is asked for after that, at least.
+USES_EXPECTED: Final = 2.0
+#: No conversation is expected to go on for more turns than this.
+TURNS_MAX: Final = 3.0
+#: A holder of this share of the longest match holds the same prefix.
+SAME_PREFIX: Final = 0.75
 
 
 class CostPolicy:
@@ -22,33 +35,98 @@ class CostPolicy:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self._prices = Prices()
+        self._history = History()
 
     def decide(self, question: Question, candidates: Sequence[Candidate], now: float) -> Decision:
         """See `Policy.decide`."""
-        alpha = alpha_at(utilisation(candidates))
-        return cheapest(question, candidates, alpha, self._rng)
+        own = not question.forwarded
+        self._prices.seen(candidates, now)
+        typical = typical_rates(candidates)
+        estimates = [
+            estimate(
+                question.prompt_tokens,
+                question.answer_tokens,
+                c,
+                typical,
+                own=own,
+                alpha=self._prices.alpha(c.peer),
+                busy=self._prices.busy(c.peer),
+            )
+            for c in candidates
+        ]
+        longest = max(estimates, key=lambda e: (e.match_tokens, e.is_self, -e.cost_ms))
+        if not own or not longest.match_tokens:
+            if own:
+                self._history.asked(question.hashes)
+            return cheapest(question, candidates, estimates, self._rng)
+        estimates = self._with_later(question, estimates, longest, now)
+        self._history.asked(question.hashes)
+        decision = cheapest(question, candidates, estimates, self._rng)
+        chosen = decision.chosen
+        here = next((e for e in estimates if e.is_self), None)
+        rent_ms = chosen.rtt_ms if here and here.match_tokens < chosen.match_tokens else 0.0
+        self._history.used(_end(question, longest), rent_ms, now)
+        return decision
+
+    def _with_later(
+        self, question: Question, estimates: list[Estimate], longest: Estimate, now: float
+    ) -> list[Estimate]:
+        """What each choice changes for the requests that will come.
+
+        A copy here saves the rents of being far. A copy that nobody needs takes room: where room
+        is dear, requests for one prefix keep to one of its holders, so that others' copies go.
+        """
+        history, memory = self._history, self._prices.memory
+        uses, rents_ms = history.of(question.hashes, now)
+        turns = min(TURNS_MAX, history.goes_on / max(1e-9, 1 - history.goes_on))
+        there_ms = longest.rtt_ms + max(0.0, longest.wait_ms - PROMPT_STEP_MS)
+        saved_ms = rents_ms + USES_EXPECTED * history.again * longest.rtt_ms + turns * there_ms
+        holders = [e for e in estimates if e.match_tokens >= SAME_PREFIX * longest.match_tokens]
+        keeper = _keeper(_end(question, longest), holders)
+        token_ms = longest.prefill_ms / max(1, question.prompt_tokens - longest.match_tokens)
+        room_ms = (memory - 1) * longest.match_tokens * token_ms / max(1.0, uses)
+        found = []
+        for each in estimates:
+            later_ms = 0.0
+            if each.is_self and each.match_tokens < longest.match_tokens:
+                later_ms -= saved_ms / memory
+            if each in holders and each.peer != keeper:
+                later_ms += room_ms
+            found.append(each.with_later(later_ms) if later_ms else each)
+        return found
 
 
 def cheapest(
-    question: Question, candidates: Sequence[Candidate], alpha: float, rng: random.Random
+    question: Question,
+    candidates: Sequence[Candidate],
+    estimates: Sequence[Estimate],
+    rng: random.Random,
 ) -> Decision:
-    """The candidate with the least cost at this ``alpha``; ties go to self, then to chance."""
-    typical = typical_rates(candidates)
-    estimates = sorted(
-        (
-            estimate(question.prompt_tokens, question.answer_tokens, c, alpha, typical)
-            for c in candidates
-        ),
-        key=lambda e: (e.cost_ms, not e.is_self, e.peer),
-    )
-    tied = [e for e in estimates if e.cost_ms <= estimates[0].cost_ms + TIE_MS]
+    """The candidate with the least cost; ties go to self, then to chance."""
+    ranked = sorted(estimates, key=lambda e: (e.cost_ms, not e.is_self, e.peer))
+    tied = [e for e in ranked if e.cost_ms <= ranked[0].cost_ms + TIE_MS]
     own = [e for e in tied if e.is_self]
     chosen = own[0] if own else rng.choice(tied)
     peers = [c for c in candidates if not c.is_self]
     return Decision(
         choice=chosen.peer,
-        estimates=tuple(estimates),
-        alpha=alpha,
+        estimates=tuple(ranked),
         blind=bool(peers) and all(c.summary_weight < SUMMARY_WEIGHT_MIN for c in peers),
         prompt_tokens=question.prompt_tokens,
     )
+
+
+def _end(question: Question, longest: Estimate) -> int:
+    """The last block of the longest match."""
+    blocks = max(1, longest.match_tokens // BLOCK_TOKENS)
+    return question.hashes[min(blocks, len(question.hashes)) - 1]
+
+
+def _keeper(prefix: int, holders: Sequence[Estimate]) -> PeerId:
+    """The holder that all nodes agree on (rendezvous hashing: Thaler, Ravishankar 1998)."""
+
+    def weight(holder: Estimate) -> bytes:
+        return blake2b(prefix.to_bytes(8, "big") + bytes(holder.peer), digest_size=8).digest()
+
+    return max(holders, key=weight).peer

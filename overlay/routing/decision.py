@@ -19,7 +19,6 @@ class Decision:
 
     choice: PeerId
     estimates: tuple[Estimate, ...]
-    alpha: float
     #: There were peers, and no usable summary of any of them.
     blind: bool
     prompt_tokens: int

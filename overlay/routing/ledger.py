@@ -1,4 +1,4 @@
-"""Optimistic bookkeeping: work that this node sent to a peer since the peer's last news.
+"""Optimistic bookkeeping: work that this node placed somewhere since it last heard from there.
 
 Load travels once per gossip round. Without this, every request of one round would see the same
 idle peer and go there.
@@ -15,38 +15,66 @@ from overlay.limits import GOSSIP_INTERVAL_S
 HALF_LIFE_S: Final = 5.0
 #: An entry is forgotten after this many half-lives, should nobody settle it.
 _HALF_LIVES_MAX = 8
-#: News describe the peer as it was up to a round and a flight ago: younger entries outlive them.
+#: News describe a peer as it was up to a round ago, and arrive in the middle of the next one; the
+#: request's own flight comes to that.
 NEWS_LAG_S: Final = 1.5 * GOSSIP_INTERVAL_S
+#: This node's engines take a request in within this time.
+OWN_NEWS_LAG_S: Final = 0.1
 
 
 class Pending(NamedTuple):
-    """What to add to a peer's last known load."""
+    """What to add to a node's last known load."""
 
     prefill_tokens: int
     requests: int
+    #: Of the tokens, guests'.
+    guest_tokens: int
 
 
 class _Entry(NamedTuple):
     uncached_tokens: int
     sent_s: float
+    #: News from then on tell of it.
+    told_s: float
+    guest: bool
 
 
-_NOTHING: Final = Pending(0, 0)
+_NOTHING: Final = Pending(0, 0, 0)
 
 
 class Ledger:
-    """Requests sent and not yet settled, by id."""
+    """Requests placed and not yet settled, by id."""
 
     def __init__(self) -> None:
         #: By peer, each with its requests; every request has one peer.
         self._sent: dict[PeerId, dict[bytes, _Entry]] = {}
         self._where: dict[bytes, PeerId] = {}
 
-    def dispatched(self, peer: PeerId, request_id: bytes, uncached_tokens: int, now: float) -> None:
-        """A request went to ``peer``; it must compute ``uncached_tokens`` prompt tokens first."""
+    def dispatched(
+        self,
+        peer: PeerId,
+        request_id: bytes,
+        uncached_tokens: int,
+        now: float,
+        *,
+        guest: bool,
+        lag_s: float,
+    ) -> None:
+        """A request went to ``peer``, which must compute ``uncached_tokens`` prompt tokens first.
+
+        ``lag_s``: how long the peer's news may not tell of it yet. ``guest``: it is of a guest.
+        """
         self.settled(request_id)
         self._where[request_id] = peer
-        self._sent.setdefault(peer, {})[request_id] = _Entry(uncached_tokens, now)
+        entry = _Entry(uncached_tokens, now, now + lag_s, guest)
+        self._sent.setdefault(peer, {})[request_id] = entry
+
+    def answering(self, request_id: bytes) -> None:
+        """The request's answer has begun, so its prompt is computed."""
+        peer = self._where.get(request_id)
+        if peer is not None:
+            entries = self._sent[peer]
+            entries[request_id] = entries[request_id]._replace(uncached_tokens=0)
 
     def settled(self, request_id: bytes) -> None:
         """The request is over, or went elsewhere. Unknown ids are ignored."""
@@ -58,20 +86,23 @@ class Ledger:
                 del self._sent[peer]
 
     def news(self, peer: PeerId, now: float) -> None:
-        """The peer's load arrived: it tells of everything sent long enough before."""
-        self._forget(peer, now - NEWS_LAG_S)
+        """The peer's load arrived: it tells of everything placed there long enough before."""
+        for request_id, entry in list(self._sent.get(peer, {}).items()):
+            if entry.told_s <= now:
+                self.settled(request_id)
 
     def pending(self, peer: PeerId, now: float) -> Pending:
         """The peer's work that its last news do not tell of."""
         if peer not in self._sent:
             return _NOTHING
-        self._forget(peer, now - _HALF_LIVES_MAX * HALF_LIFE_S)
-        entries = self._sent.get(peer, {}).values()
-        tokens = sum(e.uncached_tokens * 0.5 ** ((now - e.sent_s) / HALF_LIFE_S) for e in entries)
-        return Pending(round(tokens), len(entries))
-
-    def _forget(self, peer: PeerId, until_s: float) -> None:
-        """Forget what was sent to the peer until then."""
-        for request_id, entry in list(self._sent.get(peer, {}).items()):
-            if entry.sent_s <= until_s:
+        tokens, guest_tokens, requests = 0.0, 0.0, 0
+        for request_id, entry in list(self._sent[peer].items()):
+            half_lives = (now - entry.sent_s) / HALF_LIFE_S
+            if half_lives >= _HALF_LIVES_MAX:
                 self.settled(request_id)
+                continue
+            weight = 0.5**half_lives * entry.uncached_tokens
+            tokens += weight
+            guest_tokens += weight * entry.guest
+            requests += 1
+        return Pending(round(tokens), requests, round(guest_tokens))

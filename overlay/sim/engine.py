@@ -365,6 +365,7 @@ class SimEngine:
             queued=len(self._queue),
             running=len(self._running),
             pending_prefill_tokens=self.pending_prefill_tokens(),
+            pending_guest_tokens=sum(r.pending for r in self._queue + self._running if r.guest),
             prefill_rate=self.machine.prefill_rate,
             decode_rate=self.machine.decode_rate,
             cells_used=self._tree.size,

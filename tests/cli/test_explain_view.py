@@ -26,11 +26,11 @@ def shown(**changes: Any) -> list[str]:
 def test_the_whole_story_fits_an_ordinary_terminal() -> None:
     told = shown()
     assert max(map(len, told)) <= 80
-    heads = ["node", "cost", "rtt", "wait", "prefill", "decode", "cached", "summary"]
+    heads = ["node", "cost", "rtt", "wait", "prefill", "decode", "later", "cached", "summary"]
     table = next(number for number, line in enumerate(told) if line.split() == heads)
     assert told[table + 1].split() == [
-        *("→", "carl", "900", "ms", "3", "ms", "40", "ms", "100", "ms", "732", "ms"),
-        *("640", "0", "s", "old"),
+        *("→", "carl", "900", "ms", "3", "ms", "40", "ms", "100", "ms", "×1.2"),
+        *("0", "ms", "0", "ms", "640", "0", "s", "old"),
     ]
     assert told[table + 2].split()[:4] == ["laptop", "(this", "node)", "8.9"]
     assert told[table + 2].split()[-1] == "exact"
@@ -38,7 +38,7 @@ def test_the_whole_story_fits_an_ordinary_terminal() -> None:
     for part in (
         "asked    12.0 s ago, by a client of this node",
         "carl was chosen after 1 ms: carl has 640 of 650",
-        "cost = rtt + wait + 1.25 × prefill + decode · 17 dearer nodes not shown",
+        "cost = rtt + wait + alpha × prefill + decode + later · 17 dearer nodes not shown",
         "It came to nothing: 32 requests of yours are open here",
         "bea was chosen after 10 ms",
         "blind: no peer's summary could be used",
@@ -49,6 +49,13 @@ def test_the_whole_story_fits_an_ordinary_terminal() -> None:
         "times        queue 0 ms · prefill 23 ms · decode 1.2 s · total 1.3 s",
     ):
         assert part in text
+
+
+def test_parts_that_cost_nothing_take_no_column() -> None:
+    only = EXPLANATION["decisions"][1]
+    told = shown(decisions=[only])
+    assert any(line.split()[:5] == ["node", "cost", "rtt", "wait", "prefill"] for line in told)
+    assert not any("decode" in line for line in told if "cost" in line)
 
 
 @pytest.mark.parametrize(

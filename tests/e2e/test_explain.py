@@ -55,8 +55,8 @@ async def test_a_forwarded_request_explains_itself(nodes: list[RunningNode]) -> 
     assert by_name["bob"]["match_tokens"] == 0
     assert by_name["ann"]["cost_ms"] < by_name["bob"]["cost_ms"]
     for each in by_name.values():
-        parts = each["rtt_ms"] + each["wait_ms"] + each["decode_ms"]
-        whole = parts + decision["alpha"] * each["prefill_ms"]
+        parts = each["rtt_ms"] + each["wait_ms"] + each["decode_ms"] + each["later_ms"]
+        whole = parts + each["alpha"] * each["prefill_ms"]
         # Costs are told to a tenth of a millisecond, alpha to a thousandth.
         assert each["cost_ms"] == pytest.approx(whole, rel=0.01, abs=1)
     cached = reply["usage"]["prompt_tokens_details"]["cached_tokens"]

@@ -37,7 +37,7 @@ def test_blocks_are_told_and_withdrawn() -> None:
 
 def test_the_card_tells_how_the_model_tokenizes() -> None:
     own, gossip = publisher()
-    own.card_and_load("ann", (), [(replace(INFO, probe=b"p" * 16), EngineStats())], NOW)
+    own.card_and_load("ann", (), [(replace(INFO, probe=b"p" * 16), EngineStats())], 0.0, NOW)
     assert Card.unpack(gossip.records(ME)[CARD]).models[0].probe == b"p" * 16
 
 
@@ -46,11 +46,12 @@ def test_rates_are_told_again_only_when_they_moved() -> None:
 
     def card_after(prefill_rate: float) -> Card:
         stats = EngineStats(prefill_rate=prefill_rate, decode_rate=10.0, running=1)
-        own.card_and_load("ann", (), [(INFO, stats)], NOW)
+        own.card_and_load("ann", (), [(INFO, stats)], 0.25, NOW)
         return Card.unpack(gossip.records(ME)[CARD])
 
     first = card_after(100.0)
     assert first.models[0].prefill_rate == 100.0
     assert card_after(105.0) == first
     assert card_after(150.0).models[0].prefill_rate == 150.0
-    assert Load.unpack(gossip.records(ME)[LOAD]).running == 1
+    load = Load.unpack(gossip.records(ME)[LOAD])
+    assert (load.running, load.lost_permille) == (1, 250)

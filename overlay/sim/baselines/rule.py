@@ -5,14 +5,10 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from overlay.routing.cost import Candidate, estimate, typical_rates
 from overlay.routing.decision import Decision
 from overlay.routing.policy import Question
-
-#: Rivals do not price what a cold computation takes from others.
-_ALPHA: Final = 1.0
 
 
 class Rule(ABC):
@@ -41,12 +37,15 @@ def without_reasons(question: Question, chosen: Candidate) -> Decision:
     Never ``blind``, which says that summaries were wanted and missing.
     """
     only = estimate(
-        question.prompt_tokens, question.answer_tokens, chosen, _ALPHA, typical_rates([chosen])
+        question.prompt_tokens,
+        question.answer_tokens,
+        chosen,
+        typical_rates([chosen]),
+        own=not question.forwarded,
     )
     return Decision(
         choice=chosen.peer,
         estimates=(only,),
-        alpha=_ALPHA,
         blind=False,
         prompt_tokens=question.prompt_tokens,
     )

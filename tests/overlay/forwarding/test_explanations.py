@@ -204,12 +204,12 @@ def explanation(request_id: bytes, asked_by: PeerId | None = None) -> Explanatio
 
 def test_only_the_cheapest_candidates_are_kept_and_always_ours_and_the_chosen() -> None:
     peers = [PeerId(n.to_bytes(32, "big")) for n in range(1, 101)]
-    estimates = tuple(Estimate(p, p == peers[-1], n, 0, 0, 0, 0, 0) for n, p in enumerate(peers))
+    estimates = tuple(Estimate(p, p == peers[-1], n, 0, 0, 0, 0, 0, 1) for n, p in enumerate(peers))
     known = Neighbourhood(peers[-1])
     for peer in peers[:-1]:
         known.link_measured(peer, 1.0, 0.0)
     one = explanation(RID)
-    one.decided(Decision(peers[50], estimates, 1.0, False, 10), known, 0.0)
+    one.decided(Decision(peers[50], estimates, False, 10), known, 0.0)
     (attempt,) = one.attempts
     kept = [e.peer for e in attempt.decision.estimates]
     assert kept == [*peers[:EXPLAINED_CANDIDATES_MAX], peers[50], peers[-1]]

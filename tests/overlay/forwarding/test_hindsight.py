@@ -11,7 +11,6 @@ from overlay.forwarding.hindsight import (
     Hindsight,
     Match,
     match_error_tokens,
-    predicted_ttft_ms,
 )
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
@@ -46,10 +45,11 @@ def story(
             prefill_ms=50.0,
             decode_ms=800.0,
             match_tokens=estimated,
+            alpha=2.0,
         )
         for peer in (ME, PEER)
     )
-    decision = Decision(choice, estimates, 2.0, blind, 650)
+    decision = Decision(choice, estimates, blind, 650)
     for _ in range(2 if failed_first else 1):
         told.decided(decision, known, 5.02)
     if failed_first:
@@ -145,7 +145,7 @@ def test_decisions_are_counted_by_who_asked_and_where_it_went() -> None:
 
 
 def test_the_prediction_of_the_first_token_weighs_nothing() -> None:
-    assert predicted_ttft_ms(story().attempts[0].decision.chosen) == 100.0
+    assert story().attempts[0].decision.chosen.ttft_ms == 100.0
 
 
 @pytest.mark.parametrize(

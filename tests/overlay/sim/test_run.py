@@ -8,6 +8,7 @@ import pytest
 
 from overlay.sim.baselines import REGISTRY
 from overlay.sim.churn import Churn
+from overlay.sim.machine import Machine
 from overlay.sim.run import Scenario, run, session_rate
 from overlay.sim.workloads.zipf import Zipf
 
@@ -45,7 +46,9 @@ def test_so_many_clients_ask_at_a_time() -> None:
 
 
 def test_who_knows_how_long_answers_get_decides_otherwise() -> None:
-    known, unknown = (run(replace(FEW, limited=limited), "hearth", 1) for limited in (True, False))
+    # Machines that answer more slowly than people read.
+    slow = replace(FEW, machine=Machine().scaled(0.3))
+    known, unknown = (run(replace(slow, limited=limited), "hearth", 1) for limited in (True, False))
     assert known.as_json() != unknown.as_json()
 
 

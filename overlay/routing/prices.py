@@ -1,0 +1,54 @@
+"""What a node's time and memory are worth to everybody who shares it.
+
+A request that computes what somebody has cached takes time from all who come to that machine
+later, and cells from prefixes that are asked for again. Neither shows in its own time to first
+token. In an M/G/1 queue a machine that is busy a share b of its time makes every second of work
+cost others b / (1 - b) seconds of waiting (the busy period that follows it), so a second of work
+costs 1 / (1 - b) in all. Memory has no such law: its price rises with the share of blocks that
+were needed again and that nobody had kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Final
+
+from overlay.identity.peer_id import PeerId
+from overlay.routing.cost import BUSY_MAX, Candidate
+
+#: What was seen of a node loses half of its weight in this time: loads change in minutes.
+HALF_LIFE_S: Final = 30.0
+#: Caches lose everything at worst, and work must be done at any price.
+LOST_MAX: Final = 0.8
+ALPHA_MAX: Final = 8.0
+
+
+class Prices:
+    """As seen by one node, from its candidates at each decision."""
+
+    def __init__(self) -> None:
+        self._busy: dict[PeerId, float] = {}
+        self._seen_s = 0.0
+        #: The price of a cell: 1 while nothing is lost that is needed again.
+        self.memory = 1.0
+
+    def seen(self, candidates: Sequence[Candidate], now: float) -> None:
+        """The candidates of a decision at ``now`` (seconds), which never goes back."""
+        keep = 0.5 ** ((now - self._seen_s) / HALF_LIFE_S)
+        self._seen_s = now
+        # Those that are not here any more are forgotten.
+        self._busy = {
+            c.peer: (1 - keep) * (c.pending_prefill_tokens > 0) + keep * self.busy(c.peer)
+            for c in candidates
+        }
+        lost = fmean(c.lost_share for c in candidates)
+        self.memory = (1 - min(LOST_MAX, lost)) ** -2
+
+    def busy(self, peer: PeerId) -> float:
+        """The share of its time in which the peer has prompts to compute, from 0 to 1."""
+        return self._busy.get(peer, 0.0)
+
+    def alpha(self, peer: PeerId) -> float:
+        """What a second of the peer's time is worth, in seconds: 1 where nobody waits."""
+        return min(ALPHA_MAX, self.memory / (1 - min(BUSY_MAX, self.busy(peer))))

@@ -1,0 +1,46 @@
+"""What time and memory are worth."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.identity.peer_id import PeerId
+from overlay.routing.cost import Candidate
+from overlay.routing.prices import ALPHA_MAX, HALF_LIFE_S, Prices
+
+A, B = (PeerId(bytes([n]) * 32) for n in (1, 2))
+idle, busy = Candidate(A), Candidate(B, pending_prefill_tokens=1)
+
+
+def test_all_is_cheap_in_an_idle_mesh() -> None:
+    prices = Prices()
+    prices.seen([idle, Candidate(B)], 100.0)
+    assert (prices.memory, prices.alpha(A), prices.alpha(B)) == (1.0, 1.0, 1.0)
+
+
+def test_the_time_of_a_busy_node_is_dear_and_no_others() -> None:
+    prices = Prices()
+    prices.seen([idle, busy], HALF_LIFE_S)
+    assert (prices.busy(A), prices.busy(B)) == (0.0, 0.5)
+    assert (prices.alpha(A), prices.alpha(B)) == (1.0, 2.0)
+    prices.seen([idle, Candidate(B)], 2 * HALF_LIFE_S)
+    assert prices.busy(B) == 0.25, "it forgets"
+
+
+def test_losses_make_memory_dear_everywhere() -> None:
+    prices = Prices()
+    prices.seen([idle, Candidate(B, lost_share=1.0)], 1.0)
+    assert (prices.memory, prices.alpha(A)) == (4.0, 4.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.floats(0, 1)), max_size=30))
+def test_prices_stay_within_bounds(seen: list[tuple[float, bool, float]]) -> None:
+    prices = Prices()
+    now = 0.0
+    for pause_s, is_busy, lost in seen:
+        now += pause_s
+        prices.seen([Candidate(A, pending_prefill_tokens=is_busy, lost_share=lost)], now)
+        assert 0 <= prices.busy(A) <= 1
+        assert prices.memory >= 1
+        assert 1 <= prices.alpha(A) <= ALPHA_MAX
