@@ -26,6 +26,7 @@ from tests.bench import (
     bench_index,
     bench_loop_lag,
     bench_policies,
+    bench_regret,
     bench_ttft,
     engine_report,
     engines,
@@ -64,6 +65,7 @@ PARTS = {
     "policies": ("half",),
     "fairness": ("half",),
     "index": (),
+    "regret": (),
 }
 
 
@@ -76,15 +78,20 @@ def main() -> None:
         "--only", metavar="NAMES", help=f"of the engine: some of {','.join(engines.SCENARIOS)}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here too")
+    bench_regret.add_options(parser)
     options = parser.parse_args()
     only = tuple(options.only.split(",")) if options.only else engines.SCENARIOS
     if unknown := set(only) - set(engines.SCENARIOS):
         parser.error(f"--only knows no {', '.join(sorted(unknown))}")
+    try:
+        plan = bench_regret.plan_of(options)
+    except ValueError as error:
+        parser.error(str(error))
 
     begun_s = time.monotonic()
     console = Console(stderr=True)
     results: dict[str, Any] = {}
-    index: dict[str, Any] | None = None
+    alone: dict[str, Any] = {}
     machine = report.machine()
     print(f"Machine: {machine}")
     print(f"Command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
@@ -99,7 +106,10 @@ def main() -> None:
     ) as progress:
         for part in PARTS if options.part == "all" else (options.part,):
             if part == "index":
-                index = _index(options.quick, progress)
+                alone[part] = _index(options.quick, progress)
+                continue
+            if part == "regret":
+                alone[part] = _regret(plan, progress)
                 continue
             chosen = {None: PARTS[part], "all": tuple(SUBJECTS)}.get(
                 options.model, (options.model,)
@@ -117,9 +127,7 @@ def main() -> None:
                     told["engine"] = _engine(SUBJECTS[name], server, options.quick, only, progress)
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
     if options.json is not None:
-        told = {"machine": machine, "models": results}
-        if index is not None:
-            told["index"] = index
+        told = {"machine": machine, "models": results, **alone}
         options.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
@@ -132,6 +140,15 @@ def _index(quick: bool, progress: Progress) -> dict[str, Any]:
     progress.remove_task(task)
     print(f"\n## Index of blocks\n\n{bench_index.tables(told)}")
     return told
+
+
+def _regret(plan: bench_regret.Plan, progress: Progress) -> dict[str, Any]:
+    """Hearth's policy beside all others in simulated meshes; prints the tables."""
+    task = progress.add_task("No regret", total=len(plan.jobs()))
+    comparison = bench_regret.measure(plan, lambda: progress.advance(task))
+    progress.remove_task(task)
+    print(f"\n## No regret\n\n{bench_regret.tables(comparison)}")
+    return bench_regret.as_json(comparison)
 
 
 def _server(console: Console) -> Path | None:

@@ -1,0 +1,211 @@
+"""No regret: Hearth's policy beside all others over a grid of simulated meshes.
+
+Round trips from 0.2 ms to 2 s, even to very skewed demand, idle to full machines, caches for a
+tenth of what is asked to all of it, 2 to 100 nodes. The goal: nowhere slower than the best of the
+decentralised policies, whichever that is there, by more than a fiftieth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any, Final
+
+from overlay.sim.run import HEARTH
+from tests.bench import regret_plots, regret_report
+from tests.bench.regret_ablations import ABLATIONS
+from tests.bench.regret_figures import RIVALS, Compared, compare
+from tests.bench.regret_grid import (
+    FINDINGS_RTTS_MS,
+    FINDINGS_SKEWS,
+    NODES,
+    OVER_RTT,
+    OVER_SKEW,
+    Cell,
+    Extent,
+    cells,
+)
+from tests.bench.regret_runs import Figures, Job, Results, simulate
+
+SEEDS: Final = 3
+QUICK_SEEDS: Final = 1
+#: Meshes of so many nodes come last: each takes longer than all others of its seed.
+LAST: Final = 100
+#: Who is seen in the paper's two findings.
+FINDERS: Final = ("longest-match", "local-only", HEARTH)
+#: Ablations are made in meshes of so many nodes, in every other cell.
+ABLATED: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to simulate. ``again``: policies whose known results do not count."""
+
+    extent: Extent
+    seeds: int
+    processes: int
+    nodes: tuple[int, ...] = NODES
+    results: Path | None = None
+    again: tuple[str, ...] = ()
+    ablations: bool = False
+    plots: Path | None = None
+
+    def grid(self) -> list[Cell]:
+        """The cells in which all policies are compared."""
+        return cells(self.extent, self.nodes)
+
+    def ablated(self) -> list[Cell]:
+        """Those in which parts of the policy are taken away."""
+        if not self.ablations:
+            return []
+        if self.extent is Extent.QUICK:
+            return self.grid()
+        return [cell for cell in cells(Extent.THIRD, self.nodes) if cell.nodes == ABLATED][::2]
+
+    def jobs(self) -> list[Job]:
+        """Seed by seed, so that an early end has something of each cell; each job once."""
+        return [*dict.fromkeys(self._jobs())]
+
+    def _jobs(self) -> Iterator[Job]:
+        grid = self.grid()
+        for last in (False, True):
+            chosen = [cell for cell in grid if (cell.nodes == LAST) is last]
+            for seed in self.seeded():
+                for cell in chosen:
+                    for policy in (HEARTH, *RIVALS):
+                        yield Job(cell, policy, seed)
+                if last:
+                    continue
+                for cell in self.ablated():
+                    for policy in (HEARTH, *ABLATIONS):
+                        yield Job(cell, policy, seed)
+                if self.plots is not None:
+                    for cell in (*OVER_RTT, *OVER_SKEW):
+                        for policy in FINDERS:
+                            yield Job(cell, policy, seed)
+
+    def seeded(self) -> range:
+        return range(1, 1 + self.seeds)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``ablations``: Hearth without a part, by its name, in some of the cells."""
+
+    plan: Plan
+    grid: list[Compared]
+    ablations: dict[str, list[Compared]] = field(default_factory=dict)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Of this part alone."""
+    group = parser.add_argument_group("no regret")
+    group.add_argument("--full", action="store_true", help="every combination with 8 nodes")
+    group.add_argument("--seeds", type=int, metavar="K", help=f"runs of each [{SEEDS}]")
+    group.add_argument("--jobs", type=int, metavar="J", help="runs at a time [one for each core]")
+    group.add_argument(
+        "--nodes", metavar="N,N,…", help=f"meshes of this size only, of {','.join(map(str, NODES))}"
+    )
+    group.add_argument(
+        "--results", type=Path, metavar="FILE", help="keep results here; what is there stays done"
+    )
+    group.add_argument(
+        "--again", metavar="A,B,…", help="forget what FILE has of these policies", default=""
+    )
+    group.add_argument("--ablations", action="store_true", help="Hearth without each of its parts")
+    group.add_argument("--plots", type=Path, metavar="FOLDER", help="draw pictures there")
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Raises ValueError for what makes no sense."""
+    extent = Extent.QUICK if options.quick else Extent.FULL if options.full else Extent.THIRD
+    nodes = tuple(int(n) for n in options.nodes.split(",")) if options.nodes else NODES
+    if not {*nodes} <= {*NODES}:
+        raise ValueError(f"--nodes: there are cells with {', '.join(map(str, NODES))} nodes")
+    again = tuple(filter(None, options.again.split(",")))
+    known = (HEARTH, *ABLATIONS, *RIVALS)
+    if unknown := sorted({*again} - {*known}):
+        raise ValueError(f"--again knows no {', '.join(unknown)}, only {', '.join(known)}")
+    if again and options.results is None:
+        raise ValueError("--again needs --results")
+    return Plan(
+        extent=extent,
+        seeds=options.seeds or (QUICK_SEEDS if options.quick else SEEDS),
+        processes=options.jobs or os.cpu_count() or 1,
+        nodes=nodes,
+        results=options.results,
+        again=again,
+        ablations=options.ablations,
+        plots=options.plots,
+    )
+
+
+def measure(plan: Plan, done: Callable[[], None]) -> Comparison:
+    """Simulate what is missing; ``done`` is called after each run, and at once for known ones."""
+    results = Results(plan.results, plan.again)
+    jobs = plan.jobs()
+    for job in jobs:
+        if results.of(job) is not None:
+            done()
+    simulate(jobs, results, plan.processes, done)
+    grid = compare(plan.grid(), plan.seeded(), results)
+    ablations = {
+        name: compare(plan.ablated(), plan.seeded(), results, name)
+        for name in ABLATIONS
+        if plan.ablations
+    }
+    if plan.plots is not None:
+        plan.plots.mkdir(parents=True, exist_ok=True)
+        regret_plots.heat_map(grid, plan.plots / "no-regret.png")
+        panels = {
+            "round trip (ms), skew 0": (FINDINGS_RTTS_MS, _means(plan, OVER_RTT, results)),
+            "skew, round trip 20 ms": (FINDINGS_SKEWS, _means(plan, OVER_SKEW, results)),
+        }
+        regret_plots.curves(panels, plan.plots / "two-findings.png")
+    return Comparison(plan, grid, ablations)
+
+
+def tables(comparison: Comparison) -> str:
+    """Markdown."""
+    grid = comparison.grid
+    parts = [
+        regret_report.summary(grid),
+        "\n".join(f"- {remark}" for remark in regret_report.remarks(grid)),
+        regret_report.worst(grid),
+    ]
+    if comparison.ablations:
+        ablated = {*comparison.plan.ablated()}
+        whole = [each for each in grid if each.cell in ablated]
+        parts.append(regret_report.ablations(comparison.ablations, whole))
+    return "\n\n".join(parts)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything, in plain types."""
+    return {
+        "seeds": comparison.plan.seeds,
+        "grid": [asdict(each) for each in comparison.grid],
+        "ablations": {
+            name: [asdict(each) for each in compared]
+            for name, compared in comparison.ablations.items()
+        },
+    }
+
+
+def _means(plan: Plan, along: Sequence[Cell], results: Results) -> dict[str, list[float]]:
+    """Each policy's mean time to first token in each cell, over the seeds."""
+
+    def figures(cell: Cell, policy: str) -> Iterator[Figures]:
+        for seed in plan.seeded():
+            found = results.of(Job(cell, policy, seed))
+            assert found is not None
+            yield found
+
+    return {
+        policy: [mean(f.mean_ms for f in figures(cell, policy)) for cell in along]
+        for policy in FINDERS
+    }
