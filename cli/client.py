@@ -129,6 +129,14 @@ class NodeClient:
         """``{"mesh_id", "inviter", "name"}``."""
         return self._json("POST", "/mesh/join", {"token": token})
 
+    def pause(self, *, now: bool) -> dict[str, Any]:
+        """``{"paused", "paused_since", "open_guest_requests"}``."""
+        return self._json("POST", "/mesh/pause", {"now": now})
+
+    def resume(self) -> dict[str, Any]:
+        """The same object as `pause` gives."""
+        return self._json("POST", "/mesh/resume")
+
     def chat(self, question: Question) -> Iterator[Delta | Reply]:
         """Stream an answer, ending with Reply. Closing the iterator cancels the request."""
         request = self._http.build_request(

@@ -10,6 +10,7 @@ from cli.commands.completion import completion
 from cli.commands.explain import explain
 from cli.commands.invite import invite
 from cli.commands.join import join
+from cli.commands.lending import pause, resume
 from cli.commands.models import models
 from cli.commands.sim import sim
 from cli.commands.status import status
@@ -54,7 +55,20 @@ def hearth() -> None:
     """
 
 
-for command in (chat, ask, up, invite, join, status, explain, models, sim, completion):
+for command in (
+    chat,
+    ask,
+    up,
+    invite,
+    join,
+    pause,
+    resume,
+    status,
+    explain,
+    models,
+    sim,
+    completion,
+):
     hearth.add_command(command)
 
 

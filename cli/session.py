@@ -65,7 +65,7 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
 
     from pathlib import Path
 
-    from overlay.node import run_in_thread
+    from overlay.thread import run_in_thread
 
     if model == "none":
         config, model = replace(config, models=()), None

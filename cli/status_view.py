@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -40,6 +41,8 @@ def _own(status: Mapping[str, Any]) -> Table:
     if spilled := spilled_parts(status.get("cache") or {}):
         grid.add_row("spilled", Text(" · ".join(spilled)))
     grid.add_row("requests", Text(" · ".join(request_parts(status.get("requests") or {}))))
+    if lent := lending_parts(status.get("lending") or {}):
+        grid.add_row("lending", Text(" · ".join(lent), style="yellow"))
     if routes := route_parts(status):
         grid.add_row("routes", Text(" · ".join(routes)))
     return grid
@@ -80,6 +83,18 @@ def request_parts(requests: Mapping[str, int]) -> list[str]:
     return [f"{requests.get(word, 0):,} {word}" for word in words]
 
 
+def lending_parts(lending: Mapping[str, Any]) -> list[str]:
+    """Whether guests are served; empty if nothing keeps them away."""
+    if not lending.get("paused"):
+        return []
+    parts = ["paused"]
+    if since := lending.get("paused_since"):
+        parts = [f"paused since {datetime.fromisoformat(str(since)).astimezone():%Y-%m-%d %H:%M}"]
+    if still_open := lending.get("open_guest_requests", 0):
+        parts.append(f"{count(still_open, 'guest request')} under way")
+    return parts
+
+
 def route_parts(status: Mapping[str, Any]) -> list[str]:
     """Where requests went from here; empty before the first one."""
     decisions = (status.get("routing") or {}).get("decisions") or {}
@@ -108,7 +123,7 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
             Text(short_peer(str(peer.get("peer_id") or "?"))),
             Text(state, style="green" if is_up(peer) else "red"),
             "" if rtt_ms is None else _rtt(rtt_ms),
-            Text(", ".join(model_names(peer)) or "none"),
+            Text("paused" if peer.get("paused") else ", ".join(model_names(peer)) or "none"),
             f"{peer.get('cached_tokens') or 0:,}",
             Text(printable(str(peer.get("link") or ""))),
         )

@@ -169,6 +169,12 @@ class Overloaded(PeerError):
     code = "overloaded"
 
 
+class Paused(PeerError):
+    """The peer's owner lends it to nobody for now."""
+
+    code = "paused"
+
+
 class StreamReset(PeerError):
     """The peer broke off a stream."""
 

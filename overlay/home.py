@@ -7,6 +7,7 @@
 ``incarnation.json``      the last incarnation, so that each start has a higher one
 ``name.json``             the name that this node was last given
 ``peers.json``            where the other members were last reached
+``paused.json``           since when this node is paused; there only while it is
 ``lock``                  locked (``flock``) while a node runs; holds its pid
 ``runtime.json``          how to reach the running node's API
 ``kv-cache``              a folder of the engines: `models.llama.disk`
@@ -46,6 +47,7 @@ _INVITES = "invites.json"
 _INCARNATION = "incarnation.json"
 _NAME = "name.json"
 _PEERS = "peers.json"
+_PAUSED = "paused.json"
 _LOCK = "lock"
 _RUNTIME = "runtime.json"
 _KV_CACHE = "kv-cache"
@@ -58,6 +60,7 @@ _REMEDIES = {
     _INCARNATION: "delete it once this machine's clock is right",
     _NAME: "delete it, and give the name again with --name",
     _PEERS: "delete it: the node learns the addresses again from the peer it reaches first",
+    _PAUSED: "delete it to lend this machine again, then pause anew if you like",
     _RUNTIME: "end the running node and start it again",
 }
 
@@ -150,6 +153,18 @@ class Home:
 
     def save_name(self, name: str) -> None:
         self._save(_NAME, {"name": name})
+
+    def paused_since(self) -> float | None:
+        """When the owner paused this node (Unix time, s); None: it is not paused."""
+        return self._load(_PAUSED, _json(lambda data: float(data["since"])))
+
+    def save_paused(self, since: float | None) -> None:
+        """Replace what `paused_since` gives."""
+        if since is not None:
+            self._save(_PAUSED, {"since": since})
+            return
+        with self._accessing(_PAUSED):
+            (self.path / _PAUSED).unlink(missing_ok=True)
 
     # --- Whom I know --------------------------------------------------------------------------
 

@@ -97,6 +97,17 @@ class Member:
         self._addresses = tuple(addresses)
         self._publish(now)
 
+    def pause(self, now: float, *, hand_back: bool = False) -> list[Effect]:
+        """Take no more requests of other members, and tell them; ``hand_back``: end theirs here."""
+        self.forwarder.lending.paused = True
+        self._publish(now)
+        return [*self.forwarder.hand_back()] if hand_back else []
+
+    def resume(self, now: float) -> None:
+        """Take requests of other members again, and tell them."""
+        self.forwarder.lending.paused = False
+        self._publish(now)
+
     # --- Requests of local clients ------------------------------------------------------------
 
     def submit(
@@ -215,7 +226,14 @@ class Member:
     def _publish(self, now: float) -> None:
         models = [(m.info, m.stats) for m in self.neighbourhood.models.values()]
         lost_share = self.neighbourhood.losses.share
-        self.publisher.card_and_load(self._name, self._addresses, models, lost_share, now)
+        self.publisher.card_and_load(
+            self._name,
+            self._addresses,
+            models,
+            lost_share,
+            now,
+            paused=self.forwarder.lending.paused,
+        )
 
     def _summarise(self, now: float) -> None:
         """Tell of the local caches what changed in them, as far as the summary takes it."""

@@ -151,6 +151,14 @@ class Mesh:
             known = self._met.setdefault(peer, ())
             self.transport.dial(peer, tuple(dict.fromkeys((*addresses, *known))))
 
+    def pause(self, *, hand_back: bool = False) -> None:
+        """Take no more requests of other members; ``hand_back``: end those under way, too."""
+        self._carry_out(self.member.pause(self.now(), hand_back=hand_back))
+
+    def resume(self) -> None:
+        """Take requests of other members again."""
+        self.member.resume(self.now())
+
     # --- Requests of local clients ------------------------------------------------------------
 
     def submit(self, request_id: bytes, ask: Ask, model: str) -> None:

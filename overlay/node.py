@@ -7,14 +7,11 @@ machine computes) and an API (what clients see).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -49,7 +46,7 @@ from overlay.identity.multiaddr import Multiaddr, parse_listen
 from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
 from overlay.mesh import Mesh
-from overlay.status import listings, metrics, status
+from overlay.status import lending, listings, metrics, status
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +63,7 @@ class Node:
         self._clients: dict[bytes, asyncio.Queue[fwd.ClientEvent]] = {}
         self._ledger = home.ledger(self.key.peer_id)
         self._membership = self._own_membership()
+        self._paused_since = home.paused_since()
         self._engines = EnginePool(
             hash_key=self._membership.mesh_secret,
             on_event=self._engine_event,
@@ -177,7 +175,7 @@ class Node:
         return membership
 
     def _new_mesh(self) -> Mesh:
-        return Mesh(
+        mesh = Mesh(
             node=LocalNode(self.key, self._membership, self.config.name, ()),
             ledger=self._ledger,
             incarnation=self.home.next_incarnation(round(time.time() * 1000)),
@@ -188,6 +186,9 @@ class Node:
             lan=self.config.lan,
             rng=random.Random(secrets.randbits(64)),
         )
+        if self.paused:
+            mesh.pause()
+        return mesh
 
     def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
         now = time.time()
@@ -222,6 +223,27 @@ class Node:
         """Remember where members are, those that are away now among them."""
         self.home.save_peers({**self.home.peers(), **self.mesh.peer_addresses()})
 
+    # --- Lending ------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """The owner lends this machine to nobody, until `resume`; a restart changes nothing."""
+        return self._paused_since is not None
+
+    def pause(self, *, hand_back: bool) -> dict[str, Any]:
+        if self._paused_since is None:
+            since = time.time()
+            self.home.save_paused(since)
+            self._paused_since = since
+        self.mesh.pause(hand_back=hand_back)
+        return lending(self.mesh, self._paused_since)
+
+    def resume(self) -> dict[str, Any]:
+        self.home.save_paused(None)
+        self._paused_since = None
+        self.mesh.resume()
+        return lending(self.mesh, None)
+
     # --- Answers ------------------------------------------------------------------------------
 
     async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
@@ -248,8 +270,9 @@ class Node:
     def _default_model(self) -> str:
         listings = self.models()
         if not listings:
+            paused = self.mesh.member.neighbourhood.who_paused()
             raise NoRoute(
-                "no model is served here or by a reachable peer: start one with "
+                f"no model is served here or by a reachable peer{paused}: start one with "
                 "`hearth up --model demo`"
             )
         return listings[0].name
@@ -304,6 +327,7 @@ class Node:
             api=self.api_url,
             version=metadata.version("hearth-mesh"),
             uptime_s=time.time() - self._started_s,
+            paused_since_s=self._paused_since,
         )
 
     def explanation(self, beginning: str | None) -> dict[str, Any]:
@@ -333,53 +357,3 @@ async def serve(
         await stop.wait()
     finally:
         await node.close()
-
-
-class RunningNode:
-    """A node on a thread of its own, for a client in the same process; see `run_in_thread`."""
-
-    def __init__(self, thread: threading.Thread, node: Node, stop: Callable[[], None]) -> None:
-        self._thread = thread
-        self._stop = stop
-        self.api_url = node.api_url
-        self.admin_token = node.admin_token
-
-    def close(self) -> None:
-        """Stop the node and wait until it is gone; idempotent."""
-        self._stop()
-        self._thread.join()
-
-
-@contextlib.contextmanager
-def run_in_thread(config: NodeConfig, progress: Progress | None = None) -> Iterator[RunningNode]:
-    """Start a node in this process, on any free port, for as long as the context lasts.
-
-    Raises what `Node.start` raises.
-    """
-    started: Future[RunningNode] = Future()
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def stop_soon() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended already
-                loop.call_soon_threadsafe(stop.set)
-
-        def ready(node: Node) -> None:
-            started.set_result(RunningNode(thread, node, stop_soon))
-
-        try:
-            await serve(config, stop, progress=progress, ready=ready, any_port=True)
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()), name="hearth-node", daemon=True)
-    thread.start()
-    running = started.result()
-    try:
-        yield running
-    finally:
-        running.close()

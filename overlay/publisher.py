@@ -28,13 +28,16 @@ class Publisher:
         models: Sequence[tuple[ModelInfo, EngineStats]],
         lost_share: float,
         now: float,
+        *,
+        paused: bool = False,
     ) -> None:
         """Tell who this node is, what it serves, how busy it is, and what its cache lacks.
 
-        ``lost_share``: see `overlay.routing.losses`.
+        ``lost_share``: see `overlay.routing.losses`. ``paused``: it serves nobody else for now, so
+        no model is told.
         """
-        cards = tuple(self._model_card(info, stats) for info, stats in models)
-        card = Card(name, tuple(str(address) for address in addresses), cards)
+        cards = () if paused else tuple(self._model_card(info, stats) for info, stats in models)
+        card = Card(name, tuple(str(address) for address in addresses), cards, paused)
         self._gossip.set(CARD, card.pack(), now)
         all_stats = [stats for _, stats in models]
         load = Load(

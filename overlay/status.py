@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -43,7 +44,15 @@ _CACHE = (
 )
 
 
-def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) -> dict[str, Any]:
+def status(
+    mesh: Mesh,
+    *,
+    name: str,
+    api: str,
+    version: str,
+    uptime_s: float,
+    paused_since_s: float | None,
+) -> dict[str, Any]:
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
     stats = [(m.info, m.stats) for m in mesh.member.neighbourhood.models.values()]
     unlike = mesh.member.neighbourhood.unlike()
@@ -69,6 +78,7 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
             "preempted": sum(s.preemptions for _, s in stats),
             "blind_decisions": mesh.member.forwarder.hindsight.blind_decisions,
         },
+        "lending": lending(mesh, paused_since_s),
         "routing": _routing(mesh.member.forwarder.hindsight),
         "engines": [
             {
@@ -81,6 +91,16 @@ def status(mesh: Mesh, *, name: str, api: str, version: str, uptime_s: float) ->
             }
             for info, s in stats
         ],
+    }
+
+
+def lending(mesh: Mesh, paused_since_s: float | None) -> dict[str, Any]:
+    """On what terms guests are served now, and how many are. ``paused_since_s``: Unix time."""
+    since = None if paused_since_s is None else datetime.fromtimestamp(paused_since_s, UTC)
+    return {
+        "paused": since is not None,
+        "paused_since": None if since is None else since.isoformat(timespec="seconds"),
+        "open_guest_requests": mesh.member.forwarder.open_guest_requests,
     }
 
 
@@ -114,6 +134,7 @@ def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[st
         "incarnation": mesh.member.gossip.incarnation(peer),
         "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
         "models": [model.name for model in card.models] if card else [],
+        "paused": card is not None and card.paused,
         "tokenizes_unlike": [model for other, model in unlike if other == peer],
         "addresses": list(card.addresses) if card else [],
         "cached_tokens": blocks * BLOCK_TOKENS,

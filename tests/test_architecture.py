@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 #: From top to bottom: a module may import only from its own layer and from layers below.
 LAYERS = [
     "cli",
+    "overlay.thread",
     "overlay.node",
     "overlay.joining",
     "overlay.status",

@@ -124,8 +124,11 @@ def _announce(node: Node) -> None:
     click.echo(
         f"ready name={node.config.name} peer={node.key.peer_id} "
         f"listen={','.join(map(_host_port, node.listen))} api={node.api_url} models={models}"
+        f"{' lending=paused' if node.paused else ''}"
     )
     sys.stdout.flush()
+    if node.paused:
+        click.echo("Paused: no friend's requests are taken, until: hearth resume", err=True)
     if sys.stdout.isatty():
         hint = "Chat: hearth chat · Invite a friend: hearth invite · Ctrl-C ends this node"
         click.echo(click.style(hint, dim=True), err=True)

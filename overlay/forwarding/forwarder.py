@@ -30,7 +30,6 @@ from overlay.errors import (
     InvalidRequest,
     Malformed,
     ModelNotFound,
-    Overloaded,
     StreamReset,
     TimedOut,
     Unreachable,
@@ -44,7 +43,6 @@ from overlay.forwarding.effects import (
     Emit,
     Failure,
     Generate,
-    Remember,
     Send,
     Tokenize,
 )
@@ -52,6 +50,7 @@ from overlay.forwarding.explanations import Explanations
 from overlay.forwarding.hindsight import Hindsight
 from overlay.forwarding.inbound import job_of_forward
 from overlay.forwarding.job import Job, JobState
+from overlay.forwarding.lending import Lending, paused
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.placement import Placement
 from overlay.identity.peer_id import PeerId
@@ -59,7 +58,6 @@ from overlay.limits import (
     ACCEPT_S,
     EXPLANATIONS_MAX,
     HOP_LIMIT_DEFAULT,
-    OPEN_REQUESTS_PER_PEER_MAX,
     REQUEST_DEADLINE_S,
     STREAM_STALL_S,
 )
@@ -102,6 +100,7 @@ class Forwarder:
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
+        self.lending = Lending()
 
     # --- Entry points -------------------------------------------------------------------------
 
@@ -205,16 +204,23 @@ class Forwarder:
                 effects += self._drop(job)
         return effects
 
+    def hand_back(self) -> list[Effect]:
+        """Compute for no guest any more: their origins go on elsewhere, from the next token."""
+        effects: list[Effect] = []
+        for job in list(self._jobs.values()):
+            if job.upstream is not None and job.downstream in (None, self.me):
+                effects += [*self._stop_downstream(job), *self._fail(job, paused())]
+        return effects
+
     def tick(self, now: float) -> list[Effect]:
         """Give up what has been waited for long enough."""
         effects: list[Effect] = []
         for job in self._deadlines.take(now):
+            effects += self._stop_downstream(job)
             if now >= job.deadline:
-                effects += self._stop_downstream(job)
                 seconds = round(now - job.submitted_at)
                 effects += self._fail(job, TimedOut(f"no whole answer within {seconds} s"))
             else:
-                effects += self._stop_downstream(job)
                 silent = TimedOut("the peer that computed the answer fell silent")
                 effects += self._downstream_failed(job, silent, now)
         return effects
@@ -226,6 +232,11 @@ class Forwarder:
     @property
     def open_requests(self) -> int:
         return len(self._jobs)
+
+    @property
+    def open_guest_requests(self) -> int:
+        """Those that other members sent here."""
+        return sum(job.upstream is not None for job in self._jobs.values())
 
     # --- Routing ------------------------------------------------------------------------------
 
@@ -281,10 +292,9 @@ class Forwarder:
         job = job_of_forward(self.me, sender, message, now)
         if message.request_id in self._jobs:
             return []
-        open_here = sum(other.upstream == sender for other in self._jobs.values())
-        if open_here >= OPEN_REQUESTS_PER_PEER_MAX:
-            busy = Overloaded(f"{open_here} requests of yours are open here: wait for one to end")
-            return [Send(sender, Refused(message.request_id, busy.code, str(busy)))]
+        refusal = self.lending.refusal(sender, self._jobs.values())
+        if refusal is not None:
+            return [Send(sender, Refused(message.request_id, refusal.code, str(refusal)))]
         return self._admit(job, now)
 
     # --- From downstream ----------------------------------------------------------------------
@@ -329,25 +339,28 @@ class Forwarder:
 
     def _reset_stream(self, job: Job, now: float) -> list[Effect]:
         """Frames were lost on the way; the tokens that we have are good, so go on from them."""
-        effects = self._stop_downstream(job)
-        return effects + self._downstream_failed(job, StreamReset("frames were lost"), now)
+        lost = StreamReset("frames were lost")
+        return [*self._stop_downstream(job), *self._downstream_failed(job, lost, now)]
 
     def _downstream_failed(self, job: Job, error: HearthError, now: float) -> list[Effect]:
         assert job.downstream is not None, "only a dispatched job has a downstream"
         self.ledger.settled(job.request_id)
-        job.tried.add(job.downstream)
         job.last_error = job.explanation.attempts[-1].error = error
-        streaming = job.state is JobState.STREAMING
-        if isinstance(error, _FINAL_ERRORS) or (streaming and job.upstream is not None):
+        taken = job.state in (JobState.ACCEPTED, JobState.STREAMING)
+        # Who only passed it on may well take it itself; but a second time is not trusted.
+        behind = job.executor if taken and not job.failed_over else None
+        job.tried.add(behind or job.downstream)
+        relayed = job.upstream is not None and job.state is JobState.STREAMING
+        if relayed or isinstance(error, _FINAL_ERRORS):
             return self._fail(job, error)
-        job.failed_over |= job.state in (JobState.ACCEPTED, JobState.STREAMING)
+        job.failed_over |= taken
         return self._route(job, now)
 
     # --- Endings ------------------------------------------------------------------------------
 
     def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
         self._forget(job)
-        effects = [*stream.completed(job, done, now), *self._remember(job)]
+        effects = [*stream.completed(job, done, now), *self._placement.remembered(job)]
         self.hindsight.answered(job.explanation)
         return effects
 
@@ -362,18 +375,7 @@ class Forwarder:
         """Nobody waits for the answer any more."""
         self._forget(job)
         job.explanation.cancelled()
-        return [*self._stop_downstream(job), *self._remember(job)]
-
-    def _remember(self, job: Job) -> list[Effect]:
-        """The conversation may come back, with what was delivered of its answer."""
-        local = self._neighbourhood.resolve(job.model)
-        tokenized_here = job.prompt is not None and job.tokens is not None
-        if not tokenized_here or not job.generated or local is None:
-            return []
-        if job.model_key != local.info.key:
-            return []
-        assert job.tokens is not None
-        return [Remember(local.info.name, job.tokens, tuple(job.generated))]
+        return [*self._stop_downstream(job), *self._placement.remembered(job)]
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.request_id, None)

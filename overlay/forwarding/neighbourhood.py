@@ -191,6 +191,15 @@ class Neighbourhood:
                     found.setdefault(card.name, card)
         return found
 
+    def who_paused(self) -> str:
+        """`` (bea, carl: paused)``: reachable peers whose owners lend them to nobody; or empty."""
+        names = [
+            neighbour.card.name
+            for _, neighbour in sorted(self.neighbours.items())
+            if neighbour.card is not None and neighbour.card.paused and neighbour.rtt_ms is not None
+        ]
+        return f" ({', '.join(names)}: paused)" if names else ""
+
     def prefill_rate(self, peer: PeerId, name: str) -> float:
         """Tokens per second at a node, 0 if not measured."""
         if peer == self.me:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.engine import Tokens
 from overlay.errors import HearthError, ModelNotFound, NoRoute
+from overlay.forwarding.effects import Effect, Remember
 from overlay.forwarding.job import Job
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
@@ -48,6 +49,15 @@ class Placement:
         job.model_key = local.info.key
         job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
         return True
+
+    def remembered(self, job: Job) -> list[Effect]:
+        """The conversation may come back, with what was delivered of its answer."""
+        local = self._neighbourhood.resolve(job.model)
+        if job.prompt is None or job.tokens is None or not job.generated:
+            return []
+        if local is None or job.model_key != local.info.key:
+            return []
+        return [Remember(local.info.name, job.tokens, tuple(job.generated))]
 
     def choose(self, job: Job, now: float) -> Candidate | None:
         """Decide where the job costs least, and book it there. None: nobody can take it."""
@@ -108,14 +118,17 @@ class Placement:
         lost = self._neighbourhood.lost.get(job.model)
         if lost and job.upstream is None:  # a path on this machine is nobody else's business
             return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
+        paused = self._neighbourhood.who_paused()
         if not offered:
-            return NoRoute("no reachable node serves a model: start one with `hearth up --model`")
+            return NoRoute(
+                f"no reachable node serves a model{paused}: start one with `hearth up --model`"
+            )
         if job.local_only and job.model in offered:
             return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
         if job.model in offered:
-            return NoRoute(f"no reachable node can take a request for {job.model!r} now")
+            return NoRoute(f"no reachable node can take a request for {job.model!r} now{paused}")
         return ModelNotFound(
-            f"no node serves a model named {job.model!r}; there is: {', '.join(offered)}"
+            f"no node serves a model named {job.model!r}{paused}; there is: {', '.join(offered)}"
         )
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:

@@ -72,6 +72,8 @@ class Card:
     name: str
     addresses: tuple[str, ...] = ()
     models: tuple[ModelCard, ...] = ()
+    #: Its owner lends it to nobody for now, so it tells of no models.
+    paused: bool = False
 
     def pack(self) -> bytes:
         """The record's value; at most RECORD_VALUE_BYTES_MAX bytes, and readable by `unpack`."""
@@ -91,7 +93,7 @@ class Card:
         addresses = [a for a in self.addresses if len(a) <= ADDRESS_CHARS_MAX][:ADDRESSES_MAX]
         name = _clipped(self.name, NAME_CHARS_MAX)
         while True:
-            packed: bytes = msgpack.packb([name, addresses, models])
+            packed: bytes = msgpack.packb([name, addresses, models, self.paused])
             if len(packed) <= RECORD_VALUE_BYTES_MAX or not models:
                 return packed
             models.pop()
@@ -99,11 +101,16 @@ class Card:
     @classmethod
     def unpack(cls, value: bytes) -> Card:
         """Raises Malformed."""
-        name, addresses, models = _fields(value, 3)[:3]
+        fields = _fields(value, 3)
+        name, addresses, models = fields[:3]
+        paused = fields[3] if len(fields) > 3 else False
+        if not isinstance(paused, bool):
+            raise Malformed("a card says yes or no to being paused")
         return cls(
             name=_text(name, NAME_CHARS_MAX),
             addresses=tuple(_text(a, ADDRESS_CHARS_MAX) for a in _items(addresses, ADDRESSES_MAX)),
             models=tuple(_model(m) for m in _items(models, MODELS_PER_CARD_MAX)),
+            paused=paused,
         )
 
 

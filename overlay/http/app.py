@@ -20,6 +20,7 @@ from overlay.http.parse import (
     parse_completion,
     parse_invite,
     parse_join,
+    parse_pause,
     parse_request_id,
 )
 from overlay.http.shapes import ChatShape, CompletionShape
@@ -63,6 +64,8 @@ def create_app(
             Route("/mesh/explanations/{id:path}", mesh.explanation),
             Route("/mesh/invites", mesh.invite, methods=["POST"]),
             Route("/mesh/join", mesh.join, methods=["POST"]),
+            Route("/mesh/pause", mesh.pause, methods=["POST"]),
+            Route("/mesh/resume", mesh.resume, methods=["POST"]),
         ],
         middleware=[
             Middleware(
@@ -119,6 +122,13 @@ class _MeshRoutes:
 
     async def join(self, request: Request) -> Response:
         return _json(await self._backend.join(parse_join(await read_json(request))))
+
+    async def pause(self, request: Request) -> Response:
+        hand_back = parse_pause(await read_json(request))
+        return _json(self._backend.pause(hand_back=hand_back))
+
+    async def resume(self, request: Request) -> Response:
+        return _json(self._backend.resume())
 
 
 def _json(value: object) -> Response:

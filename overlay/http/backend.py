@@ -107,5 +107,14 @@ class Backend(Protocol):
     async def join(self, token: str) -> dict[str, Any]:
         """Join the token's mesh; ``{"mesh_id", "inviter": PeerId, "name"}``."""
 
+    def pause(self, *, hand_back: bool) -> dict[str, Any]:
+        """Take no more requests of other members; ``hand_back``: end those under way, too.
+
+        ``{"paused", "paused_since" (RFC 3339), "open_guest_requests"}``.
+        """
+
+    def resume(self) -> dict[str, Any]:
+        """Take requests of other members again; the same object."""
+
     def metrics(self) -> bytes:
         """Prometheus text format."""

@@ -131,6 +131,16 @@ def parse_join(body: object) -> str:
     return token
 
 
+def parse_pause(body: object) -> bool:
+    """The body of ``POST /mesh/pause``: whether guests' requests under way end, too.
+
+    Raises InvalidRequest.
+    """
+    fields = Fields(body)
+    fields.only("now")
+    return fields.flag("now")
+
+
 def parse_request_id(text: str) -> str | None:
     """The beginning of a request's id, in hexadecimal, of what a client calls it by.
 

@@ -41,6 +41,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "unreachable": 502,
     "timed-out": 504,
     "overloaded": 503,
+    "paused": 503,
     "stream-reset": 502,
     "routing": 503,
     "no-route": 503,

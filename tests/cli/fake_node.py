@@ -208,6 +208,8 @@ class FakeBackend:
     asks: list[Ask] = field(default_factory=list)
     invites: list[tuple[int, int, str]] = field(default_factory=list)
     joined: list[str] = field(default_factory=list)
+    #: Of each pause, whether requests under way were handed back; empty: not paused.
+    pauses: list[bool] = field(default_factory=list)
     #: Beginnings of ids that were asked for; None is the latest.
     explained: list[str | None] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=lambda: dict(STATUS))
@@ -261,6 +263,15 @@ class FakeBackend:
             raise TokenMalformed("this is no join token: one begins with hearth1")
         self.joined.append(token)
         return {"mesh_id": "m", "inviter": FRIEND_ID, "name": "bea"}
+
+    def pause(self, *, hand_back: bool) -> dict[str, Any]:
+        self.pauses.append(hand_back)
+        since = "2030-01-01T00:00:00+00:00"
+        return {"paused": True, "paused_since": since, "open_guest_requests": 0 if hand_back else 2}
+
+    def resume(self) -> dict[str, Any]:
+        self.pauses.clear()
+        return {"paused": False, "paused_since": None, "open_guest_requests": 0}
 
     def metrics(self) -> bytes:
         return b""

@@ -158,6 +158,18 @@ def test_join_through_the_running_node(run: Run, backend: FakeBackend) -> None:
     assert result.stderr == "error: this is no join token: one begins with hearth1\n"
 
 
+def test_pause_and_resume(run: Run, backend: FakeBackend) -> None:
+    result = run("pause")
+    assert result.stdout.startswith("Paused:")
+    assert "2 requests under way" in result.stdout
+    assert "under way" not in run("pause", "--now").stdout
+    assert backend.pauses == [False, True]
+    assert json.loads(run("pause", "--json").stdout)["paused"] is True
+    assert run("resume").stdout == "Friends' requests are taken again.\n"
+    assert json.loads(run("resume", "--json").stdout)["paused"] is False
+    assert backend.pauses == []
+
+
 def test_models_of_the_mesh(run: Run) -> None:
     listed = json.loads(run("models", "list", "--json").stdout)
     assert [model["id"] for model in listed["served"]] == ["SmolLM2-135M-Instruct", "qwen3-1.7b"]

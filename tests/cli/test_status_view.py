@@ -53,6 +53,23 @@ def test_routes_are_shown_once_there_were_any() -> None:
     assert row(told, "routes") == "1,200 computed here · 34 sent on · 2 blind"
 
 
+def test_a_pause_is_shown_here_and_at_peers() -> None:
+    assert row(shown(), "lending") is None
+    paused = {
+        "paused": True,
+        "paused_since": "2030-01-01T12:00:00+00:00",
+        "open_guest_requests": 1,
+    }
+    told = row(shown(lending=paused), "lending")
+    assert told is not None
+    assert told.startswith("paused since 20")
+    assert told.endswith("· 1 guest request under way")
+    *others, bea = STATUS["peers"]
+    (line,) = [line for line in shown(peers=[*others, {**bea, "paused": True}]) if "bea" in line]
+    assert "paused" in line
+    assert "SmolLM2" not in line
+
+
 def test_a_peer_that_tokenizes_unlike_us_is_pointed_out() -> None:
     *others, bea = STATUS["peers"]
     said = " ".join(shown(peers=[*others, {**bea, "tokenizes_unlike": ["demo"]}]))

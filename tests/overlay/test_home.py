@@ -77,7 +77,18 @@ def test_everything_round_trips(home: Home) -> None:
     home.save_peers(peers)
     assert home.peers() == peers
 
+    assert home.paused_since() is None
+    home.save_paused(NOW)
+    assert home.paused_since() == NOW
+
     assert all(mode(path) == 0o600 for path in home.path.iterdir())
+
+
+def test_a_pause_ends(home: Home) -> None:
+    home.save_paused(NOW)
+    home.save_paused(None)
+    assert home.paused_since() is None
+    home.save_paused(None)
 
 
 def test_incarnations_rise_even_when_the_clock_goes_back(home: Home) -> None:
@@ -93,6 +104,7 @@ _READERS: dict[str, Callable[[Home], object]] = {
     "invites.json": lambda home: home.ledger(key(2).peer_id),
     "incarnation.json": lambda home: home.next_incarnation(1),
     "peers.json": Home.peers,
+    "paused.json": Home.paused_since,
 }
 _DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda whole: b"",
@@ -110,6 +122,7 @@ def test_a_damaged_file_is_named_and_kept(home: Home, name: str, damage: str) ->
     home.save_membership(MEMBERSHIP)
     home.save_ledger(InviteLedger(key(2).peer_id))
     home.next_incarnation(7)
+    home.save_paused(NOW)
     home.save_peers({key(4).peer_id: (Multiaddr.of("192.0.2.7", 1),)})
     path = home.path / name
     damaged = _DAMAGES[damage](path.read_bytes())

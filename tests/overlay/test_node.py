@@ -21,8 +21,9 @@ from overlay.config import load_config
 from overlay.errors import AlreadyMember, EngineFailed, HearthError, HomeInUse, NoRoute
 from overlay.http.backend import Answered, Ask, Route, Text
 from overlay.identity.invites import JoinToken
-from overlay.node import Node, run_in_thread
+from overlay.node import Node
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
+from overlay.thread import run_in_thread
 
 ASK = Ask(None, (Message("user", "hello"),), Sampling(max_tokens=8, temperature=0.0))
 ANY = "127.0.0.1:0"
@@ -363,6 +364,27 @@ async def test_joining_a_mesh_while_running(start: StartNode) -> None:
         await answer(bob, Ask(answered.model, ASK.prompt, ASK.sampling, Route.LOCAL))
     with pytest.raises(AlreadyMember):
         await bob.join(token)
+
+
+async def test_a_pause_outlasts_a_restart_and_a_change_of_mesh(start: StartNode) -> None:
+    ann, bob = await start("ann"), await start("bob")
+    bob.pause(hand_back=False)
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    await until(lambda: [peer["paused"] for peer in ann.status()["peers"]] == [True])
+    assert ann.status()["peers"][0]["models"] == []
+    since = bob.status()["lending"]["paused_since"]
+    assert since is not None
+    await bob.close()
+    bob = await start("bob")
+    assert bob.status()["lending"] == {
+        "paused": True,
+        "paused_since": since,
+        "open_guest_requests": 0,
+    }
+    _, own = await answer(bob)
+    assert own.hearth["route"] == "local", "the owner's requests go on"
+    assert bob.resume()["paused"] is False
+    await until(lambda: ann.status()["peers"][0]["models"] != [])
 
 
 async def test_the_summary_of_a_node_that_joins_is_hashed_anew(start: StartNode) -> None:

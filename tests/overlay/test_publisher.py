@@ -41,6 +41,14 @@ def test_the_card_tells_how_the_model_tokenizes() -> None:
     assert Card.unpack(gossip.records(ME)[CARD]).models[0].probe == b"p" * 16
 
 
+def test_a_paused_node_tells_of_no_models_and_why() -> None:
+    own, gossip = publisher()
+    own.card_and_load("ann", (), [(INFO, EngineStats())], 0.0, NOW, paused=True)
+    assert Card.unpack(gossip.records(ME)[CARD]) == Card("ann", paused=True)
+    own.card_and_load("ann", (), [(INFO, EngineStats())], 0.0, NOW)
+    assert [model.name for model in Card.unpack(gossip.records(ME)[CARD]).models] == ["toy"]
+
+
 def test_rates_are_told_again_only_when_they_moved() -> None:
     own, gossip = publisher()
 

@@ -27,6 +27,7 @@ card = st.builds(
     name=printable,
     addresses=st.lists(printable, max_size=8).map(tuple),
     models=st.lists(model, max_size=3).map(tuple),
+    paused=st.booleans(),
 )
 wild_card = st.builds(
     Card,
@@ -101,6 +102,7 @@ def test_arbitrary_bytes_are_only_ever_malformed(data: bytes) -> None:
         ["n", [], [["m", bytes(16), [], "", 1, 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, bytes(15)]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, "a" * 16]]],
+        ["n", [], [], 1],
         ["n", []],
         {"name": "n"},
     ],
@@ -116,6 +118,8 @@ def test_fields_of_newer_nodes_are_ignored() -> None:
     for packed, probe in ((model, b""), ([*model, b"p" * 16, "new"], b"p" * 16)):
         (read,) = Card.unpack(msgpack.packb(["n", [], [packed]])).models
         assert read.probe == probe
+    assert Card.unpack(msgpack.packb(["n", [], [], True, "new"])) == Card("n", paused=True)
+    assert Card.unpack(msgpack.packb(["n", [], []])) == Card("n")
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -32,6 +32,8 @@ class ScriptedBackend:
         self.script = script or (Text("Hel", 1), Text("", 1), Text("lö!", 1), ANSWERED)
         self.asks: list[Ask] = []
         self.invites: list[tuple[int, int, str]] = []
+        #: Of each pause, whether requests under way were handed back; empty: not paused.
+        self.pauses: list[bool] = []
         #: Beginnings of ids that were asked for; None is the latest.
         self.explained: list[str | None] = []
         self.closed = asyncio.Event()
@@ -76,6 +78,15 @@ class ScriptedBackend:
         if not token.startswith("hearth1"):
             raise TokenMalformed("this is no join token")
         return {"mesh_id": "m", "inviter": "12D3KooWexample", "name": "ada"}
+
+    def pause(self, *, hand_back: bool) -> dict[str, Any]:
+        self.pauses.append(hand_back)
+        since = "2030-01-01T00:00:00+00:00"
+        return {"paused": True, "paused_since": since, "open_guest_requests": 0 if hand_back else 2}
+
+    def resume(self) -> dict[str, Any]:
+        self.pauses.clear()
+        return {"paused": False, "paused_since": None, "open_guest_requests": 0}
 
     def metrics(self) -> bytes:
         return b"hearth_requests_total 3.0\n"

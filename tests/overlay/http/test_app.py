@@ -330,7 +330,19 @@ async def test_inviting_and_joining(client: httpx.AsyncClient, backend: Scripted
     assert response.json()["error"]["code"] == "token_malformed"
 
 
-@pytest.mark.parametrize("path", ["/mesh/invites", "/mesh/join"])
+async def test_pausing_and_resuming(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    for asked, hand_back in (({}, False), ({"now": True}, True)):
+        reply = (await client.post("/mesh/pause", json=asked, headers=AS_ADMIN)).json()
+        assert reply["paused"] is True
+        assert backend.pauses[-1] is hand_back
+    odd = await client.post("/mesh/pause", json={"now": "yes"}, headers=AS_ADMIN)
+    assert (odd.status_code, odd.json()["error"]["param"]) == (400, "now")
+    reply = (await client.post("/mesh/resume", headers=AS_ADMIN)).json()
+    assert reply["paused"] is False
+    assert backend.pauses == []
+
+
+@pytest.mark.parametrize("path", ["/mesh/invites", "/mesh/join", "/mesh/pause", "/mesh/resume"])
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {ADMIN}"}],
@@ -343,6 +355,7 @@ async def test_changing_the_mesh_needs_the_admin_token(
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "invalid_api_key"
     assert backend.invites == []
+    assert backend.pauses == []
 
 
 # --- The gate ---------------------------------------------------------------------------------

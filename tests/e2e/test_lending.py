@@ -1,0 +1,109 @@
+"""A machine lent on its owner's terms: real processes, driven as a user does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.nodes import RunningNode, chat_body, hearth, until, up
+
+pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningNode]]:
+    found = [RunningNode(tmp_path / name, name) for name in ("ann", "bob", "cyd")]
+    try:
+        yield found
+    finally:
+        for node in found:
+            if node.process is not None:
+                await node.stop()
+
+
+async def start_mesh(*nodes: RunningNode) -> None:
+    """All of them in one mesh, each knowing what the others serve."""
+    founder, *others = nodes
+    await founder.start()
+    invited = await hearth("invite", "--home", str(founder.home), "--json", "--uses", "9")
+    for node in others:
+        token = invited.json["token"]
+        assert (await hearth("join", token, "--home", str(node.home))).code == 0
+        await node.start()
+    for node in nodes:
+        for other in nodes:
+            if other is not node:
+                await up(node, other.name)
+
+
+async def serves(node: RunningNode, name: str, *, models: bool) -> None:
+    """Wait until ``node`` has heard that ``name`` serves models, or that it serves none."""
+
+    async def heard() -> bool:
+        peer = await node.peer(name)
+        return peer is not None and bool(peer["models"]) is models
+
+    await until(heard, f"{node.name} hears what {name} serves")
+
+
+async def stream(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in response.aiter_lines():
+        if line.startswith("data: {"):
+            yield json.loads(line.removeprefix("data: "))
+
+
+async def test_a_pause_in_mid_answer_and_over_a_restart(nodes: list[RunningNode]) -> None:
+    ann, bob, cyd = nodes
+    cyd.args = ("--model", "none")
+    await start_mesh(ann, bob, cyd)
+    await serves(cyd, "ann", models=True)
+    await serves(cyd, "bob", models=True)
+    ids = {node.name: (await node.status())["peer_id"] for node in nodes}
+
+    # Whoever computes Cyd's answer pauses in the middle of it, and the other goes on.
+    body = chat_body("Count from one to five hundred.", stream=True, max_tokens=200)
+    whole = (await ann.chat("Count from one to five hundred.", max_tokens=200))["choices"][0]
+    text, told, paused = "", {}, None
+    async with cyd.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        async for chunk in stream(response):
+            assert "error" not in chunk
+            text += "".join(c["delta"].get("content") or "" for c in chunk["choices"])
+            told = chunk.get("hearth", told)
+            if text and paused is None:
+                running = [n for n in (ann, bob) if (await n.status())["requests"]["running"]]
+                for paused in running:
+                    reply = await hearth("pause", "--now", "--home", str(paused.home), "--json")
+                    assert reply.json["paused"] is True
+                    assert reply.json["open_guest_requests"] == 0
+    assert paused is not None
+    other = bob if paused is ann else ann
+    assert text == whole["message"]["content"], "no token lost or doubled"
+    assert (told["route"], told["served_by"]) == ("failed-over", ids[other.name])
+
+    # Everybody sees it; it stays over a restart; the owner is served as ever.
+    await serves(cyd, paused.name, models=False)
+    shown = await hearth("status", "--home", str(cyd.home))
+    assert "paused" in shown.out
+    assert await paused.stop() == 0
+    await paused.start()
+    assert "lending=paused" in paused.ready_line
+    assert "paused since" in (await hearth("status", "--home", str(paused.home))).out
+    own = await paused.chat("Hello", hearth={"route": "local"})
+    assert own["hearth"]["route"] == "local"
+    await up(cyd, paused.name)
+    assert (await cyd.chat("Hello again"))["hearth"]["served_by"] == ids[other.name]
+
+    # Without anybody else, Cyd reads why.
+    assert await other.stop() == 0
+    refused = await cyd.http.post("/v1/chat/completions", json=chat_body("Hello"))
+    assert refused.status_code == 503
+    assert f"({paused.name}: paused)" in refused.json()["error"]["message"]
+
+    assert (await hearth("resume", "--home", str(paused.home))).code == 0
+    await serves(cyd, paused.name, models=True)
+    assert (await cyd.chat("Hello"))["hearth"]["served_by"] == ids[paused.name]
