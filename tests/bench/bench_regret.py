@@ -11,6 +11,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
@@ -29,7 +30,7 @@ from tests.bench.regret_grid import (
     Extent,
     cells,
 )
-from tests.bench.regret_runs import Figures, Job, Results, simulate
+from tests.bench.regret_runs import Job, Results, simulate
 
 SEEDS: Final = 3
 QUICK_SEEDS: Final = 1
@@ -43,7 +44,10 @@ ABLATED: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to simulate. ``again``: policies whose known results do not count."""
+    """What to simulate. ``again``: these policies only, and whatever is known of them anew.
+
+    ``processes``: 0 to simulate nothing, and compare what is known.
+    """
 
     extent: Extent
     seeds: int
@@ -68,7 +72,8 @@ class Plan:
 
     def jobs(self) -> list[Job]:
         """Seed by seed, so that an early end has something of each cell; each job once."""
-        return [*dict.fromkeys(self._jobs())]
+        jobs = dict.fromkeys(self._jobs())
+        return [job for job in jobs if not self.again or job.policy in self.again]
 
     def _jobs(self) -> Iterator[Job]:
         grid = self.grid()
@@ -106,7 +111,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("no regret")
     group.add_argument("--full", action="store_true", help="every combination with 8 nodes")
     group.add_argument("--seeds", type=int, metavar="K", help=f"runs of each [{SEEDS}]")
-    group.add_argument("--jobs", type=int, metavar="J", help="runs at a time [one for each core]")
+    group.add_argument(
+        "--jobs",
+        type=int,
+        metavar="J",
+        help="runs at a time [one for each core]; 0: tell what FILE has",
+    )
     group.add_argument(
         "--nodes", metavar="N,N,…", help=f"meshes of this size only, of {','.join(map(str, NODES))}"
     )
@@ -114,7 +124,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--results", type=Path, metavar="FILE", help="keep results here; what is there stays done"
     )
     group.add_argument(
-        "--again", metavar="A,B,…", help="forget what FILE has of these policies", default=""
+        "--again",
+        metavar="A,B,…",
+        help="only these policies, whatever FILE has of them",
+        default="",
     )
     group.add_argument("--ablations", action="store_true", help="Hearth without each of its parts")
     group.add_argument("--plots", type=Path, metavar="FOLDER", help="draw pictures there")
@@ -135,7 +148,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return Plan(
         extent=extent,
         seeds=options.seeds or (QUICK_SEEDS if options.quick else SEEDS),
-        processes=options.jobs or os.cpu_count() or 1,
+        processes=(os.cpu_count() or 1) if options.jobs is None else options.jobs,
         nodes=nodes,
         results=options.results,
         again=again,
@@ -151,7 +164,8 @@ def measure(plan: Plan, done: Callable[[], None]) -> Comparison:
     for job in jobs:
         if results.of(job) is not None:
             done()
-    simulate(jobs, results, plan.processes, done)
+    if plan.processes:
+        simulate(jobs, results, plan.processes, done)
     grid = compare(plan.grid(), plan.seeded(), results)
     ablations = {
         name: compare(plan.ablated(), plan.seeded(), results, name)
@@ -197,15 +211,10 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _means(plan: Plan, along: Sequence[Cell], results: Results) -> dict[str, list[float]]:
-    """Each policy's mean time to first token in each cell, over the seeds."""
+    """Each policy's mean time to first token in each cell, over the seeds; nan: not simulated."""
 
-    def figures(cell: Cell, policy: str) -> Iterator[Figures]:
-        for seed in plan.seeded():
-            found = results.of(Job(cell, policy, seed))
-            assert found is not None
-            yield found
+    def mean_ms(cell: Cell, policy: str) -> float:
+        found = [results.of(Job(cell, policy, seed)) for seed in plan.seeded()]
+        return mean(f.mean_ms for f in found if f) if any(found) else nan
 
-    return {
-        policy: [mean(f.mean_ms for f in figures(cell, policy)) for cell in along]
-        for policy in FINDERS
-    }
+    return {policy: [mean_ms(cell, policy) for cell in along] for policy in FINDERS}
