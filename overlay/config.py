@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import platformdirs
 
 from overlay.errors import ConfigError
+from overlay.forwarding.terms import Terms
 from overlay.home import Home
 from overlay.limits import NAME_CHARS_MAX
 
@@ -38,11 +39,25 @@ _SETTINGS = {
     "cells": "HEARTH_CELLS",
     "ram_cache": "HEARTH_RAM_CACHE",
     "disk_cache": "HEARTH_DISK_CACHE",
+    "guest_requests": "HEARTH_GUEST_REQUESTS",
+    "guest_tokens_per_minute": "HEARTH_GUEST_TOKENS_PER_MINUTE",
+    "private": "HEARTH_PRIVATE",
 }
 _SIZES = ("ram_cache", "disk_cache")
+_LISTS = {"models": "names or paths", "private": "names"}
 
 #: KV cells that a model can work with at all: llama.cpp rounds up to this.
 CELLS_MIN = 256
+
+#: Numbers: what each is, and which may not be.
+_NUMBERS: dict[str, tuple[str, Callable[[int], bool]]] = {
+    "cells": (
+        f"a number of KV cells: {CELLS_MIN} or more, or 0 to choose",
+        lambda cells: cells != 0 and cells < CELLS_MIN,
+    ),
+    "guest_requests": ("a number of requests", lambda requests: requests < 0),
+    "guest_tokens_per_minute": ("a number of tokens: 1 or more", lambda tokens: tokens < 1),
+}
 
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -74,6 +89,8 @@ class NodeConfig:
     ram_cache: int | None
     #: The same on disk, in the home; 0: nothing.
     disk_cache: int
+    #: What guests are granted.
+    terms: Terms
     #: Set from outside, so a port in use is an error; a default may fall back to a free one.
     listen_chosen: bool
     api_chosen: bool
@@ -101,6 +118,9 @@ def load_config(
     cells: int | None = None,
     ram_cache: int | None = None,
     disk_cache: int | None = None,
+    guest_requests: int | None = None,
+    guest_tokens_per_minute: int | None = None,
+    private: tuple[str, ...] | None = None,
 ) -> NodeConfig:
     """Merge flags (None: not given), environment, file and defaults. Raises ConfigError."""
     home = (home or default_home()).expanduser()
@@ -113,6 +133,9 @@ def load_config(
         "cells": cells,
         "ram_cache": ram_cache,
         "disk_cache": disk_cache,
+        "guest_requests": guest_requests,
+        "guest_tokens_per_minute": guest_tokens_per_minute,
+        "private": private or None,
     }
     settings = {**_read_file(home / "config.toml"), **_read_environment()}
     settings.update({key: value for key, value in flags.items() if value is not None})
@@ -134,6 +157,11 @@ def load_config(
         cells=settings.get("cells", 0),
         ram_cache=settings.get("ram_cache"),
         disk_cache=settings.get("disk_cache", 0),
+        terms=Terms(
+            guest_requests=settings.get("guest_requests"),
+            guest_tokens_per_minute=settings.get("guest_tokens_per_minute"),
+            private=settings.get("private", ()),
+        ),
         listen_chosen="listen" in settings,
         api_chosen="api" in settings,
     )
@@ -160,22 +188,23 @@ def _read_environment() -> dict[str, Any]:
 
 
 def _from_environment(key: str, variable: str, value: str) -> Any:
-    if key == "models":
+    if key in _LISTS:
         return tuple(value.split(","))
     if key == "lan":
         if value.lower() not in _YES_OR_NO:
             raise ConfigError(f"{variable} is 1 or 0, not {value!r}")
         return _YES_OR_NO[value.lower()]
-    if key == "cells":
-        return _cells(variable, int(value) if value.isascii() and value.isdigit() else None)
+    if key in _NUMBERS:
+        return _number(key, variable, int(value) if value.isascii() and value.isdigit() else None)
     if key in _SIZES:
         return _size(variable, value)
     return value
 
 
-def _cells(what: str, value: Any) -> int:
-    if type(value) is not int or (value != 0 and value < CELLS_MIN):
-        raise ConfigError(f"{what} is a number of KV cells: {CELLS_MIN} or more, or 0 to choose")
+def _number(key: str, what: str, value: Any) -> int:
+    meaning, is_wrong = _NUMBERS[key]
+    if type(value) is not int or is_wrong(value):
+        raise ConfigError(f"{what} is {meaning}")
     return value
 
 
@@ -198,17 +227,17 @@ def _read_file(path: Path) -> dict[str, Any]:
         if key not in _SETTINGS:
             known = ", ".join(sorted(_SETTINGS))
             raise ConfigError(f"{path}: there is no setting {key!r}; there is: {known}")
-        if key == "models":
+        if key in _LISTS:
             if not isinstance(value, list) or not all(isinstance(m, str) for m in value):
-                raise ConfigError(f"{path}: models is a list of names or paths")
+                raise ConfigError(f"{path}: {key} is a list of {_LISTS[key]}")
         elif key == "lan":
             if not isinstance(value, bool):
                 raise ConfigError(f"{path}: lan is true or false")
-        elif key == "cells":
-            _cells(f"{path}: cells", value)
+        elif key in _NUMBERS:
+            _number(key, f"{path}: {key}", value)
         elif not isinstance(value, str):
             raise ConfigError(f"{path}: {key} is a string")
         elif key in _SIZES:
             value = _size(f"{path}: {key}", value)
-        settings[key] = tuple(value) if key == "models" else value
+        settings[key] = tuple(value) if key in _LISTS else value
     return settings

@@ -14,6 +14,8 @@ class HearthError(Exception):
     """Base of all errors that Hearth raises on purpose. Anything else is a bug."""
 
     code: ClassVar[str] = "internal"
+    #: After how long trying again makes sense, where that is known; 0: it is not.
+    retry_after_s: float = 0.0
 
 
 # --- The operator mends these -----------------------------------------------------------------
@@ -167,6 +169,12 @@ class Overloaded(PeerError):
     """The peer refuses more work for now."""
 
     code = "overloaded"
+
+
+class QuotaUsedUp(PeerError):
+    """The peer has computed for us as much as its owner grants, for now."""
+
+    code = "quota-used-up"
 
 
 class Paused(PeerError):

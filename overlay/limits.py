@@ -115,6 +115,8 @@ STREAM_STALL_S: Final = 30.0
 ACCEPT_S: Final = 3.0
 #: The time a request may take in all, unless it says otherwise.
 REQUEST_DEADLINE_S: Final = 600.0
+#: The minute of a guest's quota of tokens.
+QUOTA_WINDOW_S: Final = 60.0
 #: Redial backoff: first, and longest.
 REDIAL_MIN_S: Final = 0.2
 REDIAL_MAX_S: Final = 30.0

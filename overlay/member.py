@@ -26,6 +26,7 @@ from overlay.errors import HearthError, Malformed
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip import effects as gsp
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD
@@ -74,6 +75,7 @@ class Member:
         rng: random.Random,
         now: float,
         *,
+        terms: Terms = NO_BOUNDS,
         gossip_interval_s: float = GOSSIP_INTERVAL_S,
         explained_max: int = EXPLANATIONS_MAX,
     ) -> None:
@@ -86,7 +88,7 @@ class Member:
         self.gossip = Gossip(me, incarnation, rng, now, interval_s=gossip_interval_s)
         self.publisher = Publisher(self.gossip)
         self.forwarder = Forwarder(
-            me, self.neighbourhood, mesh_secret, policy, explained_max=explained_max
+            me, self.neighbourhood, mesh_secret, policy, terms=terms, explained_max=explained_max
         )
         self._name = ""
         self._addresses: tuple[Multiaddr, ...] = ()
@@ -149,7 +151,8 @@ class Member:
             self.neighbourhood.model_gone(gone)
         for name, info in served.items():
             if name not in self.neighbourhood.models:
-                self.neighbourhood.model_loaded(info)
+                private = self.forwarder.lending.terms.keep(name, info.aliases)
+                self.neighbourhood.model_loaded(info, private=private)
         self.neighbourhood.lost = dict(lost)
         self._publish(now)
         self._summarise(now)
@@ -233,6 +236,8 @@ class Member:
             lost_share,
             now,
             paused=self.forwarder.lending.paused,
+            private=[m.info.name for m in self.neighbourhood.models.values() if m.private],
+            guest_places=self.forwarder.lending.places,
         )
 
     def _summarise(self, now: float) -> None:

@@ -21,6 +21,7 @@ from overlay.engines import EnginePool
 from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.forwarding.terms import Terms
 from overlay.gossip import effects as gsp
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
@@ -54,6 +55,7 @@ class Mesh:
         on_client_event: Callable[[bytes, fwd.ClientEvent], None],
         on_ledger: Callable[[], None],
         on_peers: Callable[[], None],
+        terms: Terms,
         lan: bool,
         rng: random.Random,
     ) -> None:
@@ -76,7 +78,7 @@ class Mesh:
         self.me = node.key.peer_id
         now = self.now()
         secret = node.membership.mesh_secret
-        self.member = Member(self.me, incarnation, secret, CostPolicy(rng), rng, now)
+        self.member = Member(self.me, incarnation, secret, CostPolicy(rng), rng, now, terms=terms)
         self.member.described(node.name, (), now)
         self.transport = Transport(
             node=lambda: self._node, ledger=ledger, on_ledger=on_ledger, observer=self, rng=rng

@@ -11,20 +11,21 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 from models.engine import Engine, EngineEvent
-from models.store.store import ModelStore
+from models.store.store import LocalModel, ModelStore
 from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
 from overlay.engines import EngineOptions, EnginePool, Progress
-from overlay.errors import AddressInUse, NoRoute, Unreachable
+from overlay.errors import AddressInUse, ConfigError, NoRoute, Unreachable
 from overlay.explained import explained, overview, reply
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.explanations import Explanation
+from overlay.forwarding.terms import Terms
 from overlay.home import Home
 from overlay.http.app import create_app
 from overlay.http.backend import (
@@ -161,9 +162,22 @@ class Node:
             if progress is not None:
                 progress("fetching the demo model", done_bytes / max(1, total_bytes))
 
-        for wanted in self.config.models:
-            model = await asyncio.to_thread(store.ensure, wanted, fetching)
+        found = [
+            await asyncio.to_thread(store.ensure, wanted, fetching) for wanted in self.config.models
+        ]
+        self._check_private(found)
+        for model in found:
             await self._engines.load(model, progress)
+
+    def _check_private(self, models: Sequence[LocalModel]) -> None:
+        """A typo must not lend what was meant to stay at home. Raises ConfigError."""
+        for name in self.config.terms.private:
+            only = Terms(private=(name,))
+            if not any(only.keep(model.name, model.aliases) for model in models):
+                served = ", ".join(model.name for model in models) or "none"
+                raise ConfigError(
+                    f"no model here is named {name!r}, to be private; there is: {served}"
+                )
 
     # --- Membership ---------------------------------------------------------------------------
 
@@ -183,6 +197,7 @@ class Node:
             on_client_event=self._client_event,
             on_ledger=lambda: self.home.save_ledger(self._ledger),
             on_peers=self._save_peers,
+            terms=self.config.terms,
             lan=self.config.lan,
             rng=random.Random(secrets.randbits(64)),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from models.engine import EngineStats, ModelInfo
 from overlay.gossip.gossip import Gossip
@@ -30,13 +30,17 @@ class Publisher:
         now: float,
         *,
         paused: bool = False,
+        private: Collection[str] = (),
+        guest_places: int | None = None,
     ) -> None:
         """Tell who this node is, what it serves, how busy it is, and what its cache lacks.
 
         ``lost_share``: see `overlay.routing.losses`. ``paused``: it serves nobody else for now, so
-        no model is told.
+        no model is told; nor are the ``private`` ones ever. ``guest_places``: requests of other
+        members that it would take on top.
         """
-        cards = () if paused else tuple(self._model_card(info, stats) for info, stats in models)
+        told = [(info, stats) for info, stats in models if not paused and info.name not in private]
+        cards = tuple(self._model_card(info, stats) for info, stats in told)
         card = Card(name, tuple(str(address) for address in addresses), cards, paused)
         self._gossip.set(CARD, card.pack(), now)
         all_stats = [stats for _, stats in models]
@@ -47,6 +51,7 @@ class Publisher:
             cells_used=sum(s.cells_used for s in all_stats),
             cells_total=sum(s.cells_total for s in all_stats),
             lost_permille=round(1000 * lost_share),
+            guest_places=guest_places,
         )
         self._gossip.set(LOAD, load.pack(), now)
 

@@ -96,11 +96,18 @@ def status(
 
 def lending(mesh: Mesh, paused_since_s: float | None) -> dict[str, Any]:
     """On what terms guests are served now, and how many are. ``paused_since_s``: Unix time."""
+    lent = mesh.member.forwarder.lending
+    terms, models = lent.terms, mesh.member.neighbourhood.models.values()
     since = None if paused_since_s is None else datetime.fromtimestamp(paused_since_s, UTC)
     return {
         "paused": since is not None,
         "paused_since": None if since is None else since.isoformat(timespec="seconds"),
-        "open_guest_requests": mesh.member.forwarder.open_guest_requests,
+        "guest_requests": terms.guest_requests,
+        "guest_tokens_per_minute": terms.guest_tokens_per_minute,
+        "private": [model.info.name for model in models if model.private],
+        "open_guest_requests": lent.guests,
+        "tokens_last_minute": {str(p): n for p, n in lent.spent(mesh.now()).items()},
+        "refused": dict(sorted(lent.refused.items())),
     }
 
 

@@ -46,6 +46,24 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Disk, in the home, for what left RAM; it survives restarts.  [default: 0]",
 )
+@click.option(
+    "--guest-requests",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Friends' requests taken at one time, all together; no bound by default.",
+)
+@click.option(
+    "--guest-tokens-per-minute",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens computed for one friend in a minute; no bound by default.",
+)
+@click.option(
+    "--private",
+    multiple=True,
+    metavar="NAME",
+    help="A served model that friends are not told of (repeatable).",
+)
 @home_option
 @click.pass_context
 def up(
@@ -58,6 +76,9 @@ def up(
     cells: int | None,
     ram_cache: int | None,
     disk_cache: int | None,
+    guest_requests: int | None,
+    guest_tokens_per_minute: int | None,
+    private: tuple[str, ...],
 ) -> None:
     """Run a node until Ctrl-C.
 
@@ -76,6 +97,9 @@ def up(
         cells=cells,
         ram_cache=ram_cache,
         disk_cache=disk_cache,
+        guest_requests=guest_requests,
+        guest_tokens_per_minute=guest_tokens_per_minute,
+        private=private or None,
     )
     asyncio.run(_serve(config))
 

@@ -52,7 +52,8 @@ from overlay.forwarding.inbound import job_of_forward
 from overlay.forwarding.job import Job, JobState
 from overlay.forwarding.lending import Lending, paused
 from overlay.forwarding.neighbourhood import Neighbourhood
-from overlay.forwarding.placement import Placement
+from overlay.forwarding.placement import Placement, answer_length
+from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     ACCEPT_S,
@@ -89,6 +90,7 @@ class Forwarder:
         mesh_secret: bytes,
         policy: Policy,
         *,
+        terms: Terms = NO_BOUNDS,
         explained_max: int = EXPLANATIONS_MAX,
     ) -> None:
         """``explained_max``: how many requests are remembered to be explained."""
@@ -100,7 +102,7 @@ class Forwarder:
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
-        self.lending = Lending()
+        self.lending = Lending(terms, self._jobs)
 
     # --- Entry points -------------------------------------------------------------------------
 
@@ -170,6 +172,9 @@ class Forwarder:
         job = self._jobs.get(event.request_id)
         if job is None or job.downstream != self.me:
             return []
+        refusal = self.lending.computes(job, event, now)
+        if refusal is not None:
+            return [*self._stop_downstream(job), *self._fail(job, refusal)]
         match event:
             case Started(cached_tokens=cached, queue_ms=queue_ms):
                 return stream.begun(job, cached, queue_ms)
@@ -233,11 +238,6 @@ class Forwarder:
     def open_requests(self) -> int:
         return len(self._jobs)
 
-    @property
-    def open_guest_requests(self) -> int:
-        """Those that other members sent here."""
-        return sum(job.upstream is not None for job in self._jobs.values())
-
     # --- Routing ------------------------------------------------------------------------------
 
     def _admit(self, job: Job, now: float) -> list[Effect]:
@@ -263,14 +263,18 @@ class Forwarder:
         job.frames_in = 0
         job.rtt_ms = chosen.rtt_ms
         if chosen.is_self:
-            return self._run_here(job)
+            return self._run_here(job, chosen.match_tokens, now)
         self._deadlines.wait(job, now + ACCEPT_S + chosen.rtt_ms / 1000)
         return [Send(chosen.peer, self._placement.forward_of(job, chosen, now))]
 
-    def _run_here(self, job: Job) -> list[Effect]:
+    def _run_here(self, job: Job, match_tokens: int, now: float) -> list[Effect]:
         local = self._neighbourhood.resolve(job.model)
         assert local is not None, "chosen as a candidate"
         assert job.tokens is not None, "a local model has tokenized the prompt"
+        expected = self._placement.prompt_length(job) - match_tokens + answer_length(job)
+        refusal = self.lending.begins(job, expected, now)
+        if refusal is not None:
+            return self._fail(job, refusal)
         self._deadlines.wait(job, job.deadline)
         self._neighbourhood.prompt_runs(local.info.name, job.hashes)
         request = GenerationRequest(
@@ -292,9 +296,11 @@ class Forwarder:
         job = job_of_forward(self.me, sender, message, now)
         if message.request_id in self._jobs:
             return []
-        refusal = self.lending.refusal(sender, self._jobs.values())
+        local = self._neighbourhood.resolve(job.model)
+        private = local is not None and local.private
+        refusal = self.lending.arrives(sender, private=private)
         if refusal is not None:
-            return [Send(sender, Refused(message.request_id, refusal.code, str(refusal)))]
+            return [stream.refused(sender, message.request_id, refusal)]
         return self._admit(job, now)
 
     # --- From downstream ----------------------------------------------------------------------
@@ -325,8 +331,10 @@ class Forwarder:
                 if seq != job.frames_in:
                     return self._reset_stream(job, now)
                 return self._complete(job, message, now)
-            case Refused(code=code, message=text):
-                return self._downstream_failed(job, from_code(code, text), now)
+            case Refused():
+                error = stream.error_of(message)
+                self._neighbourhood.refused(sender, now + error.retry_after_s)
+                return self._downstream_failed(job, error, now)
         return []
 
     def _note_answering(self, job: Job) -> None:
@@ -369,7 +377,7 @@ class Forwarder:
         job.explanation.failed(error)
         if job.upstream is None:
             return [Emit(job.request_id, Failure(error))]
-        return [Send(job.upstream, Refused(job.request_id, error.code, str(error)))]
+        return [stream.refused(job.upstream, job.request_id, error)]
 
     def _drop(self, job: Job) -> list[Effect]:
         """Nobody waits for the answer any more."""
@@ -379,6 +387,7 @@ class Forwarder:
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.request_id, None)
+        self.lending.ended(job.request_id)
         self.ledger.settled(job.request_id)
 
     def _stop_downstream(self, job: Job) -> list[Effect]:

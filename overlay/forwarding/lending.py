@@ -1,33 +1,119 @@
 """Whether guests' requests are computed here: the owner's word, applied to each as it comes.
 
-A guest is the member whose link brought the request, never a name in it.
+A guest is the member whose link brought the request, never a name in it. What is refused is not
+passed on: the third node would count it as this node's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections import Counter
+from collections.abc import Mapping
 
-from overlay.errors import HearthError, Overloaded, Paused
+from models.engine import Chunk, EngineEvent, Started
+from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.job import Job
+from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
 from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
 
 
 class Lending:
-    """What a node's owner grants to guests; the owner's own requests never come here."""
+    """What a node's owner grants to guests; the owner's own requests are never refused here."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Terms, jobs: Mapping[bytes, Job]) -> None:
+        """``jobs``: all that are open here, as they come and go."""
+        self.terms = terms
+        self._jobs = jobs
         #: Takes no new requests of guests.
         self.paused = False
+        #: How often a guest was refused, by the code of the error.
+        self.refused: Counter[str] = Counter()
+        per_minute = terms.guest_tokens_per_minute
+        self._quota = None if per_minute is None else TokenQuota(per_minute)
 
-    def refusal(self, guest: PeerId, jobs: Collection[Job]) -> HearthError | None:
-        """Why no request of ``guest`` may come in now, if so. ``jobs``: all that are open here."""
+    # --- A guest's request ------------------------------------------------------------------------
+
+    def arrives(self, guest: PeerId, *, private: bool) -> HearthError | None:
+        """Why no request of ``guest`` may come in now, if so. ``private``: its model is."""
+        return self._noted(self._unwelcome(guest, private=private))
+
+    def begins(self, job: Job, tokens: int, now: float) -> HearthError | None:
+        """A job is to be computed here, and takes so many tokens. Why it may not, if so."""
+        if self._quota is None or job.upstream is None:
+            return None
+        wait_s = self._quota.reserve(job.upstream, job.request_id, tokens, now)
+        return self._noted(self._used_up(wait_s, tokens))
+
+    def computes(self, job: Job, event: EngineEvent, now: float) -> HearthError | None:
+        """The engine tells of a job. Why it must not go on, if so; then the event counts not."""
+        if self._quota is None or job.upstream is None:
+            return None
+        match event:
+            case Started(cached_tokens=cached):
+                assert job.tokens is not None, "the engine got tokens"
+                tokens = max(0, len(job.tokens) + len(job.generated) - cached)
+            case Chunk(tokens=new):
+                tokens = len(new)
+            case _:
+                return None
+        wait_s = self._quota.spend(job.request_id, tokens, now)
+        return self._noted(self._used_up(wait_s, tokens))
+
+    def ended(self, request_id: bytes) -> None:
+        """A job is over, or is computed elsewhere."""
+        if self._quota is not None:
+            self._quota.release(request_id)
+
+    # --- What is told -----------------------------------------------------------------------------
+
+    @property
+    def guests(self) -> int:
+        """Requests of other members that are open here."""
+        return sum(job.upstream is not None for job in self._jobs.values())
+
+    @property
+    def places(self) -> int | None:
+        """How many more requests of guests would be taken now; None: no bound."""
+        if self.terms.guest_requests is None:
+            return None
+        return max(0, self.terms.guest_requests - self.guests)
+
+    def spent(self, now: float) -> dict[PeerId, int]:
+        """Tokens that each guest has had within the last minute; without a quota, none counts."""
+        return {} if self._quota is None else self._quota.spent(now)
+
+    # --- Within -----------------------------------------------------------------------------------
+
+    def _unwelcome(self, guest: PeerId, *, private: bool) -> HearthError | None:
         if self.paused:
             return paused()
-        open_here = sum(job.upstream == guest for job in jobs)
+        if private:
+            return ModelNotFound("no such model is served here")
+        open_here = sum(job.upstream == guest for job in self._jobs.values())
         if open_here >= OPEN_REQUESTS_PER_PEER_MAX:
             return Overloaded(f"{open_here} requests of yours are open here: wait for one to end")
+        if self.places == 0:
+            return Overloaded(
+                f"its owner grants guests {self.terms.guest_requests} requests at one time: "
+                "ask elsewhere, or wait for one to end"
+            )
         return None
+
+    def _used_up(self, wait_s: float, tokens: int) -> QuotaUsedUp | None:
+        if not wait_s:
+            return None
+        granted = f"its owner grants {self.terms.guest_tokens_per_minute} tokens a minute"
+        if wait_s == math.inf:
+            return QuotaUsedUp(f"{granted}, and this takes {tokens}: shorten it, or ask elsewhere")
+        error = QuotaUsedUp(f"{granted}: ask elsewhere, or again in {math.ceil(wait_s)} s")
+        error.retry_after_s = wait_s
+        return error
+
+    def _noted(self, error: HearthError | None) -> HearthError | None:
+        if error is not None:
+            self.refused[error.code] += 1
+        return error
 
 
 def paused() -> Paused:

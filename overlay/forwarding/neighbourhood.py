@@ -31,6 +31,8 @@ class Neighbour:
     load: Load | None = None
     rtt_ms: float | None = None
     summary_at: float = 0.0
+    #: It has refused us, and asks not to be asked before.
+    refuses_until: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class LocalModel:
     stats: EngineStats = field(default_factory=EngineStats)
     #: All blocks that it can reuse, however many.
     hashes: set[int] = field(default_factory=set)
+    #: For the owner alone: neither the model nor its blocks are told.
+    private: bool = False
 
 
 #: A peer, its model's card, and whether it tokenizes unlike ours of the same key.
@@ -68,8 +72,8 @@ class Neighbourhood:
 
     # --- Feeding ------------------------------------------------------------------------------
 
-    def model_loaded(self, info: ModelInfo) -> None:
-        self.models[info.name] = LocalModel(info)
+    def model_loaded(self, info: ModelInfo, *, private: bool = False) -> None:
+        self.models[info.name] = LocalModel(info, private=private)
         self._asked = None
 
     def model_gone(self, name: str) -> None:
@@ -88,13 +92,18 @@ class Neighbourhood:
             model.hashes = set()
         model.hashes.difference_update(event.removed)
         model.hashes.update(event.added)
+        if model.private:
+            return
         self.summary.changed(event.added, event.removed)
         self.losses.went(event.removed, elsewhere=self.index)
         self.losses.came(event.added)
 
     def prompt_runs(self, name: str, hashes: Sequence[int]) -> None:
         """A prompt with these block hashes goes to the local engine."""
-        held = leading(hashes, self.models[name].hashes)
+        model = self.models[name]
+        if model.private:
+            return
+        held = leading(hashes, model.hashes)
         self.summary.asked(hashes, held)
         self.losses.reused(held)
 
@@ -143,6 +152,10 @@ class Neighbourhood:
         if peer in self.neighbours:
             self.neighbours[peer].rtt_ms = None
 
+    def refused(self, peer: PeerId, until: float) -> None:
+        """The peer refused a request, and asks for no other before ``until``."""
+        self.neighbours.setdefault(peer, Neighbour()).refuses_until = until
+
     # --- Asking -------------------------------------------------------------------------------
 
     def resolve(self, name: str) -> LocalModel | None:
@@ -151,6 +164,14 @@ class Neighbourhood:
             if name == model.info.name or name.lower() in model.info.aliases:
                 return model
         return None
+
+    def models_for(self, *, guest: bool) -> list[LocalModel]:
+        """The local models that the owner may ask for, or a ``guest``."""
+        return [model for model in self.models.values() if not (guest and model.private)]
+
+    def refuses(self, peer: PeerId, now: float) -> bool:
+        """Whether the peer has asked not to be asked yet."""
+        return peer in self.neighbours and now < self.neighbours[peer].refuses_until
 
     def card_of(self, peer: PeerId, name: str) -> ModelCard | None:
         """What ``peer`` says of its model ``name``, if it is reachable and has one."""
@@ -260,6 +281,8 @@ class Neighbourhood:
             ):
                 continue
             load = neighbour.load or _IDLE
+            if load.guest_places == 0:
+                continue
             # By position, in the order of the fields: it takes half the time, and there are many.
             candidate = Candidate(
                 peer,

@@ -59,16 +59,24 @@ class Placement:
             return []
         return [Remember(local.info.name, job.tokens, tuple(job.generated))]
 
+    def prompt_length(self, job: Job) -> int:
+        """Tokens to have in the cache before the next one of the answer, if need be by a guess."""
+        if job.tokens is not None:
+            return len(job.tokens) + len(job.generated)
+        if isinstance(job.prompt, str):
+            return len(job.prompt) // _CHARS_PER_TOKEN
+        return sum(len(turn.content) for turn in job.prompt or ()) // _CHARS_PER_TOKEN
+
     def choose(self, job: Job, now: float) -> Candidate | None:
         """Decide where the job costs least, and book it there. None: nobody can take it."""
         candidates = self._candidates(job, now)
         if not candidates:
             return None
-        length = self._prompt_length(job)
+        length = self.prompt_length(job)
         question = Question(
             prompt_tokens=length,
             hashes=job.hashes,
-            answer_tokens=_answer_length(job),
+            answer_tokens=answer_length(job),
             forwarded=job.upstream is not None,
         )
         job.decision = self._policy.decide(question, candidates, now)
@@ -97,7 +105,9 @@ class Placement:
             delivered_chars=job.delivered_chars,
             sampling=job.sampling,
             path=(*job.path, self._me),
-            hop_limit=job.hop_limit - 1,
+            # After a refusal, whoever takes it keeps it: passing it on to who has just refused it
+            # would charge another's account for it there.
+            hop_limit=0 if job.tried else job.hop_limit - 1,
             deadline_ms=max(1, round((job.deadline - now) * 1000)),
             estimated_match=chosen.match_tokens,
         )
@@ -114,7 +124,8 @@ class Placement:
 
     def nobody(self, job: Job) -> HearthError:
         """Why there is no candidate, for people."""
-        offered = sorted({*self._neighbourhood.models, *self._neighbourhood.offered()})
+        here = [m.info.name for m in self._neighbourhood.models_for(guest=job.upstream is not None)]
+        offered = sorted({*here, *self._neighbourhood.offered()})
         lost = self._neighbourhood.lost.get(job.model)
         if lost and job.upstream is None:  # a path on this machine is nobody else's business
             return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
@@ -143,6 +154,11 @@ class Placement:
             key=job.model_key if tokens_only else None,
             here_only=job.local_only or job.hop_limit == 0,
         )
+        # Who has said not to ask before some time is asked only if there is nobody else.
+        unwilling = {c.peer for c in found if self._neighbourhood.refuses(c.peer, now)}
+        if len(unwilling) < len(found):
+            found = [c for c in found if c.peer not in unwilling]
+            job.tried |= unwilling
         return [self._with_pending(c, now) for c in found]
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
@@ -156,15 +172,9 @@ class Placement:
             pending_guest_tokens=candidate.pending_guest_tokens + pending.guest_tokens,
         )
 
-    def _prompt_length(self, job: Job) -> int:
-        if job.tokens is not None:
-            return len(job.tokens) + len(job.generated)
-        if isinstance(job.prompt, str):
-            return len(job.prompt) // _CHARS_PER_TOKEN
-        return sum(len(turn.content) for turn in job.prompt or ()) // _CHARS_PER_TOKEN
 
-
-def _answer_length(job: Job) -> int:
+def answer_length(job: Job) -> int:
+    """Tokens of the answer that are expected to follow."""
     most = job.sampling.max_tokens
     left = _ANSWER_TOKENS_EXPECTED if most is None else min(most, _ANSWER_TOKENS_EXPECTED)
     return max(1, left - len(job.generated))

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from models.engine import Chunk, Finished, FinishReason
-from overlay.errors import LimitExceeded, Malformed
+from overlay.errors import HearthError, LimitExceeded, Malformed, from_code
 from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
 from overlay.forwarding.explanations import Actual
 from overlay.forwarding.job import Job, JobState
 from overlay.identity.peer_id import PeerId
-from overlay.limits import FRAME_TOKENS_MAX, LOGPROBS_MAX, STREAM_WINDOW_FRAMES
-from overlay.wire.messages import Accepted, Begun, Completed, StreamAck, TokenFrame
+from overlay.limits import FRAME_TOKENS_MAX, LOGPROBS_MAX, QUOTA_WINDOW_S, STREAM_WINDOW_FRAMES
+from overlay.wire.messages import Accepted, Begun, Completed, Refused, StreamAck, TokenFrame
 
 #: Acknowledge this often: well within the sender's window, and few messages.
 _ACK_EVERY_FRAMES = STREAM_WINDOW_FRAMES // 4
+
+
+def refused(to: PeerId, request_id: bytes, error: HearthError) -> Send:
+    """The request is not, or no longer, served here."""
+    retry_after_ms = math.ceil(1000 * error.retry_after_s)
+    return Send(to, Refused(request_id, error.code, str(error), retry_after_ms))
+
+
+def error_of(message: Refused) -> HearthError:
+    """What a peer's refusal says; how long it asks to be left alone is held within bounds."""
+    error = from_code(message.code, message.message)
+    error.retry_after_s = min(max(0.0, message.retry_after_ms / 1000), QUOTA_WINDOW_S)
+    return error
 
 
 def accepted(job: Job, message: Accepted) -> list[Effect]:

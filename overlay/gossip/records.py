@@ -127,6 +127,8 @@ class Load:
     #: Of 1,000 blocks that prompts needed again, those that no node held any more; 0 from an
     #: older node.
     lost_permille: int = 0
+    #: Requests of other members that it would take on top now; None: no bound, or an older node.
+    guest_places: int | None = None
 
     def pack(self) -> bytes:
         """The record's value."""
@@ -138,6 +140,7 @@ class Load:
                 self.cells_used,
                 self.cells_total,
                 self.lost_permille,
+                self.guest_places,
             ]
         )
         return packed
@@ -145,7 +148,12 @@ class Load:
     @classmethod
     def unpack(cls, value: bytes) -> Load:
         """Raises Malformed."""
-        load = cls(*(_count(field) for field in _fields(value, 5)[:6]))
+        fields = _fields(value, 5)
+        places = fields[6] if len(fields) > 6 else None
+        load = cls(
+            *(_count(field) for field in fields[:6]),
+            **({} if places is None else {"guest_places": _count(places)}),
+        )
         if load.lost_permille > 1000:
             raise Malformed("more blocks are lost than were needed")
         return load

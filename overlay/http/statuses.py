@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "unreachable": 502,
     "timed-out": 504,
     "overloaded": 503,
+    "quota-used-up": 429,
     "paused": 503,
     "stream-reset": 502,
     "routing": 503,
@@ -74,6 +76,7 @@ _HTTP_CODES: Final[Mapping[int, str]] = {
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     403: "permission_error",
+    429: "rate_limit_error",
     500: "server_error",
     502: "server_error",
     503: "server_error",
@@ -101,8 +104,9 @@ def error_response(error: Exception) -> Response:
     """The whole HTTP answer for an error."""
     status, body = error_object(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if status == 503:
-        headers["Retry-After"] = str(_RETRY_AFTER_S)
+    if status in (429, 503):
+        known_s = error.retry_after_s if isinstance(error, HearthError) else 0.0
+        headers["Retry-After"] = str(math.ceil(known_s) or _RETRY_AFTER_S)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     # Plain ASCII can hold anything that a client sent, even half a surrogate pair.

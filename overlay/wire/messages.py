@@ -254,12 +254,16 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request was not, or is no longer, served here; ``code`` is of `overlay.errors`."""
+    """The request was not, or is no longer, served here; ``code`` is of `overlay.errors`.
+
+    ``retry_after_ms``: ask nothing more of this node before that; 0: it says nothing of it.
+    """
 
     KIND: ClassVar[int] = 26
     request_id: bytes
     code: str
     message: str
+    retry_after_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

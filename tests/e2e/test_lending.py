@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,56 @@ async def test_a_pause_in_mid_answer_and_over_a_restart(nodes: list[RunningNode]
     assert (await hearth("resume", "--home", str(paused.home))).code == 0
     await serves(cyd, paused.name, models=True)
     assert (await cyd.chat("Hello"))["hearth"]["served_by"] == ids[paused.name]
+
+
+async def test_a_friend_gets_what_the_owner_grants(
+    nodes: list[RunningNode], tiny_model: Path
+) -> None:
+    ann, bob, _ = nodes
+    ann.args = ("--model", "demo", "--model", str(tiny_model), "--private", tiny_model.stem)
+    (ann.home).mkdir()
+    (ann.home / "config.toml").write_text("guest_requests = 1\nguest_tokens_per_minute = 2000\n")
+    bob.args = ("--model", "none")
+    await start_mesh(ann, bob)
+    await serves(bob, "ann", models=True)
+    lending = (await ann.status())["lending"]
+    assert (lending["guest_requests"], lending["guest_tokens_per_minute"]) == (1, 2000)
+
+    # The private model is the owner's alone.
+    (private,) = lending["private"]
+    assert private in (await ann.status())["models"]
+    peer = await bob.peer("ann")
+    assert peer is not None
+    assert private not in peer["models"]
+    refused = await bob.http.post("/v1/chat/completions", json=chat_body("Hi", model=private))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+    assert private not in refused.json()["error"]["message"].partition("there is")[2]
+    assert (await ann.chat("Hi", model=private))["hearth"]["route"] == "local"
+
+    # One of Bob's requests at a time.
+    body = chat_body("Count from one to five hundred.", stream=True, max_tokens=500)
+    async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        await anext(stream(response))
+        second = await bob.http.post("/v1/chat/completions", json=chat_body("Hello"))
+        assert second.status_code == 503, second.text
+        assert second.json()["error"]["code"] in ("overloaded", "no_route")
+        assert (await ann.chat("Hello"))["usage"]["completion_tokens"] > 0, "the owner may"
+
+    # Then his minute is used up, and he is told when to come again.
+    number = count()
+
+    async def used_up() -> httpx.Response | None:
+        # Each of its own, as what is cached costs nothing.
+        question = chat_body(f"{next(number)} more about this: " + "one two three four " * 60)
+        reply = await bob.http.post("/v1/chat/completions", json=question)
+        return None if reply.status_code in (200, 503) else reply
+
+    reply = await until(used_up, "Bob has had his tokens")
+    assert reply.status_code == 429
+    assert reply.json()["error"]["code"] == "quota_used_up"
+    assert 1 <= int(reply.headers["Retry-After"]) <= 60
+    lending = (await ann.status())["lending"]
+    bobs_id = (await bob.status())["peer_id"]
+    assert 0 < lending["tokens_last_minute"][bobs_id] <= 2000
+    assert lending["refused"]["quota-used-up"] >= 1
+    assert (await ann.chat("Hello again"))["hearth"]["route"] == "local"

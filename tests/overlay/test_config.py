@@ -8,6 +8,7 @@ import pytest
 
 from overlay.config import load_config, parse_size
 from overlay.errors import ConfigError
+from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.home import Home
 
 
@@ -114,3 +115,39 @@ def test_caches_of_no_size_in_the_environment(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=variable):
         load_config(tmp_path)
+
+
+def test_the_terms_for_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_config(tmp_path).terms == NO_BOUNDS
+    (tmp_path / "config.toml").write_text(
+        'guest_requests = 4\nguest_tokens_per_minute = 20000\nprivate = ["mine"]'
+    )
+    assert load_config(tmp_path).terms == Terms(4, 20_000, ("mine",))
+    monkeypatch.setenv("HEARTH_GUEST_REQUESTS", "3")
+    monkeypatch.setenv("HEARTH_GUEST_TOKENS_PER_MINUTE", "900")
+    monkeypatch.setenv("HEARTH_PRIVATE", "mine,other")
+    assert load_config(tmp_path).terms == Terms(3, 900, ("mine", "other"))
+    config = load_config(tmp_path, guest_requests=0, guest_tokens_per_minute=1, private=("only",))
+    assert config.terms == Terms(0, 1, ("only",))
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("guest_requests = -1", "guest_requests is a number of requests"),
+        ("guest_requests = true", "guest_requests is a number of requests"),
+        ("guest_tokens_per_minute = 0", "guest_tokens_per_minute is a number of tokens: 1 or more"),
+        ('private = "mine"', "private is a list of names"),
+    ],
+)
+def test_odd_terms_are_refused(tmp_path: Path, written: str, reason: str) -> None:
+    (tmp_path / "config.toml").write_text(written)
+    with pytest.raises(ConfigError, match=reason):
+        load_config(tmp_path)
+
+
+def test_private_names_are_the_models_own_or_aliases() -> None:
+    terms = Terms(private=("Demo", "Mine"))
+    assert terms.keep("SmolLM2", ("demo",))
+    assert terms.keep("Mine", ())
+    assert not terms.keep("mine", ("other",))

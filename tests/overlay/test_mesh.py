@@ -14,6 +14,7 @@ import pytest
 
 from overlay.admission.handshake import LocalNode
 from overlay.engines import EnginePool
+from overlay.forwarding.terms import NO_BOUNDS
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
@@ -42,6 +43,7 @@ class Member:
             on_client_event=lambda request_id, event: None,
             on_ledger=lambda: None,
             on_peers=self.heard_of_peers.set,
+            terms=NO_BOUNDS,
             lan=lan,
             rng=random.Random(1),
         )

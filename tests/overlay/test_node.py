@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from models.engine import Message, Sampling
 from models.llama.engine import LlamaEngine
 from overlay.config import load_config
-from overlay.errors import AlreadyMember, EngineFailed, HearthError, HomeInUse, NoRoute
+from overlay.errors import AlreadyMember, ConfigError, EngineFailed, HearthError, HomeInUse, NoRoute
 from overlay.http.backend import Answered, Ask, Route, Text
 from overlay.identity.invites import JoinToken
 from overlay.node import Node
@@ -379,12 +379,24 @@ async def test_a_pause_outlasts_a_restart_and_a_change_of_mesh(start: StartNode)
     assert bob.status()["lending"] == {
         "paused": True,
         "paused_since": since,
+        "guest_requests": None,
+        "guest_tokens_per_minute": None,
+        "private": [],
         "open_guest_requests": 0,
+        "tokens_last_minute": {},
+        "refused": {},
     }
     _, own = await answer(bob)
     assert own.hearth["route"] == "local", "the owner's requests go on"
     assert bob.resume()["paused"] is False
     await until(lambda: ann.status()["peers"][0]["models"] != [])
+
+
+async def test_a_private_model_must_be_there(tmp_path: Path, tiny_model: Path) -> None:
+    config = load_config(tmp_path / "ann", models=(str(tiny_model),), private=("typo",), lan=False)
+    config = replace(config, listen=ANY, api=ANY)
+    with pytest.raises(ConfigError, match="no model here is named 'typo', to be private"):
+        await Node.start(config)
 
 
 async def test_the_summary_of_a_node_that_joins_is_hashed_anew(start: StartNode) -> None:

@@ -49,6 +49,16 @@ def test_a_paused_node_tells_of_no_models_and_why() -> None:
     assert [model.name for model in Card.unpack(gossip.records(ME)[CARD]).models] == ["toy"]
 
 
+def test_private_models_are_never_told() -> None:
+    own, gossip = publisher()
+    models = [(INFO, EngineStats()), (replace(INFO, name="mine"), EngineStats(running=2))]
+    own.card_and_load("ann", (), models, 0.0, NOW, private=["mine"], guest_places=3)
+    card = Card.unpack(gossip.records(ME)[CARD])
+    assert ([model.name for model in card.models], card.paused) == (["toy"], False)
+    load = Load.unpack(gossip.records(ME)[LOAD])
+    assert (load.running, load.guest_places) == (2, 3), "the machine is busy, whatever with"
+
+
 def test_rates_are_told_again_only_when_they_moved() -> None:
     own, gossip = publisher()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from overlay.errors import Paused
-from overlay.forwarding.effects import Answer, Failure
-from overlay.gossip.records import CARD, Card, block_key
+from models.engine import CacheChanged, Sampling
+from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp
+from overlay.forwarding.effects import Answer, Failure, Send
+from overlay.forwarding.terms import Terms
+from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
+from overlay.limits import QUOTA_WINDOW_S
 from overlay.prefix.chain import block_hashes
 from overlay.wire.messages import Change, Refused
-from tests.overlay.forwarding.world import ANSWER, KEY, SECRET, World, text_of
+from tests.overlay.forwarding.test_forwarder import forward
+from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, SECRET, World, text_of
 
 RID = b"r" * 16
 OWN = b"o" * 16
@@ -84,10 +88,10 @@ def test_what_is_handed_back_goes_on_elsewhere_from_the_next_token() -> None:
     world.submit(1, OWN, PROMPT)
     world.run(7)
     assert world.answer(0, RID) != ""
-    assert executor.forwarder.open_guest_requests == 1
+    assert executor.forwarder.lending.guests == 1
     executor.forwarder.lending.paused = True
     world.carry_out(executor, executor.forwarder.hand_back())
-    assert executor.forwarder.open_guest_requests == 0
+    assert executor.forwarder.lending.guests == 0
     assert executor.cancelled == [RID]
     assert list(executor.running) == [OWN], "the owner's own goes on"
     world.run()
@@ -121,3 +125,163 @@ def test_what_a_node_passed_on_may_come_back_to_it() -> None:
     ending = world.ending(0, RID)
     assert isinstance(ending, Answer)
     assert ending.served_by == relay.peer
+
+
+# --- How many at one time -----------------------------------------------------------------------
+
+
+def test_more_guests_than_granted_go_elsewhere_and_the_owner_is_none() -> None:
+    world = World(2, terms={1: Terms(guest_requests=1)})
+    world.warm(1, TOKENS)
+    origin, lender = world.node(0), world.node(1)
+    for request_id in (OWN, b"2" * 16):
+        world.submit(1, request_id, "1 2 3", local=True)
+    world.submit(0, RID, PROMPT)
+    world.submit(0, b"3" * 16, PROMPT)
+    world.run()
+    endings = [world.ending(0, each) for each in (RID, b"3" * 16)]
+    assert all(isinstance(ending, Answer) for ending in endings)
+    served = [ending.served_by for ending in endings if isinstance(ending, Answer)]
+    assert served == [lender.peer, origin.peer]
+    assert refusals(world) == [Overloaded.code]
+    assert lender.forwarder.lending.refused == {Overloaded.code: 1}
+    assert [world.answer(1, each) for each in (OWN, b"2" * 16)] == [WHOLE, WHOLE]
+
+
+def test_who_tells_that_it_is_full_is_not_asked() -> None:
+    world = World(3, models={1, 2}, terms={1: Terms(guest_requests=1)})
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    full = world.node(1).forwarder.lending.places
+    assert full == 0
+    told = Change(LOAD, 200, Load(guest_places=full).pack())
+    for index in (0, 2):
+        world.node(index).neighbourhood.records_changed(world.node(1).peer, (told,))
+    world.submit(0, OWN, PROMPT)
+    world.run()
+    ending = world.ending(0, OWN)
+    assert isinstance(ending, Answer)
+    assert ending.served_by == world.node(2).peer
+    assert refusals(world) == []
+    assert world.node(1).forwarder.lending.places == 1
+
+
+# --- Tokens per minute --------------------------------------------------------------------------
+
+
+def test_a_guest_that_used_its_minute_up_is_told_when_to_come_again() -> None:
+    world = World(2, models={1}, terms={1: Terms(guest_tokens_per_minute=900)})
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    lender = world.node(1).forwarder.lending
+    assert lender.spent(world.now) == {world.node(0).peer: len(TOKENS) + len(ANSWER)}
+    world.submit(0, OWN, PROMPT)
+    world.run()
+    ending = world.ending(0, OWN)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, QuotaUsedUp)
+    assert "again in 5" in str(ending.error) or "again in 6" in str(ending.error)
+    assert 50 < ending.error.retry_after_s <= QUOTA_WINDOW_S
+    # The owner has no quota, and the guest has a new one in the next minute.
+    world.submit(1, b"2" * 16, PROMPT, local=True)
+    world.run()
+    assert world.answer(1, b"2" * 16) == WHOLE
+    world.now += QUOTA_WINDOW_S
+    world.submit(0, b"3" * 16, PROMPT)
+    world.run()
+    assert world.answer(0, b"3" * 16) == WHOLE
+
+
+def test_who_was_refused_asks_others_for_as_long_as_it_was_told() -> None:
+    world = World(2, terms={1: Terms(guest_tokens_per_minute=900)})
+    world.warm(1, TOKENS)
+    origin, lender = world.node(0), world.node(1)
+    served = []
+    for number in range(4):
+        if number == 3:
+            world.now += QUOTA_WINDOW_S
+        # The toy engine counts nothing as cached, so that each costs the guest 680 tokens.
+        world.submit(0, bytes([number]) * 16, PROMPT)
+        world.run()
+        ending = world.ending(0, bytes([number]) * 16)
+        assert isinstance(ending, Answer)
+        served.append(ending.served_by)
+    assert served == [lender.peer, origin.peer, origin.peer, lender.peer]
+    assert refusals(world) == [QuotaUsedUp.code], "the third was not even asked for"
+
+
+def test_an_answer_that_outgrows_the_quota_goes_on_elsewhere() -> None:
+    world = World(2, terms={1: Terms(guest_tokens_per_minute=660)})
+    world.warm(1, TOKENS)
+    world.sampling = Sampling(max_tokens=10)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE, "no token lost or doubled"
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert (ending.route, ending.served_by) == ("failed-over", world.node(0).peer)
+    assert world.node(1).forwarder.lending.spent(world.now) == {world.node(0).peer: 660}
+    assert world.node(1).cancelled == [RID]
+
+
+def test_what_never_fits_into_a_minute_is_refused_for_good() -> None:
+    world = World(2, models={1}, terms={1: Terms(guest_tokens_per_minute=100)})
+    world.submit(0, RID, PROMPT)
+    world.run()
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert "shorten it" in str(ending.error)
+    assert ending.error.retry_after_s == 0
+
+
+# --- Private models -----------------------------------------------------------------------------
+
+
+def test_a_private_model_is_not_there_for_guests() -> None:
+    world = World(2, models={1}, terms={1: Terms(private=("ALIAS",))})
+    world.submit(0, RID, PROMPT)
+    world.run()
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, ModelNotFound)
+    world.submit(1, OWN, PROMPT)
+    world.run()
+    assert world.answer(1, OWN) == WHOLE
+
+
+def test_its_name_and_its_blocks_stay_at_home() -> None:
+    world = World(2, models={1}, terms={1: Terms(private=(MODEL,))})
+    lender = world.node(1)
+    hashes = block_hashes(SECRET, KEY, TOKENS)
+    lender.neighbourhood.cache_changed(MODEL, CacheChanged(hashes, ()))
+    lender.neighbourhood.prompt_runs(MODEL, hashes)
+    assert lender.neighbourhood.summary.take(world.now) is None
+    assert lender.neighbourhood.models[MODEL].hashes == set(hashes)
+    lender.neighbourhood.model_gone(MODEL)
+    assert lender.neighbourhood.summary.take(world.now + 10) is None
+    # Nor does it say what it has when a guest asks for something else.
+    world = World(2, models={1}, terms={1: Terms(private=(MODEL,))})
+    origin = world.node(0)
+    message = forward(world, model="other")
+    effects = world.node(1).forwarder.receive(origin.peer, message, world.now)
+    (sent,) = effects
+    assert isinstance(sent, Send)
+    assert isinstance(sent.message, Refused)
+    assert sent.message.code in (ModelNotFound.code, NoRoute.code)
+    assert MODEL not in sent.message.message
+
+
+def test_what_was_refused_is_computed_where_it_goes_next() -> None:
+    """A friend that passed it on to who had refused it would pay for it there."""
+    world = World(3, models={1, 2}, terms={1: Terms(guest_tokens_per_minute=900)})
+    origin, lender, other = (world.node(index) for index in range(3))
+    world.warm(1, TOKENS)
+    origin.neighbourhood.refused(lender.peer, world.now + QUOTA_WINDOW_S)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.served_by == other.peer
+    assert lender.forwarder.lending.spent(world.now) == {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from models.engine import (
     Alternative,
@@ -25,6 +26,7 @@ from models.engine import (
 from overlay.forwarding import effects as fx
 from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import block_hashes
@@ -65,7 +67,15 @@ class ToyNode:
 class World:
     """Nodes, a network that delivers in order (or loses what ``lose`` says), and a clock."""
 
-    def __init__(self, count: int, *, models: set[int] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        models: set[int] | None = None,
+        terms: Mapping[int, Terms] = MappingProxyType({}),
+        seed: int = 0,
+    ) -> None:
+        """``models``: who serves; ``terms``: what the owners of these grant guests."""
         self.now = 100.0
         #: How the next requests of clients are to be answered.
         self.sampling = Sampling()
@@ -76,11 +86,14 @@ class World:
         peers = [PeerId(bytes([index + 1]) * 32) for index in range(count)]
         for index, peer in enumerate(peers):
             hood = Neighbourhood(peer)
-            forwarder = Forwarder(peer, hood, SECRET, CostPolicy(random.Random(seed + index)))
+            granted = terms.get(index, NO_BOUNDS)
+            policy = CostPolicy(random.Random(seed + index))
+            forwarder = Forwarder(peer, hood, SECRET, policy, terms=granted)
             has_model = models is None or index in models
             self.nodes[peer] = ToyNode(peer, forwarder, hood, has_model)
             if has_model:
-                hood.model_loaded(ModelInfo(MODEL, KEY, ("alias",), "a toy", 4096, 4096, 1))
+                info = ModelInfo(MODEL, KEY, ("alias",), "a toy", 4096, 4096, 1)
+                hood.model_loaded(info, private=granted.keep(info.name, info.aliases))
                 stats = EngineStats(prefill_rate=100.0, decode_rate=50.0)
                 hood.engine_stats(MODEL, stats)
         for node in self.nodes.values():

@@ -66,7 +66,7 @@ def test_a_card_of_the_widest_characters_fits() -> None:
     assert Card.unpack(packed).models
 
 
-@given(st.builds(Load, count, count, count, count, count, st.integers(0, 1000)))
+@given(st.builds(Load, *[count] * 5, st.integers(0, 1000), st.none() | count))
 def test_load_round_trip(value: Load) -> None:
     assert Load.unpack(value.pack()) == value
 
@@ -78,6 +78,13 @@ def test_an_older_node_tells_nothing_of_losses() -> None:
 def test_nothing_is_lost_more_than_always() -> None:
     with pytest.raises(Malformed):
         Load.unpack(msgpack.packb([1, 2, 3, 4, 5, 1001]))
+
+
+def test_places_for_guests_are_a_number_or_without_bound() -> None:
+    assert Load.unpack(msgpack.packb([1, 2, 3, 4, 5, 6, 0])).guest_places == 0
+    assert Load.unpack(msgpack.packb([1, 2, 3, 4, 5, 6, None])).guest_places is None
+    with pytest.raises(Malformed):
+        Load.unpack(msgpack.packb([1, 2, 3, 4, 5, 6, -1]))
 
 
 @given(st.binary(max_size=200))
@@ -113,7 +120,7 @@ def test_bad_cards_are_refused(fields: object) -> None:
 
 
 def test_fields_of_newer_nodes_are_ignored() -> None:
-    assert Load.unpack(msgpack.packb([1, 2, 3, 4, 5, 6, "new"])) == Load(1, 2, 3, 4, 5, 6)
+    assert Load.unpack(msgpack.packb([1, 2, 3, 4, 5, 6, 7, "new"])) == Load(1, 2, 3, 4, 5, 6, 7)
     model = ["m", bytes(16), [], "", 1, 0.0, 0.0]
     for packed, probe in ((model, b""), ([*model, b"p" * 16, "new"], b"p" * 16)):
         (read,) = Card.unpack(msgpack.packb(["n", [], [packed]])).models
