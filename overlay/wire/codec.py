@@ -2,8 +2,9 @@
 
 The classes of `overlay.wire.messages` say everything: their annotations are resolved once,
 here, into small packers and readers. The reader is driven by the expected types, never by the
-bytes: msgpack's own decoder sees only scalars, so neither nesting nor a declared length makes it
-reserve memory that the message's size does not justify.
+bytes: msgpack's own decoder sees only scalars, and tables that are there to their last byte, so
+neither nesting nor a declared length makes it reserve memory that the message's size does not
+justify.
 
 Compatibility within a protocol version: a field may be added at the end of a message if it has a
 default. Older nodes skip trailing fields that they do not know, and fill in defaults for those
@@ -24,11 +25,9 @@ import msgpack
 
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MESSAGE_BYTES_MAX, PROMPT_TOKENS_MAX
+from overlay.limits import MESSAGE_BYTES_MAX
 from overlay.wire.messages import COUNTER_MAX, Counter, Message
-
-#: No sequence is longer: the longest is a prompt.
-SEQUENCE_ITEMS_MAX: Final = PROMPT_TOKENS_MAX
+from overlay.wire.tables import SEQUENCE_ITEMS_MAX, Table
 
 _Pack = Callable[[Any], Any]
 _Read = Callable[["_Source"], Any]
@@ -107,6 +106,13 @@ class _Source:
         if count > SEQUENCE_ITEMS_MAX:
             raise LimitExceeded(f"an array of {count} items; {SEQUENCE_ITEMS_MAX} are allowed")
         return count
+
+    def table(self) -> Any:
+        """The next value, fast: rows, if all is well. No length in it is a lie, or it could not be
+        skipped."""
+        begin = self.unpacker.tell()
+        self.unpacker.skip()
+        return msgpack.unpackb(self.data[begin : self.unpacker.tell()], use_list=False)
 
     def items(self, count: int) -> tuple[Any, ...]:
         """The next scalars, fast."""
@@ -225,6 +231,8 @@ def _union(options: tuple[Any, ...]) -> tuple[_Pack, _Read]:
 
 
 def _sequence(item: Any) -> tuple[_Pack, _Read]:
+    if (table := Table.of(item)) is not None:
+        return _table(table)
     pack_item, read_item = _converters(item)
 
     def pack(value: Any) -> list[Any]:
@@ -245,6 +253,15 @@ def _sequence(item: Any) -> tuple[_Pack, _Read]:
         return values
 
     return (pack_ints, read_ints) if item is int else (pack, read)
+
+
+def _table(table: Table) -> tuple[_Pack, _Read]:
+    def pack(value: Any) -> Any:
+        if not table.allows(value):
+            raise TypeError("a sequence of records holds what it must not")
+        return value
+
+    return pack, lambda source: table.read(source.table())
 
 
 def _pair(items: tuple[Any, ...]) -> tuple[_Pack, _Read]:

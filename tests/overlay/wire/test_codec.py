@@ -83,6 +83,10 @@ def test_types_survive_the_trip() -> None:
     arrived = decode(encode(Accepted(b"id", PEER, 1, 600)))
     assert isinstance(arrived, Accepted)
     assert type(arrived.executor) is PeerId
+    arrived = decode(encode(Syn((DigestEntry(PEER, 1, 2, 3, 4),))))
+    assert isinstance(arrived, Syn)
+    assert type(arrived.digest[0]) is DigestEntry
+    assert type(arrived.digest[0].origin) is PeerId
 
 
 def test_a_conversation_and_a_raw_prompt_stay_apart() -> None:
