@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -12,20 +13,28 @@ from overlay.wire.messages import Change, OriginDelta
 #: Bytes of an OriginDelta without its changes, at most, in msgpack: a PeerId takes 37, integers
 #: 9, and the heads of arrays 5.
 DELTA_OVERHEAD_BYTES: Final = 5 + 37 + 4 * 9 + 1 + 5
+#: What an origin gets of a message, if there is so much left and it needs it. Of smaller shares too
+#: much would be overhead, and few records would fit.
+_SHARE_BYTES_MIN: Final = 1024
 
 
-def fit(lacks: Sequence[Lack], bytes_max: int) -> tuple[OriginDelta, ...]:
+def fit(lacks: Sequence[Lack], bytes_max: int, rng: random.Random) -> tuple[OriginDelta, ...]:
     """Deltas of at most ``bytes_max`` together, the oldest changes of each origin first.
 
     Max-min fair: the origin with the least to say goes first and leaves what it does not use of
-    its equal share to the others, so a long summary never holds up anybody's load.
+    its equal share to the others, so a long summary never holds up anybody's load. Among equals
+    chance decides, so that nobody is left out message after message.
     """
     left = bytes_max
     deltas = []
-    ordered = sorted(lacks, key=lambda lack: (lack.changes_bytes, lack.known.origin))
+    ordered = [*lacks]
+    if sum(DELTA_OVERHEAD_BYTES + lack.changes_bytes for lack in lacks) > bytes_max:
+        rng.shuffle(ordered)
+        ordered.sort(key=lambda lack: lack.changes_bytes)
     for place, lack in enumerate(ordered):
+        equal_share = left // (len(ordered) - place)
+        share = min(left, max(equal_share, _SHARE_BYTES_MIN)) - DELTA_OVERHEAD_BYTES
         origin, incarnation, _, version, gc_version = lack.known
-        share = left // (len(ordered) - place) - DELTA_OVERHEAD_BYTES
         if lack.changes_bytes <= share:
             changes, used = tuple(lack.changes), lack.changes_bytes
         else:

@@ -2,8 +2,8 @@
 
 Each node writes records about itself and keeps replicas of everybody else's. Once per round it
 opens an exchange with a few linked peers: Syn (what I know) -> SynAck (what you lack, and what I
-know) -> GossipAck (what you lack). Heartbeats travel in the digests, so that peers without a link
-are heard of too; who is UP is each node's own judgement (`liveness`).
+know otherwise) -> GossipAck (what you lack). Heartbeats travel in the digests, so that peers
+without a link are heard of too; who is UP is each node's own judgement (`liveness`).
 
 Sans-IO: `tick` and `receive` return effects; `next_deadline` says when to tick.
 """
@@ -138,14 +138,17 @@ class Gossip:
             case Syn(digest):
                 self._check(digest, ())
                 effects, lacks = self._compare(sender, digest, now)
-                deltas = fit(lacks, DELTA_BYTES_MAX)
-                effects.append(Send(sender, SynAck(self._digest(), deltas)))
+                lacks += self._unmentioned(sender, digest)
+                deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
+                told = set(digest)
+                otherwise = tuple(entry for entry in self._digest() if entry not in told)
+                effects.append(Send(sender, SynAck(otherwise, deltas)))
             case SynAck(digest, deltas):
                 self._check(digest, deltas)
                 effects = self._apply(sender, deltas, now)
                 compared, lacks = self._compare(sender, digest, now)
                 effects += compared
-                if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX)):
+                if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX, self._rng)):
                     effects.append(Send(sender, GossipAck(deltas)))
             case GossipAck(deltas):
                 self._check((), deltas)
@@ -222,10 +225,20 @@ class Gossip:
         replicas = self._replicas
         kept_back = {sender, *self._hushed}
         for entry in digest:
-            origin = entry.origin
+            origin, incarnation, heartbeat, version, gc_version = entry
             replica = replicas.get(origin)
             if replica is not None:
-                if entry == replica.known:
+                _, known_incarnation, known_heartbeat, known_version, known_gc = replica.known
+                if (
+                    version == known_version
+                    and incarnation == known_incarnation
+                    and gc_version == known_gc
+                ):
+                    # The usual case, in a few steps: one of the two has heard of it later.
+                    if heartbeat > known_heartbeat:
+                        replica.known = entry
+                        replica.note_current(now)
+                        effects += self._liveness.heartbeat(origin, now)
                     continue
                 effects += self._hear(replica, entry, now)
                 if origin not in kept_back:
@@ -236,12 +249,14 @@ class Gossip:
             elif replica := self._meet(origin, entry.incarnation, now):
                 replica.beat(entry)
                 replica.seen_version = entry.version
-        mentioned = {entry.origin for entry in digest}
-        if self.me not in mentioned:
-            lacks.append(self._own.lack_of(None))
-        unmentioned = replicas.keys() - mentioned - kept_back
-        lacks += [replicas[origin].lack_of(None) for origin in unmentioned]
         return effects, [lack for lack in lacks if lack is not None]
+
+    def _unmentioned(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Lack]:
+        """What the sender of a whole ``digest`` lacks of origins that it does not know."""
+        kept_back = {sender, *self._hushed, *(entry.origin for entry in digest)}
+        known = {self.me: self._own, **self._replicas}
+        lacks = [r.lack_of(None) for origin, r in known.items() if origin not in kept_back]
+        return [lack for lack in lacks if lack is not None]
 
     def _hear(self, replica: Replica, entry: DigestEntry, now: float) -> list[Effect]:
         """Learn from an entry of somebody's digest that differs from what is known here."""
@@ -265,22 +280,21 @@ class Gossip:
 
     def _apply(self, sender: PeerId, deltas: Sequence[OriginDelta], now: float) -> list[Effect]:
         effects: list[Effect] = []
+        me, replicas = self.me, self._replicas
         for delta in deltas:
             origin = delta.origin
-            if origin == self.me:
+            if origin == me:
                 effects += self._defend(sender, delta, heartbeat=0)
                 continue
-            replica = self._replicas.get(origin) or self._meet(origin, delta.incarnation, now)
+            replica = replicas.get(origin) or self._meet(origin, delta.incarnation, now)
             if replica is None:
                 continue
             incarnation = replica.incarnation
             applied = replica.apply(delta)
-            if replica.incarnation > incarnation:
-                self._liveness.restarted(origin, now)
-            if delta.incarnation == replica.incarnation:
-                replica.seen_version = max(replica.seen_version, delta.version)
             if applied.reset:
                 effects.append(OriginReset(origin))
+                if replica.incarnation > incarnation:
+                    self._liveness.restarted(origin, now)
             if applied.changes:
                 effects.append(RecordsChanged(origin, applied.changes))
                 replica.note_current(now)

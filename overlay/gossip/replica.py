@@ -146,12 +146,14 @@ class Replica:
         if delta.incarnation < incarnation:
             return _NOTHING
         restarted = delta.incarnation > incarnation
+        if not restarted and delta.version > self.seen_version:
+            self.seen_version = delta.version
         behind = version < delta.gc_version and gc_version < delta.gc_version
         if restarted or (behind and version > 0):
             if delta.after_version > 0 or not (restarted or delta.reset):
                 return _NOTHING
             self._changes.clear()
-            self.seen_version = 0
+            self.seen_version = delta.version
             self._move(
                 delta.incarnation, 0 if restarted else heartbeat, delta.version, delta.gc_version
             )

@@ -150,7 +150,7 @@ class Syn:
 
 @dataclass(frozen=True, slots=True)
 class SynAck:
-    """Answers Syn: what the opener lacks, and what the answerer knows."""
+    """Answers Syn: what the opener lacks, and what the answerer knows otherwise than Syn."""
 
     KIND: ClassVar[int] = 11
     digest: tuple[DigestEntry, ...]

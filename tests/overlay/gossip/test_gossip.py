@@ -13,7 +13,8 @@ from overlay.gossip.effects import Disputed, OriginReset, PeerState, PeerUp, Rec
 from overlay.gossip.fitting import fit
 from overlay.gossip.gossip import FANOUT, Gossip
 from overlay.gossip.records import block_key
-from overlay.gossip.replica import OwnRecords, Replica
+from overlay.gossip.replica import Lack, OwnRecords, Replica
+from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     DELTA_BYTES_MAX,
     MEMBERS_MAX,
@@ -255,12 +256,14 @@ def test_messages_fit_the_wire() -> None:
         replica.write(block_key(0), None, 0.0)
         replicas.append(replica)
     lacks = [lack for r in replicas if (lack := r.lack_of(None))]
-    fitted = fit(lacks, DELTA_BYTES_MAX)
+    fitted = fit(lacks, DELTA_BYTES_MAX, random.Random(0))
     assert len(codec.encode(GossipAck(fitted))) <= DELTA_BYTES_MAX
-    everything = fit(lacks, 1 << 30)
-    estimate = max(b for b in range(0, 1 << 20, 1 << 14) if len(fit(lacks, b)) < MEMBERS_MAX)
+    everything = fit(lacks, 1 << 30, random.Random(0))
+    estimate = max(
+        b for b in range(0, 1 << 20, 1 << 14) if len(fit(lacks, b, random.Random(0))) < MEMBERS_MAX
+    )
     assert len(everything) == MEMBERS_MAX
-    assert estimate >= len(codec.encode(GossipAck(fit(lacks, estimate))))
+    assert estimate >= len(codec.encode(GossipAck(fit(lacks, estimate, random.Random(0)))))
     full = SynAck(tuple(r.known for r in replicas), fitted)
     assert len(codec.encode(full)) < MESSAGE_BYTES_MAX
 
@@ -276,10 +279,62 @@ def test_fitting_is_bounded_ordered_and_makes_progress(counts: list[int], spare:
         assert lack is not None
         lacks.append(lack)
     bytes_max = 140 + spare
-    fitted = fit(lacks, bytes_max)
+    fitted = fit(lacks, bytes_max, random.Random(0))
     assert fitted
     assert len(codec.encode(GossipAck(fitted))) <= bytes_max
     for each in fitted:
         receiver = Replica(each.origin, 1)
         assert receiver.apply(each).changes == each.changes
         assert receiver.known.version == each.version
+
+
+def lacking(number: int, records: int) -> Lack:
+    """So many records of an origin, each of the size of a load."""
+    own = OwnRecords(peer_id(number), 1)
+    for key in range(records):
+        own.write(b"k%03d" % key, bytes(10), 0.0)
+    lack = own.lack_of(None)
+    assert lack is not None
+    return lack
+
+
+def test_who_has_little_to_say_goes_first_even_if_many_have_much() -> None:
+    lacks = [lacking(n, 200 if n % 2 else 1) for n in range(1, 201)]
+    told = {delta.origin: len(delta.changes) for delta in fit(lacks, 1 << 14, random.Random(0))}
+    assert [told.get(peer_id(n)) for n in range(2, 201, 2)] == [1] * 100
+    assert sum(told.values()) > 150
+
+
+def test_nobody_is_left_out_message_after_message() -> None:
+    lacks = [lacking(n, 1) for n in range(1, 101)]
+    dice = random.Random(0)
+    told = [{delta.origin for delta in fit(lacks, 3000, dice)} for _ in range(50)]
+    assert max(map(len, told)) < 30
+    assert len(set[PeerId]().union(*told)) == 100
+
+
+def test_an_answer_tells_nothing_that_the_opener_told() -> None:
+    mine = gossip()
+    mine.set(b"k", b"v", 0.0)
+    mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 0.0)
+    mine.receive(PEER, Syn((DigestEntry(PEER, 1, 7, 0, 0),)), 0.0)
+    (known,) = [e for e in mine.receive(PEER, Syn(()), 0.0) if isinstance(e, Send)]
+    assert isinstance(known.message, SynAck)
+    digest = known.message.digest
+    assert {entry.origin for entry in digest} == {ME, PEER, THIRD}
+
+    (answer,) = mine.receive(PEER, Syn(digest), 0.0)
+    assert answer == Send(PEER, SynAck((), ()))
+    # A heartbeat that is news here is none for the opener either; an older one is.
+    newer, older = peer_id(8), peer_id(9)
+    mine.receive(PEER, Syn((DigestEntry(newer, 1, 3, 0, 0), DigestEntry(older, 1, 3, 0, 0))), 0.0)
+    syn = Syn((*digest, DigestEntry(newer, 1, 4, 0, 0), DigestEntry(older, 1, 2, 0, 0)))
+    (answer,) = [e for e in mine.receive(PEER, syn, 0.0) if isinstance(e, Send)]
+    assert answer.message == SynAck((DigestEntry(older, 1, 3, 0, 0),), ())
+
+
+def test_what_an_answer_leaves_out_is_not_sent_again() -> None:
+    mine = gossip()
+    mine.set(b"k", b"v", 0.0)
+    mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 0.0)
+    assert mine.receive(PEER, SynAck((), ()), 0.0) == []
