@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.bench import (
     bench_fairness,
+    bench_gossip,
     bench_index,
     bench_loop_lag,
     bench_policies,
@@ -65,6 +66,7 @@ PARTS = {
     "policies": ("half",),
     "fairness": ("half",),
     "index": (),
+    "gossip": (),
     "regret": (),
 }
 
@@ -108,6 +110,9 @@ def main() -> None:
             if part == "index":
                 alone[part] = _index(options.quick, progress)
                 continue
+            if part == "gossip":
+                alone[part] = _gossip(options.quick, progress)
+                continue
             if part == "regret":
                 alone[part] = _regret(plan, progress)
                 continue
@@ -139,6 +144,15 @@ def _index(quick: bool, progress: Progress) -> dict[str, Any]:
     told = bench_index.measure(rounds, lambda: progress.advance(task))
     progress.remove_task(task)
     print(f"\n## Index of blocks\n\n{bench_index.tables(told)}")
+    return told
+
+
+def _gossip(quick: bool, progress: Progress) -> dict[str, Any]:
+    """How news spread beside rivals, and what it costs; prints the tables."""
+    task = progress.add_task("Anti-entropy", total=bench_gossip.runs(quick))
+    told = bench_gossip.measure(quick, lambda: progress.advance(task))
+    progress.remove_task(task)
+    print(f"\n## Anti-entropy\n\n{bench_gossip.tables(told)}")
     return told
 
 
