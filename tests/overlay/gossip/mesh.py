@@ -167,8 +167,14 @@ class Mesh:
         return [node for node in self.nodes.values() if node.running]
 
     def converged(self) -> bool:
+        """All running nodes know each other's present lives, and the records of these."""
         running = self.running()
-        return all(dict(a.gossip.records(b.gossip.me)) == b.truth for a in running for b in running)
+        return all(
+            a.gossip.incarnation(b.gossip.me) == b.gossip.incarnation(b.gossip.me)
+            and dict(a.gossip.records(b.gossip.me)) == b.truth
+            for a in running
+            for b in running
+        )
 
     def _write(self, peer: PeerId, key: bytes, value: bytes | None) -> None:
         node = self.nodes[peer]
