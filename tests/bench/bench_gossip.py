@@ -10,7 +10,7 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -28,8 +28,8 @@ QUICK_SEEDS: Final = {10: 4, 30: 3, 100: 2}
 HEARTH: Final = "Hearth"
 #: Pushes to one peer in each round; and to as many as Hearth opens exchanges with.
 PUSHES: Final = {"push to 1": 1, f"push to {FANOUT}": FANOUT}
-#: In each mesh so many nodes change something alone, one after the other.
-ORIGINS: Final = 6
+#: In each mesh so often a load and the summary of another node change, and nothing else does.
+PAIRS: Final = 6
 NEW_BLOCKS: Final = 200
 #: Rounds before anything is measured, and those in which bytes and ages are.
 SETTLE_ROUNDS: Final = 3
@@ -99,14 +99,22 @@ def measure(quick: bool, on_run: Callable[[], None]) -> dict[str, Any]:
 
 
 def _hearth(nodes: int, seed: int, told: Spread) -> None:
-    """One mesh of Hearth's cores: idle, then news of one node after the other, then busy."""
+    """One mesh of Hearth's cores: idle, then news of a few nodes, then of all."""
     mesh = HearthMesh(nodes, seed)
     mesh.run(SETTLE_ROUNDS)
+    mesh.bytes_sent = 0
+    mesh.run(MEASURED_ROUNDS)
     told.idle_bytes.append(_bytes(mesh))
-    told.one_load += _one_by_one(mesh, mesh.change_load)
-    told.summary += _one_by_one(mesh, lambda origin: mesh.change_summary(origin, NEW_BLOCKS))
+    for one, another in _few(mesh):
+        mesh.change_load(one)
+        mesh.change_summary(another, NEW_BLOCKS)
+        load, summary = _until_everywhere(mesh, [one, another])
+        told.one_load.append(load)
+        told.summary.append(summary)
     told.all_loads += _all_at_once(mesh)
-    _all_the_time(mesh, told)
+    _begin_to_be_busy(mesh, told)
+    mesh.bytes_sent = 0
+    _ages(mesh, told)
     told.busy_bytes.append(_bytes(mesh))
 
 
@@ -114,18 +122,19 @@ def _push(nodes: int, seed: int, fanout: int, told: Spread) -> None:
     """One mesh of a rival's. It makes no difference to it what the news are."""
     mesh = PushMesh(nodes, seed, fanout)
     mesh.run(SETTLE_ROUNDS)
-    told.one_load += _one_by_one(mesh, mesh.change_load)
+    for one, _ in _few(mesh):
+        mesh.change_load(one)
+        told.one_load += _until_everywhere(mesh, [one])
     told.all_loads += _all_at_once(mesh)
-    _all_the_time(mesh, told)
+    _begin_to_be_busy(mesh, told)
+    _ages(mesh, told)
 
 
-def _one_by_one(mesh: VirtualMesh, change: Callable[[int], None]) -> list[float]:
-    rounds = []
-    for origin in mesh.dice.sample(range(mesh.count), min(ORIGINS, mesh.count)):
+def _few(mesh: VirtualMesh) -> Iterator[list[int]]:
+    """Pairs of origins, one after the other, at random moments."""
+    for _ in range(PAIRS):
         mesh.run(mesh.dice.random())
-        change(origin)
-        rounds += _until_everywhere(mesh, [origin])
-    return rounds
+        yield mesh.dice.sample(range(mesh.count), 2)
 
 
 def _all_at_once(mesh: VirtualMesh) -> list[float]:
@@ -147,10 +156,13 @@ def _until_everywhere(mesh: VirtualMesh, origins: Sequence[int]) -> list[float]:
     return [float(each) for each in rounds]
 
 
-def _all_the_time(mesh: VirtualMesh, told: Spread) -> None:
-    """Every load changes in every round, for so long that no older news are left."""
+def _begin_to_be_busy(mesh: VirtualMesh, told: Spread) -> None:
+    """Every load changes in every round from now on, and no older news are left."""
     mesh.busy = True
     mesh.run(max(told.all_loads) + 1)
+
+
+def _ages(mesh: VirtualMesh, told: Spread) -> None:
     ages = []
     for _ in range(MEASURED_ROUNDS):
         mesh.run(1)
@@ -161,8 +173,7 @@ def _all_the_time(mesh: VirtualMesh, told: Spread) -> None:
 
 
 def _bytes(mesh: HearthMesh) -> float:
-    mesh.bytes_sent = 0
-    mesh.run(MEASURED_ROUNDS)
+    """Sent by a node per second, in the MEASURED_ROUNDS that have passed."""
     return mesh.bytes_per_node_s(MEASURED_ROUNDS * GOSSIP_INTERVAL_S)
 
 
