@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import starmap
 from typing import Final
 
 from overlay.wire.messages import Change
@@ -15,6 +16,10 @@ CHANGE_OVERHEAD_BYTES: Final = 1 + 5 + 9 + 5
 def change_bytes(change: Change) -> int:
     """The size of a change on the wire, at most."""
     key, _, value = change
+    return _bytes(key, value)
+
+
+def _bytes(key: bytes, value: bytes | None) -> int:
     return CHANGE_OVERHEAD_BYTES + len(key) + (len(value) if value else 0)
 
 
@@ -22,57 +27,69 @@ class LatestChanges:
     """Changes are put in the order of their versions; a key's later change hides the earlier."""
 
     def __init__(self) -> None:
-        # Ordered by version, as every change is appended: what somebody lacks is the tail.
-        self._by_key: dict[bytes, Change] = {}
+        # Both are ordered by version, as every change is appended: what somebody lacks is the tail.
+        self._versions: dict[bytes, int] = {}
+        # Only those that are not empty: nearly all records are blocks, whose values are.
+        self._values: dict[bytes, bytes | None] = {}
         self._size_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._versions)
 
     def live(self) -> Mapping[bytes, bytes]:
         """A copy of the records that are not deleted."""
-        return {key: c.value for key, c in self._by_key.items() if c.value is not None}
+        values = dict.fromkeys(self._versions, b"") | self._values
+        return {key: value for key, value in values.items() if value is not None}
 
     def get(self, key: bytes) -> Change | None:
-        return self._by_key.get(key)
+        version = self._versions.get(key)
+        return None if version is None else self._change(key, version)
 
     def put(self, change: Change) -> None:
         """Add a change that is newer than all."""
-        hidden = self._by_key.pop(change.key, None)
-        if hidden is not None:
-            self._size_bytes -= change_bytes(hidden)
-        self._by_key[change.key] = change
-        self._size_bytes += change_bytes(change)
+        key, version, value = change
+        self._drop(key)
+        self._versions[key] = version
+        if value != b"":
+            self._values[key] = value
+        self._size_bytes += _bytes(key, value)
 
     def clear(self) -> None:
-        self._by_key.clear()
+        self._versions.clear()
+        self._values.clear()
         self._size_bytes = 0
 
     def collect(self, version: int) -> None:
         """Forget the tombstones up to ``version``."""
         old = []
-        for change in self._by_key.values():
-            if change.version > version:
+        for key, value in self._values.items():
+            if self._versions[key] > version:
                 break
-            if change.value is None:
-                old.append(change)
-        for change in old:
-            del self._by_key[change.key]
-            self._size_bytes -= change_bytes(change)
+            if value is None:
+                old.append(key)
+        for key in old:
+            self._drop(key)
 
-    def after(self, version: int) -> tuple[Collection[Change], int]:
+    def after(self, version: int) -> tuple[Iterator[Change], int]:
         """The changes after ``version``, oldest first, and their size on the wire, at most.
 
-        They are a view: use them before the next change.
+        They are made on the way: take them before the next change.
         """
         if version == 0:
-            return self._by_key.values(), self._size_bytes
+            return starmap(self._change, self._versions.items()), self._size_bytes
         tail = []
         size_bytes = 0
-        for change in reversed(self._by_key.values()):
-            if change.version <= version:
+        for key, changed in reversed(self._versions.items()):
+            if changed <= version:
                 break
-            tail.append(change)
-            size_bytes += change_bytes(change)
-        tail.reverse()
-        return tail, size_bytes
+            value = self._values.get(key, b"")
+            tail.append(Change(key, changed, value))
+            size_bytes += _bytes(key, value)
+        return reversed(tail), size_bytes
+
+    def _change(self, key: bytes, version: int) -> Change:
+        return Change(key, version, self._values.get(key, b""))
+
+    def _drop(self, key: bytes) -> None:
+        if self._versions.pop(key, None) is not None:
+            self._size_bytes -= _bytes(key, self._values.pop(key, b""))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
@@ -37,14 +37,14 @@ from overlay.wire.messages import Change, DigestEntry, OriginDelta
 class Lack(NamedTuple):
     """What a peer lacks of an origin: ``changes``, oldest first, after ``after_version``.
 
-    A view of the replica: use it before the next change.
+    Its changes can be taken once, before the replica's next change.
     """
 
     #: What the sender knows.
     known: DigestEntry
     after_version: int
     reset: bool
-    changes: Collection[Change]
+    changes: Iterator[Change]
     #: The size of the changes on the wire, at most.
     changes_bytes: int
 

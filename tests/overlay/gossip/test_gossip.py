@@ -255,15 +255,16 @@ def test_messages_fit_the_wire() -> None:
             replica.write(block_key(block), b"", 0.0)
         replica.write(block_key(0), None, 0.0)
         replicas.append(replica)
-    lacks = [lack for r in replicas if (lack := r.lack_of(None))]
-    fitted = fit(lacks, DELTA_BYTES_MAX, random.Random(0))
+
+    def fitting(bytes_max: int) -> tuple[OriginDelta, ...]:
+        lacks = [lack for r in replicas if (lack := r.lack_of(None))]
+        return fit(lacks, bytes_max, random.Random(0))
+
+    fitted = fitting(DELTA_BYTES_MAX)
     assert len(codec.encode(GossipAck(fitted))) <= DELTA_BYTES_MAX
-    everything = fit(lacks, 1 << 30, random.Random(0))
-    estimate = max(
-        b for b in range(0, 1 << 20, 1 << 14) if len(fit(lacks, b, random.Random(0))) < MEMBERS_MAX
-    )
-    assert len(everything) == MEMBERS_MAX
-    assert estimate >= len(codec.encode(GossipAck(fit(lacks, estimate, random.Random(0)))))
+    assert len(fitting(1 << 30)) == MEMBERS_MAX
+    estimate = max(b for b in range(0, 1 << 20, 1 << 14) if len(fitting(b)) < MEMBERS_MAX)
+    assert estimate >= len(codec.encode(GossipAck(fitting(estimate))))
     full = SynAck(tuple(r.known for r in replicas), fitted)
     assert len(codec.encode(full)) < MESSAGE_BYTES_MAX
 
@@ -306,9 +307,9 @@ def test_who_has_little_to_say_goes_first_even_if_many_have_much() -> None:
 
 
 def test_nobody_is_left_out_message_after_message() -> None:
-    lacks = [lacking(n, 1) for n in range(1, 101)]
     dice = random.Random(0)
-    told = [{delta.origin for delta in fit(lacks, 3000, dice)} for _ in range(50)]
+    messages = [fit([lacking(n, 1) for n in range(1, 101)], 3000, dice) for _ in range(50)]
+    told = [{delta.origin for delta in deltas} for deltas in messages]
     assert max(map(len, told)) < 30
     assert len(set[PeerId]().union(*told)) == 100
 
