@@ -20,7 +20,7 @@ def status_view(status: Mapping[str, Any]) -> RenderableType:
     peers = status.get("peers") or []
     if peers:
         parts.append(_peer_table(peers))
-        parts += [Text(line, style="yellow") for line in _mismatches(peers)]
+        parts += [Text(line, style="yellow") for line in (*_bans(peers), *_mismatches(peers))]
     else:
         parts.append(Text("No peers yet. Invite a friend with: hearth invite", style="dim"))
     return Group(*parts)
@@ -89,10 +89,14 @@ def lending_parts(lending: Mapping[str, Any]) -> list[str]:
         return []
     parts = ["paused"]
     if since := lending.get("paused_since"):
-        parts = [f"paused since {datetime.fromisoformat(str(since)).astimezone():%Y-%m-%d %H:%M}"]
+        parts = [f"paused since {_local_time(since)}"]
     if still_open := lending.get("open_guest_requests", 0):
         parts.append(f"{count(still_open, 'guest request')} under way")
     return parts
+
+
+def _local_time(stamp: Any) -> str:
+    return f"{datetime.fromisoformat(str(stamp)).astimezone():%Y-%m-%d %H:%M}"
 
 
 def route_parts(status: Mapping[str, Any]) -> list[str]:
@@ -128,6 +132,16 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
             Text(printable(str(peer.get("link") or ""))),
         )
     return table
+
+
+def _bans(peers: list[Mapping[str, Any]]) -> list[str]:
+    """Of peers that sent too much: until when, and why."""
+    return [
+        f"{peer_name(peer)} is banned until {_local_time(ban.get('until'))}: "
+        f"{printable(str(ban.get('reason') or ''))}."
+        for peer in peers
+        if (ban := peer.get("banned"))
+    ]
 
 
 def _mismatches(peers: list[Mapping[str, Any]]) -> list[str]:

@@ -17,6 +17,12 @@ RECORD_KEY_BYTES_MAX: Final = 32
 RECORD_VALUE_BYTES_MAX: Final = 16 << 10
 #: A sealed announcement on the LAN: a string of a TXT record has 255 bytes, and ``p=`` takes two.
 ANNOUNCEMENT_BYTES_MAX: Final = 253
+#: What a peer may have read of its messages per second, and at once after a quiet time: 32 long
+#: prompts of OPEN_REQUESTS_PER_PEER_MAX come to 13 MB, a new member's first gossip to less.
+PEER_BYTES_PER_S: Final = 16 << 20
+PEER_BYTES_BURST: Final = 64 << 20
+#: What a peer that is slowed may have arrived and not read yet.
+PARKED_BYTES_MAX: Final = 32 << 20
 #: An HTTP request body.
 HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
@@ -28,6 +34,18 @@ MEMBERS_MAX: Final = 1024
 STRANGER_MESSAGES_MAX: Final = 4
 #: Connections that have shown no certificate, at one time.
 STRANGERS_MAX: Final = 64
+#: Of these, from one network address.
+STRANGERS_PER_ADDRESS_MAX: Final = 16
+#: Connections from one network address per second, and at once after a quiet time: a household of
+#: friends behind one address dials again when the network comes back.
+HANDSHAKES_PER_S: Final = 4
+HANDSHAKES_BURST: Final = 128
+#: Messages of a peer that are read per second, and at once after a quiet time. 32 answers of 100
+#: tokens per second, one frame each, are 3,200; gossip and pings are some 10; a link can do 20,000.
+PEER_MESSAGES_PER_S: Final = 5000
+PEER_MESSAGES_BURST: Final = 10_000
+#: Messages of a peer that is slowed that have arrived and are not read yet.
+PARKED_MESSAGES_MAX: Final = 10_000
 #: Addresses in a card, an invite or a hello.
 ADDRESSES_MAX: Final = 8
 #: Certificates from a member up to the founder.
@@ -117,6 +135,11 @@ ACCEPT_S: Final = 3.0
 REQUEST_DEADLINE_S: Final = 600.0
 #: The minute of a guest's quota of tokens.
 QUOTA_WINDOW_S: Final = 60.0
+#: A peer that is slowed for so long is cut and banned.
+SLOWED_MAX_S: Final = 5.0
+#: The first ban of a peer; each is twice as long as the one before, up to the longest.
+BAN_S: Final = 60.0
+BAN_MAX_S: Final = 3600.0
 #: Redial backoff: first, and longest.
 REDIAL_MIN_S: Final = 0.2
 REDIAL_MAX_S: Final = 30.0

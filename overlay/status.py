@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -149,7 +150,17 @@ def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[st
         "running": load.running if load else 0,
         "queued": load.queued if load else 0,
         "link": None if link is None else link.direction,
+        "banned": _banned(mesh, peer),
     }
+
+
+def _banned(mesh: Mesh, peer: PeerId) -> dict[str, str] | None:
+    """Until when nothing is exchanged with the peer, and why."""
+    ban = mesh.transport.bans().get(peer)
+    if ban is None:
+        return None
+    until = datetime.fromtimestamp(time.time() + ban.until - mesh.now(), UTC)
+    return {"until": until.isoformat(timespec="seconds"), "reason": ban.reason}
 
 
 def _routing(told: Hindsight) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import zmq.asyncio
 from overlay.errors import Malformed
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S
+from overlay.transport.inbox import Inbox
 from overlay.transport.link import Down, Link, LinkEvent
 from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, next_message, offer, poll
 
@@ -54,6 +55,7 @@ class Line:
         self, link: Link, send: Callable[[bytes], BaseException | None], exchange: Exchange
     ) -> None:
         self.link = link
+        self.inbox = Inbox()
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -81,6 +83,7 @@ class Line:
         if self.over.done():
             return
         self.over.set_result(down)
+        self.inbox.clear()
         if self.link.leaving:
             asyncio.get_running_loop().call_later(FAREWELL_S, self.let_go)
         else:
@@ -140,9 +143,17 @@ async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> No
     watching = asyncio.create_task(monitor.ended())
     try:
         while not line.gone.done():
+            if line.inbox:
+                # The peer is slowed: what it sends stays with ZeroMQ, and then with the peer.
+                ends: list[asyncio.Future[Any]] = [line.inbox.emptied(), watching, line.gone]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    line.close(watching.result())
+                    line.let_go()
+                continue
             # Not a task to be cancelled: it could take a message with it.
             arriving = next_message(dealer)
-            ends: list[asyncio.Future[Any]] = [arriving, watching, line.gone]
+            ends = [arriving, watching, line.gone]
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -164,7 +175,7 @@ async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> No
 
 def _receive_waiting(dealer: zmq.asyncio.Socket, line: Line) -> None:
     for _ in range(BATCH_MESSAGES):
-        frames = poll(dealer)
+        frames = None if line.inbox else poll(dealer)
         if frames is None:
             return
         line.receive(frames)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -11,10 +13,13 @@ from typing import Final
 import zmq
 import zmq.asyncio
 
-from overlay.limits import STRANGERS_MAX
+from overlay.limits import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
+from overlay.transport.budgets import Handshakes
 from overlay.transport.connection import BATCH_MESSAGES, Exchange, Line
 from overlay.transport.link import Link, LinkState
 from overlay.transport.sockets import LINGER_MS, Connection, offer, sender_key
+
+log = logging.getLogger(__name__)
 
 #: A refused peer has this long to read why before its connection is cut.
 _CUT_AFTER_S: Final = 1.0
@@ -44,6 +49,7 @@ class Listener:
         self._new_link = new_link
         self._exchange = exchange
         self._routes: dict[bytes, _Route] = {}
+        self._handshakes = Handshakes()
         self._accepting = True
         self._reading = asyncio.create_task(self._read())
 
@@ -85,10 +91,19 @@ class Listener:
         route.line.receive([frame.bytes for frame in frames])
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
-        strangers = sum(
-            route.line.link.state is not LinkState.UP for route in self._routes.values()
-        )
-        if strangers >= STRANGERS_MAX or not self._accepting:
+        source = connection.source
+        strangers = [
+            route.connection.source
+            for route in self._routes.values()
+            if route.line.link.state is not LinkState.UP
+        ]
+        if (
+            not self._accepting
+            or len(strangers) >= STRANGERS_MAX
+            or strangers.count(source) >= STRANGERS_PER_ADDRESS_MAX
+            or not self._handshakes.admit(source, time.monotonic())
+        ):
+            log.debug("a connection from %s is one too many", source)
             connection.cut()
             return None
         line = Line(

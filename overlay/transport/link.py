@@ -118,8 +118,14 @@ class Link:
     """``now`` is monotonic time, ``today`` Unix time, both in seconds."""
 
     def __init__(
-        self, handshake: Handshake, direction: Direction, endpoint: str, now: float
+        self,
+        handshake: Handshake,
+        direction: Direction,
+        endpoint: str,
+        now: float,
+        unwelcome: HearthError | None = None,
     ) -> None:
+        """``unwelcome``: why the peer is refused whatever it says."""
         self.direction = direction
         self.endpoint = endpoint
         self.state = LinkState.OPENING
@@ -128,6 +134,7 @@ class Link:
         #: We said goodbye and the peer has not answered.
         self.leaving = False
         self._handshake = handshake
+        self._unwelcome = unwelcome
         self._ticked = self._heard = now
         self._pings: dict[int, float] = {}
         self._next_ping = 0
@@ -155,6 +162,8 @@ class Link:
 
     def open(self) -> list[LinkEvent]:
         """Call once, first; whoever dialled speaks first."""
+        if self._unwelcome is not None:
+            return self.refuse(self._unwelcome)
         return self._admission(self._handshake.open(), self._ticked)
 
     def receive(self, data: bytes, now: float, today: float) -> list[LinkEvent]:
@@ -171,6 +180,16 @@ class Link:
         except RemoteProtocolError as error:
             refusal = Transmit(encode(Refusal(error.code, str(error))))
             return [refusal, *self.close(f"broke the protocol: {error}", error)]
+
+    def heard(self, now: float) -> None:
+        """Something has arrived that will be received later."""
+        self._heard = now
+
+    def refuse(self, error: HearthError) -> list[LinkEvent]:
+        """End the link, and say why."""
+        if self.state is LinkState.DOWN:
+            return []
+        return [Transmit(encode(Refusal(error.code, str(error)))), *self.close(str(error), error)]
 
     def tick(self, now: float, today: float) -> list[LinkEvent]:
         """Ping, and judge silence. Call it every PING_INTERVAL_S."""

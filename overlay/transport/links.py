@@ -6,19 +6,24 @@ for as long as it lasts, so their order is kept.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged
+from overlay.errors import HearthError
 from overlay.identity.peer_id import PeerId
-from overlay.transport.connection import Line
+from overlay.limits import MEMBERS_MAX
+from overlay.transport.budgets import Budget
+from overlay.transport.connection import BATCH_MESSAGES, Line
 from overlay.transport.link import (
     Direction,
     Down,
     Gone,
     LinkEvent,
+    LinkState,
     LinkStatus,
     Received,
     Transmit,
@@ -45,17 +50,22 @@ class LinkObserver(Protocol):
 
 
 class Links:
-    """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer."""
+    """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer, and
+    ``on_excess`` of one that sends too much, and why it is."""
 
     def __init__(
         self,
         observer: LinkObserver,
         on_ledger: Callable[[], None],
         on_change: Callable[[PeerId], None],
+        on_excess: Callable[[PeerId, str], None],
     ) -> None:
         self._observer: LinkObserver | None = observer
         self._on_ledger = on_ledger
         self._on_change = on_change
+        self._on_excess = on_excess
+        #: Of peers that have links, or had; a new link is no new budget.
+        self._budgets: dict[PeerId, Budget] = {}
         #: All connections, also those that are not admitted yet.
         self._lines: dict[Line, None] = {}
         #: Those that are up, by peer, oldest first.
@@ -86,6 +96,11 @@ class Links:
         """Say goodbye to a peer; the lines that it had."""
         return self._leave(self._up.get(peer, ()), reason)
 
+    def refuse(self, peer: PeerId, error: HearthError) -> None:
+        """End all links to a peer, and say why."""
+        for line in list(self._up.get(peer, ())):
+            line.carry_out(line.link.refuse(error))
+
     def close(self, reason: str) -> list[Line]:
         """Say goodbye to all; the observer hears nothing from here on."""
         self._observer = None
@@ -103,7 +118,53 @@ class Links:
         self._lines[line] = None
 
     def receive(self, line: Line, data: bytes) -> None:
-        line.carry_out(line.link.receive(data, time.monotonic(), time.time()))
+        now = time.monotonic()
+        peer = line.link.peer
+        if peer is None or line.link.state is not LinkState.UP:
+            line.carry_out(line.link.receive(data, now, time.time()))
+        elif line.inbox:
+            self._park(line, peer, data, now)
+        elif self._budget(peer, now).wait_s(now):
+            log.info("%s sends too much: it is slowed", peer)
+            self._park(line, peer, data, now)
+            self._read_parked(line, peer)
+        else:
+            self._read(line, peer, data, now)
+
+    def _park(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
+        line.inbox.put(data)
+        line.link.heard(now)
+        self._judge(line, peer, now)
+
+    def _read(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
+        self._budget(peer, now).read(len(data), now)
+        line.carry_out(line.link.receive(data, now, time.time()))
+
+    def _read_parked(self, line: Line, peer: PeerId) -> None:
+        """Read what the budget allows, and come back for the rest."""
+        for _ in range(BATCH_MESSAGES):
+            now = time.monotonic()
+            wait_s = self._budget(peer, now).wait_s(now)
+            if not line.inbox or wait_s:
+                break
+            self._read(line, peer, line.inbox.take(), now)
+        if line.inbox:
+            self._judge(line, peer, now)
+            asyncio.get_running_loop().call_later(wait_s, self._read_parked, line, peer)
+
+    def _judge(self, line: Line, peer: PeerId, now: float) -> None:
+        excess = self._budget(peer, now).excess(len(line.inbox), line.inbox.bytes, now)
+        if excess is not None:
+            self._on_excess(peer, excess)
+
+    def _budget(self, peer: PeerId, now: float) -> Budget:
+        budget = self._budgets.get(peer)
+        if budget is None:
+            if len(self._budgets) >= MEMBERS_MAX:
+                away = (each for each in self._budgets if each not in self._up)
+                del self._budgets[next(away, next(iter(self._budgets)))]
+            budget = self._budgets[peer] = Budget(now)
+        return budget
 
     def carry_out(self, line: Line, events: list[LinkEvent]) -> None:
         try:

@@ -7,6 +7,7 @@ closes everything.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import struct
@@ -204,6 +205,17 @@ class Connection:
     def remote(self) -> str:
         """``host:port`` of the other end, or empty if it is gone already."""
         return "" if self._remote is None else f"{self._remote[0]}:{self._remote[1]}"
+
+    @property
+    def source(self) -> str:
+        """The network address of the other end: for IPv6 the network of 64 bits, one household."""
+        if self._remote is None:
+            return ""
+        address = ipaddress.ip_address(self._remote[0].partition("%")[0])
+        if isinstance(address, ipaddress.IPv4Address):
+            return str(address)
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
     def cut(self) -> None:
         """End the connection, if it still is this one; both ends notice."""

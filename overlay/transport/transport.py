@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
@@ -12,12 +13,13 @@ from dataclasses import replace
 from functools import partial
 
 from overlay.admission.handshake import Handshake, LocalNode, Role
-from overlay.errors import LocalProtocolError
+from overlay.errors import LimitExceeded, LocalProtocolError
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import curve_public
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import PING_INTERVAL_S
+from overlay.transport.budgets import Ban, Bans
 from overlay.transport.connection import Ending, Line, converse
 from overlay.transport.dialling import Dial
 from overlay.transport.incoming import Listener
@@ -50,7 +52,10 @@ class Transport:
         self._me = node().key.peer_id
         self._ledger = ledger
         self._rng = rng
-        self._links = Links(observer, on_ledger, self._links_changed)
+        self._links = Links(observer, on_ledger, self._links_changed, self._ban)
+        self._bans = Bans()
+        #: Peers that are not dialled because of a ban.
+        self._banned: set[PeerId] = set()
         self._sockets = Sockets(node().key)
         self._listener: Listener | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -150,6 +155,18 @@ class Transport:
             if dial.failure and self._links.line(peer) is None
         }
 
+    def bans(self) -> dict[PeerId, Ban]:
+        """Peers with which nothing is exchanged for a while; ``until`` is monotonic time."""
+        return self._bans.all(time.monotonic())
+
+    def _ban(self, peer: PeerId, reason: str) -> None:
+        now = time.monotonic()
+        ban = self._bans.ban(peer, reason, now)
+        log.warning("%s is banned for %.0f s: %s", peer, ban.until - now, reason)
+        self._banned.add(peer)
+        self._links_changed(peer)
+        self._links.refuse(peer, _refusal(ban, now))
+
     # --- Dialling -----------------------------------------------------------------------------
 
     async def _attempt(self, peer: PeerId, address: Multiaddr) -> Ending:
@@ -167,7 +184,7 @@ class Transport:
         dial = self._dials.get(peer)
         if dial is None:
             return
-        if self._links.has_incoming(peer):
+        if peer in self._banned or self._links.has_incoming(peer):
             dial.hold()
         else:
             dial.resume()
@@ -175,6 +192,10 @@ class Transport:
     # --- Links --------------------------------------------------------------------------------
 
     def _link(self, role: Role, remote_curve: bytes, endpoint: str) -> Link:
+        now = time.monotonic()
+        banned = (
+            ban for peer, ban in self._bans.all(now).items() if curve_public(peer) == remote_curve
+        )
         handshake = Handshake(
             role=role,
             me=self._node(),
@@ -185,12 +206,20 @@ class Transport:
             now_s=time.time(),
         )
         direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
-        return Link(handshake, direction, endpoint, time.monotonic())
+        unwelcome = next((_refusal(ban, now) for ban in banned), None)
+        return Link(handshake, direction, endpoint, now, unwelcome)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
             self._links.tick()
+            for peer in sorted(self._banned - self.bans().keys()):
+                self._banned.remove(peer)
+                self._links_changed(peer)
+
+
+def _refusal(ban: Ban, now: float) -> LimitExceeded:
+    return LimitExceeded(f"banned for {math.ceil(ban.until - now)} s: {ban.reason}")
 
 
 async def _all_gone(lines: Sequence[Line]) -> None:

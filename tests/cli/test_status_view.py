@@ -70,6 +70,15 @@ def test_a_pause_is_shown_here_and_at_peers() -> None:
     assert "SmolLM2" not in line
 
 
+def test_a_banned_peer_is_named_with_the_reason() -> None:
+    *others, bea = STATUS["peers"]
+    ban = {"until": "2030-01-01T12:00:00+00:00", "reason": "it sent too much"}
+    said = " ".join(shown(peers=[*others, {**bea, "banned": ban}]))
+    assert "bea is banned until 20" in said
+    assert ": it sent too much." in said
+    assert "banned" not in " ".join(shown())
+
+
 def test_a_peer_that_tokenizes_unlike_us_is_pointed_out() -> None:
     *others, bea = STATUS["peers"]
     said = " ".join(shown(peers=[*others, {**bea, "tokenizes_unlike": ["demo"]}]))

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ from overlay.config import load_config
 from overlay.errors import AlreadyMember, ConfigError, EngineFailed, HearthError, HomeInUse, NoRoute
 from overlay.http.backend import Answered, Ask, Route, Text
 from overlay.identity.invites import JoinToken
+from overlay.limits import BAN_S
 from overlay.node import Node
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 from overlay.thread import run_in_thread
+from overlay.transport import budgets
 
 ASK = Ask(None, (Message("user", "hello"),), Sampling(max_tokens=8, temperature=0.0))
 ANY = "127.0.0.1:0"
@@ -397,6 +400,21 @@ async def test_a_private_model_must_be_there(tmp_path: Path, tiny_model: Path) -
     config = replace(config, listen=ANY, api=ANY)
     with pytest.raises(ConfigError, match="no model here is named 'typo', to be private"):
         await Node.start(config)
+
+
+async def test_a_peer_that_sends_too_much_is_banned_and_the_status_says_why(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = await start("ann"), await start("bob")
+    monkeypatch.setattr(budgets, "PEER_MESSAGES_BURST", 0)
+    monkeypatch.setattr(budgets, "PARKED_MESSAGES_MAX", 0)
+    await bob.join(ann.invite(3600, 1, "")["token"])
+    await until(lambda: any(peer["banned"] for peer in ann.status()["peers"]))
+    (peer,) = ann.status()["peers"]
+    assert (peer["peer_id"], peer["link"]) == (str(bob.key.peer_id), None)
+    assert peer["banned"]["reason"].startswith("it sent more than")
+    left = datetime.fromisoformat(peer["banned"]["until"]) - datetime.now(UTC)
+    assert timedelta(0) < left <= timedelta(seconds=BAN_S)
 
 
 async def test_the_summary_of_a_node_that_joins_is_hashed_anew(start: StartNode) -> None:

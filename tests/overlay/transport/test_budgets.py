@@ -1,0 +1,139 @@
+"""Budgets of peers, in virtual time: who keeps to them notices nothing, who does not is cut."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.identity.peer_id import PeerId
+from overlay.limits import (
+    BAN_MAX_S,
+    BAN_S,
+    HANDSHAKES_BURST,
+    HANDSHAKES_PER_S,
+    MEMBERS_MAX,
+    PARKED_BYTES_MAX,
+    PARKED_MESSAGES_MAX,
+    PEER_BYTES_BURST,
+    PEER_BYTES_PER_S,
+    PEER_MESSAGES_BURST,
+    PEER_MESSAGES_PER_S,
+    SLOWED_MAX_S,
+)
+from overlay.transport.budgets import Bans, Budget, Handshakes
+
+PEER, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2))
+
+
+def read_all(budget: Budget, times: list[float], size: int) -> list[float]:
+    """A peer sends at these times; returns when each message was read, as a driver would."""
+    now, read_at = 0.0, []
+    for at in times:
+        now = max(now, at)
+        now += budget.wait_s(now)
+        budget.read(size, now)
+        read_at.append(now)
+    return read_at
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4000), st.integers(0, 3000)), max_size=6),
+    st.sampled_from([30, 4096, 1 << 20]),
+)
+def test_never_more_is_read_than_the_budget(bursts: list[tuple[int, int]], size: int) -> None:
+    sent, at = [], 0.0
+    for count, pause_ms in bursts:
+        sent += [at] * count
+        at += pause_ms / 1000
+    read_at = read_all(Budget(0.0), sent, size)
+    assert read_at == sorted(read_at)
+    for index, now in enumerate(read_at):
+        # One message more than there was budget for may be read: nobody knows its size before.
+        assert index <= PEER_MESSAGES_BURST + PEER_MESSAGES_PER_S * now + 1
+        assert index * size <= PEER_BYTES_BURST + PEER_BYTES_PER_S * now + size + 1
+
+
+@given(st.integers(1, PEER_MESSAGES_PER_S), st.integers(1, 3000))
+def test_who_keeps_to_the_budget_is_never_slowed(per_s: int, size: int) -> None:
+    budget = Budget(0.0)
+    sent = [index / per_s for index in range(3000)]
+    assert read_all(budget, sent, min(size, PEER_BYTES_PER_S // per_s)) == sent
+    assert budget.excess(0, 0, sent[-1]) is None
+
+
+def test_who_floods_is_slowed_and_then_too_much() -> None:
+    budget, now, read = Budget(0.0), 0.0, 0
+    while budget.excess(0, 0, now) is None:
+        now += budget.wait_s(now)
+        budget.read(1, now)
+        read += 1
+        assert now < 2 * SLOWED_MAX_S, "it goes on for ever"
+    assert SLOWED_MAX_S < now <= SLOWED_MAX_S + 1
+    assert read <= PEER_MESSAGES_BURST + PEER_MESSAGES_PER_S * now + 1
+
+
+def test_a_burst_now_and_then_is_forgiven() -> None:
+    budget, now = Budget(0.0), 0.0
+    for _ in range(20):
+        for _ in range(PEER_MESSAGES_BURST + 2000):
+            now += budget.wait_s(now)
+            budget.read(1, now)
+            assert budget.excess(0, 0, now) is None
+        now += 10.0
+        assert budget.excess(0, 0, now) is None
+
+
+def test_what_waits_to_be_read_is_bounded() -> None:
+    budget = Budget(0.0)
+    assert budget.excess(PARKED_MESSAGES_MAX, PARKED_BYTES_MAX, 0.0) is None
+    assert "messages" in str(budget.excess(PARKED_MESSAGES_MAX + 1, 0, 0.0))
+    assert budget.excess(1, PARKED_BYTES_MAX + 1, 0.0) is not None
+
+
+def test_bans_grow_up_to_a_bound_and_end() -> None:
+    bans, now = Bans(), 100.0
+    lasted = []
+    for count in range(1, 12):
+        made = bans.ban(PEER, "flooded", now)
+        assert bans.of(PEER, now) == made
+        assert (made.reason, made.count) == ("flooded", count)
+        assert bans.all(now) == {PEER: made}
+        lasted.append(made.until - now)
+        now = made.until
+        assert bans.of(PEER, now) is None
+        assert bans.all(now) == {}
+    assert lasted[:4] == [BAN_S, 2 * BAN_S, 4 * BAN_S, 8 * BAN_S]
+    assert lasted == sorted(lasted)
+    assert lasted[-1] == BAN_MAX_S
+    assert bans.of(OTHER, now) is None
+
+
+def test_who_keeps_the_peace_begins_anew() -> None:
+    bans = Bans()
+    ended = bans.ban(PEER, "flooded", 0.0).until
+    assert bans.ban(PEER, "flooded", ended + BAN_MAX_S).count == 2
+    ended = ended + BAN_MAX_S + 2 * BAN_S
+    assert bans.ban(PEER, "flooded", ended + BAN_MAX_S + 1).count == 1
+
+
+def test_bans_are_bounded() -> None:
+    bans = Bans()
+    for number in range(MEMBERS_MAX + 10):
+        bans.ban(PeerId(number.to_bytes(32, "big")), "flooded", float(number) / 1000)
+    assert len(bans.all(1.1)) == MEMBERS_MAX
+
+
+def test_one_address_may_knock_so_often() -> None:
+    handshakes = Handshakes()
+    admitted = [handshakes.admit("192.0.2.7", 0.0) for _ in range(HANDSHAKES_BURST + 5)]
+    assert admitted.count(True) == HANDSHAKES_BURST + 1
+    assert not handshakes.admit("192.0.2.7", 0.0)
+    assert handshakes.admit("192.0.2.8", 0.0), "others are not to blame"
+    assert handshakes.admit("192.0.2.7", 2 / HANDSHAKES_PER_S)
+
+
+def test_addresses_that_knocked_are_forgotten() -> None:
+    handshakes = Handshakes()
+    for number in range(10_000):
+        assert handshakes.admit(f"2001:db8::{number:x}", 0.0)
+    assert handshakes.admit("192.0.2.7", 1.0)

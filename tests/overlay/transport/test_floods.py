@@ -1,0 +1,130 @@
+"""A member that sends far too much, over real sockets: slowed, cut, banned, and let in again."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from overlay.errors import LimitExceeded
+from overlay.transport import budgets, incoming
+from overlay.wire.codec import encode
+from overlay.wire.messages import Cancel, Ping, Refusal
+from tests.overlay.transport.nodes import Node, eventually, keys, linked, mesh
+from tests.overlay.transport.raw import RawPeer, admitted, raw_peer
+
+FLOOD = encode(Ping(1))
+
+
+@pytest.fixture(autouse=True)
+def _small_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a flood takes no time."""
+    monkeypatch.setattr(incoming, "_CUT_AFTER_S", 0.1)
+    monkeypatch.setattr(budgets, "PEER_MESSAGES_PER_S", 200)
+    monkeypatch.setattr(budgets, "PEER_MESSAGES_BURST", 400)
+    monkeypatch.setattr(budgets, "PARKED_MESSAGES_MAX", 400)
+    monkeypatch.setattr(budgets, "SLOWED_MAX_S", 0.5)
+
+
+async def flood_until_cut(raw: RawPeer) -> None:
+    """Send for as long as the other side takes it."""
+
+    async def flood() -> None:
+        while True:
+            for _ in range(50):
+                await raw.send(FLOOD)
+            await asyncio.sleep(0)
+
+    flooding = asyncio.create_task(flood())
+    try:
+        await raw.cut()
+    finally:
+        flooding.cancel()
+        await asyncio.wait({flooding})
+
+
+async def keep_talking(honest: Node, node: Node, done: asyncio.Event) -> int:
+    """One message after the other, each once the one before has arrived; how many did."""
+    for number in itertools.count(1):
+        assert honest.transport.send(node.peer_id, Cancel(b"%d" % number))
+        await node.until(lambda n=number: Cancel(b"%d" % n) in node.messages())  # type: ignore[misc]
+        if done.is_set():
+            return number
+    raise AssertionError
+
+
+async def test_a_flooding_member_is_banned_and_an_honest_one_notices_nothing() -> None:
+    async with mesh(3) as (node, honest, vandal):
+        await linked(honest, node)
+        done = asyncio.Event()
+        async with raw_peer(node, vandal.key) as raw:
+            await admitted(raw, node, vandal.me)
+            talking = asyncio.create_task(keep_talking(honest, node, done))
+            await flood_until_cut(raw)
+        done.set()
+        assert await talking > 1
+        (ban,) = node.transport.bans().values()
+        assert "messages" in ban.reason
+        assert [peer for peer, _ in node.seen("down")] == [vandal.peer_id]
+        assert "banned for 60 s: it sent more than" in str(node.seen("down")[0][1])
+        # It is told so again when it comes back, and the others are as welcome as ever.
+        async with raw_peer(node, vandal.key) as raw:
+            await raw.send(FLOOD)
+            answer = await raw.receive()
+            assert isinstance(answer, Refusal)
+            assert answer.code == LimitExceeded.code
+            assert "banned for" in answer.message
+            await raw.cut()
+        assert honest.peer_id in node.transport.links()
+        assert honest.seen("down") == []
+
+
+async def test_a_peer_that_floods_who_dialled_it_is_not_dialled_until_the_ban_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budgets, "BAN_S", 2.0)
+    async with mesh(2) as (node, vandal):
+        await linked(node, vandal)
+        while vandal.peer_id in node.transport.links():
+            vandal.transport.send(node.peer_id, Cancel(b"more"))
+            await asyncio.sleep(0)
+        assert node.transport.bans().keys() == {vandal.peer_id}
+        assert not node.transport.send(vandal.peer_id, Cancel(b"hello"))
+        assert "banned" in str(await vandal.until_seen("down"))
+        # By and by it is forgiven.
+        await node.until_seen("up", 2)
+        assert node.transport.bans() == {}
+        assert vandal.peer_id in node.transport.links()
+
+
+async def test_a_burst_is_slowed_and_loses_nothing() -> None:
+    async with mesh(2) as (node, member):
+        await linked(member, node)
+        sent = [Cancel(b"%d" % number) for number in range(460)]
+        for message in sent:
+            assert member.transport.send(node.peer_id, message)
+        await node.until(lambda: len(node.messages()) == len(sent))
+        assert node.messages() == sent
+        assert node.transport.bans() == {}
+        assert node.seen("down") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "limit"),
+    [(incoming, "STRANGERS_PER_ADDRESS_MAX"), (budgets, "HANDSHAKES_BURST")],
+    ids=["at-one-time", "per-second"],
+)
+async def test_one_address_gets_so_many_connections(
+    monkeypatch: pytest.MonkeyPatch, module: object, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 0 if limit == "HANDSHAKES_BURST" else 1)
+    monkeypatch.setattr(budgets, "HANDSHAKES_PER_S", 1e-9)
+    fresh = keys()
+    async with mesh(1) as (node,), raw_peer(node, next(fresh)) as first:
+        await first.send(encode(Cancel(b"")))
+        assert isinstance(await first.receive(), Refusal)
+        async with raw_peer(node, next(fresh)) as second:
+            await second.send(encode(Cancel(b"")))
+            await second.cut()
+        await eventually(lambda: node.events == [])
