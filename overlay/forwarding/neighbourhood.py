@@ -95,17 +95,14 @@ class Neighbourhood:
         if model.private:
             return
         self.summary.changed(event.added, event.removed)
-        self.losses.went(event.removed, elsewhere=self.index)
-        self.losses.came(event.added)
+        self.losses.gone(self._held_nowhere(event.removed))
+        self.losses.computed(event.added)
 
     def prompt_runs(self, name: str, hashes: Sequence[int]) -> None:
         """A prompt with these block hashes goes to the local engine."""
         model = self.models[name]
-        if model.private:
-            return
-        held = leading(hashes, model.hashes)
-        self.summary.asked(hashes, held)
-        self.losses.reused(held)
+        if not model.private:
+            self.summary.asked(hashes, leading(hashes, model.hashes))
 
     def records_changed(self, origin: PeerId, changes: Iterable[Change]) -> bool:
         """Apply a peer's changed records; True if its load is news. Raises Malformed."""
@@ -125,9 +122,10 @@ class Neighbourhood:
                 fresh_load = True
         if removed:
             self.index.remove(origin, removed)
+            self.losses.gone(self._held_nowhere(removed))
         if added:
             self.index.add(origin, added)
-            self.losses.came(added)
+            self.losses.found(added)
         return fresh_load
 
     def origin_reset(self, origin: PeerId) -> None:
@@ -300,6 +298,10 @@ class Neighbourhood:
             )
             found.append(candidate)
         return found
+
+    def _held_nowhere(self, blocks: Iterable[int]) -> list[int]:
+        own = [model.hashes for model in self.models.values()]
+        return [b for b in blocks if b not in self.index and not any(b in held for held in own)]
 
     def _servers(self, model: str) -> list[_Server]:
         """Peers that serve a model of this name, reachable or not, in order."""

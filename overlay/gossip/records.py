@@ -124,8 +124,7 @@ class Load:
     pending_prefill_tokens: int = 0
     cells_used: int = 0
     cells_total: int = 0
-    #: Of 1,000 blocks that prompts needed again, those that no node held any more; 0 from an
-    #: older node.
+    #: Of 1,000 blocks that it computed lately, those that some node had held and none had kept.
     lost_permille: int = 0
     #: Requests of other members that it would take on top now; None: no bound, or an older node.
     guest_places: int | None = None
@@ -155,7 +154,7 @@ class Load:
             **({} if places is None else {"guest_places": _count(places)}),
         )
         if load.lost_permille > 1000:
-            raise Malformed("more blocks are lost than were needed")
+            raise Malformed("more blocks were lost than computed")
         return load
 
 

@@ -63,7 +63,7 @@ class Candidate(NamedTuple):
     pending_prefill_tokens: int = 0
     running: int = 0
     queued: int = 0
-    #: Of the blocks that prompts needed again, those that nobody held any more (0 to 1).
+    #: Of the blocks that it computes, those that somebody had held and nobody had kept (0 to 1).
     lost_share: float = 0.0
     #: Of the pending tokens, guests'; known of self only.
     pending_guest_tokens: int = 0

@@ -24,6 +24,8 @@ from overlay.routing.prices import Prices
 
 #: How often a prefix that is asked for once more is asked for after that, at least.
 USES_EXPECTED: Final = 2.0
+#: Where room is short, what comes makes something else go that is worth nearly as much.
+NET_GAIN: Final = 1 / 8
 #: No conversation is expected to go on for more turns than this.
 TURNS_MAX: Final = 3.0
 #: A holder of this share of the longest match holds the same prefix.
@@ -65,8 +67,8 @@ class CostPolicy:
         decision = cheapest(question, candidates, estimates, self._rng)
         chosen = decision.chosen
         here = next((e for e in estimates if e.is_self), None)
-        rent_ms = chosen.rtt_ms if here and here.match_tokens < chosen.match_tokens else 0.0
-        self._history.used(_end(question, longest), rent_ms, now)
+        held = here is not None and here.match_tokens >= longest.match_tokens
+        self._history.used(_end(question, longest), now, held=held, stays=held or chosen.is_self)
         return decision
 
     def _with_later(
@@ -78,10 +80,12 @@ class CostPolicy:
         is dear, requests for one prefix keep to one of its holders, so that others' copies go.
         """
         history, memory = self._history, self._prices.memory
-        uses, rents_ms = history.of(question.hashes, now)
+        uses = history.uses(question.hashes, now)
         turns = min(TURNS_MAX, history.goes_on / max(1e-9, 1 - history.goes_on))
         there_ms = longest.rtt_ms + max(0.0, longest.wait_ms - PROMPT_STEP_MS)
-        saved_ms = rents_ms + USES_EXPECTED * history.again * longest.rtt_ms + turns * there_ms
+        expected = uses + USES_EXPECTED * history.again
+        gained = min(expected, NET_GAIN * history.uses_before_gone)
+        saved_ms = gained * longest.rtt_ms + turns * there_ms
         holders = [e for e in estimates if e.match_tokens >= SAME_PREFIX * longest.match_tokens]
         keeper = _keeper(_end(question, longest), holders)
         token_ms = longest.prefill_ms / max(1, question.prompt_tokens - longest.match_tokens)

@@ -1,13 +1,16 @@
-"""What this node's own clients ask for, again and again: how often, and what it cost to be far.
+"""What this node's own clients ask for, again and again: how often, and whether it stays here.
 
 For a prefix that a peer has cached, each request can pay the round trip (rent), or one of them the
-computation here (buy). Nobody knows how often it will come. To buy once the rents paid come to the
-price is at most twice as dear as what would have been best in hindsight, and no rule without
-knowledge of the future does better (ski rental: Karlin, Manasse, Rudolph, Sleator 1988).
+computation here (buy). Nobody knows how often it will come. To buy once as much was paid in rents
+is at most twice as dear as what would have been best in hindsight, and no rule without knowledge
+of the future does better (ski rental: Karlin, Manasse, Rudolph, Sleator 1988). But what is bought
+is only worth something as long as it stays in the cache. If a share g of the prefixes that were
+here is gone when they are needed again, one is used (1 - g) / g times before it goes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -18,28 +21,26 @@ PREFIXES_MAX: Final = 4096
 BLOCKS_MAX: Final = 1 << 14
 #: Shares are over about so many requests.
 _REQUESTS: Final = 32
+#: Whether prefixes stay here is over so many that were needed again.
+_RETURNS: Final = 16
 
 
-class Used(NamedTuple):
-    """What became of a prefix: requests for it, and the rents that they paid, fading with time."""
+class _Prefix(NamedTuple):
+    """Requests for it, fading with time; and whether the last one left it in the cache here."""
 
-    uses: float = 0.0
-    rents_ms: float = 0.0
-
-
-class _Entry(NamedTuple):
-    used: Used
+    uses: float
     at_s: float
+    here: bool
 
 
-_NEVER: Final = _Entry(Used(), 0.0)
+_NEVER: Final = _Prefix(0.0, 0.0, here=False)
 
 
 class History:
     """Times in seconds, of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._prefixes: dict[int, _Entry] = {}
+        self._prefixes: dict[int, _Prefix] = {}
         self._blocks: dict[int, None] = {}
         #: Last blocks of prompts.
         self._ends: dict[int, None] = {}
@@ -47,6 +48,7 @@ class History:
         self.again = 0.0
         #: Share of the prompts that go on where an earlier one ended.
         self.goes_on = 0.0
+        self._gone = 0.0
 
     def asked(self, hashes: Sequence[int]) -> None:
         """A client asks a prompt with these blocks, first block first."""
@@ -60,23 +62,32 @@ class History:
         _remember(self._blocks, reversed(hashes), BLOCKS_MAX)
         _remember(self._ends, hashes[-1:], PREFIXES_MAX)
 
-    def used(self, prefix: int, rent_ms: float, now: float) -> None:
-        """A request found the prefix that ends with this block; it paid so much to be far."""
-        uses, rents_ms = self._now(prefix, now)
-        self._prefixes.pop(prefix, None)
-        self._prefixes[prefix] = _Entry(Used(uses + 1, rents_ms + rent_ms), now)
+    def used(self, prefix: int, now: float, *, held: bool, stays: bool) -> None:
+        """A request needed the prefix that ends with this block.
+
+        ``held``: it was cached here. ``stays``: it is now, or will be.
+        """
+        known = self._prefixes.pop(prefix, _NEVER)
+        uses = known.uses * _keep(now - known.at_s)
+        if known.here:
+            self._gone += ((not held) - self._gone) / _RETURNS
+        self._prefixes[prefix] = _Prefix(uses + 1, now, stays)
         if len(self._prefixes) > PREFIXES_MAX:
             del self._prefixes[next(iter(self._prefixes))]
 
-    def of(self, hashes: Sequence[int], now: float) -> Used:
-        """Of all prefixes of a prompt with these blocks."""
-        found = [self._now(block, now) for block in hashes if block in self._prefixes]
-        return Used(sum(u.uses for u in found), sum(u.rents_ms for u in found))
+    def uses(self, hashes: Sequence[int], now: float) -> float:
+        """Requests for any prefix of a prompt with these blocks."""
+        found = (self._prefixes[block] for block in hashes if block in self._prefixes)
+        return sum(each.uses * _keep(now - each.at_s) for each in found)
 
-    def _now(self, prefix: int, now: float) -> Used:
-        (uses, rents_ms), at_s = self._prefixes.get(prefix, _NEVER)
-        keep = 0.5 ** ((now - at_s) / HALF_LIFE_S)
-        return Used(keep * uses, keep * rents_ms)
+    @property
+    def uses_before_gone(self) -> float:
+        """How often a prefix that comes into the cache here is needed before it is gone again."""
+        return (1 - self._gone) / self._gone if self._gone else math.inf
+
+
+def _keep(seconds: float) -> float:
+    return float(0.5 ** (seconds / HALF_LIFE_S))
 
 
 def _remember(known: dict[int, None], more: Iterable[int], most: int) -> None:

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from models.engine import CacheChanged, ModelInfo
 from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.gossip.records import block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import SUMMARY_BLOCKS_MAX
 from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.wire.messages import Change
 
-ME = PeerId(b"m" * 32)
+ME, PEER = PeerId(b"m" * 32), PeerId(b"p" * 32)
 DICE = random.Random(4)
 BLOCKS = [DICE.getrandbits(64) for _ in range(3 * SUMMARY_BLOCKS_MAX)]
 
@@ -36,6 +38,20 @@ def test_the_match_at_home_is_exact_however_much_is_cached() -> None:
     assert match_here(own, [BLOCKS[0], BLOCKS[-1], 1]) == 2 * BLOCK_TOKENS
     own.cache_changed("a", CacheChanged((), (BLOCKS[-1],)))
     assert match_here(own, [BLOCKS[0], BLOCKS[-1], 1]) == BLOCK_TOKENS
+
+
+def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
+    own = neighbourhood("a")
+    here, both, there = BLOCKS[:3]
+    own.cache_changed("a", CacheChanged((here, both), ()))
+    own.records_changed(PEER, [Change(block_key(block), 1, b"") for block in (both, there)])
+    own.cache_changed("a", CacheChanged((), (both,)))
+    own.cache_changed("a", CacheChanged((both,), ()))
+    assert own.losses.share == 0, "a peer held it all the time"
+    own.cache_changed("a", CacheChanged((), (here,)))
+    own.records_changed(PEER, [Change(block_key(there), 2, None)])
+    own.cache_changed("a", CacheChanged((here, there), ()))
+    assert own.losses.share > 0
 
 
 hashes = st.sets(st.integers(0, 9), max_size=5)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.routing.history import HALF_LIFE_S, PREFIXES_MAX, History, Used
+from overlay.routing.history import HALF_LIFE_S, PREFIXES_MAX, History
 
 SYSTEM = tuple(range(10))
 
@@ -35,25 +37,43 @@ def test_what_is_new_was_not_asked_before() -> None:
     history.asked(())
 
 
-def test_rents_of_a_prefix_add_up_and_fade() -> None:
+def test_uses_of_a_prefix_add_up_and_fade() -> None:
     history = History()
-    history.used(9, 200.0, 0.0)
-    history.used(9, 100.0, HALF_LIFE_S)
-    assert history.of((8, 9, 10), HALF_LIFE_S) == Used(1.5, 200.0)
-    assert history.of((8, 9, 10), 2 * HALF_LIFE_S) == Used(0.75, 100.0)
-    assert history.of((8,), HALF_LIFE_S) == Used(0, 0)
+    history.used(9, 0.0, held=False, stays=False)
+    history.used(9, HALF_LIFE_S, held=False, stays=False)
+    assert history.uses((8, 9, 10), HALF_LIFE_S) == 1.5
+    assert history.uses((8, 9, 10), 2 * HALF_LIFE_S) == 0.75
+    assert history.uses((8,), HALF_LIFE_S) == 0
 
 
-def test_a_longer_prompt_counts_what_its_beginnings_paid() -> None:
+def test_a_longer_prompt_counts_the_uses_of_its_beginnings() -> None:
     history = History()
-    history.used(1, 100.0, 0.0)
-    history.used(2, 50.0, 0.0)
-    assert history.of((1, 2, 3), 0.0) == Used(2.0, 150.0)
+    history.used(1, 0.0, held=False, stays=False)
+    history.used(2, 0.0, held=False, stays=False)
+    assert history.uses((1, 2, 3), 0.0) == 2.0
+
+
+@pytest.mark.parametrize(("lost_of_4", "uses"), [(1, 3.0), (2, 1.0), (3, 1 / 3)])
+def test_how_long_prefixes_stay_is_learnt_from_those_that_came_again(
+    lost_of_4: int, uses: float
+) -> None:
+    history = History()
+    assert history.uses_before_gone == math.inf
+    for n in range(400):
+        history.used(9, float(n), held=n % 4 >= lost_of_4, stays=True)
+    assert history.uses_before_gone == pytest.approx(uses, rel=0.2)
+
+
+def test_what_was_never_here_is_not_gone() -> None:
+    history = History()
+    for n in range(10):
+        history.used(9, float(n), held=False, stays=False)
+    assert history.uses_before_gone == math.inf
 
 
 @given(st.lists(st.integers(0, 2 * PREFIXES_MAX), max_size=50))
 def test_it_stays_bounded(prefixes: list[int]) -> None:
     history = History()
     for now, prefix in enumerate([*range(PREFIXES_MAX), *prefixes]):
-        history.used(prefix, 1.0, float(now))
-    assert sum(history.of((p,), 1e5).uses > 0 for p in range(2 * PREFIXES_MAX + 1)) <= PREFIXES_MAX
+        history.used(prefix, float(now), held=False, stays=False)
+    assert sum(history.uses((p,), 1e5) > 0 for p in range(2 * PREFIXES_MAX + 1)) <= PREFIXES_MAX
