@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 from unittest.mock import ANY, patch
 
 from overlay.routing import cost_policy
 from overlay.routing.cost import Candidate, Estimate, estimate
 from overlay.routing.decision import Decision
-from overlay.routing.history import History, Used
+from overlay.routing.history import History
 from overlay.routing.ledger import Ledger, Pending
 from overlay.routing.policy import Policy, Question
 from overlay.routing.prices import Prices
@@ -85,13 +86,8 @@ def _no_answer(question: Question) -> Question:
 
 @contextmanager
 def _near() -> Iterator[None]:
-    """Nobody remembers what it cost to be far, or expects it to cost anything again."""
-    of = History.of
-
-    def without_rents(history: History, hashes: Sequence[int], now: float) -> Used:
-        return of(history, hashes, now)._replace(rents_ms=0.0)
-
-    with patch.object(History, "of", without_rents), patch.object(History, "asked"):
+    """A copy at home saves nobody the way to another."""
+    with patch.object(History, "uses_before_gone", 0.0), patch.object(History, "asked"):
         yield
 
 
@@ -118,6 +114,10 @@ ABLATIONS: Final = {
         "nothing was lost for lack of cells", _candidates(lambda c: c._replace(lost_share=0.0))
     ),
     "hearth without distance's price": Ablation("no rents: each request by itself", _near),
+    "hearth without departures": Ablation(
+        "what comes into a cache is taken to stay there",
+        lambda: patch.object(History, "uses_before_gone", inf),
+    ),
     "hearth without keepers": Ablation(
         "where memory is dear, any holder of a prefix does",
         lambda: patch.object(cost_policy, "_keeper", lambda _prefix, _holders: ANY),
