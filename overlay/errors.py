@@ -93,6 +93,17 @@ class NotAMember(IdentityError):
     code = "not-a-member"
 
 
+class Revoked(IdentityError):
+    """A membership was revoked, by the founder or by somebody who stands above in its chain."""
+
+    code = "revoked"
+
+    def __init__(self, message: str, evidence: bytes = b"") -> None:
+        super().__init__(message)
+        #: The record that proves it; see `overlay.identity.revocations`.
+        self.evidence = evidence
+
+
 class AlreadyMember(IdentityError):
     """This home belongs to a mesh with other members already."""
 

@@ -6,7 +6,8 @@
 ``invites.json``          the invites handed out
 ``incarnation.json``      the last incarnation, so that each start has a higher one
 ``name.json``             the name that this node was last given
-``peers.json``            where the other members were last reached
+``revocations.json``      the revocations heard of, by founder
+``peers.json``            the other members' names, and where they were last reached
 ``paused.json``           since when this node is paused; there only while it is
 ``lock``                  locked (``flock``) while a node runs; holds its pid
 ``runtime.json``          how to reach the running node's API
@@ -36,6 +37,7 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import SEED_BYTES, NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ _MEMBERSHIP = "membership.json"
 _INVITES = "invites.json"
 _INCARNATION = "incarnation.json"
 _NAME = "name.json"
+_REVOCATIONS = "revocations.json"
 _PEERS = "peers.json"
 _PAUSED = "paused.json"
 _LOCK = "lock"
@@ -57,6 +60,7 @@ _REMEDIES = {
     _KEY: "restore it from a backup, or move this home away to become a new node",
     _MEMBERSHIP: "restore it from a backup, or delete it to leave the mesh and be invited again",
     _INVITES: "delete it to cancel all invites handed out so far",
+    _REVOCATIONS: "restore it from a backup, or delete it and hear of them again from the others",
     _INCARNATION: "delete it once this machine's clock is right",
     _NAME: "delete it, and give the name again with --name",
     _PEERS: "delete it: the node learns the addresses again from the peer it reaches first",
@@ -75,6 +79,14 @@ class Runtime:
     pid: int
     api: str
     admin_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Another member, as it was last known."""
+
+    name: str
+    addresses: tuple[Multiaddr, ...]
 
 
 class Home:
@@ -125,6 +137,14 @@ class Home:
             },
         )
 
+    def forget_mesh(self, me: PeerId) -> None:
+        """Forget the membership and all that belongs to it; ``me`` is this node."""
+        self.save_ledger(InviteLedger(me))
+        # The membership goes last, so that a crash leaves a mesh that can be left again.
+        for name in (_PEERS, _MEMBERSHIP):
+            with self._accessing(name):
+                (self.path / name).unlink(missing_ok=True)
+
     def ledger(self, inviter: PeerId) -> InviteLedger:
         """The invites that ``inviter``, this node, has handed out."""
 
@@ -139,6 +159,21 @@ class Home:
 
     def save_ledger(self, ledger: InviteLedger) -> None:
         self._save(_INVITES, ledger.to_plain())
+
+    def revocations(self, founder: PeerId) -> Revocations:
+        """The revocations that this node has heard of in the mesh of ``founder``."""
+        found = self._load(_REVOCATIONS, _json(_read_revocations)) or {}
+        return found.get(founder, Revocations(founder))
+
+    def save_revocations(self, me: PeerId, revocations: Revocations) -> None:
+        """Keep these; and of other meshes those that ``me``, this node, founded.
+
+        It may found that mesh again, and those whom it revoked must not come back then.
+        """
+        found = self._load(_REVOCATIONS, _json(_read_revocations)) or {}
+        kept = {me: found.get(me, Revocations(me)), revocations.founder: revocations}
+        told = {str(each): [r.hex() for r in kept[each].records()] for each in sorted(kept)}
+        self._save(_REVOCATIONS, told)
 
     def next_incarnation(self, now_ms: int) -> int:
         """A number above all that this home had before, even when the clock went back."""
@@ -168,16 +203,22 @@ class Home:
 
     # --- Whom I know --------------------------------------------------------------------------
 
-    def peers(self) -> dict[PeerId, tuple[Multiaddr, ...]]:
-        """Where the other members were last reached."""
+    def peers(self) -> dict[PeerId, Contact]:
+        """The other members: their names, and where they were last reached."""
         return self._load(_PEERS, _json(_read_peers)) or {}
 
-    def save_peers(self, peers: Mapping[PeerId, tuple[Multiaddr, ...]]) -> None:
+    def save_peers(self, peers: Mapping[PeerId, Contact]) -> None:
         """Replace what `peers` gives; a file that it found damaged is left to the operator."""
         if _PEERS not in self._damaged:
             self._save(
                 _PEERS,
-                {str(peer): [str(address) for address in peers[peer]] for peer in sorted(peers)},
+                {
+                    str(peer): {
+                        "name": peers[peer].name,
+                        "addresses": [str(address) for address in peers[peer].addresses],
+                    }
+                    for peer in sorted(peers)
+                },
             )
 
     # --- The running node ---------------------------------------------------------------------
@@ -335,10 +376,19 @@ def _read_membership(data: Any) -> Membership:
     return membership
 
 
-def _read_peers(data: Any) -> dict[PeerId, tuple[Multiaddr, ...]]:
+def _read_peers(data: Any) -> dict[PeerId, Contact]:
     return {
-        PeerId.parse(peer): tuple(Multiaddr.parse(address) for address in addresses)
-        for peer, addresses in data.items()
+        PeerId.parse(peer): Contact(
+            str(entry["name"]), tuple(Multiaddr.parse(address) for address in entry["addresses"])
+        )
+        for peer, entry in data.items()
+    }
+
+
+def _read_revocations(data: Any) -> dict[PeerId, Revocations]:
+    return {
+        PeerId.parse(founder): Revocations(PeerId.parse(founder), map(bytes.fromhex, records))
+        for founder, records in data.items()
     }
 
 

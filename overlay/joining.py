@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 from overlay.errors import AlreadyMember
-from overlay.home import Home
+from overlay.home import Contact, Home
 from overlay.identity.certificates import format_mesh_id
 from overlay.identity.invites import JoinToken
+from overlay.identity.keys import NodeKey
+from overlay.standing import Standing
 from overlay.transport.joining import join
 
 
@@ -16,25 +18,41 @@ async def join_mesh(home: Home, token: JoinToken, name: str) -> dict[str, Any]:
     """Join with the home's key; ``{"mesh_id", "inviter": PeerId, "name"}``.
 
     The caller holds the home's lock. A mesh that this home founded and nobody joined is given up
-    for the new one. Raises InviteExpired, AlreadyMember, Unreachable, TimedOut, and what the
-    inviter refuses with; the home's membership is then as it was.
+    for the new one, and so is a membership that expired or was revoked. Raises InviteExpired,
+    AlreadyMember, Unreachable, TimedOut, and what the inviter refuses with; the home's membership
+    is then as it was.
     """
     token.check_fresh(time.time())
     key = home.load_or_create_key()
-    mesh = home.membership()
-    if mesh is not None and token.is_for(mesh.mesh_id):
-        raise AlreadyMember("this home is a member of that mesh already")
-    if mesh is not None and (home.peers() or mesh.founder != key.peer_id):
-        raise AlreadyMember(
-            f"the home {home.path} belongs to a mesh with other members: use another home "
-            "(--home DIR) for another mesh"
-        )
+    if home.membership() is not None:
+        _check_free(home, key, token)
     membership, inviter = await join(key, token, name)
+    # Its open invites would let strangers into the new mesh.
+    home.forget_mesh(key.peer_id)
     home.save_membership(membership)
     home.save_name(name)
-    home.save_peers({token.inviter: token.addresses})
+    home.save_peers({token.inviter: Contact(inviter.name, token.addresses)})
     return {
         "mesh_id": format_mesh_id(membership.mesh_id),
         "inviter": str(token.inviter),
         "name": inviter.name,
     }
+
+
+def _check_free(home: Home, key: NodeKey, token: JoinToken) -> None:
+    standing = Standing(home, key)
+    mesh = standing.membership
+    if not standing.holds():
+        return
+    if token.is_for(mesh.mesh_id):
+        raise AlreadyMember("this home is a member of that mesh already")
+    if mesh.founder != key.peer_id:
+        raise AlreadyMember(
+            f"the home {home.path} belongs to another mesh: leave it first (hearth leave), or use "
+            "another home (--home DIR) for another mesh"
+        )
+    if home.peers():
+        raise AlreadyMember(
+            f"the home {home.path} founded a mesh with other members: use another home "
+            "(--home DIR) for another mesh"
+        )

@@ -92,6 +92,10 @@ SEND_QUEUE_MESSAGES_MAX: Final = 1000
 INVITE_USES_MAX: Final = 100
 #: Invites that a node keeps, open and expired.
 INVITES_MAX: Final = 256
+#: Revocations that a mesh remembers, and how many of them one member other than the founder may
+#: have made: every node passes all on, for as long as the mesh lives.
+REVOCATIONS_MAX: Final = 256
+REVOCATIONS_PER_MEMBER_MAX: Final = 32
 #: Addresses in a join token, which must stay short enough to paste.
 TOKEN_ADDRESSES_MAX: Final = 3
 #: Characters of a node's or a model's name.

@@ -22,20 +22,30 @@ from models.engine import (
     Sampling,
     Tokens,
 )
-from overlay.errors import HearthError, Malformed
+from overlay.errors import HearthError, IdentityError, Malformed
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip import effects as gsp
 from overlay.gossip.gossip import Gossip
-from overlay.gossip.records import CARD
+from overlay.gossip.records import CARD, CHAIN, is_revocation
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import EXPLANATIONS_MAX, GOSSIP_INTERVAL_S
 from overlay.publisher import Publisher
+from overlay.roll import Roll
 from overlay.routing.policy import Policy
-from overlay.wire.messages import Change, Goodbye, GossipAck, Message, Syn, SynAck
+from overlay.wire.messages import (
+    Change,
+    Goodbye,
+    GossipAck,
+    Message,
+    RevocationNotice,
+    Syn,
+    SynAck,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +69,36 @@ class Unreadable:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """News: keep ``record``, pass it on over all links, end links with those whose chain is void.
+
+    This node's own chain may be among them.
+    """
+
+    revocation: Revocation
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcast:
+    """The peer is no member any more: unless it has a link, do not dial it, and `exclude` it."""
+
+    peer: PeerId
+
+
 #: PeerUp, PeerDown, Disputed and Unreadable only tell: there is nothing to carry out.
-Effect = fwd.Effect | Meet | PeersChanged | gsp.PeerUp | gsp.PeerDown | gsp.Disputed | Unreadable
+Effect = (
+    fwd.Effect
+    | Meet
+    | PeersChanged
+    | Revoked
+    | Outcast
+    | gsp.PeerUp
+    | gsp.PeerDown
+    | gsp.Disputed
+    | Unreadable
+)
 
 
 class Member:
@@ -76,16 +114,22 @@ class Member:
         now: float,
         *,
         terms: Terms = NO_BOUNDS,
+        certificates: tuple[bytes, ...] = (),
+        revocations: Revocations | None = None,
         gossip_interval_s: float = GOSSIP_INTERVAL_S,
         explained_max: int = EXPLANATIONS_MAX,
     ) -> None:
         """``incarnation``: milliseconds since 1970 at the start. Raises LocalProtocolError.
 
-        ``explained_max``: how many requests are remembered to be explained.
+        ``certificates``: this node's chain; the founder has none. ``revocations``: what is known
+        of them; None: nothing, in the mesh that this node founded. ``explained_max``: how many
+        requests are remembered to be explained.
         """
         self.me = me
         self.neighbourhood = Neighbourhood(me)
         self.gossip = Gossip(me, incarnation, rng, now, interval_s=gossip_interval_s)
+        self._founder = me if revocations is None else revocations.founder
+        self.roll = Roll(self.gossip, certificates, revocations or Revocations(me), now)
         self.publisher = Publisher(self.gossip)
         self.forwarder = Forwarder(
             me, self.neighbourhood, mesh_secret, policy, terms=terms, explained_max=explained_max
@@ -201,7 +245,33 @@ class Member:
             return self._of_gossip(self.gossip.receive(peer, message, now), now)
         if isinstance(message, Goodbye):
             return self._of_gossip(self.gossip.said_goodbye(peer, now), now)
+        if isinstance(message, RevocationNotice):
+            try:
+                return self.revoked(message.record, now)
+            except IdentityError as error:
+                raise Malformed(str(error)) from None
         return [*self.forwarder.receive(peer, message, now)]
+
+    def revoked(self, record: bytes, now: float) -> list[Effect]:
+        """A revocation, from whomever.
+
+        Raises Malformed, BadSignature, NotAMember for one that no member of this mesh made.
+        """
+        revocation = self.roll.add(record, now)
+        if revocation is None:
+            return []
+        outcasts = self.roll.outcasts()
+        # The chain need not be known: the founder stands above everybody.
+        if revocation.issuer == self._founder and not self.roll.chain(revocation.subject):
+            outcasts.append(revocation.subject)
+        return [Revoked(revocation, record), *map(Outcast, outcasts)]
+
+    def exclude(self, peer: PeerId, now: float) -> list[Effect]:
+        """Forget one that is no member any more, and has no link."""
+        self.gossip.banish(peer, now)
+        effects = self.forwarder.peer_lost(peer, now)
+        self.neighbourhood.excluded(peer)
+        return [*effects]
 
     def undeliverable(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """A Send could not be carried out: the peer has no link, or its queue is full."""
@@ -266,15 +336,24 @@ class Member:
     def _records_changed(
         self, origin: PeerId, changes: Sequence[Change], now: float
     ) -> list[Effect]:
+        effects: list[Effect] = []
+        for change in changes:
+            if is_revocation(change.key) and change.value is not None:
+                try:
+                    effects += self.revoked(change.value, now)
+                except HearthError as error:
+                    effects.append(Unreadable(origin, str(error)))
+        if any(change.key == CHAIN for change in changes) and self.roll.is_void(origin):
+            return [*effects, Outcast(origin)]
         try:
             if self.neighbourhood.records_changed(origin, changes):
                 self.forwarder.ledger.news(origin, now)
         except Malformed as error:
-            return [Unreadable(origin, str(error))]
+            return [*effects, Unreadable(origin, str(error))]
         card = self.neighbourhood.neighbours[origin].card
         if card is None or all(change.key != CARD for change in changes):
-            return []
-        return [Meet(origin, readable(card.addresses)), PeersChanged()]
+            return effects
+        return [*effects, Meet(origin, readable(card.addresses)), PeersChanged()]
 
 
 def readable(texts: Iterable[str]) -> tuple[Multiaddr, ...]:

@@ -22,25 +22,38 @@ from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import Terms
-from overlay.gossip import effects as gsp
+from overlay.home import Contact
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import MEMBERS_MAX
-from overlay.member import Effect, Meet, Member, PeersChanged, Unreadable, readable
+from overlay.member import (
+    Effect,
+    Meet,
+    Member,
+    Outcast,
+    PeersChanged,
+    Revoked,
+    readable,
+)
+from overlay.mesh_log import MeshLog
 from overlay.routing.cost_policy import CostPolicy
 from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.transport import Transport
-from overlay.wire.messages import Hello, Message
+from overlay.wire.messages import Hello, Message, RevocationNotice
 
 log = logging.getLogger(__name__)
 
 
 class Mesh:
     """All methods belong to one asyncio loop. ``on_ledger`` is told when invites were used.
+
+    ``revocations`` grow in here; ``on_revoked`` is told then, and must write them to the home
+    before it returns. Where this node's own membership is void, it has no links.
 
     ``lan``: announce this node to members on the local network, and look for them there.
     """
@@ -50,10 +63,12 @@ class Mesh:
         *,
         node: LocalNode,
         ledger: InviteLedger,
+        revocations: Revocations,
         incarnation: int,
         engines: EnginePool,
         on_client_event: Callable[[bytes, fwd.ClientEvent], None],
         on_ledger: Callable[[], None],
+        on_revoked: Callable[[], None],
         on_peers: Callable[[], None],
         terms: Terms,
         lan: bool,
@@ -63,25 +78,42 @@ class Mesh:
         self._node = node
         self._engines = engines
         self._on_client_event = on_client_event
+        self._on_revoked = on_revoked
         self._on_peers = on_peers
         self._addresses: tuple[Multiaddr, ...] = ()
         self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        #: Who was a member until its revocation was heard of.
+        self.excluded: set[PeerId] = set()
+        self.revocations = revocations
         self._look_on_lan = lan
         self._lan: LanDiscovery | None = None
-        #: Peers, and models of theirs, that tokenize unlike this node; said once.
-        self._warned_of: set[tuple[PeerId, str]] = set()
         self._wake = asyncio.Event()
         #: What the driver sleeps until; whatever must happen before wakes it.
         self._due = 0.0
         self._driver: asyncio.Task[None] | None = None
-        self._tokenizing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.me = node.key.peer_id
         now = self.now()
-        secret = node.membership.mesh_secret
-        self.member = Member(self.me, incarnation, secret, CostPolicy(rng), rng, now, terms=terms)
+        self.member = Member(
+            self.me,
+            incarnation,
+            node.membership.mesh_secret,
+            CostPolicy(rng),
+            rng,
+            now,
+            certificates=node.membership.certificates,
+            revocations=revocations,
+            terms=terms,
+        )
         self.member.described(node.name, (), now)
+        self._log = MeshLog(self.member.neighbourhood)
         self.transport = Transport(
-            node=lambda: self._node, ledger=ledger, on_ledger=on_ledger, observer=self, rng=rng
+            node=lambda: self._node,
+            ledger=ledger,
+            revocations=revocations,
+            on_ledger=on_ledger,
+            observer=self,
+            rng=rng,
         )
 
     # --- Life ---------------------------------------------------------------------------------
@@ -94,24 +126,30 @@ class Mesh:
         self.member.described(self._node.name, self._addresses, self.now())
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
-        if self._look_on_lan:
+        if self._look_on_lan and self.revoked is None:
             secret = self.membership.mesh_secret
             self._lan = LanDiscovery(secret, self.me, self._addresses, self._found_on_lan)
             await self._lan.start()
         return bound
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "the node stops") -> None:
         """Say goodbye and stop; requests still open are dropped."""
-        for task in (*self._tokenizing, *([self._driver] if self._driver else [])):
+        for task in (*self._tasks, *([self._driver] if self._driver else [])):
             task.cancel()
         if self._lan is not None:
             await self._lan.close()
-        await self.transport.close()
+        await self.transport.close(reason)
 
     @property
     def membership(self) -> Membership:
         assert self._node.membership is not None, "checked when the mesh was made"
         return self._node.membership
+
+    @property
+    def revoked(self) -> Revocation | None:
+        """What ended this node's own membership, if anything did."""
+        found = self.revocations.find(self.membership.certificates)
+        return found[0] if found else None
 
     def look_around(self) -> Neighbourhood:
         """The neighbourhood, with the links as they are now."""
@@ -124,10 +162,10 @@ class Mesh:
         """Every other member heard of."""
         return sorted(peer for peer in self.member.gossip.states() if peer != self.me)
 
-    def peer_addresses(self) -> dict[PeerId, tuple[Multiaddr, ...]]:
-        """Where the members heard of may be reached, for the next start."""
+    def contacts(self) -> dict[PeerId, Contact]:
+        """The members heard of and where they may be reached, for the next start."""
         return {
-            peer: readable(neighbour.card.addresses)
+            peer: Contact(neighbour.card.name, readable(neighbour.card.addresses))
             for peer, neighbour in self.member.neighbourhood.neighbours.items()
             if neighbour.card is not None
         }
@@ -143,13 +181,13 @@ class Mesh:
 
     def meet(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Keep a link to a peer that we know from elsewhere (a token, the peers of last time)."""
-        if peer != self.me and addresses:
+        if peer != self.me and addresses and self.revoked is None:
             self._met[peer] = tuple(addresses)
             self.transport.dial(peer, addresses)
 
     def _found_on_lan(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Try what was announced first, and keep the rest: an announcement may be an old one."""
-        if peer in self._met or len(self._met) < MEMBERS_MAX:
+        if self.revoked is None and (peer in self._met or len(self._met) < MEMBERS_MAX):
             known = self._met.setdefault(peer, ())
             self.transport.dial(peer, tuple(dict.fromkeys((*addresses, *known))))
 
@@ -179,7 +217,7 @@ class Mesh:
     def models_changed(self) -> None:
         """The set of served models changed."""
         self.member.models_changed(self._engines.infos(), self._engines.lost, self.now())
-        self._warn_of_unlike()
+        self._log.warn_of_unlike()
 
     def engine_event(self, model: str, event: EngineEvent) -> None:
         """An event of a local engine."""
@@ -205,6 +243,19 @@ class Mesh:
             self.transport.hang_up(peer, str(error))
             return
         self._carry_out(effects)
+
+    def revocation_shown(self, record: bytes) -> None:
+        try:
+            self.revoke(record)
+        except HearthError as error:
+            log.warning("a peer refuses to link, for a revocation that is none: %s", error)
+
+    def revoke(self, record: bytes) -> None:
+        """A revocation, of this node's user or shown by a peer.
+
+        Raises Malformed, BadSignature, NotAMember for one that no member of this mesh made.
+        """
+        self._carry_out(self.member.revoked(record, self.now()))
 
     # --- Timers -------------------------------------------------------------------------------
 
@@ -236,8 +287,8 @@ class Mesh:
                     self._on_client_event(request_id, event)
                 case fwd.Tokenize():
                     task = asyncio.create_task(self._tokenize(effect))
-                    self._tokenizing.add(task)
-                    task.add_done_callback(self._tokenizing.discard)
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
                 case fwd.Remember(model=model, prompt=prompt, answer=answer):
                     engine = self._engines.get(model)
                     if engine is not None:
@@ -254,43 +305,54 @@ class Mesh:
                     if engine is not None:
                         engine.cancel(request_id)
                 case Meet(peer=peer, addresses=addresses):
+                    self.excluded.discard(peer)
                     self.meet(peer, addresses)
+                case Revoked():
+                    queue.extend(self._enforce(effect))
+                case Outcast(peer=peer):
+                    queue.extend(self._exclude(peer))
                 case PeersChanged():
-                    self._warn_of_unlike()
+                    self._log.warn_of_unlike()
                     self._on_peers()
                 case _:
-                    self._tell(effect)
+                    self._log.tell(effect)
         if self.member.next_deadline() < self._due:
             self._wake.set()
 
-    def _tell(self, news: gsp.PeerUp | gsp.PeerDown | gsp.Disputed | Unreadable) -> None:
-        name_of = self.member.neighbourhood.name_of
-        match news:
-            case gsp.PeerUp(peer=peer):
-                log.info("%s is UP", name_of(peer))
-            case gsp.PeerDown(peer=peer, reason=reason):
-                log.info("%s is DOWN: %s", name_of(peer), reason)
-            case gsp.Disputed(by=peer, incarnation=incarnation):
-                log.warning(
-                    "%s held records of this node that it never wrote (a copied home, or a "
-                    "clock set back?); it goes on as incarnation %d",
-                    peer,
-                    incarnation,
-                )
-            case Unreadable(origin=origin, reason=reason):
-                log.warning("records of %s are malformed: %s", origin, reason)
+    def _enforce(self, news: Revoked) -> list[Effect]:
+        log.warning("%s", news.revocation)
+        self._on_revoked()
+        for peer in self.transport.links():
+            self.transport.send(peer, RevocationNotice(news.record))
+        refused = self.transport.refuse_revoked()
+        if self.revoked is not None:
+            self._stand_down()
+        return [effect for peer in refused for effect in self._exclude(peer)]
 
-    def _warn_of_unlike(self) -> None:
-        for peer, model in self.member.neighbourhood.unlike():
-            if (peer, model) not in self._warned_of:
-                self._warned_of.add((peer, model))
-                log.warning(
-                    "%s (%s) tokenizes %s unlike this node, though it is the same model: its cache "
-                    "is not used; run the same version of Hearth and llama.cpp on both",
-                    self.member.neighbourhood.name_of(peer),
-                    peer,
-                    model,
-                )
+    def _exclude(self, peer: PeerId) -> list[Effect]:
+        if peer in self.transport.links():
+            return []  # with a newer certificate
+        self.excluded.add(peer)
+        self._met.pop(peer, None)
+        self.transport.hang_up(peer, "it is no member any more")
+        effects = self.member.exclude(peer, self.now())
+        self._on_peers()
+        return effects
+
+    def _stand_down(self) -> None:
+        """This node is no member any more. Nobody would link to it: let them be."""
+        log.error(
+            "%s: this node is on its own now. A new invite brings it back: hearth join TOKEN",
+            self.revoked,
+        )
+        for peer in {*self._met, *self.transport.links()}:
+            self.transport.hang_up(peer, "this node is no member any more")
+        self._met.clear()
+        if self._lan is not None:
+            lan, self._lan = self._lan, None
+            closing = asyncio.create_task(lan.close())
+            self._tasks.add(closing)
+            closing.add_done_callback(self._tasks.discard)
 
     async def _tokenize(self, effect: fwd.Tokenize) -> None:
         result: Tokens | HearthError

@@ -12,7 +12,6 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -37,16 +36,12 @@ from overlay.http.backend import (
     Text,
 )
 from overlay.http.server import ApiServer
-from overlay.identity.certificates import (
-    Membership,
-    check_may_invite,
-    found_mesh,
-)
 from overlay.identity.invites import JoinToken
 from overlay.identity.multiaddr import Multiaddr, parse_listen
 from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
 from overlay.mesh import Mesh
+from overlay.standing import Standing, revocation_told
 from overlay.status import lending, listings, metrics, status
 
 log = logging.getLogger(__name__)
@@ -62,11 +57,10 @@ class Node:
         home.save_name(config.name)
         self._started_s = time.time()
         self._clients: dict[bytes, asyncio.Queue[fwd.ClientEvent]] = {}
-        self._ledger = home.ledger(self.key.peer_id)
-        self._membership = self._own_membership()
+        self.standing = Standing(home, self.key)
         self._paused_since = home.paused_since()
         self._engines = EnginePool(
-            hash_key=self._membership.mesh_secret,
+            hash_key=self.standing.membership.mesh_secret,
             on_event=self._engine_event,
             on_models=self._models_changed,
             options=EngineOptions(
@@ -152,8 +146,8 @@ class Node:
                 raise
             self.mesh = self._new_mesh()
             self.listen = await self.mesh.start([Multiaddr.of(a.host, 0) for a in listen])
-        for peer, addresses in self.home.peers().items():
-            self.mesh.meet(peer, addresses)
+        for peer, contact in self.home.peers().items():
+            self.mesh.meet(peer, contact.addresses)
 
     async def _load_models(self, progress: Progress | None) -> None:
         store = ModelStore(self.config.store)
@@ -181,21 +175,17 @@ class Node:
 
     # --- Membership ---------------------------------------------------------------------------
 
-    def _own_membership(self) -> Membership:
-        membership = self.home.membership()
-        if membership is None:
-            membership = found_mesh(self.key, secrets.token_bytes(32))
-            self.home.save_membership(membership)
-        return membership
-
     def _new_mesh(self) -> Mesh:
+        standing = self.standing
         mesh = Mesh(
-            node=LocalNode(self.key, self._membership, self.config.name, ()),
-            ledger=self._ledger,
+            node=LocalNode(self.key, standing.membership, self.config.name, ()),
+            ledger=standing.ledger,
+            revocations=standing.revocations,
             incarnation=self.home.next_incarnation(round(time.time() * 1000)),
             engines=self._engines,
             on_client_event=self._client_event,
-            on_ledger=lambda: self.home.save_ledger(self._ledger),
+            on_ledger=standing.save_ledger,
+            on_revoked=standing.save_revocations,
             on_peers=self._save_peers,
             terms=self.config.terms,
             lan=self.config.lan,
@@ -205,38 +195,48 @@ class Node:
             mesh.pause()
         return mesh
 
-    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
-        now = time.time()
-        check_may_invite(self._membership, self.key.peer_id, now)
-        invite = self._ledger.issue(now, ttl_s, uses, label, secrets.token_bytes(16))
-        self.home.save_ledger(self._ledger)
-        token = JoinToken.of(
-            invite, self.key.peer_id, self._membership.mesh_id, self.mesh.addresses
-        )
-        return {
-            "token": token.encode(),
-            "expires": datetime.fromtimestamp(invite.expires_at, UTC).isoformat(),
-            "uses": uses,
-            "id": invite.id.hex(),
-        }
+    def invite(
+        self, ttl_s: int, uses: int, label: str, *, may_invite: bool = True
+    ) -> dict[str, Any]:
+        addresses = self.mesh.addresses
+        return self.standing.invite(ttl_s, uses, label, addresses, may_invite=may_invite)
+
+    def invites(self) -> list[dict[str, Any]]:
+        return self.standing.invites(self._name_of)
+
+    def cancel_invites(self, beginning: str | None) -> list[str]:
+        return self.standing.cancel(beginning)
+
+    def revoke(self, peer: PeerId) -> dict[str, Any]:
+        name, chain = self._name_of(peer), self.mesh.member.roll.chain(peer)
+        revocation, record = self.standing.revocation(peer, chain)
+        self.mesh.revoke(record)
+        return {**revocation_told(revocation), "name": name}
 
     async def join(self, token: str) -> dict[str, Any]:
         joined = await join_mesh(self.home, JoinToken.parse(token), self.config.name)
-        self._membership = self._own_membership()
-        await self._change_mesh()
+        await self._change_mesh("it joined another mesh")
         return joined
 
-    async def _change_mesh(self) -> None:
+    async def leave(self) -> dict[str, Any]:
+        left = self.standing.leave()
+        await self._change_mesh("it left the mesh")
+        return left
+
+    async def _change_mesh(self, reason: str) -> None:
+        self.standing = Standing(self.home, self.key)
         old, self.mesh = self.mesh, self._new_mesh()
         for queue in self._clients.values():
-            queue.put_nowait(fwd.Failure(Unreachable("the node joined another mesh: ask again")))
-        await old.close()
+            queue.put_nowait(fwd.Failure(Unreachable("the node is in another mesh now: ask again")))
+        await old.close(reason)
         await self._start_mesh(self.listen, any_port=False)
-        self._engines.set_hash_key(self._membership.mesh_secret)
+        self._engines.set_hash_key(self.standing.membership.mesh_secret)
 
     def _save_peers(self) -> None:
         """Remember where members are, those that are away now among them."""
-        self.home.save_peers({**self.home.peers(), **self.mesh.peer_addresses()})
+        known = {**self.home.peers(), **self.mesh.contacts()}
+        excluded = self.mesh.excluded
+        self.home.save_peers({peer: known[peer] for peer in known if peer not in excluded})
 
     # --- Lending ------------------------------------------------------------------------------
 

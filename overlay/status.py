@@ -23,6 +23,7 @@ from overlay.identity.certificates import format_mesh_id
 from overlay.identity.peer_id import PeerId
 from overlay.mesh import Mesh
 from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.standing import revocation_told
 
 #: Figures of `EngineStats` about the cache, which add up over models.
 _CACHE = (
@@ -63,10 +64,12 @@ def status(
         "version": version,
         "uptime_s": round(uptime_s, 1),
         "mesh_id": format_mesh_id(mesh.membership.mesh_id),
+        "revoked": None if mesh.revoked is None else revocation_told(mesh.revoked),
         "api": api,
         "listen": [str(address) for address in mesh.addresses],
         "models": [info.name for info, _ in stats],
         "peers": [_peer(mesh, peer, unlike) for peer in mesh.known_peers()],
+        "revocations": [revocation_told(each) for each in mesh.revocations],
         "cache": {
             "summary_blocks": len(mesh.member.neighbourhood.summary),
             **{field: sum(getattr(s, field) for _, s in stats) for field in _CACHE},
@@ -135,10 +138,12 @@ def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[st
     load = neighbour.load if neighbour else None
     link = mesh.transport.links().get(peer)
     blocks = mesh.member.neighbourhood.index.blocks(peer)
+    inviter = mesh.member.roll.inviter(peer)
     return {
         "peer_id": str(peer),
         "name": mesh.member.neighbourhood.name_of(peer),
         "state": mesh.peer_state(peer),
+        "invited_by": None if inviter is None else str(inviter),
         "incarnation": mesh.member.gossip.incarnation(peer),
         "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
         "models": [model.name for model in card.models] if card else [],

@@ -31,6 +31,7 @@ from overlay.errors import (
     Malformed,
     MeshMismatch,
     NotAMember,
+    Revoked,
     TimedOut,
     UnsupportedVersion,
     from_code,
@@ -39,6 +40,7 @@ from overlay.identity.certificates import MESH_SECRET_BYTES, Membership, issue, 
 from overlay.identity.invites import NONCE_BYTES, InviteLedger, JoinToken
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 from overlay.limits import (
     ADDRESS_CHARS_MAX,
     ADDRESSES_MAX,
@@ -125,7 +127,14 @@ class Rejected:
     error: HearthError
 
 
-Effect = Reply | LedgerChanged | Admitted | Joined | Finished | Rejected
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The peer refuses for this revocation, it says: a record, not checked yet."""
+
+    record: bytes
+
+
+Effect = Reply | LedgerChanged | Admitted | Joined | Finished | Shown | Rejected
 
 
 # --- The machine ------------------------------------------------------------------------------
@@ -154,6 +163,7 @@ class Handshake:
         remote_curve: bytes,
         token: JoinToken | None,
         ledger: InviteLedger,
+        revocations: Revocations,
         nonce: bytes,
         now_s: float,
     ) -> None:
@@ -167,6 +177,7 @@ class Handshake:
         self._remote_curve = remote_curve
         self._token = token
         self._ledger = ledger
+        self._revocations = revocations
         self._nonce = nonce
         self._state = _State.HELLO
         self._messages = 0
@@ -190,7 +201,7 @@ class Handshake:
         if self.over:
             return []
         if isinstance(message, Refusal):
-            return self._end(Rejected(from_code(message.code, _readable(message.message))))
+            return [*shown(message), *self._end(Rejected(refused_with(message)))]
         try:
             self._spend(size)
             if now_s >= self.deadline_s:
@@ -235,9 +246,19 @@ class Handshake:
         assert self._peer is not None
         _check_name(request.name)
         joiner, membership = self._peer.peer_id, self._membership()
-        # Signed before the invite is used, so that a node which may not invite uses none up.
-        chain = issue(self._me.key, membership, joiner, now_s)
-        changed = self._ledger.redeem(request.invite_id, request.proof, self._nonce, joiner, now_s)
+        invite = self._ledger.check(request.invite_id, request.proof, self._nonce, joiner, now_s)
+        self._revocations.check(membership.certificates)
+        begins = self._revocations.check_invited(membership, joiner, invite.issued_at)
+        # Signed before the invite is used, so that what cannot be granted uses none up.
+        chain = issue(
+            self._me.key,
+            membership,
+            joiner,
+            now_s,
+            may_invite=invite.may_invite,
+            not_before=begins,
+        )
+        changed = self._ledger.use(invite, joiner)
         grant = JoinGrant(membership.founder, chain, membership.mesh_secret, self._me.name)
         ledger: list[Effect] = [LedgerChanged()] if changed else []
         return [*ledger, Reply(grant), *self._end(Finished(joiner, request.name))]
@@ -287,6 +308,7 @@ class Handshake:
         if hello.mesh_id != membership.mesh_id:
             raise MeshMismatch("the two nodes belong to different meshes")
         verify_chain(membership.founder, hello.peer_id, hello.certificates, now_s)
+        self._revocations.check(hello.certificates)
 
     def _membership(self) -> Membership:
         if self._me.membership is None:
@@ -326,7 +348,7 @@ class Handshake:
         )
 
     def _refuse(self, error: HearthError) -> list[Effect]:
-        return [Reply(Refusal(error.code, str(error))), *self._end(Rejected(error))]
+        return [Reply(refusal(error)), *self._end(Rejected(error))]
 
     def _end(self, effect: Effect) -> list[Effect]:
         self._state = _State.OVER
@@ -342,6 +364,21 @@ _STEPS: Final[
     (Role.LISTENER, _State.HELLO, Hello): Handshake._listener_takes_hello,
     (Role.LISTENER, _State.REQUEST, JoinRequest): Handshake._listener_takes_request,
 }
+
+
+def refusal(error: HearthError) -> Refusal:
+    """What tells the peer of ``error``, with the evidence if there is any."""
+    return Refusal(error.code, str(error), error.evidence if isinstance(error, Revoked) else b"")
+
+
+def refused_with(message: Refusal) -> HearthError:
+    """The error that a peer refuses with."""
+    return from_code(message.code, _readable(message.message))
+
+
+def shown(message: Refusal) -> list[Shown]:
+    """The evidence in a refusal."""
+    return [Shown(message.evidence)] if message.evidence else []
 
 
 def _check_name(name: str) -> None:

@@ -136,6 +136,12 @@ class Neighbourhood:
             neighbour.card = neighbour.load = None
             self._asked = None
 
+    def excluded(self, peer: PeerId) -> None:
+        """The peer is no member any more, and has no link."""
+        self.origin_reset(peer)
+        self.neighbours.pop(peer, None)
+        self._asked = None
+
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
         self.neighbours.setdefault(peer, Neighbour()).name = name

@@ -30,12 +30,14 @@ from overlay.gossip.liveness import Liveness
 from overlay.gossip.replica import Lack, OwnRecords, Replica, check_delta
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, MEMBERS_MAX
-from overlay.wire.messages import DigestEntry, GossipAck, OriginDelta, Syn, SynAck
+from overlay.wire.messages import COUNTER_MAX, DigestEntry, GossipAck, OriginDelta, Syn, SynAck
 
 #: Exchanges opened per round.
 FANOUT: Final = 3
 #: Rounds are this much shorter or longer at random, so that nodes do not fall into step.
 JITTER: Final = 0.2
+#: Rounds in which news reach everybody, with time to spare: log2(N) + 4 would do without losses.
+NEWS_ROUNDS: Final = 30
 #: Incarnations start as milliseconds since 1970; one this far above ours (centuries) is a forgery.
 INCARNATION_JUMP_MAX: Final = 1 << 44
 
@@ -64,6 +66,8 @@ class Gossip:
         self._replicas: dict[PeerId, Replica] = {}
         #: Silent for so long that we tell nobody of them any more, and soon forget them.
         self._hushed: set[PeerId] = set()
+        #: Who is no member any more: up to which incarnation, and until when.
+        self._banished: dict[PeerId, tuple[int, float]] = {}
         self._liveness = Liveness(interval_s)
         self._ticked_s = now
         self._round_s = now
@@ -88,6 +92,11 @@ class Gossip:
         """A copy of the live records of ``origin`` (this node's own included)."""
         replica = self._replica(origin)
         return replica.records() if replica else {}
+
+    def record(self, origin: PeerId, key: bytes) -> bytes | None:
+        """One live record of ``origin``, if it is known."""
+        replica = self._replica(origin)
+        return replica.record(key) if replica else None
 
     def incarnation(self, origin: PeerId) -> int | None:
         """The latest known incarnation; None for an unknown origin."""
@@ -157,6 +166,7 @@ class Gossip:
 
     def alive(self, peer: PeerId, now: float) -> list[Effect]:
         """A sign of life over a link: it came up, or brought a pong."""
+        self._banished.pop(peer, None)
         return [*self._liveness.alive(peer, now)]
 
     def link_lost(self, peer: PeerId, now: float) -> None:
@@ -166,6 +176,23 @@ class Gossip:
     def said_goodbye(self, peer: PeerId, now: float) -> list[Effect]:
         """``peer`` stops on purpose: LEFT, until it links again or restarts."""
         return [*self._liveness.left(peer, now)]
+
+    def banish(self, origin: PeerId, now: float) -> None:
+        """Forget a peer that is no member any more.
+
+        Who has not heard of that yet may go on telling of it. It is not listened to, but for a
+        later incarnation, or when the peer has a link again. Of a peer whose incarnation is not
+        known, nothing is listened to for as long as the news may take to reach everybody.
+        """
+        self._liveness.forget(origin)
+        replica = self._replicas.pop(origin, None)
+        _, until_s = self._banished.get(origin, (0, now))
+        if replica is not None:
+            self._banished[origin] = (replica.incarnation, math.inf)
+        elif until_s <= now:
+            self._banished[origin] = (COUNTER_MAX, now + NEWS_ROUNDS * self._interval_s)
+        if len(self._banished) > MEMBERS_MAX:
+            del self._banished[next(iter(self._banished))]
 
     # --- Within -------------------------------------------------------------------------------
 
@@ -301,8 +328,9 @@ class Gossip:
         return effects
 
     def _meet(self, origin: PeerId, incarnation: int, now: float) -> Replica | None:
-        """A replica of a new origin, if the mesh has room for it."""
-        if len(self._replicas) + 1 >= MEMBERS_MAX:
+        """A replica of a new origin, if it belongs to the mesh, and that has room for it."""
+        banished, until_s = self._banished.get(origin, (-1, now))
+        if len(self._replicas) + 1 >= MEMBERS_MAX or (incarnation <= banished and now < until_s):
             return None
         self._liveness.mentioned(origin, now)
         replica = self._replicas[origin] = Replica(origin, incarnation)

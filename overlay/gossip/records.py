@@ -8,7 +8,9 @@ limits, so that a model file with odd metadata never makes a node's card unreada
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgpack
@@ -18,6 +20,7 @@ from overlay.limits import (
     ADDRESS_CHARS_MAX,
     ADDRESSES_MAX,
     ALIASES_MAX,
+    CERTIFICATE_CHAIN_MAX,
     DESCRIPTION_CHARS_MAX,
     MODELS_PER_CARD_MAX,
     NAME_CHARS_MAX,
@@ -26,7 +29,10 @@ from overlay.limits import (
 
 CARD: Final = b"card"
 LOAD: Final = b"load"
+#: The origin's chain of certificates, own first; the founder has none.
+CHAIN: Final = b"chain"
 _BLOCK: Final = b"b"
+_REVOCATION: Final = b"r"
 
 #: The value of a block's record: its key says it all.
 BLOCK_VALUE: Final = b""
@@ -47,6 +53,30 @@ def block_of(key: bytes) -> int | None:
     if len(key) == 9 and key.startswith(_BLOCK):
         return int.from_bytes(key[1:], "big")
     return None
+
+
+def revocation_key(record: bytes) -> bytes:
+    """The key under which a revocation's record is told; see `overlay.identity.revocations`."""
+    return _REVOCATION + blake2b(record, digest_size=16, person=b"hearth revoked").digest()
+
+
+def is_revocation(key: bytes) -> bool:
+    """Whether ``key`` is that of a revocation."""
+    return len(key) == 17 and key.startswith(_REVOCATION)
+
+
+def pack_chain(certificates: Sequence[bytes]) -> bytes:
+    """The value of the record of a chain."""
+    packed: bytes = msgpack.packb(list(certificates))
+    return packed
+
+
+def unpack_chain(value: bytes) -> tuple[bytes, ...]:
+    """Raises Malformed."""
+    chain = _fields(value, 0)
+    if len(chain) > CERTIFICATE_CHAIN_MAX or any(type(each) is not bytes for each in chain):
+        raise Malformed("a record is no chain of certificates")
+    return tuple(chain)
 
 
 @dataclass(frozen=True, slots=True)

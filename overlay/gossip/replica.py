@@ -104,6 +104,11 @@ class Replica:
         """A copy of the live records."""
         return self._changes.live()
 
+    def record(self, key: bytes) -> bytes | None:
+        """One live record."""
+        change = self._changes.get(key)
+        return change.value if change else None
+
     def note_current(self, now: float) -> None:
         """There is news of the origin: if nobody is known to know more, this replica is current."""
         _, _, _, version, gc_version = self.known

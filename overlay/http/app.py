@@ -19,9 +19,11 @@ from overlay.http.parse import (
     parse_chat,
     parse_completion,
     parse_invite,
+    parse_invite_id,
     parse_join,
     parse_pause,
     parse_request_id,
+    parse_revocation,
 )
 from overlay.http.shapes import ChatShape, CompletionShape
 from overlay.http.statuses import error_response
@@ -62,8 +64,13 @@ def create_app(
             Route("/mesh/status", mesh.status),
             Route("/mesh/explanations", mesh.explanations),
             Route("/mesh/explanations/{id:path}", mesh.explanation),
+            Route("/mesh/invites", mesh.invites, methods=["GET"]),
             Route("/mesh/invites", mesh.invite, methods=["POST"]),
+            Route("/mesh/invites", mesh.cancel_invites, methods=["DELETE"]),
+            Route("/mesh/invites/{id}", mesh.cancel_invite, methods=["DELETE"]),
+            Route("/mesh/revocations", mesh.revoke, methods=["POST"]),
             Route("/mesh/join", mesh.join, methods=["POST"]),
+            Route("/mesh/leave", mesh.leave, methods=["POST"]),
             Route("/mesh/pause", mesh.pause, methods=["POST"]),
             Route("/mesh/resume", mesh.resume, methods=["POST"]),
         ],
@@ -118,7 +125,26 @@ class _MeshRoutes:
 
     async def invite(self, request: Request) -> Response:
         order = parse_invite(await read_json(request))
-        return _json(self._backend.invite(order.ttl_s, order.uses, order.label))
+        made = self._backend.invite(
+            order.ttl_s, order.uses, order.label, may_invite=order.may_invite
+        )
+        return _json(made)
+
+    async def invites(self, request: Request) -> Response:
+        return _json({"invites": self._backend.invites()})
+
+    async def cancel_invites(self, request: Request) -> Response:
+        return _json({"cancelled": self._backend.cancel_invites(None)})
+
+    async def cancel_invite(self, request: Request) -> Response:
+        beginning = parse_invite_id(request.path_params["id"])
+        return _json({"cancelled": self._backend.cancel_invites(beginning)})
+
+    async def revoke(self, request: Request) -> Response:
+        return _json(self._backend.revoke(parse_revocation(await read_json(request))))
+
+    async def leave(self, request: Request) -> Response:
+        return _json(await self._backend.leave())
 
     async def join(self, request: Request) -> Response:
         return _json(await self._backend.join(parse_join(await read_json(request))))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from models.engine import FinishReason, Prompt, Sampling, TokenLogprob
+from overlay.identity.peer_id import PeerId
 
 #: A request's name in the whole mesh, drawn at random.
 REQUEST_ID_BYTES: Final = 16
@@ -101,11 +102,28 @@ class Backend(Protocol):
     def explanations(self) -> list[dict[str, Any]]:
         """What can be explained, in brief: own clients' requests, latest first, then peers'."""
 
-    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
-        """``{"token", "expires" (RFC 3339), "uses", "id"}``."""
+    def invite(
+        self, ttl_s: int, uses: int, label: str, *, may_invite: bool = True
+    ) -> dict[str, Any]:
+        """``{"token", "expires" (RFC 3339), "uses", "id", "label", "may_invite"}``."""
+
+    def invites(self) -> list[dict[str, Any]]:
+        """The invites of this node, the latest first, without their secrets."""
+
+    def cancel_invites(self, beginning: str | None) -> list[str]:
+        """Cancel the invite whose id begins so, or all open ones; their ids.
+
+        Raises InviteUnknown, or InvalidRequest if there are several.
+        """
+
+    def revoke(self, peer: PeerId) -> dict[str, Any]:
+        """Revoke a member; ``{"peer_id", "name", "by": PeerId, "at" (RFC 3339)}``."""
 
     async def join(self, token: str) -> dict[str, Any]:
         """Join the token's mesh; ``{"mesh_id", "inviter": PeerId, "name"}``."""
+
+    async def leave(self) -> dict[str, Any]:
+        """Leave the mesh and found another; ``{"mesh_id"}`` of the one that was left."""
 
     def pause(self, *, hand_back: bool) -> dict[str, Any]:
         """Take no more requests of other members; ``hand_back``: end those under way, too.

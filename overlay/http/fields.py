@@ -66,11 +66,11 @@ class Fields:
             )
         return whole
 
-    def flag(self, field: str) -> bool:
-        """True or false; false when absent."""
+    def flag(self, field: str, *, default: bool = False) -> bool:
+        """True or false."""
         value = self._values.get(field)
         if value is None:
-            return False
+            return default
         if not isinstance(value, bool):
             name = self.name(field)
             raise InvalidRequest(f"{name} must be true or false, not {echo(value)}", name)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from models.engine import Message, Prompt, Sampling
-from overlay.errors import InvalidRequest
+from overlay.errors import InvalidRequest, Malformed
 from overlay.http.backend import Ask, Route
 from overlay.http.choices import SEEDS
 from overlay.http.fields import Fields, echo, kind, number, text
 from overlay.http.form import parse_form
+from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     ANSWERS_MAX,
     INVITE_TTL_MAX_S,
@@ -68,6 +69,7 @@ class InviteOrder:
     ttl_s: int
     uses: int
     label: str
+    may_invite: bool
 
 
 def parse_json(body: bytes) -> object:
@@ -110,7 +112,7 @@ def parse_completion(body: object) -> Call:
 def parse_invite(body: object) -> InviteOrder:
     """The body of ``POST /mesh/invites``. Raises InvalidRequest."""
     fields = Fields(body)
-    fields.only("ttl_s", "uses", "label")
+    fields.only("ttl_s", "uses", "label", "may_invite")
     label = fields.text("label") or ""
     if len(label) > NAME_CHARS_MAX:
         raise InvalidRequest(f"label may have {NAME_CHARS_MAX} characters at most", "label")
@@ -118,6 +120,7 @@ def parse_invite(body: object) -> InviteOrder:
         ttl_s=fields.integer("ttl_s", 1, INVITE_TTL_MAX_S) or INVITE_TTL_S,
         uses=fields.integer("uses", 1, INVITE_USES_MAX) or 1,
         label=label,
+        may_invite=fields.flag("may_invite", default=True),
     )
 
 
@@ -139,6 +142,23 @@ def parse_pause(body: object) -> bool:
     fields = Fields(body)
     fields.only("now")
     return fields.flag("now")
+
+
+def parse_revocation(body: object) -> PeerId:
+    """The peer in the body of ``POST /mesh/revocations``. Raises InvalidRequest."""
+    fields = Fields(body)
+    fields.only("peer_id")
+    try:
+        return PeerId.parse(fields.text("peer_id") or "")
+    except Malformed as error:
+        raise InvalidRequest(str(error), "peer_id") from None
+
+
+def parse_invite_id(text: str) -> str:
+    """The beginning of an invite's id, in hexadecimal. Raises InvalidRequest."""
+    if not re.fullmatch(r"[0-9a-f]{1,16}", text.lower()):
+        raise InvalidRequest(f"{echo(text)} is no invite's id: see hearth invite --list", "id")
+    return text.lower()
 
 
 def parse_request_id(text: str) -> str | None:

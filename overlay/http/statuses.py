@@ -30,6 +30,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "invite-used-up": 410,
     "invite-unknown": 404,
     "not-a-member": 403,
+    "revoked": 403,
     "already-member": 409,
     "mesh-mismatch": 409,
     "local-protocol": 500,

@@ -7,6 +7,9 @@ founder signed. The founder needs none.
 A packed certificate is ``signature (64 bytes) || body``; the signature is the issuer's over
 ``b"hearth certificate 1" || body``, and the body is the msgpack array
 ``[mesh_id, subject, issuer, issued_at, expires_at, may_invite]``, times in Unix seconds.
+
+No certificate is older than its issuer's own. So whoever had to come back with a newer one (see
+`overlay.identity.revocations`) does not bring back those whom it let in before.
 """
 
 from __future__ import annotations
@@ -65,20 +68,25 @@ class Certificate:
 
         Raises Malformed, BadSignature.
         """
+        certificate = cls.read(packed)
+        signature, body = packed[:SIGNATURE_BYTES], packed[SIGNATURE_BYTES:]
+        verify(certificate.issuer, _DOMAIN + body, signature)
+        return certificate
+
+    @classmethod
+    def read(cls, packed: bytes) -> Certificate:
+        """What a packed certificate says, whoever signed it. Raises Malformed."""
         if len(packed) > _PACKED_BYTES_MAX:
             raise Malformed("a certificate is too long")
-        signature, body = packed[:SIGNATURE_BYTES], packed[SIGNATURE_BYTES:]
         try:
-            fields = msgpack.unpackb(body)
+            fields = msgpack.unpackb(packed[SIGNATURE_BYTES:])
         except (ValueError, msgpack.UnpackException):
             raise Malformed("a certificate is not readable") from None
         kinds = (bytes, bytes, bytes, int, int, bool)
         if not isinstance(fields, list) or [type(field) for field in fields] != list(kinds):
             raise Malformed("a certificate has other fields than it should")
         mesh, subject, issuer, issued_at, expires_at, may_invite = fields
-        certificate = cls(mesh, PeerId(subject), PeerId(issuer), issued_at, expires_at, may_invite)
-        verify(certificate.issuer, _DOMAIN + body, signature)
-        return certificate
+        return cls(mesh, PeerId(subject), PeerId(issuer), issued_at, expires_at, may_invite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +132,23 @@ def issue(
     ttl_s: float = CERTIFICATE_TTL_S,
     *,
     may_invite: bool = True,
+    not_before: int = 0,
 ) -> tuple[bytes, ...]:
     """The chain that makes ``subject`` a member: its new certificate, then the issuer's own chain.
 
-    It ends no later than the issuer's own certificate. Raises IdentityError when ``key`` may not
-    issue, AlreadyMember when ``subject`` is the issuer or the founder.
+    It begins no earlier than ``not_before`` (Unix s) and the issuer's own certificate, and ends no
+    later than that. Raises IdentityError when ``key`` may not issue, AlreadyMember when ``subject``
+    is the issuer or the founder.
     """
     check_may_invite(membership, key.peer_id, now)
     if subject in (key.peer_id, membership.founder):
         raise AlreadyMember(f"{subject} needs no certificate: it issues them")
-    expires_at = int(now + ttl_s)
+    issued_at, expires_at = max(int(now), not_before), int(now + ttl_s)
     if membership.certificates:
-        expires_at = min(expires_at, Certificate.open(membership.certificates[0]).expires_at)
+        own = Certificate.open(membership.certificates[0])
+        issued_at, expires_at = max(issued_at, own.issued_at), min(expires_at, own.expires_at)
     certificate = Certificate(
-        membership.mesh_id, subject, key.peer_id, int(now), expires_at, may_invite
+        membership.mesh_id, subject, key.peer_id, issued_at, expires_at, may_invite
     )
     return (certificate.sign(key), *membership.certificates)
 
@@ -156,7 +167,7 @@ def verify_chain(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now
         raise NotAMember(f"{subject} shows no certificate")
     if len(chain) > CERTIFICATE_CHAIN_MAX:
         raise NotAMember(f"a chain of {len(chain)} certificates is too long")
-    expected, mesh = subject, mesh_id(founder)
+    expected, mesh, newer = subject, mesh_id(founder), None
     for depth, packed in enumerate(chain):
         if expected == founder:
             raise NotAMember("the chain goes on behind the founder")
@@ -171,6 +182,8 @@ def verify_chain(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now
             raise NotAMember(f"the certificate of {expected} is from the future: check both clocks")
         if now >= certificate.expires_at:
             raise NotAMember(f"the certificate of {expected} has expired")
-        expected = certificate.issuer
+        if newer is not None and newer.issued_at < certificate.issued_at:
+            raise NotAMember(f"the certificate of {newer.subject} is older than its issuer's own")
+        expected, newer = certificate.issuer, certificate
     if expected != founder:
         raise NotAMember("the chain does not lead to this mesh's founder")

@@ -174,7 +174,10 @@ class JoinToken:
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """An invite as the inviter keeps it. Times are Unix seconds; ``joined`` are who used it."""
+    """An invite as the inviter keeps it. Times are Unix seconds; ``joined`` are who used it.
+
+    ``may_invite``: whether they may invite others.
+    """
 
     secret: bytes
     label: str
@@ -182,10 +185,17 @@ class Invite:
     expires_at: int
     uses: int
     joined: tuple[PeerId, ...] = ()
+    may_invite: bool = True
 
     @property
     def id(self) -> bytes:
         return invite_id(self.secret)
+
+    def state(self, now: float) -> str:
+        """``open``, ``used up`` or ``expired``."""
+        if now >= self.expires_at:
+            return "expired"
+        return "open" if len(self.joined) < self.uses else "used up"
 
 
 class InviteLedger:
@@ -199,7 +209,16 @@ class InviteLedger:
     def inviter(self) -> PeerId:
         return self._inviter
 
-    def issue(self, now: float, ttl_s: float, uses: int, label: str, secret: bytes) -> Invite:
+    def issue(
+        self,
+        now: float,
+        ttl_s: float,
+        uses: int,
+        label: str,
+        secret: bytes,
+        *,
+        may_invite: bool = True,
+    ) -> Invite:
         """Open an invite with 16 fresh secret bytes. Raises IdentityError for a bad wish."""
         if not 0 < ttl_s <= INVITE_TTL_MAX_S:
             days = INVITE_TTL_MAX_S // 86400
@@ -213,17 +232,16 @@ class InviteLedger:
         self._forget_old(now)
         if len(self._invites) >= INVITES_MAX:
             raise IdentityError(f"{INVITES_MAX} invites are open: cancel some first")
-        invite = Invite(secret, label, int(now), int(now + ttl_s), uses)
+        invite = Invite(secret, label, int(now), int(now + ttl_s), uses, (), may_invite)
         self._invites[invite.id] = invite
         return invite
 
-    def redeem(
+    def check(
         self, invite_id: bytes, proof: bytes, nonce: bytes, joiner: PeerId, now: float
-    ) -> bool:
-        """Let ``joiner`` in; True when that used the invite once more, so the ledger changed.
+    ) -> Invite:
+        """The invite that lets ``joiner`` in now. Nothing changes before `use`.
 
-        A joiner that was let in before (its grant may have been lost) counts once. Raises
-        InviteUnknown, BadSignature, InviteExpired, InviteUsedUp; nothing changes then.
+        Raises InviteUnknown, BadSignature, InviteExpired, InviteUsedUp.
         """
         invite = self._invites.get(invite_id)
         if invite is None:
@@ -236,11 +254,18 @@ class InviteLedger:
             raise BadSignature("the proof does not fit the invite")
         if now >= invite.expires_at:
             raise InviteExpired(_expired(invite.expires_at))
+        if joiner not in invite.joined and len(invite.joined) >= invite.uses:
+            raise InviteUsedUp("this invite has been used already: ask for a new one")
+        return invite
+
+    def use(self, invite: Invite, joiner: PeerId) -> bool:
+        """``joiner`` came in with it; True when that used it once more, so the ledger changed.
+
+        A joiner that was let in before (its grant may have been lost) counts once.
+        """
         if joiner in invite.joined:
             return False
-        if len(invite.joined) >= invite.uses:
-            raise InviteUsedUp("this invite has been used already: ask for a new one")
-        self._invites[invite_id] = replace(invite, joined=(*invite.joined, joiner))
+        self._invites[invite.id] = replace(invite, joined=(*invite.joined, joiner))
         return True
 
     def list(self) -> list[Invite]:
@@ -265,6 +290,7 @@ class InviteLedger:
                     "expires_at": invite.expires_at,
                     "uses": invite.uses,
                     "joined": [str(peer) for peer in invite.joined],
+                    "may_invite": invite.may_invite,
                 }
                 for invite in self.list()
             ],
@@ -282,6 +308,7 @@ class InviteLedger:
                     int(entry["expires_at"]),
                     int(entry["uses"]),
                     tuple(PeerId.parse(peer) for peer in entry["joined"]),
+                    bool(entry.get("may_invite", True)),
                 )
                 for entry in data["invites"]
             )

@@ -12,6 +12,7 @@ from overlay.errors import HearthError, Unreachable
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import NONCE_BYTES, InviteLedger, JoinToken
 from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.revocations import Revocations
 from overlay.limits import HANDSHAKE_S
 from overlay.transport.connection import Line, converse
 from overlay.transport.link import Direction, Down, Link, LinkEvent, Transmit
@@ -60,8 +61,9 @@ class _Joining:
             me=LocalNode(key, None, name, ()),
             remote_curve=curve_public(token.inviter),
             token=token,
-            # A joiner redeems nothing.
+            # A joiner redeems nothing, and judges nobody.
             ledger=InviteLedger(key.peer_id),
+            revocations=Revocations(token.inviter),
             nonce=secrets.token_bytes(NONCE_BYTES),
             now_s=time.time(),
         )

@@ -25,9 +25,12 @@ from overlay.admission.handshake import (
     LedgerChanged,
     Rejected,
     Reply,
+    Shown,
+    refusal,
+    shown,
 )
 from overlay.admission.handshake import Effect as AdmissionEffect
-from overlay.errors import HearthError, LimitExceeded, Malformed, RemoteProtocolError
+from overlay.errors import HearthError, LimitExceeded, Malformed, RemoteProtocolError, Revoked
 from overlay.identity.peer_id import PeerId
 from overlay.limits import PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
 from overlay.wire.codec import decode, encode
@@ -96,7 +99,7 @@ class Gone:
     """The peer has read our Goodbye and sends nothing more."""
 
 
-LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Down | Gone
+LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Shown | Down | Gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class Link:
         self.state = LinkState.OPENING
         #: Known once the link is up.
         self.peer: PeerId | None = None
+        #: The peer's chain, own certificate first.
+        self.certificates: tuple[bytes, ...] = ()
         #: We said goodbye and the peer has not answered.
         self.leaving = False
         self._handshake = handshake
@@ -178,8 +183,8 @@ class Link:
                 return self._receive_opening(data, now, today)
             return self._receive_up(decode(data), len(data), now)
         except RemoteProtocolError as error:
-            refusal = Transmit(encode(Refusal(error.code, str(error))))
-            return [refusal, *self.close(f"broke the protocol: {error}", error)]
+            last = Transmit(encode(refusal(error)))
+            return [last, *self.close(f"broke the protocol: {error}", error)]
 
     def heard(self, now: float) -> None:
         """Something has arrived that will be received later."""
@@ -189,7 +194,9 @@ class Link:
         """End the link, and say why."""
         if self.state is LinkState.DOWN:
             return []
-        return [Transmit(encode(Refusal(error.code, str(error)))), *self.close(str(error), error)]
+        # Who was a member has a moment to read that, as after a goodbye; who floods has not.
+        self.leaving = isinstance(error, Revoked)
+        return [Transmit(encode(refusal(error))), *self.close(str(error), error)]
 
     def tick(self, now: float, today: float) -> list[LinkEvent]:
         """Ping, and judge silence. Call it every PING_INTERVAL_S."""
@@ -247,7 +254,7 @@ class Link:
                 farewell = f"said goodbye: {_readable(reason)}"
                 return [Received(message, size), answer, *self.close(farewell)]
             case Refusal(message=reason):
-                return self.close(f"refused: {_readable(reason)}")
+                return [*shown(message), *self.close(f"refused: {_readable(reason)}")]
             case Hello() | JoinRequest() | JoinGrant():
                 raise Malformed(f"a {type(message).__name__} after admission")
         return [Received(message, size)]
@@ -260,7 +267,7 @@ class Link:
                     events.append(Transmit(encode(message)))
                 case Admitted(hello=hello):
                     self.state = LinkState.UP
-                    self.peer = hello.peer_id
+                    self.peer, self.certificates = hello.peer_id, hello.certificates
                     events += [Up(hello.peer_id, hello), self._ping(now)]
                 case Rejected(error=error):
                     events += self.close(str(error), error)
@@ -268,7 +275,7 @@ class Link:
                     events += self.close("has joined, and will dial again as a member")
                 case Joined():
                     events += [effect, *self.close("joined")]
-                case LedgerChanged():
+                case LedgerChanged() | Shown():
                     events.append(effect)
         return events
 

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from overlay.admission.handshake import LedgerChanged
-from overlay.errors import HearthError
+from overlay.admission.handshake import LedgerChanged, Shown
+from overlay.errors import HearthError, Revoked
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 from overlay.limits import MEMBERS_MAX
 from overlay.transport.budgets import Budget
 from overlay.transport.connection import BATCH_MESSAGES, Line
@@ -47,6 +48,9 @@ class LinkObserver(Protocol):
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
         """A message of gossip or forwarding, ``size`` bytes long; or a Goodbye, the link's last."""
+
+    def revocation_shown(self, record: bytes) -> None:
+        """A peer refused to link, for this revocation; it has not been checked yet."""
 
 
 class Links:
@@ -100,6 +104,17 @@ class Links:
         """End all links to a peer, and say why."""
         for line in list(self._up.get(peer, ())):
             line.carry_out(line.link.refuse(error))
+
+    def refuse_revoked(self, revocations: Revocations) -> list[PeerId]:
+        """End the links with members whose chain is void now, and tell them why."""
+        refused = []
+        for peer, line in [(peer, line) for peer, lines in self._up.items() for line in lines]:
+            try:
+                revocations.check(line.link.certificates)
+            except Revoked as error:
+                line.carry_out(line.link.refuse(error))
+                refused.append(peer)
+        return refused
 
     def close(self, reason: str) -> list[Line]:
         """Say goodbye to all; the observer hears nothing from here on."""
@@ -188,6 +203,9 @@ class Links:
                     self._observer.received(line.link.peer, message, size)
             case LedgerChanged():
                 self._on_ledger()
+            case Shown(record=record):
+                if self._observer is not None:
+                    self._observer.revocation_shown(record)
             case Down():
                 self._line_down(line, event)
             case Gone():

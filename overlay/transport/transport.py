@@ -18,6 +18,7 @@ from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import curve_public
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 from overlay.limits import PING_INTERVAL_S
 from overlay.transport.budgets import Ban, Bans
 from overlay.transport.connection import Ending, Line, converse
@@ -36,7 +37,8 @@ class Transport:
     """The links of one node; all methods belong to one asyncio loop.
 
     ``node`` gives what this node says of itself at each handshake; ``on_ledger`` is called when
-    an invite was used, and must write the ledger before it returns.
+    an invite was used, and must write the ledger before it returns. ``revocations`` may grow:
+    `refuse_revoked` then.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Transport:
         *,
         node: Callable[[], LocalNode],
         ledger: InviteLedger,
+        revocations: Revocations,
         on_ledger: Callable[[], None],
         observer: LinkObserver,
         rng: random.Random,
@@ -51,6 +54,7 @@ class Transport:
         self._node = node
         self._me = node().key.peer_id
         self._ledger = ledger
+        self._revocations = revocations
         self._rng = rng
         self._links = Links(observer, on_ledger, self._links_changed, self._ban)
         self._bans = Bans()
@@ -81,7 +85,7 @@ class Transport:
         self._ticking = asyncio.create_task(self._tick())
         return bound
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "the node stops") -> None:
         """Say goodbye on all links and end them; the observer hears nothing more. Idempotent."""
         if self._closed:
             return
@@ -91,7 +95,7 @@ class Transport:
         dials = [self._dials.pop(peer) for peer in list(self._dials)]
         for dial in dials:
             dial.hold()
-        await _all_gone(self._links.close("the node stops"))
+        await _all_gone(self._links.close(reason))
         for dial in dials:
             await dial.stop()
         if self._stopping:
@@ -133,6 +137,13 @@ class Transport:
             task = asyncio.create_task(_stop(dial, left))
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
+
+    def refuse_revoked(self) -> list[PeerId]:
+        """End the links with members whose chain a revocation voids; each is told why.
+
+        The observer's ``link_down`` is called before this returns. Returns whom it refused.
+        """
+        return self._links.refuse_revoked(self._revocations)
 
     def send(self, peer: PeerId, message: Message) -> bool:
         """Queue a message; never blocks. False: there is no link, or its queue is full.
@@ -202,6 +213,7 @@ class Transport:
             remote_curve=remote_curve,
             token=None,
             ledger=self._ledger,
+            revocations=self._revocations,
             nonce=secrets.token_bytes(NONCE_BYTES),
             now_s=time.time(),
         )

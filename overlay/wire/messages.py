@@ -68,11 +68,15 @@ class JoinGrant:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The link will not come about; ``code`` is of `overlay.errors`. The sender closes after it."""
+    """The link will not come about; ``code`` is of `overlay.errors`. The sender closes after it.
+
+    ``evidence``: with the code ``revoked``, the revocation, so that nobody takes it on trust.
+    """
 
     KIND: ClassVar[int] = 4
     code: str
     message: str
+    evidence: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class DigestEntry(NamedTuple):
 class Change(NamedTuple):
     """One record: ``value`` is msgpack bytes, or None for a tombstone.
 
-    Keys are ``card``, ``load`` or ``b`` plus the 8 bytes of a block hash.
+    `overlay.gossip.records` says which keys there are.
     """
 
     key: bytes
@@ -163,6 +167,17 @@ class GossipAck:
 
     KIND: ClassVar[int] = 12
     deltas: tuple[OriginDelta, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationNotice:
+    """News that cannot wait for a round; `overlay.identity.revocations` says what ``record`` is.
+
+    The receiver verifies it, and passes it on over all its links if it is news there.
+    """
+
+    KIND: ClassVar[int] = 13
+    record: bytes
 
 
 # --- Forwarding -------------------------------------------------------------------------------
@@ -285,6 +300,7 @@ Message = (
     | Syn
     | SynAck
     | GossipAck
+    | RevocationNotice
     | Forward
     | Accepted
     | Begun

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from models.engine import FinishReason
-from overlay.errors import RequestUnknown, TokenMalformed
+from overlay.errors import InviteUnknown, RequestUnknown, TokenMalformed
 from overlay.http.app import create_app
 from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
 from overlay.http.server import ApiServer
+from overlay.identity.peer_id import PeerId
 
 ADMIN_TOKEN = "admin-token"
 PEER_ID = "12D3KooWGjxpr1kTTs4Dh2DgdhhQ5NpF9RnFJLDUBDWXJeMC4oWM"
@@ -75,6 +76,30 @@ STATUS: dict[str, Any] = {
     },
     "requests": {"open": 0, "running": 1, "queued": 0, "served": 12},
 }
+
+#: One open, one used by a friend who may not invite others.
+INVITES: list[dict[str, Any]] = [
+    {
+        "id": "893a6f21cea98b58",
+        "label": "for Carl",
+        "state": "open",
+        "issued": "2030-01-01T00:00:00+00:00",
+        "expires": "2030-01-02T00:00:00+00:00",
+        "uses": 2,
+        "joined": [],
+        "may_invite": True,
+    },
+    {
+        "id": "1f0c7a1e9b3d4c6f",
+        "label": "",
+        "state": "used up",
+        "issued": "2029-12-31T00:00:00+00:00",
+        "expires": "2030-01-01T00:00:00+00:00",
+        "uses": 1,
+        "joined": [{"peer_id": FRIEND_ID, "name": "bea"}],
+        "may_invite": False,
+    },
+]
 
 REQUEST_ID = "5f0c7a1e9b3d4c6f8a2e1d0b7c9f3a55"
 
@@ -206,7 +231,10 @@ class FakeBackend:
 
     scripts: list[Sequence[Step]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
-    invites: list[tuple[int, int, str]] = field(default_factory=list)
+    orders: list[tuple[int, int, str, bool]] = field(default_factory=list)
+    cancelled: list[str | None] = field(default_factory=list)
+    revoked: list[PeerId] = field(default_factory=list)
+    left: bool = False
     joined: list[str] = field(default_factory=list)
     #: Of each pause, whether requests under way were handed back; empty: not paused.
     pauses: list[bool] = field(default_factory=list)
@@ -254,9 +282,30 @@ class FakeBackend:
     def explanations(self) -> list[dict[str, Any]]:
         return [OVERVIEW, {**OVERVIEW, "request_id": "1" * 32, "asked_by": GONE_ID}]
 
-    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
-        self.invites.append((ttl_s, uses, label))
+    def invite(
+        self, ttl_s: int, uses: int, label: str, *, may_invite: bool = True
+    ) -> dict[str, Any]:
+        self.orders.append((ttl_s, uses, label, may_invite))
         return {"token": "hearth1abc", "expires": "2030-01-01T00:00:00Z", "uses": uses, "id": "1f"}
+
+    def invites(self) -> list[dict[str, Any]]:
+        return INVITES
+
+    def cancel_invites(self, beginning: str | None) -> list[str]:
+        ids = [str(invite["id"]) for invite in INVITES]
+        found = [each for each in ids if each.startswith(beginning or "")]
+        if not found:
+            raise InviteUnknown(f"there is no invite {beginning}")
+        self.cancelled.append(beginning)
+        return found
+
+    def revoke(self, peer: PeerId) -> dict[str, Any]:
+        self.revoked.append(peer)
+        return {"peer_id": str(peer), "name": "bea", "by": PEER_ID, "at": "2030-01-01T00:00:00Z"}
+
+    async def leave(self) -> dict[str, Any]:
+        self.left = True
+        return {"mesh_id": "5dsiD3bYcYrRrMGLmnsbHeEJ"}
 
     async def join(self, token: str) -> dict[str, Any]:
         if not token.startswith("hearth1"):

@@ -130,10 +130,10 @@ def test_invite(run: Run, backend: FakeBackend) -> None:
     result = run("invite", "--uses", "3", "--expires", "7d", "--label", "bea")
     assert result.stdout == "hearth1abc\n"
     assert "hearth join" in result.stderr
-    assert backend.invites == [(604_800, 3, "bea")]
+    assert backend.orders == [(604_800, 3, "bea", True)]
     made = json.loads(run("invite", "--json").stdout)
     assert (made["token"], made["uses"]) == ("hearth1abc", 1)
-    assert backend.invites[1] == (86_400, 1, "")
+    assert backend.orders[1] == (86_400, 1, "", True)
 
 
 def test_invite_draws_a_qr_code(run: Run) -> None:
@@ -145,7 +145,7 @@ def test_invite_draws_a_qr_code(run: Run) -> None:
 @pytest.mark.parametrize("expires", ["0h", "24", "1.5h", "soon", "31d"])
 def test_an_odd_expiry_is_a_usage_error(run: Run, backend: FakeBackend, expires: str) -> None:
     assert run("invite", "--expires", expires).exit_code == 2
-    assert backend.invites == []
+    assert backend.orders == []
 
 
 def test_join_through_the_running_node(run: Run, backend: FakeBackend) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from overlay.errors import ConfigError, HomeInUse, NodeNotRunning
-from overlay.home import Home, Runtime
+from overlay.home import Contact, Home, Runtime
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.revocations import Revocations, revoke
 from tests.overlay.identity.strategies import key
 
 NOW = 1_800_000_000.0
@@ -73,7 +74,10 @@ def test_everything_round_trips(home: Home) -> None:
     home.save_ledger(ledger)
     assert home.ledger(key(2).peer_id).list() == ledger.list()
 
-    peers = {key(n).peer_id: (Multiaddr.of("192.0.2.7", n), Multiaddr.of("::1", n)) for n in (4, 5)}
+    peers = {
+        key(n).peer_id: Contact("ben", (Multiaddr.of("192.0.2.7", n), Multiaddr.of("::1", n)))
+        for n in (4, 5)
+    }
     home.save_peers(peers)
     assert home.peers() == peers
 
@@ -98,9 +102,41 @@ def test_incarnations_rise_even_when_the_clock_goes_back(home: Home) -> None:
     assert home.next_incarnation(5000) == 5000
 
 
+def test_revocations_are_kept_by_mesh(home: Home) -> None:
+    me, other = key(1), key(2)
+    mine, theirs = (found_mesh(each, b"m" * 32) for each in (me, other))
+    assert home.revocations(me.peer_id).records() == []
+    own, foreign = Revocations(me.peer_id), Revocations(other.peer_id)
+    own.add(revoke(me, mine, own, key(3).peer_id, NOW)[1])
+    foreign.add(revoke(other, theirs, foreign, key(3).peer_id, NOW)[1])
+    home.save_revocations(me.peer_id, own)
+    # A node that joins another mesh may come back to the one that it founded.
+    home.save_revocations(me.peer_id, foreign)
+    assert home.revocations(me.peer_id).records() == own.records()
+    assert home.revocations(other.peer_id).records() == foreign.records()
+    home.save_revocations(me.peer_id, own)
+    assert home.revocations(other.peer_id).records() == []
+
+
+def test_a_mesh_is_forgotten_and_the_key_kept(home: Home) -> None:
+    made = home.load_or_create_key()
+    home.forget_mesh(made.peer_id)
+    home.save_membership(MEMBERSHIP)
+    ledger = InviteLedger(made.peer_id)
+    ledger.issue(NOW, 60, 1, "for Ben", b"s" * 16)
+    home.save_ledger(ledger)
+    home.save_peers({key(4).peer_id: Contact("ben", ())})
+    home.forget_mesh(made.peer_id)
+    assert home.membership() is None
+    assert home.ledger(made.peer_id).list() == []
+    assert home.peers() == {}
+    assert home.load_or_create_key().peer_id == made.peer_id
+
+
 _READERS: dict[str, Callable[[Home], object]] = {
     "identity.key": Home.load_or_create_key,
     "membership.json": Home.membership,
+    "revocations.json": lambda home: home.revocations(key(2).peer_id),
     "invites.json": lambda home: home.ledger(key(2).peer_id),
     "incarnation.json": lambda home: home.next_incarnation(1),
     "peers.json": Home.peers,
@@ -122,8 +158,9 @@ def test_a_damaged_file_is_named_and_kept(home: Home, name: str, damage: str) ->
     home.save_membership(MEMBERSHIP)
     home.save_ledger(InviteLedger(key(2).peer_id))
     home.next_incarnation(7)
+    home.save_revocations(key(2).peer_id, Revocations(key(2).peer_id))
     home.save_paused(NOW)
-    home.save_peers({key(4).peer_id: (Multiaddr.of("192.0.2.7", 1),)})
+    home.save_peers({key(4).peer_id: Contact("ben", (Multiaddr.of("192.0.2.7", 1),))})
     path = home.path / name
     damaged = _DAMAGES[damage](path.read_bytes())
     path.write_bytes(damaged)
@@ -204,7 +241,7 @@ def test_the_runtime_is_that_of_a_running_node(home: Home) -> None:
 
 def test_a_dead_process_leaves_no_lock_and_no_runtime(home: Home) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from overlay.home import Home\n"
+        "import os, sys; from pathlib import Path; from overlay.home import Contact, Home\n"
         "home = Home(Path(sys.argv[1])); home.lock()\n"
         "home.write_runtime(api='http://127.0.0.1:1', admin_token='t'); os._exit(9)"
     )

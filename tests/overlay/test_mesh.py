@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -19,9 +19,11 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations, revoke
 from overlay.limits import MEMBERS_MAX
 from overlay.mesh import Mesh
 from overlay.transport.lan import LanDiscovery
+from overlay.wire.messages import RevocationNotice
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, keys
 
 
@@ -30,10 +32,13 @@ class Member:
 
     def __init__(self, node: LocalNode, *, lan: bool) -> None:
         self.heard_of_peers = asyncio.Event()
+        self.node = node
+        self.revocation_writes = 0
         assert node.membership is not None
         self.mesh = Mesh(
             node=node,
             ledger=InviteLedger(node.key.peer_id),
+            revocations=Revocations(node.membership.founder),
             incarnation=1,
             engines=EnginePool(
                 hash_key=node.membership.mesh_secret,
@@ -42,11 +47,15 @@ class Member:
             ),
             on_client_event=lambda request_id, event: None,
             on_ledger=lambda: None,
+            on_revoked=self._revoked,
             on_peers=self.heard_of_peers.set,
             terms=NO_BOUNDS,
             lan=lan,
             rng=random.Random(1),
         )
+
+    def _revoked(self) -> None:
+        self.revocation_writes += 1
 
 
 @pytest.fixture
@@ -115,3 +124,107 @@ def test_announcements_of_too_many_peers_are_ignored(monkeypatch: pytest.MonkeyP
             PeerId(number.to_bytes(32, "big")), [Multiaddr("ip4", "192.0.2.7", 7710)]
         )
     assert len(dialled) == MEMBERS_MAX
+
+
+# --- Revocations ------------------------------------------------------------------------------
+
+
+async def linked(*members: Member) -> None:
+    """Everybody meets the first; waits until all have links and records of all."""
+    for member in members[1:]:
+        member.mesh.meet(members[0].mesh.me, members[0].mesh.addresses)
+    everybody = {member.mesh.me for member in members}
+    for member in members:
+        others = everybody - {member.mesh.me}
+        await until(lambda: member.mesh.transport.links().keys() == others)  # noqa: B023
+        await until(lambda: member.mesh.contacts().keys() == others)  # noqa: B023
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """No event tells of all that this waits for."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def revoke_by(one: Member, other: PeerId) -> bytes:
+    chain = one.mesh.member.roll.chain(other)
+    key, membership = one.node.key, one.mesh.membership
+    _, record = revoke(key, membership, one.mesh.revocations, other, time.time(), chain=chain)
+    one.mesh.revoke(record)
+    return record
+
+
+async def test_a_revoked_member_is_cut_off_by_all_and_stands_down(stack: AsyncExitStack) -> None:
+    nodes = [await start(stack, node, lan=False) for node in members(4)]
+    *staying, out = nodes
+    await linked(*nodes)
+    record = revoke_by(staying[0], out.mesh.me)
+    await until(lambda: out.mesh.revoked is not None)
+    for member in staying:
+        await until(lambda: out.mesh.me not in member.mesh.transport.links())  # noqa: B023
+        assert member.mesh.revocations.records() == [record]
+        assert member.revocation_writes == 1
+        assert out.mesh.me not in member.mesh.known_peers()
+        assert out.mesh.me not in member.mesh.contacts()
+        assert out.mesh.me in member.mesh.excluded
+        assert len(member.mesh.transport.links()) == 2
+    await until(lambda: out.mesh.transport.links() == {})
+    # It does not try any more, and nobody tries it.
+    out.mesh.meet(staying[0].mesh.me, staying[0].mesh.addresses)
+    assert all(member.mesh.transport.failures() == {} for member in nodes)
+
+
+async def test_who_was_away_hears_of_a_revocation_by_gossip(stack: AsyncExitStack) -> None:
+    founder, second, late, out = members(4)
+    one = await start(stack, founder, lan=False)
+    two = await start(stack, second, lan=False)
+    await linked(one, two)
+    four = await start(stack, out, lan=False)
+    record = revoke_by(one, four.mesh.me)
+    await one.mesh.close()
+    # The founder is gone, and whom it revoked is first to meet the one that was away.
+    three = await start(stack, late, lan=False)
+    await linked(three, four)
+    two.mesh.meet(three.mesh.me, three.mesh.addresses)
+    await until(lambda: three.mesh.revocations.records() == [record])
+    await until(lambda: four.mesh.me not in three.mesh.transport.links())
+    await until(lambda: four.mesh.revoked is not None)
+    assert four.mesh.me not in three.mesh.known_peers()
+
+
+async def test_a_revoked_node_that_was_away_is_told_when_it_comes(stack: AsyncExitStack) -> None:
+    founder, out = members(2)
+    one = await start(stack, founder, lan=False)
+    record = revoke_by(one, out.key.peer_id)
+    two = await start(stack, out, lan=False)
+    two.mesh.meet(one.mesh.me, one.mesh.addresses)
+    await until(lambda: two.mesh.revoked is not None)
+    assert two.mesh.revocations.records() == [record]
+
+
+async def test_a_lie_about_a_revocation_has_no_effect(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = [await start(stack, node, lan=False) for node in members(2)]
+    await linked(one, two)
+    # The one that two's peer would show, were it to lie: of another mesh, and by nobody.
+    foreign = members(2)
+    assert foreign[0].membership is not None
+    _, record = revoke(
+        foreign[0].key,
+        foreign[0].membership,
+        Revocations(foreign[0].key.peer_id),
+        two.mesh.me,
+        time.time(),
+    )
+    two.mesh.revocation_shown(record)
+    two.mesh.revocation_shown(b"junk")
+    assert two.mesh.revoked is None
+    # Who tells it on a link breaks the protocol.
+    ended = asyncio.Event()
+    monkeypatch.setattr(two.mesh, "link_down", lambda peer, reason: ended.set())
+    one.mesh.transport.send(two.mesh.me, RevocationNotice(record))
+    async with asyncio.timeout(PATIENCE_S):
+        await ended.wait()
+    assert two.mesh.revocations.records() == []

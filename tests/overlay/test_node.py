@@ -19,7 +19,17 @@ from openai.types.chat import ChatCompletionMessageParam
 from models.engine import Message, Sampling
 from models.llama.engine import LlamaEngine
 from overlay.config import load_config
-from overlay.errors import AlreadyMember, ConfigError, EngineFailed, HearthError, HomeInUse, NoRoute
+from overlay.errors import (
+    AlreadyMember,
+    ConfigError,
+    EngineFailed,
+    HearthError,
+    HomeInUse,
+    IdentityError,
+    InviteUnknown,
+    NoRoute,
+    Revoked,
+)
 from overlay.http.backend import Answered, Ask, Route, Text
 from overlay.identity.invites import JoinToken
 from overlay.limits import BAN_S
@@ -474,3 +484,84 @@ def test_a_node_on_a_thread_serves_while_the_context_lasts(
     assert seen[-1] == "loading tiny"
     with run_in_thread(config):
         pass
+
+
+# --- Coming and going -------------------------------------------------------------------------
+
+
+async def joined(inviter: Node, *others: Node) -> None:
+    token = inviter.invite(3600, len(others), "")["token"]
+    for other in others:
+        await other.join(token)
+        await until(lambda: other.key.peer_id in inviter.home.peers())  # noqa: B023
+        await until(lambda: peers(other).get(str(inviter.key.peer_id)) == "UP")  # noqa: B023
+
+
+def peers(node: Node) -> dict[str, str]:
+    return {peer["peer_id"]: peer["state"] for peer in node.status()["peers"]}
+
+
+async def test_a_revoked_node_stands_alone_until_it_is_invited_again(start: StartNode) -> None:
+    ann, bob = await start("ann", model="none"), await start("bob", model="none")
+    await joined(ann, bob)
+    old = bob.standing.membership
+    assert ann.status()["peers"][0]["invited_by"] == str(ann.key.peer_id)
+    told = ann.revoke(bob.key.peer_id)
+    assert (told["peer_id"], told["name"]) == (str(bob.key.peer_id), "bob")
+    assert peers(ann) == {}
+    assert ann.home.peers() == {}
+    assert [each["peer_id"] for each in ann.status()["revocations"]] == [str(bob.key.peer_id)]
+    await until(lambda: bob.status()["revoked"] is not None)
+    assert bob.status()["revoked"]["by"] == str(ann.key.peer_id)
+    with pytest.raises(Revoked):
+        bob.invite(3600, 1, "")
+    # What both know is in their homes.
+    for node in (ann, bob):
+        assert len(node.home.revocations(ann.key.peer_id).records()) == 1
+
+    await joined(ann, bob)
+    assert bob.status()["revoked"] is None
+    assert bob.standing.membership.mesh_id == old.mesh_id
+    assert bob.standing.membership.certificates != old.certificates
+    assert ann.home.peers().keys() == {bob.key.peer_id}
+
+
+async def test_who_leaves_founds_a_mesh_of_its_own_and_may_come_back(start: StartNode) -> None:
+    ann, bob = await start("ann", model="none"), await start("bob", model="none")
+    with pytest.raises(IdentityError, match="founded its mesh"):
+        await ann.leave()
+    mesh_id = ann.status()["mesh_id"]
+    await joined(ann, bob)
+    bob.invite(3600, 1, "")
+    with pytest.raises(AlreadyMember):
+        await bob.join(ann.invite(3600, 1, "")["token"])
+    assert (await bob.leave())["mesh_id"] == mesh_id
+    assert bob.status()["mesh_id"] != mesh_id
+    assert bob.status()["peers"] == []
+    assert bob.invites() == []
+    assert bob.home.peers() == {}
+    await until(lambda: peers(ann)[str(bob.key.peer_id)] == "LEFT")
+    await joined(ann, bob)
+    assert bob.status()["mesh_id"] == mesh_id
+
+
+async def test_invites_are_listed_and_cancelled(start: StartNode) -> None:
+    ann, bob = await start("ann", model="none"), await start("bob", model="none")
+    token = ann.invite(3600, 1, "for bob", may_invite=False)["token"]
+    await bob.join(token)
+    with pytest.raises(IdentityError, match="does not allow"):
+        bob.invite(3600, 1, "")
+    await until(lambda: peers(ann) != {})
+    made = ann.invite(3600, 2, "")
+    latest, first = sorted(ann.invites(), key=lambda each: bool(each["joined"]))
+    assert (first["label"], first["state"], first["may_invite"]) == ("for bob", "used up", False)
+    assert first["joined"] == [{"peer_id": str(bob.key.peer_id), "name": "bob"}]
+    assert (latest["id"], latest["state"], latest["uses"]) == (made["id"], "open", 2)
+    assert ann.cancel_invites(None) == [made["id"]]
+    cyd = await start("cyd", model="none")
+    with pytest.raises(InviteUnknown):
+        await cyd.join(made["token"])
+    with pytest.raises(InviteUnknown):
+        ann.cancel_invites("ffff")
+    made = ann.invite(3600, 2, "")
+    assert ann.cancel_invites(made["id"][:15]) == [made["id"]]

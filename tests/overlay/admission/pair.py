@@ -8,6 +8,7 @@ from overlay.admission.handshake import Effect, Handshake, LocalNode, Reply, Rol
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger, JoinToken
 from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.revocations import Revocations, revoke
 from overlay.wire.codec import encode
 from overlay.wire.messages import Message
 from tests.overlay.identity.strategies import key
@@ -22,10 +23,14 @@ class Node:
     key: NodeKey
     membership: Membership | None = None
     ledger: InviteLedger = field(init=False)
+    revocations: Revocations = field(init=False)
     handshakes: int = 0
 
     def __post_init__(self) -> None:
         self.ledger = InviteLedger(self.key.peer_id)
+        self.revocations = Revocations(
+            self.membership.founder if self.membership else self.key.peer_id
+        )
 
     @property
     def local(self) -> LocalNode:
@@ -43,15 +48,34 @@ class Node:
             remote_curve=curve_public(peer.peer_id),
             token=token,
             ledger=self.ledger,
+            revocations=self.revocations,
             nonce=bytes(self.key.peer_id)[:8] + self.handshakes.to_bytes(8, "big"),
             now_s=now,
         )
 
-    def token(self, uses: int = 1, ttl_s: float = 3600, now: float = NOW) -> JoinToken:
+    def token(
+        self, uses: int = 1, ttl_s: float = 3600, now: float = NOW, *, may_invite: bool = True
+    ) -> JoinToken:
         assert self.membership is not None
         secret = len(self.ledger.list()).to_bytes(16, "big")
-        invite = self.ledger.issue(now, ttl_s, uses, "", secret)
+        invite = self.ledger.issue(now, ttl_s, uses, "", secret, may_invite=may_invite)
         return JoinToken.of(invite, self.key.peer_id, self.membership.mesh_id, ())
+
+
+def revoked(who: Node, by: Node, now: float = NOW) -> bytes:
+    """The record by which ``by`` revokes ``who``; only ``by`` knows it."""
+    assert by.membership is not None
+    assert who.membership is not None
+    _, record = revoke(
+        by.key,
+        by.membership,
+        by.revocations,
+        who.key.peer_id,
+        now,
+        chain=who.membership.certificates,
+    )
+    by.revocations.add(record)
+    return record
 
 
 def founder(number: int) -> Node:

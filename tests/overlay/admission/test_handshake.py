@@ -14,6 +14,7 @@ from overlay.admission.handshake import (
     Rejected,
     Reply,
     Role,
+    Shown,
 )
 from overlay.errors import (
     AlreadyMember,
@@ -28,13 +29,14 @@ from overlay.errors import (
     Malformed,
     MeshMismatch,
     NotAMember,
+    Revoked,
     TimedOut,
     UnsupportedVersion,
 )
 from overlay.identity.certificates import verify_chain
 from overlay.limits import HANDSHAKE_S, STRANGER_MESSAGE_BYTES_MAX
 from overlay.wire.messages import Hello, JoinGrant, JoinRequest, Message, Ping, Refusal
-from tests.overlay.admission.pair import NOW, Node, Pair, founder, member, pair
+from tests.overlay.admission.pair import NOW, Node, Pair, founder, member, pair, revoked
 from tests.overlay.identity.strategies import key
 
 
@@ -355,6 +357,74 @@ def test_a_nonce_is_fresh_and_whole() -> None:
             remote_curve=bytes(32),
             token=None,
             ledger=anna.ledger,
+            revocations=anna.revocations,
             nonce=b"",
             now_s=NOW,
         )
+
+
+# --- Revocations ------------------------------------------------------------------------------
+
+
+def test_a_revoked_chain_is_refused_whoever_dials_and_both_hear_why() -> None:
+    anna = founder(1)
+    ben = member(2, of=anna)
+    cleo = member(3, of=ben)
+    record = revoked(ben, by=anna)
+    for out in (ben, cleo):
+        at_out, at_anna = pair(out, anna).run()
+        assert at_out[0] == Shown(record)
+        for effects in (at_out, at_anna):
+            assert isinstance(rejected(effects), Revoked)
+            assert f"the membership of {ben.key.peer_id} was revoked" in str(rejected(effects))
+        # As a listener, the revoked has said Hello before it learns.
+        at_anna, _ = pair(anna, out).run()
+        assert isinstance(rejected(at_anna), Revoked)
+
+
+def test_whoever_has_not_heard_of_a_revocation_admits() -> None:
+    anna = founder(1)
+    ben, cleo = member(2, of=anna), member(3, of=anna)
+    revoked(ben, by=anna)
+    [at_ben], [at_cleo] = pair(ben, cleo).run()
+    assert isinstance(at_ben, Admitted)
+    assert isinstance(at_cleo, Admitted)
+
+
+def test_a_revoked_node_comes_back_with_a_new_invite_only() -> None:
+    anna, new = founder(1), joiner()
+    old = anna.token(uses=2)
+    pair(new, anna, old).run()
+    [joined] = pair(new, anna, old).run()[0]
+    assert isinstance(joined, Joined)
+    new.membership = joined.membership
+    revoked(new, by=anna, now=NOW + 10)
+    again = Node(new.key)
+    at_new, _ = pair(again, anna, old, now=NOW + 20).run()
+    assert "this invite is older" in str(rejected(at_new))
+    [joined] = pair(again, anna, anna.token(now=NOW + 10), now=NOW + 10).run()[0]
+    assert isinstance(joined, Joined)
+    again.membership = joined.membership
+    [at_again], _ = pair(again, anna, now=NOW + 20).run()
+    assert isinstance(at_again, Admitted)
+
+
+def test_a_revoked_member_invites_nobody() -> None:
+    anna, new = founder(1), joiner()
+    ben = member(2, of=anna)
+    token = ben.token()
+    ben.revocations.add(revoked(ben, by=anna))
+    at_new, _ = pair(new, ben, token).run()
+    assert isinstance(rejected(at_new), Revoked)
+    assert ben.ledger.list()[0].joined == ()
+
+
+def test_an_invite_says_whether_its_guests_may_invite() -> None:
+    anna, new = founder(1), joiner()
+    [joined] = pair(new, anna, anna.token(may_invite=False)).run()[0]
+    assert isinstance(joined, Joined)
+    guest = Node(new.key, joined.membership)
+    other = Node(key(51))
+    at_other, _ = pair(other, guest, guest.token()).run()
+    assert isinstance(rejected(at_other), IdentityError)
+    assert "does not allow it to invite" in str(rejected(at_other))

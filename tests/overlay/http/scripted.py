@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from models.engine import FinishReason
-from overlay.errors import RequestUnknown, TokenMalformed
+from overlay.errors import InviteUnknown, RequestUnknown, TokenMalformed
 from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
+from overlay.identity.peer_id import PeerId
 
 ADMIN = "admin-token"
 
@@ -21,6 +22,9 @@ ANSWERED = Answered(
     hearth={"served_by": "12D3KooWexample", "hops": 0, "route": "local", "ttft_ms": 12.5},
 )
 
+PEER_ID = "12D3KooWGjxpr1kTTs4Dh2DgdhhQ5NpF9RnFJLDUBDWXJeMC4oWM"
+INVITES: list[dict[str, Any]] = [{"id": "893a6f21cea98b58", "label": "for Bo", "state": "open"}]
+
 #: What happens, in order: an event to yield, an error to raise, or an Event to wait for.
 Step = AnswerEvent | Exception | asyncio.Event
 
@@ -31,7 +35,10 @@ class ScriptedBackend:
     def __init__(self, *script: Step) -> None:
         self.script = script or (Text("Hel", 1), Text("", 1), Text("lö!", 1), ANSWERED)
         self.asks: list[Ask] = []
-        self.invites: list[tuple[int, int, str]] = []
+        self.orders: list[tuple[int, int, str, bool]] = []
+        self.cancelled: list[str | None] = []
+        self.revoked: list[PeerId] = []
+        self.left = False
         #: Of each pause, whether requests under way were handed back; empty: not paused.
         self.pauses: list[bool] = []
         #: Beginnings of ids that were asked for; None is the latest.
@@ -70,9 +77,30 @@ class ScriptedBackend:
     def explanations(self) -> list[dict[str, Any]]:
         return [{"request_id": "5f0c", "state": "open"}]
 
-    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
-        self.invites.append((ttl_s, uses, label))
+    def invite(
+        self, ttl_s: int, uses: int, label: str, *, may_invite: bool = True
+    ) -> dict[str, Any]:
+        self.orders.append((ttl_s, uses, label, may_invite))
         return {"token": "hearth1abc", "expires": "2030-01-01T00:00:00Z", "uses": uses, "id": "1f"}
+
+    def invites(self) -> list[dict[str, Any]]:
+        return INVITES
+
+    def cancel_invites(self, beginning: str | None) -> list[str]:
+        ids = [str(invite["id"]) for invite in INVITES]
+        found = [each for each in ids if each.startswith(beginning or "")]
+        if not found:
+            raise InviteUnknown(f"there is no invite {beginning}")
+        self.cancelled.append(beginning)
+        return found
+
+    def revoke(self, peer: PeerId) -> dict[str, Any]:
+        self.revoked.append(peer)
+        return {"peer_id": str(peer), "name": "bea", "by": PEER_ID, "at": "2030-01-01T00:00:00Z"}
+
+    async def leave(self) -> dict[str, Any]:
+        self.left = True
+        return {"mesh_id": "5dsiD3bYcYrRrMGLmnsbHeEJ"}
 
     async def join(self, token: str) -> dict[str, Any]:
         if not token.startswith("hearth1"):

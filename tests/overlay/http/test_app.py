@@ -14,7 +14,8 @@ from overlay.errors import ConfigError, EngineBusy, EngineFailed, StreamReset
 from overlay.http import body
 from overlay.http.app import create_app
 from overlay.http.backend import REQUEST_ID_BYTES, Answered, Route, Text
-from tests.overlay.http.scripted import ADMIN, ANSWERED, ScriptedBackend
+from overlay.identity.peer_id import PeerId
+from tests.overlay.http.scripted import ADMIN, ANSWERED, INVITES, PEER_ID, ScriptedBackend
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
@@ -321,13 +322,44 @@ async def test_inviting_and_joining(client: httpx.AsyncClient, backend: Scripted
     asked = {"ttl_s": 60, "uses": 2, "label": "Bo"}
     response = await client.post("/mesh/invites", json=asked, headers=AS_ADMIN)
     assert response.json()["token"] == "hearth1abc"
-    assert backend.invites == [(60, 2, "Bo")]
+    assert backend.orders == [(60, 2, "Bo", True)]
 
     response = await client.post("/mesh/join", json={"token": "hearth1abc"}, headers=AS_ADMIN)
     assert response.json()["mesh_id"] == "m"
     response = await client.post("/mesh/join", json={"token": "junk"}, headers=AS_ADMIN)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "token_malformed"
+
+
+async def test_listing_and_cancelling_invites(
+    client: httpx.AsyncClient, backend: ScriptedBackend
+) -> None:
+    asked = {"may_invite": False}
+    await client.post("/mesh/invites", json=asked, headers=AS_ADMIN)
+    assert backend.orders == [(86_400, 1, "", False)]
+    listed = await client.get("/mesh/invites")
+    assert listed.json() == {"invites": INVITES}
+    for path, beginning in (("/mesh/invites", None), ("/mesh/invites/893A", "893a")):
+        assert (await client.delete(path)).status_code == 401
+        reply = await client.delete(path, headers=AS_ADMIN)
+        assert reply.json() == {"cancelled": ["893a6f21cea98b58"]}
+        assert backend.cancelled.pop() == beginning
+    unknown = await client.delete("/mesh/invites/ff", headers=AS_ADMIN)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "invite_unknown")
+    odd = await client.delete("/mesh/invites/all", headers=AS_ADMIN)
+    assert (odd.status_code, odd.json()["error"]["param"]) == (400, "id")
+    assert backend.cancelled == []
+
+
+async def test_revoking_and_leaving(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+    reply = await client.post("/mesh/revocations", json={"peer_id": PEER_ID}, headers=AS_ADMIN)
+    assert reply.json()["peer_id"] == PEER_ID
+    assert backend.revoked == [PeerId.parse(PEER_ID)]
+    for bad in ({}, {"peer_id": "bea"}, {"peer_id": PEER_ID[:-1]}, {"peer_id": 1}):
+        odd = await client.post("/mesh/revocations", json=bad, headers=AS_ADMIN)
+        assert (odd.status_code, odd.json()["error"]["param"]) == (400, "peer_id")
+    assert (await client.post("/mesh/leave", headers=AS_ADMIN)).json()["mesh_id"]
+    assert backend.left
 
 
 async def test_pausing_and_resuming(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
@@ -342,7 +374,10 @@ async def test_pausing_and_resuming(client: httpx.AsyncClient, backend: Scripted
     assert backend.pauses == []
 
 
-@pytest.mark.parametrize("path", ["/mesh/invites", "/mesh/join", "/mesh/pause", "/mesh/resume"])
+@pytest.mark.parametrize(
+    "path",
+    [f"/mesh/{name}" for name in ("invites", "join", "leave", "pause", "resume", "revocations")],
+)
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {ADMIN}"}],
@@ -354,7 +389,7 @@ async def test_changing_the_mesh_needs_the_admin_token(
     response = await client.post(path, json={"token": "hearth1abc"}, headers=headers)
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "invalid_api_key"
-    assert backend.invites == []
+    assert (backend.orders, backend.revoked, backend.left) == ([], [], False)
     assert backend.pauses == []
 
 

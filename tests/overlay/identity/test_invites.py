@@ -137,14 +137,15 @@ def opened(uses: int = 1) -> tuple[InviteLedger, Invite]:
 def redeem(ledger: InviteLedger, joiner: object = ANNA, now: float = NOW) -> bool:
     assert isinstance(joiner, type(ANNA))
     proof = invite_proof(SECRET, NONCE, joiner, INVITER)
-    return ledger.redeem(TOKEN.invite_id, proof, NONCE, joiner, now)
+    return ledger.use(ledger.check(TOKEN.invite_id, proof, NONCE, joiner, now), joiner)
 
 
 def test_a_token_of_an_invite_opens_it() -> None:
     ledger, invite = opened()
     token = JoinToken.of(invite, INVITER, mesh_id(INVITER), TOKEN.addresses * 2)
     assert token == TOKEN
-    assert ledger.redeem(token.invite_id, token.prove(NONCE, ANNA), NONCE, ANNA, NOW)
+    assert ledger.check(token.invite_id, token.prove(NONCE, ANNA), NONCE, ANNA, NOW) == invite
+    assert ledger.use(invite, ANNA)
     assert ledger.list()[0].joined == (ANNA,)
 
 
@@ -184,7 +185,7 @@ def test_a_wrong_proof_changes_nothing_and_tells_nothing(proof: bytes) -> None:
     ledger, invite = opened()
     for now in (NOW, NOW + 3600):
         with pytest.raises(BadSignature):
-            ledger.redeem(invite.id, proof, NONCE, ANNA, now)
+            ledger.check(invite.id, proof, NONCE, ANNA, now)
     assert ledger.list() == [invite]
 
 
@@ -217,6 +218,7 @@ def test_old_invites_make_room() -> None:
 def test_the_ledger_round_trips_through_json() -> None:
     ledger, _ = opened(uses=3)
     redeem(ledger)
+    ledger.issue(NOW, 60, 1, "", b"t" * 16, may_invite=False)
     again = InviteLedger.from_plain(json.loads(json.dumps(ledger.to_plain())))
     assert again.list() == ledger.list()
     assert not redeem(again)

@@ -15,6 +15,7 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 from overlay.transport.transport import Transport
 from overlay.wire.messages import Hello, Message
 
@@ -31,12 +32,15 @@ class Node:
         self.me = LocalNode(key, membership, name, ())
         self.ledger = InviteLedger(key.peer_id)
         self.ledger_writes = 0
+        self.revocations = Revocations(membership.founder if membership else key.peer_id)
         self.on_ledger: Callable[[], None] = self._write_ledger
         self.events: list[tuple[str, PeerId, str | Hello | Message]] = []
+        self.shown: list[bytes] = []
         self._news = asyncio.Event()
         self.transport = Transport(
             node=lambda: self.me,
             ledger=self.ledger,
+            revocations=self.revocations,
             on_ledger=lambda: self.on_ledger(),
             observer=self,
             rng=random.Random(1),
@@ -64,6 +68,10 @@ class Node:
     def received(self, peer: PeerId, message: Message, size: int) -> None:
         assert size > 0
         self._note("received", peer, message)
+
+    def revocation_shown(self, record: bytes) -> None:
+        self.shown.append(record)
+        self._news.set()
 
     def _note(self, kind: str, peer: PeerId, detail: str | Hello | Message) -> None:
         self.events.append((kind, peer, detail))

@@ -15,6 +15,7 @@ from overlay.admission.handshake import Handshake, LocalNode, Reply, Role
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 from overlay.transport.sockets import Monitor
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import Hello, Message
@@ -75,6 +76,7 @@ def hello_of(me: LocalNode) -> Hello:
         remote_curve=bytes(32),
         token=None,
         ledger=InviteLedger(me.key.peer_id),
+        revocations=Revocations(me.key.peer_id),
         nonce=secrets.token_bytes(NONCE_BYTES),
         now_s=time.time(),
     )

@@ -13,6 +13,7 @@ from overlay.admission.handshake import Handshake, LocalNode, Role
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.revocations import Revocations
 from overlay.limits import HANDSHAKE_S, PING_INTERVAL_S
 from overlay.transport.link import (
     SILENCE_S,
@@ -45,6 +46,7 @@ def link(me: LocalNode, remote: NodeKey, role: Role, now: float = 0.0) -> Link:
         remote_curve=curve_public(remote.peer_id),
         token=None,
         ledger=InviteLedger(me.key.peer_id),
+        revocations=Revocations(me.key.peer_id),
         nonce=bytes(16),
         now_s=TODAY,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from overlay.errors import AddressInUse, ConfigError, LimitExceeded, LocalProtocolError
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import revoke
 from overlay.limits import MESSAGE_BYTES_MAX
 from overlay.transport.link import Direction, LinkStatus
 from overlay.wire.messages import Cancel, Goodbye, Hello, StreamAck, Syn, TokenFrame
@@ -249,3 +251,35 @@ async def test_a_node_does_not_dial_itself() -> None:
     async with mesh(1) as (one,):
         with pytest.raises(LocalProtocolError):
             one.dial(one)
+
+
+async def test_links_of_a_revoked_member_are_cut_and_do_not_come_back() -> None:
+    async with mesh(3) as (founder, out, other):
+        await linked(out, founder)
+        await linked(other, founder)
+        await linked(out, other)
+        assert founder.me.membership is not None
+        revocation, record = revoke(
+            founder.key,
+            founder.me.membership,
+            founder.revocations,
+            out.peer_id,
+            time.time(),
+        )
+        founder.revocations.add(record)
+        founder.transport.refuse_revoked()
+        assert founder.seen("down") == [(out.peer_id, f"{revocation}: ask for a new invite")]
+        assert other.peer_id in founder.transport.links()
+        await out.until(lambda: out.shown == [record] and founder.peer_id not in links(out))
+        assert str(revocation) in str(out.seen("down")[0][1])
+        # It dials again, and is told again. Who has not heard of it keeps its link.
+        await out.until(lambda: len(out.shown) >= 2)
+        assert founder.peer_id not in links(out)
+        assert other.peer_id in links(out)
+        other.revocations.add(out.shown[0])
+        other.transport.refuse_revoked()
+        await out.until(lambda: links(out) == {})
+
+
+def links(node: Node) -> dict[PeerId, LinkStatus]:
+    return node.transport.links()

@@ -1,0 +1,81 @@
+"""The roll of a mesh: which origins of gossip are members, by chains and revocations.
+
+Every member publishes its own chain. Everybody also publishes, among its own records, every
+revocation that it knows, so that these outlive whoever made them; and believes none but by its
+signatures. What is published about an origin whose chain is void is forgotten.
+"""
+
+from __future__ import annotations
+
+from overlay.errors import HearthError, Malformed
+from overlay.gossip.gossip import Gossip
+from overlay.gossip.records import CHAIN, pack_chain, revocation_key, unpack_chain
+from overlay.identity.certificates import Certificate
+from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocation, Revocations
+
+
+class Roll:
+    """``certificates`` is this node's own chain; ``revocations`` grow in here."""
+
+    def __init__(
+        self,
+        gossip: Gossip,
+        certificates: tuple[bytes, ...],
+        revocations: Revocations,
+        now: float,
+    ) -> None:
+        self._gossip = gossip
+        self._revocations = revocations
+        if certificates:
+            gossip.set(CHAIN, pack_chain(certificates), now)
+        for record in revocations.records():
+            gossip.set(revocation_key(record), record, now)
+
+    def add(self, record: bytes, now: float) -> Revocation | None:
+        """Take in a revocation from whomever and publish it; None if it is no news.
+
+        Raises what `Revocations.add` raises.
+        """
+        before = self._revocations.records()
+        revocation = self._revocations.add(record)
+        if revocation is not None:
+            self._gossip.set(revocation_key(record), record, now)
+            for given_up in set(before) - set(self._revocations.records()):
+                self._gossip.delete(revocation_key(given_up), now)
+        return revocation
+
+    def chain(self, origin: PeerId) -> tuple[bytes, ...]:
+        """The chain that ``origin`` publishes; none is known of the founder, or not yet.
+
+        Raises Malformed.
+        """
+        packed = self._gossip.record(origin, CHAIN)
+        return () if packed is None else unpack_chain(packed)
+
+    def inviter(self, origin: PeerId) -> PeerId | None:
+        """Who let ``origin`` in, by what it publishes; None: nobody, or it is not known."""
+        try:
+            chain = self.chain(origin)
+            return Certificate.read(chain[0]).issuer if chain else None
+        except Malformed:
+            return None
+
+    def outcasts(self) -> list[PeerId]:
+        """The origins whose membership is void."""
+        return [origin for origin in sorted(self._gossip.states()) if self.is_void(origin)]
+
+    def is_void(self, origin: PeerId) -> bool:
+        """Whether the chain that ``origin`` publishes is void.
+
+        Nothing is known against an origin that publishes none.
+        """
+        try:
+            chain = self.chain(origin)
+            if self._revocations.find(chain) is None:
+                return False
+            # Anybody may have forged the record. Signatures take time, so they come last.
+            certificates = [Certificate.open(packed) for packed in chain]
+            return certificates[0].subject == origin
+        except HearthError:
+            return False

@@ -1,0 +1,337 @@
+"""Revocations in a mesh of real members on a virtual network, which loses, doubles and reorders."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgpack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.errors import HearthError, Malformed
+from overlay.forwarding import effects as fwd
+from overlay.gossip.records import CARD, CHAIN, is_revocation, pack_chain, unpack_chain
+from overlay.identity.certificates import Membership, found_mesh, issue
+from overlay.identity.keys import NodeKey
+from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocation, Revocations
+from overlay.member import Effect, Member, Outcast, Revoked, Unreadable
+from overlay.routing.cost_policy import CostPolicy
+from overlay.wire.messages import Message, RevocationNotice
+from tests.overlay.identity.strategies import key
+
+TODAY = 1_800_000_000
+FOUNDED = found_mesh(key(1), b"m" * 32)
+
+
+@dataclass
+class Node:
+    key: NodeKey
+    membership: Membership
+    revocations: Revocations = field(init=False)
+    member: Member = field(init=False)
+    told: list[Effect] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.revocations = Revocations(FOUNDED.founder)
+
+    @property
+    def me(self) -> PeerId:
+        return self.key.peer_id
+
+    def start(self, incarnation: int, now: float) -> None:
+        rng = random.Random(bytes(self.me)[0])
+        self.member = Member(
+            self.me,
+            incarnation,
+            FOUNDED.mesh_secret,
+            CostPolicy(rng),
+            rng,
+            now,
+            certificates=self.membership.certificates,
+            revocations=self.revocations,
+        )
+        self.member.described("node", (), now)
+
+    def record(self, subject: PeerId, at: int = TODAY) -> bytes:
+        """What the node may sign, whether it has a right to or not."""
+        statement = Revocation(FOUNDED.mesh_id, subject, self.me, at).sign(self.key)
+        return msgpack.packb([statement, list(self.membership.certificates)])  # type: ignore[no-any-return]
+
+
+class Network:
+    """``parents[i]`` invited node i + 1; the founder is node 0."""
+
+    def __init__(self, parents: Sequence[int], seed: int, *, loss: float = 0.0) -> None:
+        self.rng = random.Random(seed)
+        self.now = 100.0
+        self.loss = loss
+        self.nodes = [Node(key(1), FOUNDED)]
+        for index, parent in enumerate(parents):
+            inviter, invited = self.nodes[parent], key(index + 2)
+            chain = issue(inviter.key, inviter.membership, invited.peer_id, TODAY)
+            membership = Membership(FOUNDED.founder, FOUNDED.mesh_secret, chain)
+            self.nodes.append(Node(invited, membership))
+        self.by_id = {node.me: node for node in self.nodes}
+        self.links: set[frozenset[PeerId]] = set()
+        self.under_way: list[tuple[Node, Node, Message]] = []
+        for node in self.nodes:
+            node.start(1, self.now)
+
+    def link(self, one: Node, other: Node) -> bool:
+        """Both show their chains; whoever knows better refuses."""
+        for judge, judged in ((one, other), (other, one)):
+            if judge.revocations.find(judged.membership.certificates):
+                return False
+        self.links.add(frozenset({one.me, other.me}))
+        for node, peer in ((one, other), (other, one)):
+            self.perform(node, node.member.link_up(peer.me, "", self.now))
+        return True
+
+    def link_all(self) -> None:
+        for index, one in enumerate(self.nodes):
+            for other in self.nodes[index + 1 :]:
+                self.link(one, other)
+
+    def peers(self, node: Node) -> list[PeerId]:
+        return sorted(
+            peer for link in self.links if node.me in link for peer in link if peer != node.me
+        )
+
+    def revoke(self, by: Node, subject: Node, at: int = TODAY) -> None:
+        self.perform(by, by.member.revoked(by.record(subject.me, at), self.now))
+
+    def run(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.now += 1.3
+            for node in self.nodes:
+                self.perform(node, node.member.tick(self.now, self.peers(node)))
+            self.settle()
+
+    def settle(self) -> None:
+        """Deliver what is under way, and what comes of it; no time passes."""
+        while self.under_way:
+            at = self.rng.randrange(len(self.under_way)) if self.loss else 0
+            sender, receiver, message = self.under_way.pop(at)
+            if self.rng.random() < self.loss:
+                continue
+            if self.rng.random() < self.loss / 2:
+                self.under_way.append((sender, receiver, message))
+            if frozenset({sender.me, receiver.me}) in self.links:
+                self.perform(receiver, receiver.member.receive(sender.me, message, self.now))
+
+    def perform(self, node: Node, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fwd.Send(peer=peer, message=message):
+                    self.send(node, peer, message)
+                case Revoked(record=record):
+                    node.told.append(effect)
+                    for peer in self.peers(node):
+                        self.send(node, peer, RevocationNotice(record))
+                    self.refuse_revoked(node)
+                case Outcast(peer=peer):
+                    node.told.append(effect)
+                    self.exclude(node, peer)
+                case _:
+                    node.told.append(effect)
+
+    def send(self, node: Node, peer: PeerId, message: Message) -> None:
+        self.under_way.append((node, self.by_id[peer], message))
+
+    def refuse_revoked(self, node: Node) -> None:
+        for peer in self.peers(node):
+            other = self.by_id[peer]
+            found = node.revocations.find(other.membership.certificates)
+            if found:
+                self.links.discard(frozenset({node.me, peer}))
+                self.perform(node, node.member.link_down(peer, self.now))
+                self.perform(other, other.member.link_down(node.me, self.now))
+                self.perform(other, other.member.revoked(found[1], self.now))
+                self.exclude(node, peer)
+
+    def exclude(self, node: Node, peer: PeerId) -> None:
+        if peer not in self.peers(node):
+            self.perform(node, node.member.exclude(peer, self.now))
+
+
+def void(network: Network, records: Sequence[bytes]) -> set[PeerId]:
+    """Who is no member any more, by all that was ever signed."""
+    known = Revocations(FOUNDED.founder, records)
+    return {
+        node.me for node in network.nodes if known.find(node.membership.certificates) is not None
+    }
+
+
+trees = st.lists(st.integers(0, 5), min_size=3, max_size=5).map(
+    lambda parents: [min(parent, index) for index, parent in enumerate(parents)]
+)
+#: Who revokes whom, of whose hearing, and after how many rounds.
+deeds = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(trees, deeds, st.integers(0, 1 << 16))
+def test_all_members_agree_whatever_the_network_does(
+    parents: list[int], deeds: list[tuple[int, int, int]], seed: int
+) -> None:
+    network = Network(parents, seed, loss=0.4)
+    network.link_all()
+    signed = []
+    for by, subject, rounds in deeds:
+        network.run(rounds)
+        issuer = network.nodes[by % len(network.nodes)]
+        record = issuer.record(network.nodes[subject % len(network.nodes)].me)
+        try:
+            network.perform(issuer, issuer.member.revoked(record, network.now))
+        except HearthError:
+            continue  # of the founder, or of itself
+        signed.append(record)
+    network.loss = 0.0
+    network.run(8)
+    out = void(network, signed)
+    staying = [node for node in network.nodes if node.me not in out]
+    assert network.nodes[0] in staying
+    for node in staying:
+        others = sorted({each.me for each in staying} - {node.me})
+        assert network.peers(node) == others
+        assert sorted(node.member.gossip.states()) == others
+        known = set(node.revocations.records())
+        # Those who were thrown out may have signed something that nobody has heard.
+        heard = [r for r in signed if Revocations(FOUNDED.founder, [r])]
+        assert known <= set(heard)
+        assert {each.me for each in network.nodes if each.me in void(network, sorted(known))} == out
+        assert known == set(staying[0].revocations.records())
+
+
+@given(st.integers(0, 1 << 16))
+@settings(max_examples=20, deadline=None)
+def test_the_news_do_not_wait_for_a_round(seed: int) -> None:
+    network = Network([0, 0, 0, 0, 0, 0], seed)
+    for one, other in zip(network.nodes, network.nodes[1:], strict=False):
+        network.link(one, other)
+    network.run(12)
+    *staying, last = network.nodes
+    network.revoke(network.nodes[0], last)
+    network.settle()
+    assert network.peers(last) == []
+    assert all(last.me not in node.member.gossip.states() for node in staying)
+    assert last.revocations.find(last.membership.certificates)
+
+
+@given(st.integers(0, 1 << 16))
+@settings(max_examples=20, deadline=None)
+def test_where_the_news_are_lost_gossip_brings_them_within_two_rounds(seed: int) -> None:
+    network = Network([0, 0, 0, 0], seed)
+    network.link_all()
+    network.run(12)
+    out = network.nodes[-1]
+    network.revoke(network.nodes[0], out)
+    network.under_way.clear()
+    network.run(2)
+    assert network.peers(out) == []
+    assert all(out.me not in node.member.gossip.states() for node in network.nodes[:-1])
+
+
+def test_revocations_outlive_whoever_made_them() -> None:
+    network = Network([0, 0, 0], 1)
+    founder, second, late, out = network.nodes
+    network.link(founder, second)
+    network.revoke(founder, out)
+    network.settle()
+    network.links.clear()
+    # The founder is gone. Who was away met the revoked one first.
+    network.link(late, out)
+    network.run(4)
+    assert out.me in late.member.gossip.states()
+    network.link(second, late)
+    network.run(4)
+    assert late.revocations.records() == second.revocations.records() != []
+    assert network.peers(out) == []
+    assert out.me not in late.member.gossip.states()
+    assert any(isinstance(effect, Revoked) for effect in late.told)
+
+
+def test_who_comes_back_is_heard_of_again_by_all() -> None:
+    network = Network([0, 0, 0], 1)
+    founder, second, third, out = network.nodes
+    network.link_all()
+    network.run(4)
+    network.revoke(founder, out)
+    network.run(2)
+    begins = founder.revocations.check_invited(FOUNDED, out.me, TODAY + 1)
+    chain = issue(founder.key, FOUNDED, out.me, TODAY + 1, not_before=begins)
+    out.membership = Membership(FOUNDED.founder, FOUNDED.mesh_secret, chain)
+    out.start(2, network.now)
+    assert network.link(out, second)
+    network.run(4)
+    # The others have no link to it, and hear of it all the same.
+    for node in (founder, second, third):
+        assert node.member.gossip.incarnation(out.me) == 2
+        assert node.member.gossip.record(out.me, CARD) is not None
+        assert node.member.roll.chain(out.me) == chain
+    # And it can be thrown out again.
+    network.revoke(founder, out, at=TODAY + 1)
+    network.settle()
+    assert network.peers(out) == []
+
+
+def test_everybody_publishes_what_it_knows() -> None:
+    network = Network([0, 0], 1)
+    founder, second, out = network.nodes
+    network.link_all()
+    network.revoke(founder, out)
+    network.settle()
+    for node in (founder, second):
+        mine = node.member.gossip.records(node.me)
+        assert [value for k, value in mine.items() if is_revocation(k)] == [founder.record(out.me)]
+    # After a restart too.
+    second.start(2, network.now)
+    assert founder.record(out.me) in second.member.gossip.records(second.me).values()
+
+
+def test_a_forged_chain_excludes_nobody() -> None:
+    """A member may publish in the name of others; but it cannot sign in their name."""
+    network = Network([0, 0, 0], 1)
+    founder, victim, out, judge = network.nodes
+    network.link_all()
+    network.run(4)
+    network.revoke(founder, out)
+    network.settle()
+    roll = judge.member.roll
+    certificate = out.membership.certificates[0]
+    # As if the one that was revoked had invited the victim.
+    invited = issue(out.key, out.membership, victim.me, TODAY)[0]
+    forged = bytes(64) + invited[64:]
+    for chain in ((certificate,), (forged, certificate), (certificate[:-1] + b"\xff",)):
+        victim.member.gossip.set(CHAIN, pack_chain(chain), network.now)
+        network.run(4)
+        assert roll.chain(victim.me) == chain
+        assert not roll.is_void(victim.me)
+        assert victim.me in judge.member.gossip.states()
+
+
+def test_forged_records_are_told_of_and_have_no_effect() -> None:
+    network = Network([0, 0], 1)
+    founder, second, mallory = network.nodes
+    network.link_all()
+    statement = Revocation(FOUNDED.mesh_id, second.me, founder.me, TODAY).sign(founder.key)
+    forged = msgpack.packb([bytes(64) + statement[64:], []])
+    mallory.member.gossip.set(b"r" + b"x" * 16, forged, network.now)
+    network.run(4)
+    assert any(isinstance(effect, Unreadable) for effect in founder.told)
+    assert founder.revocations.records() == second.revocations.records() == []
+    assert len(network.links) == 3
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_chain_or_malformed(value: bytes) -> None:
+    try:
+        chain = unpack_chain(value)
+    except Malformed:
+        return
+    assert unpack_chain(pack_chain(chain)) == chain
