@@ -121,9 +121,27 @@ class NodeClient:
         listing = self._json("GET", "/v1/models")
         return list(listing.get("data") or [])
 
-    def invite(self, ttl_s: int, uses: int, label: str) -> dict[str, Any]:
+    def invite(self, ttl_s: int, uses: int, label: str, *, may_invite: bool) -> dict[str, Any]:
         """``{"token", "expires", "uses", …}``."""
-        return self._json("POST", "/mesh/invites", {"ttl_s": ttl_s, "uses": uses, "label": label})
+        order = {"ttl_s": ttl_s, "uses": uses, "label": label, "may_invite": may_invite}
+        return self._json("POST", "/mesh/invites", order)
+
+    def invites(self) -> list[dict[str, Any]]:
+        """The node's invites, the latest first."""
+        return list(self._json("GET", "/mesh/invites").get("invites") or [])
+
+    def cancel_invites(self, beginning: str | None) -> dict[str, Any]:
+        """Cancel the invite whose id begins so, or all open ones; ``{"cancelled": [id]}``."""
+        path = "" if beginning is None else f"/{quote(beginning, safe='')}"
+        return self._json("DELETE", f"/mesh/invites{path}")
+
+    def revoke(self, peer_id: str) -> dict[str, Any]:
+        """``{"peer_id", "name", "by", "at"}``."""
+        return self._json("POST", "/mesh/revocations", {"peer_id": peer_id})
+
+    def leave(self) -> dict[str, Any]:
+        """``{"mesh_id"}`` of the mesh that was left."""
+        return self._json("POST", "/mesh/leave")
 
     def join(self, token: str) -> dict[str, Any]:
         """``{"mesh_id", "inviter", "name"}``."""

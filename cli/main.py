@@ -10,8 +10,10 @@ from cli.commands.completion import completion
 from cli.commands.explain import explain
 from cli.commands.invite import invite
 from cli.commands.join import join
+from cli.commands.leave import leave
 from cli.commands.lending import pause, resume
 from cli.commands.models import models
+from cli.commands.revoke import revoke
 from cli.commands.sim import sim
 from cli.commands.status import status
 from cli.commands.up import up
@@ -61,6 +63,8 @@ for command in (
     up,
     invite,
     join,
+    revoke,
+    leave,
     pause,
     resume,
     status,

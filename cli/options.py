@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +41,20 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
         command
     )
+
+
+def yes_option(command: Command) -> Command:
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+
+
+def confirmed(question: str) -> None:
+    """Ask, where there is somebody to answer; a no ends the command (exit code 1)."""
+    if _answers():
+        click.confirm(question, abort=True, err=True)
+
+
+def _answers() -> bool:
+    return sys.stdin.isatty()
 
 
 def model_option(command: Command) -> Command:

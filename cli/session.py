@@ -17,6 +17,7 @@ from overlay.home import Home
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
+    from overlay.standing import Standing
 
 #: A node that was just started knows its friends' models after a round of gossip or two.
 _FRIENDS_S = 5.0
@@ -37,6 +38,23 @@ def running_client(config: NodeConfig) -> NodeClient:
     """A client of the node that runs in the home. Raises NodeNotRunning."""
     runtime = Home(config.home).runtime()
     return NodeClient(runtime.api, runtime.admin_token)
+
+
+@contextmanager
+def without_node(config: NodeConfig) -> Iterator[Standing]:
+    """What the home belongs to, for a command that changes it while no node runs.
+
+    Raises IdentityError for a home that belongs to no mesh, and leaves it as it is; HomeInUse.
+    """
+    from overlay.standing import Standing
+
+    home = Home(config.home)
+    Standing.existing(home)
+    home.lock()
+    try:
+        yield Standing.existing(home)
+    finally:
+        home.unlock()
 
 
 @contextmanager

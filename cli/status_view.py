@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,6 +12,8 @@ from rich.text import Text
 
 from cli.mesh_state import is_up, model_names, peer_name
 from cli.text import count, duration, printable, short_peer, size
+
+_THROWN_OUT_SHOWN: Final = 3
 
 
 def status_view(status: Mapping[str, Any]) -> RenderableType:
@@ -34,6 +36,10 @@ def _own(status: Mapping[str, Any]) -> Table:
     peer = short_peer(str(status.get("peer_id") or ""))
     grid.add_row("node", Text.assemble((name, "bold"), f" ({peer})"))
     grid.add_row("mesh", Text(printable(str(status.get("mesh_id") or ""))))
+    if revoked := status.get("revoked"):
+        grid.add_row("revoked", Text(_own_end(revoked), style="red"))
+    if revocations := status.get("revocations"):
+        grid.add_row("thrown out", Text(", ".join(thrown_out(revocations))))
     grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
     grid.add_row("api", Text(printable(str(status.get("api") or ""))))
     grid.add_row("listen", Text(_listen(status.get("listen"))))
@@ -51,6 +57,27 @@ def _own(status: Mapping[str, Any]) -> Table:
 def _listen(listen: Any) -> str:
     addresses = [listen] if isinstance(listen, str) else listen or []
     return ", ".join(printable(str(address)) for address in addresses)
+
+
+def _own_end(revoked: Mapping[str, Any]) -> str:
+    by, at = short_peer(str(revoked.get("by"))), _day(revoked.get("at"))
+    return f"by {by} on {at}: ask for a new invite, then hearth join TOKEN"
+
+
+def thrown_out(revocations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whose membership was revoked, the latest ones by PeerId and day."""
+    latest = sorted(revocations, key=lambda each: str(each.get("at")), reverse=True)
+    parts = [
+        f"{short_peer(str(each.get('peer_id')))} on {_day(each.get('at'))}"
+        for each in latest[:_THROWN_OUT_SHOWN]
+    ]
+    if len(latest) > _THROWN_OUT_SHOWN:
+        parts.append(f"{len(latest) - _THROWN_OUT_SHOWN:,} more")
+    return parts
+
+
+def _day(moment: Any) -> str:
+    return f"{datetime.fromisoformat(str(moment)).astimezone():%Y-%m-%d}"
 
 
 def cache_parts(cache: Mapping[str, int]) -> list[str]:

@@ -43,6 +43,13 @@ class Standing:
         self.ledger: InviteLedger = home.ledger(key.peer_id)
         self.revocations: Revocations = home.revocations(membership.founder)
 
+    @classmethod
+    def existing(cls, home: Home) -> Standing:
+        """That of a home which belongs to a mesh already. Raises IdentityError."""
+        if home.membership() is None:
+            raise IdentityError(f"the home {home.path} belongs to no mesh")
+        return cls(home, home.load_or_create_key())
+
     # --- Invites ------------------------------------------------------------------------------
 
     def invite(
@@ -112,6 +119,19 @@ class Standing:
             chain=chain,
             invited=invited,
         )
+
+    def revoke(self, subject: PeerId) -> dict[str, Any]:
+        """Revoke ``subject`` while no node runs, which tells the others once it does.
+
+        ``{"peer_id", "by": PeerId, "at" (RFC 3339)}``. Raises IdentityError.
+        """
+        revocation, record = self.revocation(subject)
+        self.revocations.add(record)
+        self.save_revocations()
+        peers = self._home.peers()
+        peers.pop(subject, None)
+        self._home.save_peers(peers)
+        return revocation_told(revocation)
 
     def save_revocations(self) -> None:
         self._home.save_revocations(self._key.peer_id, self.revocations)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -31,16 +32,45 @@ from overlay.limits import INVITE_TTL_MAX_S, INVITE_USES_MAX
     help="For how long it is valid, such as 30m, 24h or 7d.",
 )
 @click.option("--label", metavar="TEXT", default="", help="Whom it is for; a note to yourself.")
+@click.option("--no-invite", is_flag=True, help="Who joins with it may not invite others.")
 @click.option("--qr", is_flag=True, help="Draw a QR code too.")
+@click.option(
+    "--list", "listed", is_flag=True, help="List the invites there are, and who used them."
+)
+@click.option(
+    "--cancel",
+    metavar="ID|all",
+    help="Cancel an invite, by the beginning of its id, or all open ones.",
+)
 @json_option
 @home_option
 @click.pass_context
-def invite(ctx: click.Context, uses: int, ttl_s: int, label: str, qr: bool, as_json: bool) -> None:
+def invite(
+    ctx: click.Context,
+    uses: int,
+    ttl_s: int,
+    label: str,
+    no_invite: bool,
+    qr: bool,
+    listed: bool,
+    cancel: str | None,
+    as_json: bool,
+) -> None:
     """Print a token that lets a friend join. The node must be running."""
     from cli.session import running_client
 
+    if listed and cancel is not None:
+        raise click.UsageError("--list and --cancel exclude each other")
     with running_client(config_of(ctx)) as client:
-        made = client.invite(ttl_s, uses, label)
+        if listed:
+            _print_invites(client.invites(), as_json)
+        elif cancel is not None:
+            _print_cancelled(client.cancel_invites(None if cancel == "all" else cancel), as_json)
+        else:
+            _print_token(client.invite(ttl_s, uses, label, may_invite=not no_invite), qr, as_json)
+
+
+def _print_token(made: dict[str, Any], qr: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(made, ensure_ascii=False, indent=2))
         return
@@ -51,6 +81,32 @@ def invite(ctx: click.Context, uses: int, ttl_s: int, label: str, qr: bool, as_j
 
         segno.make(token).terminal(out=sys.stdout, compact=True)
     # On stderr, so that the token alone can be piped.
-    until = datetime.fromisoformat(made["expires"]).astimezone().strftime("%Y-%m-%d %H:%M")
-    hint = f"A friend joins with: hearth join TOKEN (good for {count(uses, 'use')}, until {until})"
+    uses, until = count(made["uses"], "use"), _local(made["expires"])
+    hint = f"A friend joins with: hearth join TOKEN (good for {uses}, until {until})"
     click.echo(click.style(hint, dim=True), err=True)
+
+
+def _print_invites(invites: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(invites, ensure_ascii=False, indent=2))
+        return
+    if not invites:
+        click.echo("No invites yet. Make one with: hearth invite")
+        return
+    from rich.console import Console
+
+    from cli.invites_view import invites_view
+
+    Console().print(invites_view(invites))
+
+
+def _print_cancelled(reply: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+        return
+    ids = [printable(str(each)) for each in reply["cancelled"]]
+    click.echo(f"Cancelled {count(len(ids), 'invite')}" + (f": {', '.join(ids)}" if ids else "."))
+
+
+def _local(moment: Any) -> str:
+    return datetime.fromisoformat(str(moment)).astimezone().strftime("%Y-%m-%d %H:%M")

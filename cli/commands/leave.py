@@ -1,0 +1,42 @@
+"""``hearth leave``: end one's own membership."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cli.failures import HearthCommand
+from cli.options import config_of, confirmed, home_option, json_option, yes_option
+from cli.text import printable
+
+
+@click.command(cls=HearthCommand)
+@yes_option
+@json_option
+@home_option
+@click.pass_context
+def leave(ctx: click.Context, yes: bool, as_json: bool) -> None:
+    """Leave the mesh, whether the node runs or not.
+
+    The node keeps its key, and goes on in a mesh of its own. It comes back with a new invite. Those
+    who joined through it stay members.
+    """
+    from cli.session import running_client, without_node
+    from overlay.errors import NodeNotRunning
+
+    config = config_of(ctx)
+    if not (yes or as_json):
+        confirmed("Leave the mesh? It takes a new invite to come back.")
+    try:
+        client = running_client(config)
+    except NodeNotRunning:
+        with without_node(config) as standing:
+            left = standing.leave()
+    else:
+        with client:
+            left = client.leave()
+    if as_json:
+        click.echo(json.dumps(left, ensure_ascii=False, indent=2))
+        return
+    click.echo(f"Left the mesh {printable(str(left['mesh_id']))}.")

@@ -1,0 +1,74 @@
+"""``hearth revoke``: end somebody's membership."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import HearthCommand
+from cli.options import config_of, confirmed, home_option, json_option, yes_option
+from cli.text import count
+
+if TYPE_CHECKING:
+    from overlay.config import NodeConfig
+
+
+@click.command(cls=HearthCommand)
+@click.argument("peer")
+@yes_option
+@json_option
+@home_option
+@click.pass_context
+def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
+    """Throw PEER out of the mesh, and with it those who joined through it.
+
+    PEER is a name, a PeerId, or the end of one. The founder may revoke everybody, others those who
+    joined through them. With a new invite PEER may come back. Works whether the node runs or not.
+    """
+    from cli.members import find_member, invited_through, named
+    from cli.session import running_client
+    from overlay.errors import NodeNotRunning
+
+    config = config_of(ctx)
+    ask = not (yes or as_json)
+    try:
+        client = running_client(config)
+    except NodeNotRunning:
+        revoked = _revoke_without_node(config, peer, ask)
+        hint = " The others hear of it once this node runs: hearth up"
+    else:
+        with client:
+            peers = list(client.status().get("peers") or [])
+            names = {str(each["peer_id"]): str(each.get("name") or "") for each in peers}
+            peer_id = find_member(peer, names)
+            through = invited_through(peer_id, peers)
+            also = ", ".join(named(str(e["peer_id"]), str(e.get("name") or "")) for e in through)
+            falls = f" {count(len(through), 'other')} joined through it: {also}." if also else ""
+            if ask:
+                confirmed(f"Revoke {named(peer_id, names.get(peer_id, ''))}?{falls}")
+            revoked = client.revoke(peer_id)
+        hint = ""
+    if as_json:
+        click.echo(json.dumps(revoked, ensure_ascii=False, indent=2))
+        return
+    who = named(str(revoked["peer_id"]), str(revoked.get("name") or ""))
+    click.echo(f"{who} is no member any more.{hint}")
+
+
+def _revoke_without_node(config: NodeConfig, peer: str, ask: bool) -> dict[str, Any]:
+    """Sign it and keep it in the home, for the node to tell the others."""
+    from cli.members import find_member, named
+    from cli.session import without_node
+    from overlay.home import Home
+    from overlay.identity.peer_id import PeerId
+
+    known = Home(config.home).peers()
+    names = {str(each): contact.name for each, contact in known.items()}
+    peer_id = find_member(peer, names)
+    name = names.get(peer_id, "")
+    if ask:
+        confirmed(f"Revoke {named(peer_id, name)}?")
+    with without_node(config) as standing:
+        return {**standing.revoke(PeerId.parse(peer_id)), "name": name}
