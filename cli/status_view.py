@@ -48,7 +48,8 @@ def _own(status: Mapping[str, Any]) -> Table:
         grid.add_row("spilled", Text(" · ".join(spilled)))
     grid.add_row("requests", Text(" · ".join(request_parts(status.get("requests") or {}))))
     if lent := lending_parts(status.get("lending") or {}):
-        grid.add_row("lending", Text(" · ".join(lent), style="yellow"))
+        paused = "yellow" if (status.get("lending") or {}).get("paused") else ""
+        grid.add_row("lending", Text(" · ".join(lent), style=paused))
     if routes := route_parts(status):
         grid.add_row("routes", Text(" · ".join(routes)))
     return grid
@@ -111,14 +112,20 @@ def request_parts(requests: Mapping[str, int]) -> list[str]:
 
 
 def lending_parts(lending: Mapping[str, Any]) -> list[str]:
-    """Whether guests are served; empty if nothing keeps them away."""
-    if not lending.get("paused"):
-        return []
-    parts = ["paused"]
-    if since := lending.get("paused_since"):
-        parts = [f"paused since {_local_time(since)}"]
-    if still_open := lending.get("open_guest_requests", 0):
-        parts.append(f"{count(still_open, 'guest request')} under way")
+    """On what terms guests are served; empty if nothing keeps them away."""
+    parts = []
+    if lending.get("paused"):
+        parts.append(f"paused since {_local_time(lending.get('paused_since'))}")
+    if (requests := lending.get("guest_requests")) is not None:
+        parts.append(f"{count(requests, 'guest request')} at one time")
+    if per_minute := lending.get("guest_tokens_per_minute"):
+        parts.append(f"{per_minute:,} tokens a minute each")
+    if private := lending.get("private"):
+        parts.append(f"private: {', '.join(printable(str(name)) for name in private)}")
+    if parts and (still_open := lending.get("open_guest_requests", 0)):
+        parts.append(f"{still_open:,} under way")
+    if refused := sum((lending.get("refused") or {}).values()):
+        parts.append(f"{refused:,} refused")
     return parts
 
 
@@ -156,7 +163,7 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
             "" if rtt_ms is None else _rtt(rtt_ms),
             Text("paused" if peer.get("paused") else ", ".join(model_names(peer)) or "none"),
             f"{peer.get('cached_tokens') or 0:,}",
-            Text(printable(str(peer.get("link") or ""))),
+            Text(printable(str(peer.get("link") or "")) + (", slowed" * bool(peer.get("slowed")))),
         )
     return table
 

@@ -155,6 +155,7 @@ def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[st
         "running": load.running if load else 0,
         "queued": load.queued if load else 0,
         "link": None if link is None else link.direction,
+        "slowed": peer in mesh.transport.slowed(),
         "banned": _banned(mesh, peer),
     }
 
@@ -194,6 +195,19 @@ class _MeshCollector(Collector):
             "Requests in flight here.",
             value=mesh.member.forwarder.open_requests,
         )
+        lent = mesh.member.forwarder.lending
+        yield GaugeMetricFamily(
+            "hearth_paused", "1 while the owner lends to nobody.", value=lent.paused
+        )
+        yield GaugeMetricFamily(
+            "hearth_open_guest_requests", "Of these, other members'.", value=lent.guests
+        )
+        refusals = CounterMetricFamily(
+            "hearth_guest_refusals", "Guests' requests that were refused.", labels=["code"]
+        )
+        for code, count in sorted(lent.refused.items()):
+            refusals.add_metric([code], count)
+        yield refusals
         yield GaugeMetricFamily(
             "hearth_tokenization_mismatches",
             "Models of peers that have the key of ours and tokenize unlike it.",

@@ -89,6 +89,10 @@ class Links:
         """The links in use, one per peer."""
         return {peer: lines[0].link.status() for peer, lines in self._up.items()}
 
+    def slowed(self) -> set[PeerId]:
+        """Peers of which something waits until their budgets allow to read it."""
+        return {peer for peer, lines in self._up.items() if any(line.inbox for line in lines)}
+
     # --- What the transport does with them ----------------------------------------------------
 
     def tick(self) -> None:

@@ -166,6 +166,10 @@ class Transport:
             if dial.failure and self._links.line(peer) is None
         }
 
+    def slowed(self) -> set[PeerId]:
+        """Peers that send more than they may, so that some of it waits to be read."""
+        return self._links.slowed()
+
     def bans(self) -> dict[PeerId, Ban]:
         """Peers with which nothing is exchanged for a while; ``until`` is monotonic time."""
         return self._bans.all(time.monotonic())

@@ -63,11 +63,31 @@ def test_a_pause_is_shown_here_and_at_peers() -> None:
     told = row(shown(lending=paused), "lending")
     assert told is not None
     assert told.startswith("paused since 20")
-    assert told.endswith("· 1 guest request under way")
+    assert told.endswith("· 1 under way")
     *others, bea = STATUS["peers"]
     (line,) = [line for line in shown(peers=[*others, {**bea, "paused": True}]) if "bea" in line]
     assert "paused" in line
     assert "SmolLM2" not in line
+
+
+def test_the_terms_for_guests_are_shown_once_there_are_any() -> None:
+    nothing = {"paused": False, "guest_requests": None, "refused": {}, "open_guest_requests": 2}
+    assert row(shown(lending=nothing), "lending") is None
+    terms = {
+        "guest_requests": 1,
+        "guest_tokens_per_minute": 20_000,
+        "private": ["mine"],
+        "refused": {"overloaded": 2, "paused": 1},
+    }
+    told = " ".join(shown(lending=terms))
+    assert "1 guest request at one time · 20,000 tokens a minute each · private:" in told
+    assert "3 refused" in told
+
+
+def test_a_slowed_peer_is_shown() -> None:
+    *others, bea = STATUS["peers"]
+    (line,) = [line for line in shown(peers=[*others, {**bea, "slowed": True}]) if "bea" in line]
+    assert line.endswith(", slowed")
 
 
 def test_a_banned_peer_is_named_with_the_reason() -> None:

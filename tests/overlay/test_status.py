@@ -73,6 +73,19 @@ def test_how_decisions_turned_out_is_a_metric() -> None:
         assert line in lines
 
 
+def test_how_the_machine_is_lent_is_a_metric() -> None:
+    mesh = mesh_with()
+    mesh.member.pause(0.0)
+    mesh.member.forwarder.lending.refused["quota-used-up"] = 2
+    lines = metrics(mesh).decode().splitlines()
+    for line in (
+        "hearth_paused 1.0",
+        "hearth_open_guest_requests 0.0",
+        'hearth_guest_refusals_total{code="quota-used-up"} 2.0',
+    ):
+        assert line in lines
+
+
 def test_a_peer_that_tokenizes_unlike_us_is_a_metric() -> None:
     mesh = mesh_with(LocalModel(dataclasses.replace(INFO, probe=b"a" * 16)))
     card = Card("bea", (), (ModelCard("toy", INFO.key, probe=b"b" * 16),))

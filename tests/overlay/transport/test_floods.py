@@ -104,8 +104,10 @@ async def test_a_burst_is_slowed_and_loses_nothing() -> None:
         sent = [Cancel(b"%d" % number) for number in range(460)]
         for message in sent:
             assert member.transport.send(node.peer_id, message)
+        await node.until(lambda: node.transport.slowed() == {member.peer_id})
         await node.until(lambda: len(node.messages()) == len(sent))
         assert node.messages() == sent
+        await eventually(lambda: not node.transport.slowed())
         assert node.transport.bans() == {}
         assert node.seen("down") == []
 
