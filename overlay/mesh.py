@@ -126,7 +126,9 @@ class Mesh:
         self.member.described(self._node.name, self._addresses, self.now())
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
-        if self._look_on_lan and self.revoked is None:
+        if self.revoked is not None:
+            self._say_revoked()
+        elif self._look_on_lan:
             secret = self.membership.mesh_secret
             self._lan = LanDiscovery(secret, self.me, self._addresses, self._found_on_lan)
             await self._lan.start()
@@ -320,14 +322,17 @@ class Mesh:
             self._wake.set()
 
     def _enforce(self, news: Revoked) -> list[Effect]:
-        log.warning("%s", news.revocation)
-        self._on_revoked()
         for peer in self.transport.links():
             self.transport.send(peer, RevocationNotice(news.record))
         refused = self.transport.refuse_revoked()
         if self.revoked is not None:
             self._stand_down()
-        return [effect for peer in refused for effect in self._exclude(peer)]
+        else:
+            log.warning("%s", news.revocation)
+        effects = [effect for peer in refused for effect in self._exclude(peer)]
+        # Last, for a full disk must not keep the links up.
+        self._on_revoked()
+        return effects
 
     def _exclude(self, peer: PeerId) -> list[Effect]:
         if peer in self.transport.links():
@@ -339,12 +344,15 @@ class Mesh:
         self._on_peers()
         return effects
 
-    def _stand_down(self) -> None:
-        """This node is no member any more. Nobody would link to it: let them be."""
+    def _say_revoked(self) -> None:
         log.error(
             "%s: this node is on its own now. A new invite brings it back: hearth join TOKEN",
             self.revoked,
         )
+
+    def _stand_down(self) -> None:
+        """This node is no member any more. Nobody would link to it: let them be."""
+        self._say_revoked()
         for peer in {*self._met, *self.transport.links()}:
             self.transport.hang_up(peer, "this node is no member any more")
         self._met.clear()

@@ -12,6 +12,7 @@ something of the peer's was still under way to here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,7 +31,15 @@ from overlay.admission.handshake import (
     shown,
 )
 from overlay.admission.handshake import Effect as AdmissionEffect
-from overlay.errors import HearthError, LimitExceeded, Malformed, RemoteProtocolError, Revoked
+from overlay.errors import (
+    HearthError,
+    LimitExceeded,
+    Malformed,
+    NotAMember,
+    RemoteProtocolError,
+    Revoked,
+)
+from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
 from overlay.limits import PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
 from overlay.wire.codec import decode, encode
@@ -136,6 +145,8 @@ class Link:
         self.peer: PeerId | None = None
         #: The peer's chain, own certificate first.
         self.certificates: tuple[bytes, ...] = ()
+        #: When the first of these ends, in Unix time.
+        self._expires_at = math.inf
         #: We said goodbye and the peer has not answered.
         self.leaving = False
         self._handshake = handshake
@@ -207,6 +218,8 @@ class Link:
             return self._admission(self._handshake.tick(today), now)
         if self.state is LinkState.DOWN:
             return []
+        if today >= self._expires_at:
+            return self.refuse(NotAMember(f"the membership of {self.peer} has expired"))
         if now - self._heard > SILENCE_S:
             return self.close(f"silent for {SILENCE_S:.0f} s")
         return [self._ping(now)]
@@ -268,6 +281,9 @@ class Link:
                 case Admitted(hello=hello):
                     self.state = LinkState.UP
                     self.peer, self.certificates = hello.peer_id, hello.certificates
+                    for packed in hello.certificates:
+                        expires_at = Certificate.read(packed).expires_at
+                        self._expires_at = min(self._expires_at, expires_at)
                     events += [Up(hello.peer_id, hello), self._ping(now)]
                 case Rejected(error=error):
                     events += self.close(str(error), error)

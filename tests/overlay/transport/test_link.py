@@ -14,7 +14,7 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations
-from overlay.limits import HANDSHAKE_S, PING_INTERVAL_S
+from overlay.limits import CERTIFICATE_TTL_S, HANDSHAKE_S, PING_INTERVAL_S
 from overlay.transport.link import (
     SILENCE_S,
     Direction,
@@ -217,3 +217,17 @@ def test_no_bytes_do_harm_and_nothing_follows_the_end(
     ends = [index for index, event in enumerate(events) if isinstance(event, Down)]
     assert ends in ([], [len(events) - 1])
     assert (end.state is LinkState.DOWN) == bool(ends)
+
+
+def test_a_link_ends_with_the_membership() -> None:
+    pair = Pair()
+    assert messages(pair.dialler.tick(1.0, TODAY + CERTIFICATE_TTL_S - 1)) != []
+    events = pair.dialler.tick(2.0, TODAY + CERTIFICATE_TTL_S)
+    [refusal] = messages(events)
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "not-a-member"
+    assert isinstance(events[-1], Down)
+    assert "has expired" in events[-1].reason
+    # The founder's does not.
+    assert messages(pair.listener.tick(2.0, TODAY + CERTIFICATE_TTL_S)) != []
+    assert pair.listener.state is LinkState.UP
