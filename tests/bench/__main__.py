@@ -158,9 +158,12 @@ def _gossip(quick: bool, progress: Progress) -> dict[str, Any]:
 
 def _regret(plan: bench_regret.Plan, progress: Progress) -> dict[str, Any]:
     """Hearth's policy beside all others in simulated meshes; prints the tables."""
-    task = progress.add_task("No regret", total=len(plan.jobs()))
-    comparison = bench_regret.measure(plan, lambda: progress.advance(task))
-    progress.remove_task(task)
+
+    def begin(phase: str, runs: int) -> Callable[[], None]:
+        task = progress.add_task(f"No regret: {phase}", total=runs)
+        return lambda: progress.advance(task)
+
+    comparison = bench_regret.measure(plan, begin)
     print(f"\n## No regret\n\n{bench_regret.tables(comparison)}")
     return bench_regret.as_json(comparison)
 

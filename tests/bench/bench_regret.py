@@ -19,7 +19,7 @@ from typing import Any, Final
 from overlay.sim.run import HEARTH
 from tests.bench import regret_plots, regret_report
 from tests.bench.regret_ablations import ABLATIONS
-from tests.bench.regret_figures import RIVALS, Compared, compare
+from tests.bench.regret_figures import FIRST_SEED, RIVALS, Compared, compare, contenders
 from tests.bench.regret_grid import (
     FINDINGS_RTTS_MS,
     FINDINGS_SKEWS,
@@ -70,31 +70,39 @@ class Plan:
             return self.grid()
         return [cell for cell in cells(Extent.THIRD, self.nodes) if cell.nodes == ABLATED][::2]
 
-    def jobs(self) -> list[Job]:
-        """Seed by seed, so that an early end has something of each cell; each job once."""
-        jobs = dict.fromkeys(self._jobs())
-        return [job for job in jobs if not self.again or job.policy in self.again]
-
-    def _jobs(self) -> Iterator[Job]:
-        grid = self.grid()
-        for last in (False, True):
-            chosen = [cell for cell in grid if (cell.nodes == LAST) is last]
+    def phases(self, results: Results) -> Iterator[tuple[str, list[Job]]]:
+        """The jobs that are missing, seed by seed, so that an early end has something of each
+        cell. Each phase, which has a name, is to be done before the next one is asked for."""
+        for big in (False, True):
             for seed in self.seeded():
-                for cell in chosen:
-                    for policy in (HEARTH, *RIVALS):
-                        yield Job(cell, policy, seed)
-                if last:
-                    continue
-                for cell in self.ablated():
-                    for policy in (HEARTH, *ABLATIONS):
-                        yield Job(cell, policy, seed)
-                if self.plots is not None:
-                    for cell in (*OVER_RTT, *OVER_SKEW):
-                        for policy in FINDERS:
-                            yield Job(cell, policy, seed)
+                jobs = dict.fromkeys(self._jobs(seed, results, big=big))
+                yield (
+                    f"seed {seed}, {LAST if big else 'fewer'} nodes",
+                    [
+                        job
+                        for job in jobs
+                        if results.of(job) is None and (not self.again or job.policy in self.again)
+                    ],
+                )
+
+    def _jobs(self, seed: int, results: Results, *, big: bool) -> Iterator[Job]:
+        for cell in self.grid():
+            if (cell.nodes == LAST) is big:
+                rivals = RIVALS if seed == FIRST_SEED else contenders(cell, results)
+                for policy in (HEARTH, *rivals):
+                    yield Job(cell, policy, seed)
+        if big:
+            return
+        for cell in self.ablated():
+            for policy in (HEARTH, *ABLATIONS):
+                yield Job(cell, policy, seed)
+        if self.plots is not None:
+            for cell in (*OVER_RTT, *OVER_SKEW):
+                for policy in FINDERS:
+                    yield Job(cell, policy, seed)
 
     def seeded(self) -> range:
-        return range(1, 1 + self.seeds)
+        return range(FIRST_SEED, FIRST_SEED + self.seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +165,16 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
-def measure(plan: Plan, done: Callable[[], None]) -> Comparison:
-    """Simulate what is missing; ``done`` is called after each run, and at once for known ones."""
+def measure(plan: Plan, begin: Callable[[str, int], Callable[[], None]]) -> Comparison:
+    """Simulate what is missing, and compare.
+
+    ``begin`` is told the name of each phase and how many runs it has, and gives what to call after
+    each run.
+    """
     results = Results(plan.results, plan.again)
-    jobs = plan.jobs()
-    for job in jobs:
-        if results.of(job) is not None:
-            done()
     if plan.processes:
-        simulate(jobs, results, plan.processes, done)
+        for name, jobs in plan.phases(results):
+            simulate(jobs, results, plan.processes, begin(name, len(jobs)))
     grid = compare(plan.grid(), plan.seeded(), results)
     ablations = {
         name: compare(plan.ablated(), plan.seeded(), results, name)

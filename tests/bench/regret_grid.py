@@ -33,9 +33,8 @@ QUESTION_TOKENS: Final = Span(30, 60)
 ANSWER_TOKENS: Final = 32
 #: What the mesh is asked again and again: a prompt of each group, with its answer.
 WORKING_SET_TOKENS: Final = GROUPS * (PREFIX_TOKENS + sum(QUESTION_TOKENS) // 2 + ANSWER_TOKENS)
-#: Requests that count: so many, or so many for each node if that is more.
-REQUESTS: Final = 1200
-REQUESTS_PER_NODE: Final = 20
+#: Requests that count. Two nodes cost little time, and chance means much to them.
+REQUESTS: Final = {2: 3000, 8: 1200, 24: 1200, 100: 2000}
 #: Before them, each node is asked so often for each group, on average.
 WARM_UP_ROUNDS: Final = 3
 
@@ -70,7 +69,7 @@ class Cell:
             ),
             nodes=self.nodes,
             rtt_ms=self.rtt_ms,
-            requests=max(REQUESTS, REQUESTS_PER_NODE * self.nodes),
+            requests=REQUESTS[self.nodes],
             warm_up=WARM_UP_ROUNDS * self.nodes * GROUPS,
             load=self.load,
             cells=round(self.cache * WORKING_SET_TOKENS),

@@ -94,10 +94,10 @@ class Results:
 def simulate(
     jobs: Iterable[Job], results: Results, processes: int, done: Callable[[], None]
 ) -> None:
-    """Do those of the ``jobs`` that are not done, in order; ``done`` is called after each."""
+    """Do the ``jobs``, in order; ``done`` is called after each."""
     # Fresh interpreters: a fork would inherit the locks of the thread that draws progress bars.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(simulated, job): job for job in jobs if results.of(job) is None}
+        futures = {pool.submit(simulated, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 results.add(futures[future], future.result())
