@@ -96,6 +96,9 @@ INVITES_MAX: Final = 256
 #: have made: every node passes all on, for as long as the mesh lives.
 REVOCATIONS_MAX: Final = 256
 REVOCATIONS_PER_MEMBER_MAX: Final = 32
+#: Revocations that others tell of and that are verified in one gossip round, at a tenth to one
+#: millisecond each: a member may publish any number that are none.
+REVOCATION_CHECKS_PER_ROUND: Final = 64
 #: Addresses in a join token, which must stay short enough to paste.
 TOKEN_ADDRESSES_MAX: Final = 3
 #: Characters of a node's or a model's name.

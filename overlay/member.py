@@ -128,6 +128,7 @@ class Member:
         self.me = me
         self.neighbourhood = Neighbourhood(me)
         self.gossip = Gossip(me, incarnation, rng, now, interval_s=gossip_interval_s)
+        self._rng = rng
         self._founder = me if revocations is None else revocations.founder
         self.roll = Roll(self.gossip, certificates, revocations or Revocations(me), now)
         self.publisher = Publisher(self.gossip)
@@ -247,7 +248,8 @@ class Member:
             return self._of_gossip(self.gossip.said_goodbye(peer, now), now)
         if isinstance(message, RevocationNotice):
             try:
-                return self.revoked(message.record, now)
+                heard = self.roll.heard(message.record, now)
+                return [] if heard is None else self._revoked(heard, message.record)
             except IdentityError as error:
                 raise Malformed(str(error)) from None
         return [*self.forwarder.receive(peer, message, now)]
@@ -258,13 +260,7 @@ class Member:
         Raises Malformed, BadSignature, NotAMember for one that no member of this mesh made.
         """
         revocation = self.roll.add(record, now)
-        if revocation is None:
-            return []
-        outcasts = self.roll.outcasts()
-        # The chain need not be known: the founder stands above everybody.
-        if revocation.issuer == self._founder and not self.roll.chain(revocation.subject):
-            outcasts.append(revocation.subject)
-        return [Revoked(revocation, record), *map(Outcast, outcasts)]
+        return [] if revocation is None else self._revoked(revocation, record)
 
     def exclude(self, peer: PeerId, now: float) -> list[Effect]:
         """Forget one that is no member any more, and has no link."""
@@ -286,6 +282,8 @@ class Member:
             self._publish(now)
             self._summarise(now)
             effects += self._of_gossip(self.gossip.tick(now, linked), now)
+            for origin, record in self.roll.round(self._rng):
+                effects += self._told_of(origin, record, now)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
@@ -333,16 +331,28 @@ class Member:
                     found.append(effect)
         return found
 
+    def _revoked(self, revocation: Revocation, record: bytes) -> list[Effect]:
+        outcasts = self.roll.outcasts()
+        # The chain need not be known: the founder stands above everybody.
+        if revocation.issuer == self._founder and not self.roll.chain(revocation.subject):
+            outcasts.append(revocation.subject)
+        return [Revoked(revocation, record), *map(Outcast, outcasts)]
+
+    def _told_of(self, origin: PeerId, record: bytes, now: float) -> list[Effect]:
+        """``origin`` publishes a revocation, it says."""
+        try:
+            revocation = self.roll.heard(record, now)
+        except HearthError as error:
+            return [Unreadable(origin, str(error))]
+        return [] if revocation is None else self._revoked(revocation, record)
+
     def _records_changed(
         self, origin: PeerId, changes: Sequence[Change], now: float
     ) -> list[Effect]:
         effects: list[Effect] = []
         for change in changes:
             if is_revocation(change.key) and change.value is not None:
-                try:
-                    effects += self.revoked(change.value, now)
-                except HearthError as error:
-                    effects.append(Unreadable(origin, str(error)))
+                effects += self._told_of(origin, change.value, now)
         if any(change.key == CHAIN for change in changes) and self.roll.is_void(origin):
             return [*effects, Outcast(origin)]
         try:

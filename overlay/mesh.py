@@ -189,7 +189,9 @@ class Mesh:
 
     def _found_on_lan(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Try what was announced first, and keep the rest: an announcement may be an old one."""
-        if self.revoked is None and (peer in self._met or len(self._met) < MEMBERS_MAX):
+        if self.revoked is not None or peer in self.excluded:
+            return
+        if peer in self._met or len(self._met) < MEMBERS_MAX:
             known = self._met.setdefault(peer, ())
             self.transport.dial(peer, tuple(dict.fromkeys((*addresses, *known))))
 
@@ -229,6 +231,7 @@ class Mesh:
 
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
+        self.excluded.discard(peer)
         self._carry_out(self.member.link_up(peer, hello.name, self.now()))
         self.look_around()
         self._wake.set()

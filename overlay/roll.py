@@ -7,12 +7,19 @@ signatures. What is published about an origin whose chain is void is forgotten.
 
 from __future__ import annotations
 
+import random
+from typing import Final
+
 from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
-from overlay.gossip.records import CHAIN, pack_chain, revocation_key, unpack_chain
+from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
+from overlay.limits import REVOCATION_CHECKS_PER_ROUND
+
+#: Records that need not be looked at twice.
+_SEEN_MAX: Final = 4096
 
 
 class Roll:
@@ -27,6 +34,11 @@ class Roll:
     ) -> None:
         self._gossip = gossip
         self._revocations = revocations
+        self._checks_left = REVOCATION_CHECKS_PER_ROUND
+        #: There were more to look at in this round.
+        self._overdue = False
+        #: By key, what was looked at lately; what was of use is among the revocations.
+        self._seen: dict[bytes, None] = {}
         if certificates:
             gossip.set(CHAIN, pack_chain(certificates), now)
         for record in revocations.records():
@@ -44,6 +56,38 @@ class Roll:
             for given_up in set(before) - set(self._revocations.records()):
                 self._gossip.delete(revocation_key(given_up), now)
         return revocation
+
+    def heard(self, record: bytes, now: float) -> Revocation | None:
+        """As `add`, of a record that a peer tells of: only so many are looked at each round."""
+        key = revocation_key(record)
+        if record in self._revocations or key in self._seen:
+            return None
+        if self._checks_left == 0:
+            self._overdue = True
+            return None
+        self._checks_left -= 1
+        self._seen[key] = None
+        if len(self._seen) > _SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        return self.add(record, now)
+
+    def round(self, rng: random.Random) -> list[tuple[PeerId, bytes]]:
+        """A round begins; the records to hear again, and who tells of them.
+
+        That is none, unless there were too many: then all, so that no flood hides one for long.
+        """
+        self._checks_left = REVOCATION_CHECKS_PER_ROUND
+        if not self._overdue:
+            return []
+        self._overdue = False
+        origins = sorted(self._gossip.states())
+        rng.shuffle(origins)
+        return [
+            (origin, value)
+            for origin in origins
+            for key, value in self._gossip.records(origin).items()
+            if is_revocation(key)
+        ]
 
     def chain(self, origin: PeerId) -> tuple[bytes, ...]:
         """The chain that ``origin`` publishes; none is known of the founder, or not yet.

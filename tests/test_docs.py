@@ -19,10 +19,12 @@ from models.engine import Alternative, Message, Prompt, TokenLogprob, Tokens
 from models.probes import PROBE_MOMENT, PROBES, probe_digest
 from overlay import limits
 from overlay.config import _SETTINGS
-from overlay.identity.certificates import format_mesh_id, mesh_id
+from overlay.gossip.records import revocation_key
+from overlay.identity.certificates import Certificate, Membership, format_mesh_id, mesh_id
 from overlay.identity.invites import JoinToken
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.revocations import Revocations, revoke
 from overlay.prefix.chain import block_hashes, root_hash
 from overlay.wire.codec import encode
 from overlay.wire.messages import TokenFrame
@@ -173,12 +175,18 @@ def test_vectors_of_the_protocol_hold() -> None:
     secret, mesh = bytes(range(32, 64)), mesh_id(founder)
     address = Multiaddr.parse("/ip4/192.0.2.7/tcp/7710")
     token = JoinToken(founder, mesh[:8], 2_000_000_000, bytes(range(16)), (address,))
+    key = NodeKey.from_seed(bytes(range(32)))
+    certificate = Certificate(mesh, joiner, founder, 1_900_000_000, 2_000_000_000, True).sign(key)
+    _, revocation = revoke(
+        key, Membership(founder, secret, ()), Revocations(founder), joiner, 1_950_000_000
+    )
     likely = TokenLogprob(b"Hi", -0.5, (Alternative(b"Yo", -1.5),))
     vectors = [
         *(str(founder), bytes(founder).hex(), curve_public(founder).hex(), str(joiner)),
         *(mesh.hex(), format_mesh_id(mesh), token.encode(), token.invite_id.hex()),
         *(token.prove(bytes(16), joiner).hex(), f"{root_hash(secret, bytes(16)):016x}"),
         *(f"{block:016x}" for block in block_hashes(secret, bytes(16), range(64))),
+        *(certificate.hex(), revocation.hex(), revocation_key(revocation).hex()),
         encode(TokenFrame(bytes(16), 0, (1, 2), "Hi")).hex(),
         encode(TokenFrame(bytes(16), 0, (7,), "Hi", (likely,))).hex(),
     ]

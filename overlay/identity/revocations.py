@@ -104,6 +104,9 @@ class Revocations:
     def __iter__(self) -> Iterator[Revocation]:
         return iter([kept.revocation for kept in self._kept.values()])
 
+    def __contains__(self, record: object) -> bool:
+        return record in self._kept
+
     def records(self) -> list[bytes]:
         """All that are kept, as they travel."""
         return list(self._kept)

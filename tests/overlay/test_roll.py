@@ -7,16 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import HearthError, Malformed
 from overlay.forwarding import effects as fwd
-from overlay.gossip.records import CARD, CHAIN, is_revocation, pack_chain, unpack_chain
+from overlay.gossip.records import (
+    CARD,
+    CHAIN,
+    is_revocation,
+    pack_chain,
+    revocation_key,
+    unpack_chain,
+)
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
+from overlay.limits import REVOCATION_CHECKS_PER_ROUND
 from overlay.member import Effect, Member, Outcast, Revoked, Unreadable
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.messages import Message, RevocationNotice
@@ -326,6 +335,40 @@ def test_forged_records_are_told_of_and_have_no_effect() -> None:
     assert any(isinstance(effect, Unreadable) for effect in founder.told)
     assert founder.revocations.records() == second.revocations.records() == []
     assert len(network.links) == 3
+
+
+def test_a_flood_of_forgeries_takes_little_time_and_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network([0, 0, 0, 0], 1)
+    founder, second, mallory, out, judge = network.nodes
+    network.link_all()
+    network.run(4)
+    for number in range(5 * REVOCATION_CHECKS_PER_ROUND):
+        forged = msgpack.packb([number.to_bytes(64, "big"), []])
+        mallory.member.gossip.set(revocation_key(forged), forged, network.now)
+    looked_at = []
+    opened = Revocation.open
+
+    def counted(packed: bytes) -> Revocation:
+        looked_at.append(packed)
+        return opened(packed)
+
+    monkeypatch.setattr(Revocation, "open", counted)
+    # The judge hears of it by gossip alone, amid the forgeries.
+    network.links.discard(frozenset({founder.me, judge.me}))
+    network.revoke(founder, out)
+    network.under_way.clear()
+    for _ in range(12):
+        looked_at.clear()
+        network.run(1)
+        assert len(looked_at) <= REVOCATION_CHECKS_PER_ROUND * len(network.nodes)
+    assert judge.revocations.records() == second.revocations.records()
+    assert len(judge.revocations.records()) == 1
+    # Each was looked at once by each.
+    looked_at.clear()
+    network.run(2)
+    assert looked_at == []
 
 
 @given(st.binary(max_size=60))
