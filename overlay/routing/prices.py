@@ -19,6 +19,8 @@ from overlay.routing.cost import BUSY_MAX, Candidate
 
 #: What was seen of a node loses half of its weight in this time: loads change in minutes.
 HALF_LIFE_S: Final = 30.0
+#: One look, after a long time without any, tells no more than this share of the truth.
+LOOK_MAX: Final = 0.2
 #: Caches lose everything at worst, and work must be done at any price.
 LOST_MAX: Final = 0.8
 ALPHA_MAX: Final = 8.0
@@ -38,8 +40,9 @@ class Prices:
         keep = 0.5 ** ((now - self._seen_s) / HALF_LIFE_S)
         self._seen_s = now
         # Those that are not here any more are forgotten.
+        look = min(LOOK_MAX, 1 - keep)
         self._busy = {
-            c.peer: (1 - keep) * (c.pending_prefill_tokens > 0) + keep * self.busy(c.peer)
+            c.peer: look * (c.pending_prefill_tokens > 0) + keep * self.busy(c.peer)
             for c in candidates
         }
         lost = fmean(c.lost_share for c in candidates)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import Candidate
-from overlay.routing.prices import ALPHA_MAX, HALF_LIFE_S, Prices
+from overlay.routing.prices import ALPHA_MAX, HALF_LIFE_S, LOOK_MAX, Prices
 
 A, B = (PeerId(bytes([n]) * 32) for n in (1, 2))
 idle, busy = Candidate(A), Candidate(B, pending_prefill_tokens=1)
@@ -21,11 +22,18 @@ def test_all_is_cheap_in_an_idle_mesh() -> None:
 
 def test_the_time_of_a_busy_node_is_dear_and_no_others() -> None:
     prices = Prices()
-    prices.seen([idle, busy], HALF_LIFE_S)
-    assert (prices.busy(A), prices.busy(B)) == (0.0, 0.5)
-    assert (prices.alpha(A), prices.alpha(B)) == (1.0, 2.0)
-    prices.seen([idle, Candidate(B)], 2 * HALF_LIFE_S)
-    assert prices.busy(B) == 0.25, "it forgets"
+    for now in range(1, 1 + round(HALF_LIFE_S)):
+        prices.seen([idle, busy], float(now))
+    assert (prices.busy(A), prices.busy(B)) == (0.0, pytest.approx(0.5))
+    assert (prices.alpha(A), prices.alpha(B)) == (1.0, pytest.approx(2.0))
+    prices.seen([idle, Candidate(B)], now + HALF_LIFE_S)
+    assert prices.busy(B) == pytest.approx(0.25), "it forgets"
+
+
+def test_one_look_after_a_quiet_hour_tells_little() -> None:
+    prices = Prices()
+    prices.seen([busy], 1e6)
+    assert prices.alpha(B) == 1 / (1 - LOOK_MAX)
 
 
 def test_losses_make_memory_dear_everywhere() -> None:
