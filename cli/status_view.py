@@ -38,7 +38,7 @@ def _own(status: Mapping[str, Any]) -> Table:
     grid.add_row("mesh", Text(printable(str(status.get("mesh_id") or ""))))
     if revoked := status.get("revoked"):
         grid.add_row("revoked", Text(_own_end(revoked), style="red"))
-    if revocations := status.get("revocations"):
+    elif revocations := status.get("revocations"):
         grid.add_row("thrown out", Text(", ".join(thrown_out(revocations))))
     grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
     grid.add_row("api", Text(printable(str(status.get("api") or ""))))

@@ -202,16 +202,16 @@ class Node:
         return self.standing.invite(ttl_s, uses, label, addresses, may_invite=may_invite)
 
     def invites(self) -> list[dict[str, Any]]:
-        return self.standing.invites(self._name_of)
+        return self.standing.invites({peer: c.name for peer, c in self.mesh.contacts().items()})
 
     def cancel_invites(self, beginning: str | None) -> list[str]:
         return self.standing.cancel(beginning)
 
     def revoke(self, peer: PeerId) -> dict[str, Any]:
-        name, chain = self._name_of(peer), self.mesh.member.roll.chain(peer)
+        contact, chain = self.mesh.contacts().get(peer), self.mesh.member.roll.chain(peer)
         revocation, record = self.standing.revocation(peer, chain)
         self.mesh.revoke(record)
-        return {**revocation_told(revocation), "name": name}
+        return {**revocation_told(revocation), "name": contact.name if contact else ""}
 
     async def join(self, token: str) -> dict[str, Any]:
         joined = await join_mesh(self.home, JoinToken.parse(token), self.config.name)

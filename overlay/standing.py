@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,10 +74,13 @@ class Standing:
             "may_invite": may_invite,
         }
 
-    def invites(self, name_of: Callable[[PeerId], str]) -> list[dict[str, Any]]:
-        """Every invite that is kept, the latest first, without its secret."""
+    def invites(self, names: Mapping[PeerId, str]) -> list[dict[str, Any]]:
+        """Every invite that is kept, the latest first, without its secret.
+
+        ``names``: of the members that are known.
+        """
         now = time.time()
-        return [_told(invite, name_of, now) for invite in reversed(self.ledger.list())]
+        return [_told(invite, names, now) for invite in reversed(self.ledger.list())]
 
     def cancel(self, beginning: str | None) -> list[str]:
         """Cancel the invite whose id begins so, or all that are open; returns their ids.
@@ -175,7 +178,7 @@ def revocation_told(revocation: Revocation) -> dict[str, Any]:
     }
 
 
-def _told(invite: Invite, name_of: Callable[[PeerId], str], now: float) -> dict[str, Any]:
+def _told(invite: Invite, names: Mapping[PeerId, str], now: float) -> dict[str, Any]:
     return {
         "id": invite.id.hex(),
         "label": invite.label,
@@ -183,7 +186,7 @@ def _told(invite: Invite, name_of: Callable[[PeerId], str], now: float) -> dict[
         "issued": _when(invite.issued_at),
         "expires": _when(invite.expires_at),
         "uses": invite.uses,
-        "joined": [{"peer_id": str(peer), "name": name_of(peer)} for peer in invite.joined],
+        "joined": [{"peer_id": str(peer), "name": names.get(peer, "")} for peer in invite.joined],
         "may_invite": invite.may_invite,
     }
 
