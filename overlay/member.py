@@ -332,7 +332,7 @@ class Member:
         return found
 
     def _revoked(self, revocation: Revocation, record: bytes) -> list[Effect]:
-        outcasts = self.roll.outcasts()
+        outcasts = self.roll.outcasts(revocation.subject)
         # The chain need not be known: the founder stands above everybody.
         if revocation.issuer == self._founder and not self.roll.chain(revocation.subject):
             outcasts.append(revocation.subject)

@@ -105,9 +105,14 @@ class Roll:
         except Malformed:
             return None
 
-    def outcasts(self) -> list[PeerId]:
-        """The origins whose membership is void."""
-        return [origin for origin in sorted(self._gossip.states()) if self.is_void(origin)]
+    def outcasts(self, subject: PeerId) -> list[PeerId]:
+        """The origins whose membership is void, of those in whose chain ``subject`` occurs."""
+        return [
+            origin
+            for origin in sorted(self._gossip.states())
+            if (self._gossip.record(origin, CHAIN) or b"").find(subject) >= 0
+            and self.is_void(origin)
+        ]
 
     def is_void(self, origin: PeerId) -> bool:
         """Whether the chain that ``origin`` publishes is void.

@@ -98,6 +98,7 @@ class Revocations:
         self.founder = founder
         self._mesh_id = mesh_id(founder)
         self._kept: dict[bytes, _Kept] = {}
+        self._by_subject: dict[PeerId, list[_Kept]] = {}
         for record in records:
             self.add(record)
 
@@ -120,6 +121,9 @@ class Revocations:
             return None
         added = self._open(record)
         self._kept = _select([*self._kept.values(), added])
+        self._by_subject = {}
+        for kept in self._kept.values():
+            self._by_subject.setdefault(kept.revocation.subject, []).append(kept)
         return added.revocation if record in self._kept else None
 
     def find(self, chain: Sequence[bytes]) -> tuple[Revocation, bytes] | None:
@@ -163,11 +167,8 @@ class Revocations:
         return latest.revocation.issued_at + 1
 
     def _latest(self, subject: PeerId, issuers: Collection[PeerId]) -> _Kept | None:
-        found = [
-            kept
-            for kept in self._kept.values()
-            if kept.revocation.subject == subject and kept.revocation.issuer in issuers
-        ]
+        about = self._by_subject.get(subject, ())
+        found = [kept for kept in about if kept.revocation.issuer in issuers]
         return max(found, key=lambda kept: kept.revocation.issued_at, default=None)
 
     def _open(self, record: bytes) -> _Kept:
