@@ -21,6 +21,7 @@ from overlay.routing.decision import TIE_MS, Decision
 from overlay.routing.history import History
 from overlay.routing.policy import Question
 from overlay.routing.prices import Prices
+from overlay.routing.speeds import Speeds
 
 #: How often a prefix that is asked for once more is asked for after that, at least.
 USES_EXPECTED: Final = 2.0
@@ -39,6 +40,7 @@ class CostPolicy:
         self._rng = rng
         self._prices = Prices()
         self._history = History()
+        self._speeds = Speeds()
 
     def decide(self, question: Question, candidates: Sequence[Candidate], now: float) -> Decision:
         """See `Policy.decide`."""
@@ -55,7 +57,7 @@ class CostPolicy:
                 alpha=self._prices.alpha(c.peer),
                 busy=self._prices.busy(c.peer),
             )
-            for c in candidates
+            for c in self._speeds.believed(candidates, typical, now)
         ]
         longest = max(estimates, key=lambda e: (e.match_tokens, e.is_self, -e.cost_ms))
         if not own or not longest.match_tokens:

@@ -1,0 +1,65 @@
+"""Slow nodes get another chance."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.identity.peer_id import PeerId
+from overlay.routing.cost import Candidate, Rates, typical_rates
+from overlay.routing.cost_policy import CostPolicy
+from overlay.routing.policy import Question
+from overlay.routing.speeds import HALF_LIFE_S, Speeds
+
+SELF, SLOW, OTHER = (PeerId(bytes([n]) * 32) for n in (1, 2, 3))
+replace = Candidate._replace
+TYPICAL = Rates(prefill=200.0, decode=20.0)
+slow = Candidate(SLOW, rtt_ms=3.0, prefill_rate=20.0, decode_rate=2.0)
+
+
+def believed(speeds: Speeds, candidate: Candidate, now: float) -> tuple[float, float]:
+    (found,) = speeds.believed([candidate], TYPICAL, now)
+    return found.prefill_rate, found.decode_rate
+
+
+def test_half_of_what_makes_it_slow_is_forgotten_with_time() -> None:
+    speeds = Speeds()
+    assert believed(speeds, slow, 0.0) == (20.0, 2.0)
+    assert believed(speeds, slow, HALF_LIFE_S) == (110.0, 11.0)
+    assert believed(speeds, replace(slow, running=1), HALF_LIFE_S) == (20.0, 2.0)
+    assert believed(speeds, slow, 2 * HALF_LIFE_S) == (110.0, 11.0)
+    assert believed(speeds, replace(slow, prefill_rate=30.0), 2 * HALF_LIFE_S)[0] == 30.0
+
+
+def test_a_slow_node_is_tried_again_where_all_are_cold() -> None:
+    policy = CostPolicy(random.Random(0))
+    fast = Candidate(OTHER, rtt_ms=40.0, prefill_rate=200.0, decode_rate=20.0)
+    question = Question(640, (), 1, forwarded=False)
+    tried = []
+    for minute in range(120):
+        choice = policy.decide(question, [slow, fast, replace(fast, peer=SELF)], 60.0 * minute)
+        tried.append(choice.choice == SLOW)
+    assert not any(tried[:20])
+    assert any(tried)
+
+
+@given(
+    st.builds(
+        Candidate,
+        peer=st.just(SLOW),
+        prefill_rate=st.floats(0, 1e4),
+        decode_rate=st.floats(0, 1e3),
+    ),
+    st.floats(0, 1e5),
+)
+def test_belief_lies_between_what_was_measured_and_what_is_typical(
+    candidate: Candidate, idle_s: float
+) -> None:
+    speeds = Speeds()
+    typical = typical_rates([candidate, replace(candidate, peer=OTHER, prefill_rate=500.0)])
+    speeds.believed([candidate], typical, 0.0)
+    (found,) = speeds.believed([candidate], typical, idle_s)
+    low, high = sorted((candidate.prefill_rate, max(candidate.prefill_rate, typical.prefill)))
+    assert low <= found.prefill_rate <= high
