@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cli.mesh_state import is_up, model_names, peer_name
 from cli.text import count, duration, printable, short_peer, size
+from overlay.limits import RENEWAL_S
 
 _THROWN_OUT_SHOWN: Final = 3
 
@@ -36,6 +37,8 @@ def _own(status: Mapping[str, Any]) -> Table:
     peer = short_peer(str(status.get("peer_id") or ""))
     grid.add_row("node", Text.assemble((name, "bold"), f" ({peer})"))
     grid.add_row("mesh", Text(printable(str(status.get("mesh_id") or ""))))
+    if ending := _ending(status.get("membership_ends")):
+        grid.add_row("member", Text(ending, style="yellow"))
     if revoked := status.get("revoked"):
         grid.add_row("revoked", Text(_own_end(revoked), style="red"))
     elif revocations := status.get("revocations"):
@@ -58,6 +61,16 @@ def _own(status: Mapping[str, Any]) -> Table:
 def _listen(listen: Any) -> str:
     addresses = [listen] if isinstance(listen, str) else listen or []
     return ", ".join(printable(str(address)) for address in addresses)
+
+
+def _ending(ends: Any) -> str:
+    """Of a membership that ends soon, or has ended; else empty."""
+    if ends is None:
+        return ""
+    moment = datetime.fromisoformat(str(ends))
+    if (moment - datetime.now(UTC)).total_seconds() > RENEWAL_S:
+        return ""
+    return f"until {_day(ends)}: ask for a new invite, then hearth join TOKEN"
 
 
 def _own_end(revoked: Mapping[str, Any]) -> str:

@@ -18,9 +18,9 @@ async def join_mesh(home: Home, token: JoinToken, name: str) -> dict[str, Any]:
     """Join with the home's key; ``{"mesh_id", "inviter": PeerId, "name"}``.
 
     The caller holds the home's lock. A mesh that this home founded and nobody joined is given up
-    for the new one, and so is a membership that expired or was revoked. Raises InviteExpired,
-    AlreadyMember, Unreachable, TimedOut, and what the inviter refuses with; the home's membership
-    is then as it was.
+    for the new one, and so is a membership that expired or was revoked. One that ends soon is
+    renewed. Raises InviteExpired, AlreadyMember, Unreachable, TimedOut, and what the inviter
+    refuses with; the home's membership is then as it was.
     """
     token.check_fresh(time.time())
     key = home.load_or_create_key()
@@ -45,6 +45,8 @@ def _check_free(home: Home, key: NodeKey, token: JoinToken) -> None:
     if not standing.holds():
         return
     if token.is_for(mesh.mesh_id):
+        if standing.may_renew():
+            return
         raise AlreadyMember("this home is a member of that mesh already")
     if mesh.founder != key.peer_id:
         raise AlreadyMember(

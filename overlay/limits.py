@@ -161,5 +161,7 @@ HTTP_IDLE_S: Final = 75
 HTTP_CLOSE_S: Final = 5
 #: A membership certificate is valid this long.
 CERTIFICATE_TTL_S: Final = 365 * 24 * 3600
+#: So long before its membership ends, a member may join the same mesh anew.
+RENEWAL_S: Final = 30 * 24 * 3600
 #: How far two members' clocks may differ before fresh certificates look forged.
 CLOCK_SKEW_S: Final = 600

@@ -27,6 +27,7 @@ from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations, revoke
+from overlay.limits import RENEWAL_S
 
 
 class Standing:
@@ -155,6 +156,11 @@ class Standing:
             return False
         return True
 
+    def may_renew(self) -> bool:
+        """Whether the membership ends so soon that it is time to join anew."""
+        expires_at = self.membership.expires_at
+        return expires_at is not None and time.time() >= expires_at - RENEWAL_S
+
     def leave(self) -> dict[str, Any]:
         """Forget the mesh, but not the key; ``{"mesh_id"}``. Raises IdentityError for the founder.
 
@@ -167,6 +173,11 @@ class Standing:
             )
         self._home.forget_mesh(self._key.peer_id)
         return {"mesh_id": format_mesh_id(self.membership.mesh_id)}
+
+
+def ending_told(membership: Membership) -> str | None:
+    """When a membership ends (RFC 3339); None: the founder's does not."""
+    return None if membership.expires_at is None else _when(membership.expires_at)
 
 
 def revocation_told(revocation: Revocation) -> dict[str, Any]:

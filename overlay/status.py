@@ -23,7 +23,7 @@ from overlay.identity.certificates import format_mesh_id
 from overlay.identity.peer_id import PeerId
 from overlay.mesh import Mesh
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.standing import revocation_told
+from overlay.standing import ending_told, revocation_told
 
 #: Figures of `EngineStats` about the cache, which add up over models.
 _CACHE = (
@@ -64,6 +64,7 @@ def status(
         "version": version,
         "uptime_s": round(uptime_s, 1),
         "mesh_id": format_mesh_id(mesh.membership.mesh_id),
+        "membership_ends": ending_told(mesh.membership),
         "revoked": None if mesh.revoked is None else revocation_told(mesh.revoked),
         "api": api,
         "listen": [str(address) for address in mesh.addresses],

@@ -104,6 +104,14 @@ class Membership:
     def mesh_id(self) -> bytes:
         return mesh_id(self.founder)
 
+    @property
+    def expires_at(self) -> int | None:
+        """When it ends (Unix s): with the first certificate of its chain. The founder's does not.
+
+        Raises Malformed.
+        """
+        return min((Certificate.read(each).expires_at for each in self.certificates), default=None)
+
 
 def found_mesh(key: NodeKey, entropy: bytes) -> Membership:
     """The founder's membership of a new mesh; ``entropy``, 32 fresh bytes, becomes its secret."""

@@ -117,6 +117,13 @@ def test_status_tells_of_revocations(run: Run, backend: FakeBackend) -> None:
     assert not any("thrown out" in line for line in lines)
 
 
+@pytest.mark.usefixtures("node")
+def test_status_tells_of_a_membership_that_ends_soon(run: Run, backend: FakeBackend) -> None:
+    for ends, told in (("2020-01-01T12:00:00+00:00", True), ("2999-01-01T12:00:00+00:00", False)):
+        backend.state = {**STATUS, "membership_ends": ends}
+        assert ("until 2020-01-01: ask for a new invite" in run("status").stdout) == told
+
+
 # --- Without a node ---------------------------------------------------------------------------
 
 

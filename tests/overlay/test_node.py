@@ -6,11 +6,14 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
@@ -31,8 +34,11 @@ from overlay.errors import (
     Revoked,
 )
 from overlay.http.backend import Answered, Ask, Route, Text
+from overlay.identity.certificates import Membership, issue
 from overlay.identity.invites import JoinToken
-from overlay.limits import BAN_S
+from overlay.identity.keys import NodeKey
+from overlay.identity.peer_id import PeerId
+from overlay.limits import BAN_S, CERTIFICATE_TTL_S
 from overlay.node import Node
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 from overlay.thread import run_in_thread
@@ -526,6 +532,27 @@ async def test_a_revoked_node_stands_alone_until_it_is_invited_again(start: Star
     assert bob.standing.membership.mesh_id == old.mesh_id
     assert bob.standing.membership.certificates != old.certificates
     assert ann.home.peers().keys() == {bob.key.peer_id}
+
+
+async def test_a_membership_that_ends_soon_is_renewed(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = await start("ann", model="none"), await start("bob", model="none")
+    assert ann.status()["membership_ends"] is None
+    await joined(ann, bob)
+    first = bob.status()["membership_ends"]
+    monkeypatch.setattr("overlay.standing.RENEWAL_S", CERTIFICATE_TTL_S)
+    later = time.time() + 60
+    monkeypatch.setattr("overlay.admission.handshake.issue", partial(_issue_at, later))
+    await joined(ann, bob)
+    assert bob.status()["membership_ends"] > first
+
+
+def _issue_at(
+    now: float, key: NodeKey, by: Membership, subject: PeerId, _: float, **options: Any
+) -> tuple[bytes, ...]:
+    """As by a clock that is some way ahead."""
+    return issue(key, by, subject, now, **options)
 
 
 async def test_who_leaves_founds_a_mesh_of_its_own_and_may_come_back(start: StartNode) -> None:

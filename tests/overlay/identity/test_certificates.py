@@ -122,6 +122,13 @@ def test_every_link_expires() -> None:
         issue(ANNA, anna, BEN.peer_id, NOW + 100)
 
 
+def test_a_membership_ends_with_the_first_of_its_certificates() -> None:
+    anna = member(ANNA, FOUNDER, ttl_s=100)
+    assert MESH.expires_at is None
+    assert anna.expires_at == int(NOW + 100)
+    assert member(BEN, ANNA, anna, ttl_s=50).expires_at == int(NOW + 50)
+
+
 def test_clocks_may_differ_by_minutes() -> None:
     anna = member(ANNA, FOUNDER)
     check(ANNA, anna.certificates, NOW - CLOCK_SKEW_S)
