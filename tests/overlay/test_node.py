@@ -407,8 +407,9 @@ async def test_a_pause_outlasts_a_restart_and_a_change_of_mesh(start: StartNode)
         "tokens_last_minute": {},
         "refused": {},
     }
-    _, own = await answer(bob)
-    assert own.hearth["route"] == "local", "the owner's requests go on"
+    # The owner's requests go on.
+    _, own = await answer(bob, replace(ASK, route=Route.LOCAL))
+    assert own.hearth["served_by"] == str(bob.key.peer_id)
     assert bob.resume()["paused"] is False
     await until(lambda: ann.status()["peers"][0]["models"] != [])
 
