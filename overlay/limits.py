@@ -23,6 +23,12 @@ PEER_BYTES_PER_S: Final = 16 << 20
 PEER_BYTES_BURST: Final = 64 << 20
 #: What a peer that is slowed may have arrived and not read yet.
 PARKED_BYTES_MAX: Final = 32 << 20
+#: A message through a relay, which wraps it: its own envelope, PeerId, number and seal.
+RELAYED_MESSAGE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1024
+#: What a member has relayed of one other's messages per second, and at once after a quiet time:
+#: some answers and prompts, and a new member's first gossip, on the uplink of a home.
+RELAY_BYTES_PER_S: Final = 1 << 20
+RELAY_BYTES_BURST: Final = 8 << 20
 #: An HTTP request body.
 HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
@@ -44,6 +50,13 @@ HANDSHAKES_BURST: Final = 128
 #: tokens per second, one frame each, are 3,200; gossip and pings are some 10; a link can do 20,000.
 PEER_MESSAGES_PER_S: Final = 5000
 PEER_MESSAGES_BURST: Final = 10_000
+#: Messages that are relayed of one member per second, and at once after a quiet time.
+RELAY_MESSAGES_PER_S: Final = 2000
+RELAY_MESSAGES_BURST: Final = 4000
+#: To one member as much is relayed as so many may send: less than it would slow the relay for.
+RELAY_SENDERS_PER_RECEIVER: Final = 2
+#: Circuits through one relay whose other end has shown no membership yet: a relay makes up any.
+CIRCUITS_OPENING_PER_RELAY_MAX: Final = 16
 #: Messages of a peer that is slowed that have arrived and are not read yet.
 PARKED_MESSAGES_MAX: Final = 10_000
 #: Addresses in a card, an invite or a hello.
@@ -147,6 +160,8 @@ SLOWED_MAX_S: Final = 5.0
 #: The first ban of a peer; each is twice as long as the one before, up to the longest.
 BAN_S: Final = 60.0
 BAN_MAX_S: Final = 3600.0
+#: A peer that is up, and to which there was no link for so long, is sought through a relay.
+RELAY_AFTER_S: Final = 3.0
 #: Redial backoff: first, and longest.
 REDIAL_MIN_S: Final = 0.2
 REDIAL_MAX_S: Final = 30.0

@@ -267,6 +267,8 @@ class Mesh:
     async def _drive(self) -> None:
         while True:
             self.look_around()
+            if self.revoked is None:
+                self.transport.detour(p for p in self.known_peers() if self.peer_state(p) == "UP")
             self._carry_out(self.member.tick(self.now(), sorted(self.transport.links())))
             self._due = self.member.next_deadline()
             self._wake.clear()

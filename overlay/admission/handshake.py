@@ -373,7 +373,7 @@ def refusal(error: HearthError) -> Refusal:
 
 def refused_with(message: Refusal) -> HearthError:
     """The error that a peer refuses with."""
-    return from_code(message.code, _readable(message.message))
+    return from_code(message.code, readable(message.message))
 
 
 def shown(message: Refusal) -> list[Shown]:
@@ -387,5 +387,6 @@ def _check_name(name: str) -> None:
         raise Malformed(f"a node's name is at most {NAME_CHARS_MAX} printable characters")
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """A peer's words, fit for logs and terminals."""
     return "".join(char for char in text if char.isprintable())[:_REFUSAL_CHARS_MAX]

@@ -56,6 +56,9 @@ class Line:
     ) -> None:
         self.link = link
         self.inbox = Inbox()
+        #: Of a relayed line: nothing more is sent on it, and nothing more comes, for a direct one
+        #: has taken over.
+        self.moved_out = self.moved_in = False
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()

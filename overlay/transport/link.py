@@ -49,9 +49,13 @@ from overlay.wire.messages import (
     JoinGrant,
     JoinRequest,
     Message,
+    Moved,
     Ping,
     Pong,
     Refusal,
+    Relay,
+    Relayed,
+    Unrelayed,
 )
 
 #: A link on which nothing was heard for so long is down.
@@ -117,6 +121,8 @@ class LinkStatus:
 
     direction: Direction
     endpoint: str
+    #: Through whom it goes; None: it is direct.
+    relay: PeerId | None
     #: Smoothed, and the latest.
     rtt_ms: float | None
     rtt_last_ms: float | None
@@ -136,10 +142,12 @@ class Link:
         endpoint: str,
         now: float,
         unwelcome: HearthError | None = None,
+        relay: PeerId | None = None,
     ) -> None:
-        """``unwelcome``: why the peer is refused whatever it says."""
+        """``unwelcome``: why the peer is refused whatever it says. ``relay``: if not direct."""
         self.direction = direction
         self.endpoint = endpoint
+        self.relay = relay
         self.state = LinkState.OPENING
         #: Known once the link is up.
         self.peer: PeerId | None = None
@@ -163,6 +171,7 @@ class Link:
         return LinkStatus(
             self.direction,
             self.endpoint,
+            self.relay,
             self._rtt_ms,
             self._rtt_last_ms,
             self._sent_messages,
@@ -270,6 +279,10 @@ class Link:
                 return [*shown(message), *self.close(f"refused: {_readable(reason)}")]
             case Hello() | JoinRequest() | JoinGrant():
                 raise Malformed(f"a {type(message).__name__} after admission")
+            case Relay() | Relayed() | Unrelayed() if self.relay is not None:
+                raise Malformed("nothing is relayed over a link that is relayed itself")
+            case Moved() if self.relay is None:
+                raise Malformed("a direct link does not move to a direct one")
         return [Received(message, size)]
 
     def _admission(self, effects: Iterable[AdmissionEffect], now: float) -> list[LinkEvent]:

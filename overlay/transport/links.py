@@ -1,7 +1,9 @@
 """Which links a node has, and to whom; what they say is carried out here.
 
 Two peers that dial each other at once have two links; messages go over the one that came first
-for as long as it lasts, so their order is kept.
+for as long as it lasts, so their order is kept. But a direct link takes over from a relayed one:
+each side says that it has moved there as its last word on the old link, and what it sends on the
+new one is kept back by the other side until that word has come.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from overlay.admission.handshake import LedgerChanged, Shown
 from overlay.errors import HearthError, Revoked
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.limits import MEMBERS_MAX
+from overlay.limits import MEMBERS_MAX, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
 from overlay.transport.budgets import Budget
 from overlay.transport.connection import BATCH_MESSAGES, Line
 from overlay.transport.link import (
@@ -30,7 +32,8 @@ from overlay.transport.link import (
     Transmit,
     Up,
 )
-from overlay.wire.messages import Hello, Message
+from overlay.wire.codec import encode
+from overlay.wire.messages import Hello, Message, Moved, Relay, Relayed, Unrelayed
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +57,9 @@ class LinkObserver(Protocol):
 
 
 class Links:
-    """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer, and
-    ``on_excess`` of one that sends too much, and why it is."""
+    """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer,
+    ``on_excess`` of one that sends too much, and why it is, and ``on_relaying`` of what a peer
+    wants relayed or has relayed."""
 
     def __init__(
         self,
@@ -63,17 +67,21 @@ class Links:
         on_ledger: Callable[[], None],
         on_change: Callable[[PeerId], None],
         on_excess: Callable[[PeerId, str], None],
+        on_relaying: Callable[[PeerId, Relay | Relayed | Unrelayed], None],
     ) -> None:
         self._observer: LinkObserver | None = observer
         self._on_ledger = on_ledger
         self._on_change = on_change
         self._on_excess = on_excess
+        self._on_relaying = on_relaying
         #: Of peers that have links, or had; a new link is no new budget.
         self._budgets: dict[PeerId, Budget] = {}
         #: All connections, also those that are not admitted yet.
         self._lines: dict[Line, None] = {}
-        #: Those that are up, by peer, oldest first.
+        #: Those that are up, by peer: the direct ones, oldest first, and then the relayed ones.
         self._up: dict[PeerId, list[Line]] = {}
+        #: What came on a peer's direct links and must wait for what is to come on a relayed one.
+        self._kept: dict[PeerId, list[Received]] = {}
 
     # --- What there is ------------------------------------------------------------------------
 
@@ -82,8 +90,17 @@ class Links:
         lines = self._up.get(peer)
         return lines[0] if lines else None
 
+    def direct(self, peer: PeerId) -> Line | None:
+        """The line to relay on."""
+        line = self.line(peer)
+        return None if line is None or line.link.relay is not None else line
+
     def has_incoming(self, peer: PeerId) -> bool:
-        return any(line.link.direction is Direction.INCOMING for line in self._up.get(peer, ()))
+        """Whether the peer has dialled this node and reached it without a relay."""
+        return any(
+            line.link.direction is Direction.INCOMING and line.link.relay is None
+            for line in self._up.get(peer, ())
+        )
 
     def statuses(self) -> dict[PeerId, LinkStatus]:
         """The links in use, one per peer."""
@@ -123,7 +140,8 @@ class Links:
     def close(self, reason: str) -> list[Line]:
         """Say goodbye to all; the observer hears nothing from here on."""
         self._observer = None
-        return self._leave(self._lines, reason)
+        # Those that need others to carry their goodbye come first.
+        return self._leave(sorted(self._lines, key=lambda line: line.link.relay is None), reason)
 
     def _leave(self, lines: Iterable[Line], reason: str) -> list[Line]:
         left = list(lines)
@@ -202,9 +220,9 @@ class Links:
                 line.transmit(data)
             case Up(peer=peer, hello=hello):
                 self._line_up(line, peer, hello)
-            case Received(message=message, size=size):
-                if self._observer is not None and line.link.peer is not None:
-                    self._observer.received(line.link.peer, message, size)
+            case Received():
+                if line.link.peer is not None:
+                    self._received(line, line.link.peer, event)
             case LedgerChanged():
                 self._on_ledger()
             case Shown(record=record):
@@ -215,17 +233,64 @@ class Links:
             case Gone():
                 line.let_go()
 
+    def _received(self, line: Line, peer: PeerId, event: Received) -> None:
+        match event.message:
+            case Relay() | Relayed() | Unrelayed() as message:
+                self._on_relaying(peer, message)
+            case Moved():
+                line.moved_in = True
+                self._hand_over(peer)
+            case _ if line.link.relay is None and self._has_more_to_come(peer):
+                kept = self._kept.setdefault(peer, [])
+                kept.append(event)
+                if (
+                    len(kept) > SEND_QUEUE_MESSAGES_MAX
+                    or sum(each.size for each in kept) > PARKED_BYTES_MAX
+                ):
+                    for relayed in self._relayed(peer):
+                        relayed.close("it was too slow to move to a direct link")
+            case _:
+                self._tell(peer, event)
+
+    def _tell(self, peer: PeerId, event: Received) -> None:
+        if self._observer is not None:
+            self._observer.received(peer, event.message, event.size)
+
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
+        relayed = line.link.relay is not None
         if line.link.direction is Direction.INCOMING:
             # The peer dials again when its old connection is gone, whether we noticed or not.
             for old in list(self._up.get(peer, ())):
-                if old.link.direction is Direction.INCOMING:
+                alike = relayed == (old.link.relay is not None)
+                if alike and old.link.direction is Direction.INCOMING:
                     old.close("replaced by a new connection")
         lines = self._up.setdefault(peer, [])
         lines.append(line)
+        lines.sort(key=lambda each: each.link.relay is not None)
         self._on_change(peer)
         if len(lines) == 1 and self._observer is not None:
             self._observer.link_up(peer, hello)
+        self._hand_over(peer)
+
+    def _relayed(self, peer: PeerId) -> list[Line]:
+        return [line for line in self._up.get(peer, ()) if line.link.relay is not None]
+
+    def _has_more_to_come(self, peer: PeerId) -> bool:
+        return not all(line.moved_in for line in self._relayed(peer))
+
+    def _hand_over(self, peer: PeerId) -> None:
+        """Once a direct link is up, the relayed ones have had their day."""
+        if self.direct(peer) is not None:
+            for line in self._relayed(peer):
+                if not line.moved_out:
+                    line.moved_out = True
+                    line.transmit(encode(Moved()))
+                if line.moved_in:
+                    # The peer does the same. A Goodbye would mean more than that.
+                    line.close("a direct link took over")
+        if not self._has_more_to_come(peer):
+            for event in self._kept.pop(peer, ()):
+                self._tell(peer, event)
 
     def _line_down(self, line: Line, down: Down) -> None:
         if line.over.done():
@@ -238,6 +303,7 @@ class Links:
             log.debug("a connection with %s ended: %s", line.link.endpoint, down.reason)
             return
         lines.remove(line)
+        self._hand_over(peer)
         if not lines:
             del self._up[peer]
         self._on_change(peer)

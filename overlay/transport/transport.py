@@ -8,7 +8,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,14 +21,17 @@ from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import PING_INTERVAL_S
 from overlay.transport.budgets import Ban, Bans
+from overlay.transport.circuits import Circuits
 from overlay.transport.connection import Ending, Line, converse
+from overlay.transport.detours import Detours
 from overlay.transport.dialling import Dial
 from overlay.transport.incoming import Listener
 from overlay.transport.link import Direction, Link, LinkStatus
 from overlay.transport.links import LinkObserver, Links
+from overlay.transport.relaying import Allowance
 from overlay.transport.sockets import Sockets, bind, resolve
 from overlay.wire.codec import encode
-from overlay.wire.messages import Message
+from overlay.wire.messages import Message, Relay, Relayed, Unrelayed
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,9 @@ class Transport:
         self._ledger = ledger
         self._revocations = revocations
         self._rng = rng
-        self._links = Links(observer, on_ledger, self._links_changed, self._ban)
+        self._links = Links(observer, on_ledger, self._links_changed, self._ban, self._relaying)
+        self._detours = Detours(rng)
+        self._circuits = Circuits(node().key, self._links, self._circuit_link, self._detours.failed)
         self._bans = Bans()
         #: Peers that are not dialled because of a ban.
         self._banned: set[PeerId] = set()
@@ -138,6 +143,23 @@ class Transport:
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
 
+    def detour(self, peers: Iterable[PeerId]) -> None:
+        """Look for a way through a relay to those peers to which there is no link.
+
+        ``peers``: all that are up; call it every second or so. Dialling them goes on, and a direct
+        link takes over once there is one.
+        """
+        links = self._links.statuses()
+        nearness = {
+            peer: math.inf if link.rtt_ms is None else link.rtt_ms
+            for peer, link in links.items()
+            if link.relay is None
+        }
+        relays = sorted(nearness, key=lambda peer: (nearness[peer], peer))
+        unlinked = set(peers) - links.keys() - self._banned
+        for peer, relay in self._detours.due(unlinked, relays, time.monotonic()):
+            self._circuits.dial(peer, relay)
+
     def refuse_revoked(self) -> list[PeerId]:
         """End the links with members whose chain a revocation voids; each is told why.
 
@@ -165,6 +187,10 @@ class Transport:
             for peer, dial in self._dials.items()
             if dial.failure and self._links.line(peer) is None
         }
+
+    def relayed(self) -> Allowance:
+        """What this node has passed on for others."""
+        return self._circuits.allowance
 
     def slowed(self) -> set[PeerId]:
         """Peers that send more than they may, so that some of it waits to be read."""
@@ -196,6 +222,8 @@ class Transport:
         return ending
 
     def _links_changed(self, peer: PeerId) -> None:
+        if self._links.direct(peer) is None:
+            self._circuits.relay_lost(peer)
         dial = self._dials.get(peer)
         if dial is None:
             return
@@ -206,7 +234,17 @@ class Transport:
 
     # --- Links --------------------------------------------------------------------------------
 
-    def _link(self, role: Role, remote_curve: bytes, endpoint: str) -> Link:
+    def _relaying(self, peer: PeerId, message: Relay | Relayed | Unrelayed) -> None:
+        if not self._closed:
+            self._circuits.receive(peer, message)
+
+    def _circuit_link(self, role: Role, relay: PeerId, peer: PeerId) -> Link:
+        endpoint = f"/p2p/{relay}/p2p-circuit/p2p/{peer}"
+        return self._link(role, curve_public(peer), endpoint, relay)
+
+    def _link(
+        self, role: Role, remote_curve: bytes, endpoint: str, relay: PeerId | None = None
+    ) -> Link:
         now = time.monotonic()
         banned = (
             ban for peer, ban in self._bans.all(now).items() if curve_public(peer) == remote_curve
@@ -223,12 +261,13 @@ class Transport:
         )
         direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
         unwelcome = next((_refusal(ban, now) for ban in banned), None)
-        return Link(handshake, direction, endpoint, now, unwelcome)
+        return Link(handshake, direction, endpoint, now, unwelcome, relay)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
             self._links.tick()
+            self._circuits.tick(time.monotonic())
             for peer in sorted(self._banned - self.bans().keys()):
                 self._banned.remove(peer)
                 self._links_changed(peer)

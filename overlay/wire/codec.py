@@ -302,8 +302,12 @@ def _record(kind: Any) -> tuple[Callable[[Any], list[Any]], Callable[[_Source, i
     converters = [_converters(hints[name]) for name in names]
     packers = [pack for pack, _ in converters]
     readers = [read for _, read in converters]
-    # attrgetter of a single name gives the value, not a tuple.
-    get = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+    # attrgetter of a single name gives the value, not a tuple, and of none there is no getter.
+    get: Callable[[Any], Any] = (
+        attrgetter(*names)
+        if len(names) > 1
+        else lambda value: tuple(getattr(value, name) for name in names)
+    )
 
     def pack(value: Any) -> list[Any]:
         return [pack(each) for pack, each in zip(packers, get(value), strict=True)]

@@ -180,6 +180,47 @@ class RevocationNotice:
     record: bytes
 
 
+# --- Relaying ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Pass ``payload`` on to ``peer``; see `overlay.admission.circuit`. Answered only by Unrelayed.
+
+    Only a node with a link of its own to the peer does.
+    """
+
+    KIND: ClassVar[int] = 14
+    peer: PeerId
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """``peer`` had the sender pass this on, the sender says."""
+
+    KIND: ClassVar[int] = 15
+    peer: PeerId
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unrelayed:
+    """What was to be passed on to ``peer`` was not; ``code`` is of `overlay.errors`."""
+
+    KIND: ClassVar[int] = 16
+    peer: PeerId
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The last message on a relayed link: what follows comes over a direct one, which is up."""
+
+    KIND: ClassVar[int] = 17
+
+
 # --- Forwarding -------------------------------------------------------------------------------
 
 
@@ -301,6 +342,10 @@ Message = (
     | SynAck
     | GossipAck
     | RevocationNotice
+    | Relay
+    | Relayed
+    | Unrelayed
+    | Moved
     | Forward
     | Accepted
     | Begun

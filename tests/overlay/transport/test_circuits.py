@@ -1,0 +1,251 @@
+"""Members that cannot dial each other, on real sockets, with a third one between them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from overlay.admission.circuit import Circuit
+from overlay.admission.handshake import Role
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import revoke
+from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX
+from overlay.transport import detours, relaying
+from overlay.wire.messages import Cancel, Message, Relay, StreamAck, TokenFrame
+from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, linked, mesh
+
+#: Nobody listens there.
+NOWHERE = Multiaddr("ip4", "127.0.0.1", 1)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detours, "RELAY_AFTER_S", 0.0)
+
+
+def relay_of(node: Node, peer: Node) -> PeerId | None:
+    return node.transport.links()[peer.peer_id].relay
+
+
+async def seek(node: Node, peer: Node, until: Callable[[], bool] | None = None) -> None:
+    """Have a node look for a way to a peer until it has one, as a mesh does each second."""
+    found = until or (lambda: peer.peer_id in node.transport.links())
+    async with asyncio.timeout(PATIENCE_S):
+        while not found():
+            node.transport.detour([peer.peer_id])
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def apart(relays: int = 1) -> AsyncIterator[tuple[Node, Node, list[Node]]]:
+    """Two members that dial each other in vain, and others to which both have links."""
+    async with mesh(2 + relays) as (founder, *others):
+        hubs = [founder, *others[2:]]
+        left, right = others[:2]
+        for hub in hubs:
+            await linked(left, hub)
+            await linked(right, hub)
+        left.transport.dial(right.peer_id, [NOWHERE])
+        right.transport.dial(left.peer_id, [NOWHERE])
+        yield left, right, hubs
+
+
+@asynccontextmanager
+async def relayed() -> AsyncIterator[tuple[Node, Node, Node]]:
+    """Two such members with a link through a third one."""
+    async with apart() as (left, right, [hub]):
+        await seek(left, right)
+        await right.until(lambda: left.peer_id in right.transport.links())
+        yield left, right, hub
+
+
+async def test_two_that_cannot_dial_each_other_talk_through_a_third() -> None:
+    async with relayed() as (left, right, hub):
+        assert relay_of(left, right) == relay_of(right, left) == hub.peer_id
+        link = left.transport.links()[right.peer_id]
+        assert link.endpoint == f"/p2p/{hub.peer_id}/p2p-circuit/p2p/{right.peer_id}"
+        assert link.direction == "outgoing"
+        there: list[Message] = [TokenFrame(b"r", seq, (seq,), "text") for seq in range(300)]
+        back: list[Message] = [StreamAck(b"r", seq) for seq in range(300)]
+        for frame, ack in zip(there, back, strict=True):
+            assert left.transport.send(right.peer_id, frame)
+            assert right.transport.send(left.peer_id, ack)
+        await right.until(lambda: len(right.messages()) == 300)
+        await left.until(lambda: len(left.messages()) == 300)
+        assert (right.messages(), left.messages()) == (there, back)
+        assert hub.messages() == []
+        await eventually(lambda: left.transport.links()[right.peer_id].rtt_ms is not None)
+
+
+async def test_both_may_look_for_each_other_at_once() -> None:
+    async with apart() as (left, right, _):
+        await asyncio.gather(seek(left, right), seek(right, left))
+        assert left.transport.send(right.peer_id, Cancel(b"there"))
+        assert right.transport.send(left.peer_id, Cancel(b"back"))
+        assert await right.until_seen("received") == Cancel(b"there")
+        assert await left.until_seen("received") == Cancel(b"back")
+
+
+async def test_a_relay_without_a_link_says_so_and_the_next_one_is_asked() -> None:
+    async with apart(relays=2) as (left, right, hubs):
+        deaf = hubs[0]
+        right.transport.hang_up(deaf.peer_id, "enough")
+        await deaf.until(lambda: right.peer_id not in deaf.transport.links())
+        await seek(left, right)
+        assert relay_of(left, right) == hubs[1].peer_id
+
+
+async def test_a_direct_link_takes_over_and_nothing_is_lost_or_out_of_order() -> None:
+    async with relayed() as (left, right, _):
+        frames: list[Message] = [TokenFrame(b"r", seq, (seq,), "") for seq in range(2000)]
+        acks: list[Message] = [StreamAck(b"r", seq) for seq in range(2000)]
+        left.transport.dial(right.peer_id, right.addresses)
+        for frame, ack in zip(frames, acks, strict=True):
+            assert left.transport.send(right.peer_id, frame)
+            assert right.transport.send(left.peer_id, ack)
+            await asyncio.sleep(0.0005 if frame.seq % 10 == 0 else 0)  # type: ignore[union-attr]
+        await right.until(lambda: len(right.messages()) == 2000)
+        await left.until(lambda: len(left.messages()) == 2000)
+        assert (right.messages(), left.messages()) == (frames, acks)
+        await eventually(lambda: relay_of(left, right) is relay_of(right, left) is None)
+        assert left.seen("down") == right.seen("down") == []
+        assert len(left.seen("up")) == len(right.seen("up")) == 2
+        await eventually(lambda: circuits(left) == circuits(right) == 0)
+
+
+def circuits(node: Node) -> int:
+    return len(node.transport._circuits._ways)
+
+
+async def test_without_its_relay_the_link_is_down_and_another_relay_takes_over() -> None:
+    async with apart(relays=2) as (left, right, hubs):
+        await seek(left, right)
+        await right.until(lambda: left.peer_id in right.transport.links())
+        first = next(hub for hub in hubs if hub.peer_id == relay_of(left, right))
+        await first.transport.close()
+        await left.until(
+            lambda: (right.peer_id, "the link to the relay is down") in left.seen("down")
+        )
+        await right.until(lambda: left.peer_id in [peer for peer, _ in right.seen("down")])
+        await seek(left, right)
+        assert relay_of(left, right) not in (None, first.peer_id)
+
+
+async def test_goodbye_goes_through_the_relay() -> None:
+    async with relayed() as (left, right, _):
+        await left.transport.close()
+        await right.until(
+            lambda: (left.peer_id, "said goodbye: the node stops") in right.seen("down")
+        )
+
+
+async def test_hanging_up_ends_a_relayed_link() -> None:
+    async with relayed() as (left, right, _):
+        left.transport.hang_up(right.peer_id, "enough")
+        assert right.peer_id not in left.transport.links()
+        await right.until(lambda: (left.peer_id, "said goodbye: enough") in right.seen("down"))
+        await eventually(lambda: circuits(left) == circuits(right) == 0)
+
+
+async def test_a_revoked_member_is_refused_through_a_relay_too() -> None:
+    async with relayed() as (left, right, hub):
+        assert hub.me.membership is not None
+        _, record = revoke(hub.key, hub.me.membership, hub.revocations, right.peer_id, time.time())
+        left.revocations.add(record)
+        assert left.transport.refuse_revoked() == [right.peer_id]
+        await right.until(lambda: right.shown == [record])
+        # The relay has not heard of it.
+        assert relay_of(right, hub) is None
+
+
+async def test_more_bytes_than_a_relay_grants_end_the_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relaying, "RELAY_BYTES_BURST", 100_000)
+    monkeypatch.setattr(relaying, "RELAY_BYTES_PER_S", 1)
+    async with relayed() as (left, right, hub):
+        for seq in range(3):
+            left.transport.send(right.peer_id, TokenFrame(b"r", seq, (), "x" * 60_000))
+        await left.until(lambda: right.peer_id not in left.transport.links())
+        [(peer, reason)] = left.seen("down")
+        assert peer == right.peer_id
+        assert "a second are relayed" in str(reason)
+        assert hub.transport.relayed().refused >= 1
+        # The relay keeps the peace with both.
+        assert hub.seen("down") == []
+
+
+async def test_a_message_that_is_too_long_to_be_wrapped_is_not_sent() -> None:
+    async with relayed() as (left, right, _):
+        long = TokenFrame(b"r", 0, (), "x" * (MESSAGE_BYTES_MAX - 20))
+        assert not left.transport.send(right.peer_id, long)
+        assert left.transport.send(right.peer_id, Cancel(b"short"))
+        assert await right.until_seen("received") == Cancel(b"short")
+
+
+Payloads = Callable[[bytes], list[bytes]]
+
+
+def lie(hub: Node, change: Payloads) -> None:
+    """From here on the relay passes on something else."""
+    relay = hub.transport._circuits
+    honest = relay._pass_on
+
+    def pass_on(sender: PeerId, peer: PeerId, payload: bytes) -> None:
+        for each in change(payload):
+            honest(sender, peer, each)
+
+    relay._pass_on = pass_on  # type: ignore[method-assign]
+
+
+async def test_what_a_relay_repeats_and_makes_up_has_no_effect() -> None:
+    async with relayed() as (left, right, hub):
+        lie(hub, lambda payload: [payload[:5], payload, payload[:-1] + b"x", payload, b"", b"\x07"])
+        frames: list[Message] = [TokenFrame(b"r", seq, (seq,), "") for seq in range(50)]
+        for frame in frames:
+            assert left.transport.send(right.peer_id, frame)
+        await right.until(lambda: len(right.messages()) == 50)
+        assert right.messages() == frames
+        assert right.seen("down") == [] == left.seen("down")
+
+
+async def test_what_a_relay_leaves_out_is_noticed() -> None:
+    async with relayed() as (left, right, hub):
+        passed = iter([True, False])
+        lie(hub, lambda payload: [payload] if next(passed, True) else [])
+        for seq in range(3):
+            left.transport.send(right.peer_id, StreamAck(b"r", seq))
+        reason = await right.until_seen("down")
+        assert reason == "messages were lost on the way through the relay"
+        assert len(right.messages()) <= 2
+
+
+async def test_a_relay_cannot_open_circuits_without_end() -> None:
+    async with mesh(3) as (hub, left, right):
+        await linked(left, hub)
+        await linked(right, hub)
+        # Left asks the relay to pass on Opens that nobody will confirm, in the names of many.
+        for seed in range(3 * CIRCUITS_OPENING_PER_RELAY_MAX):
+            circuit = Circuit(Role.DIALER, left.key, right.peer_id, seed.to_bytes(32, "big"))
+            peer = PeerId(seed.to_bytes(32, "big"))
+            right.transport._circuits._arrived(hub.peer_id, peer, circuit.open())
+        assert circuits(right) == CIRCUITS_OPENING_PER_RELAY_MAX
+        right.transport._circuits.tick(time.monotonic() + 60)
+        assert circuits(right) == 0
+        await seek(left, right)
+
+
+async def test_nothing_is_relayed_to_oneself_or_to_nobody() -> None:
+    async with relayed() as (left, right, hub):
+        stranger = PeerId(bytes(32))
+        for peer in (left.peer_id, hub.peer_id, stranger):
+            assert left.transport.send(hub.peer_id, Relay(peer, b"\x01" + bytes(32)))
+        assert left.transport.send(right.peer_id, Cancel(b"still here"))
+        assert await right.until_seen("received") == Cancel(b"still here")
+        assert hub.transport.relayed().messages > 0
+        assert circuits(left) == circuits(right) == 1

@@ -1,0 +1,107 @@
+"""How much is relayed, and whom a node asks to relay. No sockets; the test owns the clock."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from overlay.errors import LimitExceeded
+from overlay.identity.keys import NodeKey
+from overlay.limits import (
+    MEMBERS_MAX,
+    REDIAL_MAX_S,
+    RELAY_AFTER_S,
+    RELAY_BYTES_BURST,
+    RELAY_BYTES_PER_S,
+    RELAY_MESSAGES_BURST,
+    RELAY_SENDERS_PER_RECEIVER,
+)
+from overlay.transport.detours import Detours
+from overlay.transport.relaying import Allowance
+
+ANN, BOB, CYD, DAN, EVE = (NodeKey.from_seed(bytes([n]) * 32).peer_id for n in range(1, 6))
+
+
+def test_a_sender_gets_its_bytes_and_no_more_until_they_have_flowed_in_again() -> None:
+    allowance = Allowance()
+    allowance.take(ANN, BOB, RELAY_BYTES_BURST + RELAY_BYTES_PER_S, 0.0)
+    with pytest.raises(LimitExceeded, match="1024 KiB"):
+        allowance.take(ANN, CYD, 1, 0.9)
+    allowance.take(ANN, BOB, 1, 1.0)
+    assert (allowance.messages, allowance.refused) == (2, 1)
+    assert allowance.bytes == RELAY_BYTES_BURST + RELAY_BYTES_PER_S + 1
+
+
+def test_a_sender_gets_its_messages_and_no_more() -> None:
+    allowance = Allowance()
+    for _ in range(RELAY_MESSAGES_BURST + 1):
+        allowance.take(ANN, BOB, 1, 0.0)
+    with pytest.raises(LimitExceeded):
+        allowance.take(ANN, BOB, 1, 0.0)
+    allowance.take(CYD, BOB, 1, 0.0)
+
+
+def test_a_receiver_is_not_buried_by_many_senders() -> None:
+    allowance = Allowance()
+    for sender in (ANN, CYD, DAN)[:RELAY_SENDERS_PER_RECEIVER]:
+        allowance.take(sender, BOB, RELAY_BYTES_BURST + 1, 0.0)
+    with pytest.raises(LimitExceeded):
+        allowance.take(EVE, BOB, 1, 0.0)
+    allowance.take(EVE, DAN, 1, 0.0)
+
+
+def test_whom_nothing_is_relayed_of_is_forgotten_in_the_end() -> None:
+    allowance = Allowance()
+    for number in range(MEMBERS_MAX + 10):
+        sender = NodeKey.from_seed(number.to_bytes(32, "big")).peer_id
+        allowance.take(sender, BOB, 1, float(number))
+    assert len(allowance._senders) <= MEMBERS_MAX
+
+
+def detours() -> Detours:
+    return Detours(random.Random(7))
+
+
+def test_a_direct_link_gets_its_time() -> None:
+    search = detours()
+    assert search.due([ANN], [BOB], 10.0) == []
+    assert search.due([ANN], [BOB], 10.0 + RELAY_AFTER_S - 0.1) == []
+    assert search.due([ANN], [BOB], 10.0 + RELAY_AFTER_S) == [(ANN, BOB)]
+    # And so does the relay.
+    assert search.due([ANN], [BOB, CYD], 20.0) == []
+
+
+def test_relays_are_asked_in_turn_and_then_again_ever_later() -> None:
+    search = detours()
+    search.due([ANN], [BOB, CYD], 0.0)
+    asked, pauses = [], []
+    now = last = RELAY_AFTER_S
+    while now < 500:
+        for peer, relay in search.due([ANN], [BOB, CYD], now):
+            asked.append(relay)
+            pauses.append(now - last)
+            last = now
+            search.failed(peer, relay)
+        now += 0.25
+    assert asked[:6] == [BOB, CYD] * 3
+    assert pauses[1] == 0.25
+    assert max(pauses[:4]) < 1
+    assert REDIAL_MAX_S / 2 <= max(pauses[-2:]) <= REDIAL_MAX_S + 0.5
+
+
+def test_a_relay_that_appears_is_asked_at_once() -> None:
+    search = detours()
+    for second in range(100):
+        assert search.due([ANN], [], float(second)) == []
+    assert search.due([ANN], [BOB], 100.0) == [(ANN, BOB)]
+
+
+def test_who_was_found_and_is_lost_again_is_sought_anew() -> None:
+    search = detours()
+    search.due([ANN], [BOB], 0.0)
+    assert search.due([ANN], [BOB], 5.0) == [(ANN, BOB)]
+    search.due([], [BOB], 6.0)
+    search.failed(ANN, BOB)
+    assert search.due([ANN], [BOB], 7.0) == []
+    assert search.due([ANN], [BOB], 7.0 + RELAY_AFTER_S) == [(ANN, BOB)]
