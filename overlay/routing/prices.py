@@ -23,7 +23,7 @@ HALF_LIFE_S: Final = 30.0
 LOOK_MAX: Final = 0.2
 #: Caches lose everything at worst, and work must be done at any price.
 LOST_MAX: Final = 0.8
-ALPHA_MAX: Final = 8.0
+ALPHA_MAX: Final = 40.0
 
 
 class Prices:
