@@ -166,6 +166,7 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
     table.add_column("models")
     table.add_column("cached", justify="right", no_wrap=True)
     table.add_column("link", no_wrap=True)
+    names = {str(peer.get("peer_id")): peer_name(peer) for peer in peers}
     for peer in sorted(peers, key=lambda peer: (not is_up(peer), peer_name(peer))):
         state = printable(str(peer.get("state") or "?")).upper()
         rtt_ms = peer.get("rtt_ms")
@@ -176,9 +177,16 @@ def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
             "" if rtt_ms is None else _rtt(rtt_ms),
             Text("paused" if peer.get("paused") else ", ".join(model_names(peer)) or "none"),
             f"{peer.get('cached_tokens') or 0:,}",
-            Text(printable(str(peer.get("link") or "")) + (", slowed" * bool(peer.get("slowed")))),
+            Text(_link(peer, names)),
         )
     return table
+
+
+def _link(peer: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    link = printable(str(peer.get("link") or ""))
+    if relay := peer.get("relay"):
+        link = f"relayed via {names.get(str(relay)) or short_peer(str(relay))}"
+    return link + ", slowed" * bool(peer.get("slowed"))
 
 
 def _bans(peers: list[Mapping[str, Any]]) -> list[str]:

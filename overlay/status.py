@@ -58,6 +58,7 @@ def status(
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
     stats = [(m.info, m.stats) for m in mesh.member.neighbourhood.models.values()]
     unlike = mesh.member.neighbourhood.unlike()
+    relayed = mesh.transport.relayed()
     return {
         "peer_id": str(mesh.me),
         "name": name,
@@ -84,6 +85,11 @@ def status(
             "blind_decisions": mesh.member.forwarder.hindsight.blind_decisions,
         },
         "lending": lending(mesh, paused_since_s),
+        "relayed": {
+            "messages": relayed.messages,
+            "bytes": relayed.bytes,
+            "refused": relayed.refused,
+        },
         "routing": _routing(mesh.member.forwarder.hindsight),
         "engines": [
             {
@@ -156,6 +162,7 @@ def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[st
         "running": load.running if load else 0,
         "queued": load.queued if load else 0,
         "link": None if link is None else link.direction,
+        "relay": None if link is None or link.relay is None else str(link.relay),
         "slowed": peer in mesh.transport.slowed(),
         "banned": _banned(mesh, peer),
     }
@@ -209,6 +216,10 @@ class _MeshCollector(Collector):
         for code, count in sorted(lent.refused.items()):
             refusals.add_metric([code], count)
         yield refusals
+        relayed = mesh.transport.relayed()
+        for field, text in _RELAYED:
+            value = getattr(relayed, field)
+            yield CounterMetricFamily(f"hearth_relayed_{field}", text, value=value)
         yield GaugeMetricFamily(
             "hearth_tokenization_mismatches",
             "Models of peers that have the key of ours and tokenize unlike it.",
@@ -258,6 +269,12 @@ def _in_hindsight(told: Hindsight) -> Iterator[Metric]:
         sum_value=told.ttft_ratio_sum,
     )
 
+
+_RELAYED = (
+    ("messages", "Messages passed on between members that cannot dial each other."),
+    ("bytes", "Bytes of these."),
+    ("refused", "Messages of these that were not: more than is granted."),
+)
 
 _PER_MODEL: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str], ...] = (
     (GaugeMetricFamily, "queued", "Requests waiting for the engine."),

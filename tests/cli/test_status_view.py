@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from cli.status_view import status_view
-from tests.cli.fake_node import STATUS
+from tests.cli.fake_node import PEER_ID, STATUS
 
 SPILLED = {
     "spilled_tokens": 24_192,
@@ -82,6 +82,14 @@ def test_the_terms_for_guests_are_shown_once_there_are_any() -> None:
     told = " ".join(shown(lending=terms))
     assert "1 guest request at one time · 20,000 tokens a minute each · private:" in told
     assert "3 refused" in told
+
+
+def test_a_relayed_link_names_the_relay() -> None:
+    carl, bea = STATUS["peers"]
+    for relay, name in ((carl["peer_id"], "carl"), (PEER_ID, "12D3…4oWM")):
+        peers = [carl, {**bea, "link": "incoming", "relay": relay}]
+        (line,) = [line for line in shown(peers=peers) if line.startswith("bea")]
+        assert line.endswith(f"relayed via {name}")
 
 
 def test_a_slowed_peer_is_shown() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ class Finished:
         return json.loads(self.out)
 
 
-async def hearth(*args: str, stdin: str | None = None) -> Finished:
-    """Run one ``hearth`` command to its end."""
+async def hearth(*args: str, stdin: str | None = None, within: Sequence[str] = ()) -> Finished:
+    """Run one ``hearth`` command to its end; ``within``: the command that runs it, if any."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli", *args),
+        *(*within, sys.executable, "-m", "cli", *args),
         stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -54,6 +54,8 @@ class RunningNode:
     args: tuple[str, ...] = ()
     #: What runs ``up``, as arguments of Python.
     program: tuple[str, ...] = ("-m", "cli")
+    #: The command that runs Python, if any.
+    within: tuple[str, ...] = ()
     process: asyncio.subprocess.Process | None = None
     ready_line: str = ""
     api: str = ""
@@ -62,7 +64,7 @@ class RunningNode:
     async def start(self) -> RunningNode:
         """Start it and wait for its ``ready`` line."""
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *self.program, "up"),
+            *(*self.within, sys.executable, *self.program, "up"),
             *("--home", str(self.home), "--name", self.name),
             *("--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--no-lan", *self.args),
             stdin=asyncio.subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from overlay.member import Member
 from overlay.mesh import Mesh
 from overlay.routing.cost_policy import CostPolicy
 from overlay.status import metrics
+from overlay.transport.relaying import Allowance
 from overlay.wire.messages import Change
 
 INFO = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
@@ -29,7 +30,8 @@ def mesh_with(*models: LocalModel) -> Mesh:
     member = Member(PeerId(b"m" * 32), 1, b"s" * 32, CostPolicy(rng), rng, 0.0)
     for model in models:
         member.neighbourhood.models[model.info.name] = model
-    return cast(Mesh, SimpleNamespace(known_peers=lambda: [], member=member))
+    transport = SimpleNamespace(relayed=Allowance)
+    return cast(Mesh, SimpleNamespace(known_peers=lambda: [], member=member, transport=transport))
 
 
 def test_every_figure_of_an_engine_is_a_metric() -> None:
@@ -82,6 +84,20 @@ def test_how_the_machine_is_lent_is_a_metric() -> None:
         "hearth_paused 1.0",
         "hearth_open_guest_requests 0.0",
         'hearth_guest_refusals_total{code="quota-used-up"} 2.0',
+    ):
+        assert line in lines
+
+
+def test_what_was_relayed_is_a_metric() -> None:
+    mesh = mesh_with()
+    allowance = mesh.transport.relayed()
+    allowance.take(mesh.member.me, PeerId(b"o" * 32), 640, 0.0)
+    mesh.transport.relayed = lambda: allowance  # type: ignore[method-assign]
+    lines = metrics(mesh).decode().splitlines()
+    for line in (
+        "hearth_relayed_messages_total 1.0",
+        "hearth_relayed_bytes_total 640.0",
+        "hearth_relayed_refused_total 0.0",
     ):
         assert line in lines
 

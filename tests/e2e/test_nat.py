@@ -1,0 +1,106 @@
+"""Two nodes behind NATs of their own, and one in public: real processes, real masquerade."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.nodes import Finished, RunningNode, hearth, until
+from tests.support.namespaces import CannotBuild, Network, network
+
+#: Of an answer that says nothing.
+SHORT = ("--max-tokens", "8")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class FarNode(RunningNode):
+    """A node on a machine that this one has no route to: only its own commands reach it."""
+
+    async def status(self) -> dict[str, Any]:
+        return dict((await self.command("status", "--json")).json)
+
+    async def command(self, name: str, *arguments: str) -> Finished:
+        finished = await hearth(name, *arguments, "--home", str(self.home), within=self.within)
+        assert finished.code == 0, finished.err + finished.out
+        return finished
+
+    async def linked(self, name: str, relay: str | None) -> dict[str, Any]:
+        """Wait for a link to a peer: through that relay, or a direct one."""
+
+        async def there() -> dict[str, Any] | None:
+            peer = await self.peer(name)
+            up = peer and peer["link"] and peer["rtt_ms"] is not None
+            return peer if peer and up and peer["relay"] == relay else None
+
+        return dict(await until(there, f"{self.name} has a link to {name} via {relay}"))
+
+
+@pytest.fixture
+def machines() -> Iterator[Network]:
+    try:
+        with network() as built:
+            yield built
+    except CannotBuild as error:
+        pytest.skip(f"no network namespaces with NAT here: {error}")
+
+
+@pytest.fixture
+async def nodes(
+    tmp_path: Path, machines: Network, tiny_model: Path
+) -> AsyncIterator[list[FarNode]]:
+    """Hub, left and right; only right has a model. None is started."""
+    found = [
+        FarNode(
+            *(tmp_path / name, name),
+            args=("--listen", f"{machines.address[name]}:7710", "--model", model),
+            within=machines.within(name),
+        )
+        for name, model in (("hub", "none"), ("left", "none"), ("right", str(tiny_model)))
+    ]
+    try:
+        yield found
+    finally:
+        for node in found:
+            if node.process is not None:
+                await node.stop()
+
+
+async def test_behind_two_nats(nodes: list[FarNode], machines: Network) -> None:
+    hub, left, right = nodes
+    await hub.start()
+    token = (await hub.command("invite", "--uses", "2", "--json")).json["token"]
+    for node in (left, right):
+        await node.command("join", str(token))
+        await node.start()
+        # Whoever is behind a NAT is reached over the link that it opened.
+        assert (await node.linked("hub", None))["link"] == "outgoing"
+        assert (await hub.linked(node.name, None))["link"] == "incoming"
+
+    hub_id = (await hub.status())["peer_id"]
+    right_id = (await right.status())["peer_id"]
+    await left.linked("right", hub_id)
+    await right.linked("left", hub_id)
+    assert "relayed via hub" in (await left.command("status")).out
+    # The hub asks one that it cannot dial, and so does left, through the hub that reads nothing.
+    for node in (hub, left):
+        answer = (await node.command("ask", "Say hello.", "--json", *SHORT)).json
+        assert answer["hearth"]["served_by"] == right_id
+    relayed = (await hub.status())["relayed"]
+    assert relayed["bytes"] > 1000
+    assert relayed["refused"] == 0
+
+    machines.join_lans()
+    await left.linked("right", None)
+    await right.linked("left", None)
+    answer = (await left.command("ask", "Say hello again.", "--json", *SHORT)).json
+    assert answer["hearth"]["served_by"] == right_id
+
+    machines.part_lans()
+    await left.linked("right", hub_id)
+    await right.linked("left", hub_id)
