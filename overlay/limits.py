@@ -15,6 +15,12 @@ DELTA_BYTES_MAX: Final = 64 << 10
 #: The key and the value of one gossiped record, so that a few always fit into a delta.
 RECORD_KEY_BYTES_MAX: Final = 32
 RECORD_VALUE_BYTES_MAX: Final = 16 << 10
+#: The records of one origin, as they are on the wire: RECORDS_PER_ORIGIN_MAX blocks take 0.7 MB; a
+#: card, a chain and all revocations less than as much again.
+ORIGIN_BYTES_MAX: Final = 2 << 20
+#: The records of all origins; beyond that each may have what is its share of this (128 KiB: a full
+#: summary). Python takes four times as much for them.
+REPLICAS_BYTES_MAX: Final = 128 << 20
 #: A sealed announcement on the LAN: a string of a TXT record has 255 bytes, and ``p=`` takes two.
 ANNOUNCEMENT_BYTES_MAX: Final = 253
 #: What a peer may have read of its messages per second, and at once after a quiet time: 32 long
@@ -42,6 +48,12 @@ STRANGER_MESSAGES_MAX: Final = 4
 STRANGERS_MAX: Final = 64
 #: Of these, from one network address.
 STRANGERS_PER_ADDRESS_MAX: Final = 16
+#: Attempts to dial that are under way: a member can make up any number of others, with addresses,
+#: and each takes half a dozen file descriptors until it has failed.
+DIALS_AT_ONCE_MAX: Final = 32
+#: Attempts that begin per second, and at once after a quiet time.
+DIALS_PER_S: Final = 16
+DIALS_BURST: Final = 64
 #: Connections from one network address per second, and at once after a quiet time: a household of
 #: friends behind one address dials again when the network comes back.
 HANDSHAKES_PER_S: Final = 4
@@ -99,6 +111,8 @@ FRAME_TOKENS_MAX: Final = 128
 EXPLANATIONS_MAX: Final = 512
 #: Candidates in an explanation, the cheapest ones; the chosen one and this node come on top.
 EXPLAINED_CANDIDATES_MAX: Final = 16
+#: Characters that one token of an answer stands for: vocabularies have runs of some hundred spaces.
+TOKEN_CHARS_MAX: Final = 1024
 #: Messages queued for one peer before a link counts as stuck.
 SEND_QUEUE_MESSAGES_MAX: Final = 1000
 #: Uses that one invite may allow.

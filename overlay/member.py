@@ -63,9 +63,13 @@ class PeersChanged:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Records of ``origin`` are malformed, whoever passed them on. ``reason`` is for people."""
+    """Records of ``origin`` are malformed; ``by`` told of them, and may have them from others.
+
+    ``reason`` is for people.
+    """
 
     origin: PeerId
+    by: PeerId
     reason: str
 
 
@@ -87,7 +91,7 @@ class Outcast:
     peer: PeerId
 
 
-#: PeerUp, PeerDown, Disputed and Unreadable only tell: there is nothing to carry out.
+#: PeerUp, PeerDown, Disputed, Disbelieved and Unreadable only tell: there is nothing to carry out.
 Effect = (
     fwd.Effect
     | Meet
@@ -97,6 +101,7 @@ Effect = (
     | gsp.PeerUp
     | gsp.PeerDown
     | gsp.Disputed
+    | gsp.Disbelieved
     | Unreadable
 )
 
@@ -226,7 +231,7 @@ class Member:
     def link_up(self, peer: PeerId, name: str, now: float) -> list[Effect]:
         """A link to ``peer`` is up; it goes by ``name``, until its card says more."""
         self.neighbourhood.introduced(peer, name)
-        return self._of_gossip(self.gossip.alive(peer, now), now)
+        return self._of_gossip(self.gossip.alive(peer, now), peer, now)
 
     def link_down(self, peer: PeerId, now: float) -> list[Effect]:
         """The link to ``peer`` is gone."""
@@ -243,9 +248,9 @@ class Member:
     def receive(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """A message from ``peer``. Raises RemoteProtocolError on a lie: then hang up."""
         if isinstance(message, (Syn, SynAck, GossipAck)):
-            return self._of_gossip(self.gossip.receive(peer, message, now), now)
+            return self._of_gossip(self.gossip.receive(peer, message, now), peer, now)
         if isinstance(message, Goodbye):
-            return self._of_gossip(self.gossip.said_goodbye(peer, now), now)
+            return self._of_gossip(self.gossip.said_goodbye(peer, now), peer, now)
         if isinstance(message, RevocationNotice):
             try:
                 heard = self.roll.heard(message.record, now)
@@ -281,9 +286,9 @@ class Member:
         if now >= self.gossip.next_deadline():
             self._publish(now)
             self._summarise(now)
-            effects += self._of_gossip(self.gossip.tick(now, linked), now)
+            effects += self._of_gossip(self.gossip.tick(now, linked), self.me, now)
             for origin, record in self.roll.round(self._rng):
-                effects += self._told_of(origin, record, now)
+                effects += self._told_of(origin, record, origin, now)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
@@ -314,20 +319,20 @@ class Member:
         if changes is not None:
             self.publisher.summary(changes, now)
 
-    def _of_gossip(self, effects: Iterable[gsp.Effect], now: float) -> list[Effect]:
-        """Take in what gossip brought; returns what the driver must do for it."""
+    def _of_gossip(self, effects: Iterable[gsp.Effect], by: PeerId, now: float) -> list[Effect]:
+        """Take in what gossip with ``by`` brought; returns what the driver must do for it."""
         found: list[Effect] = []
         for effect in effects:
             match effect:
                 case gsp.Send(peer=peer, message=message):
                     found.append(fwd.Send(peer, message))
                 case gsp.RecordsChanged(origin=origin, changes=changes):
-                    found += self._records_changed(origin, changes, now)
+                    found += self._records_changed(origin, changes, by, now)
                 case gsp.OriginReset(origin=origin):
                     self.neighbourhood.origin_reset(origin)
                 case gsp.PeerDown(peer=peer):
                     found += [effect, *self.forwarder.peer_lost(peer, now)]
-                case gsp.PeerUp() | gsp.Disputed():
+                case gsp.PeerUp() | gsp.Disputed() | gsp.Disbelieved():
                     found.append(effect)
         return found
 
@@ -338,28 +343,28 @@ class Member:
             outcasts.append(revocation.subject)
         return [Revoked(revocation, record), *map(Outcast, outcasts)]
 
-    def _told_of(self, origin: PeerId, record: bytes, now: float) -> list[Effect]:
-        """``origin`` publishes a revocation, it says."""
+    def _told_of(self, origin: PeerId, record: bytes, by: PeerId, now: float) -> list[Effect]:
+        """``origin`` publishes a revocation, says ``by``."""
         try:
             revocation = self.roll.heard(record, now)
         except HearthError as error:
-            return [Unreadable(origin, str(error))]
+            return [Unreadable(origin, by, str(error))]
         return [] if revocation is None else self._revoked(revocation, record)
 
     def _records_changed(
-        self, origin: PeerId, changes: Sequence[Change], now: float
+        self, origin: PeerId, changes: Sequence[Change], by: PeerId, now: float
     ) -> list[Effect]:
         effects: list[Effect] = []
         for change in changes:
             if is_revocation(change.key) and change.value is not None:
-                effects += self._told_of(origin, change.value, now)
+                effects += self._told_of(origin, change.value, by, now)
         if any(change.key == CHAIN for change in changes) and self.roll.is_void(origin):
             return [*effects, Outcast(origin)]
         try:
             if self.neighbourhood.records_changed(origin, changes):
                 self.forwarder.ledger.news(origin, now)
         except Malformed as error:
-            return [*effects, Unreadable(origin, str(error))]
+            return [*effects, Unreadable(origin, by, str(error))]
         card = self.neighbourhood.neighbours[origin].card
         if card is None or all(change.key != CARD for change in changes):
             return effects

@@ -322,7 +322,7 @@ class Mesh:
                     self._log.warn_of_unlike()
                     self._on_peers()
                 case _:
-                    self._log.tell(effect)
+                    self._log.tell(effect, self.now())
         if self.member.next_deadline() < self._due:
             self._wake.set()
 

@@ -8,6 +8,7 @@ from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
 from overlay.identity.peer_id import PeerId
 from overlay.member import Unreadable
+from overlay.transport.complaints import Complaints
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +18,15 @@ class MeshLog:
 
     def __init__(self, neighbourhood: Neighbourhood) -> None:
         self._neighbourhood = neighbourhood
+        self._complaints = Complaints()
         #: Peers, and models of theirs, that tokenize unlike this node; said once.
         self._warned_of: set[tuple[PeerId, str]] = set()
 
-    def tell(self, news: gsp.PeerUp | gsp.PeerDown | gsp.Disputed | Unreadable) -> None:
+    def tell(
+        self,
+        news: gsp.PeerUp | gsp.PeerDown | gsp.Disputed | gsp.Disbelieved | Unreadable,
+        now: float,
+    ) -> None:
         name_of = self._neighbourhood.name_of
         match news:
             case gsp.PeerUp(peer=peer):
@@ -28,14 +34,19 @@ class MeshLog:
             case gsp.PeerDown(peer=peer, reason=reason):
                 log.info("%s is DOWN: %s", name_of(peer), reason)
             case gsp.Disputed(by=peer, incarnation=incarnation):
-                log.warning(
-                    "%s held records of this node that it never wrote (a copied home, or a "
-                    "clock set back?); it goes on as incarnation %d",
+                self._complaints.about(
                     peer,
-                    incarnation,
+                    "held records of this node that it never wrote",
+                    "a copied home, a clock set back, or a forgery? It goes on as incarnation "
+                    f"{incarnation}",
+                    now,
                 )
-            case Unreadable(origin=origin, reason=reason):
-                log.warning("records of %s are malformed: %s", origin, reason)
+            case gsp.Disbelieved(by=peer, origin=origin, reason=reason):
+                self._complaints.about(
+                    peer, f"is not believed about {origin}", f"it told of {reason}", now
+                )
+            case Unreadable(origin=origin, by=peer, reason=reason):
+                self._complaints.about(peer, f"told of malformed records of {origin}", reason, now)
 
     def warn_of_unlike(self) -> None:
         """Say which peers tokenize unlike this node."""

@@ -182,6 +182,8 @@ class Handshake:
         self._state = _State.HELLO
         self._messages = 0
         self._peer: Hello | None = None
+        #: Whose key the peer has, by its Hello and CURVE.
+        self.claimant: PeerId | None = None
 
     @property
     def over(self) -> bool:
@@ -290,6 +292,7 @@ class Handshake:
             )
         if curve_public(hello.peer_id) != self._remote_curve:
             raise BadSignature("the hello names another node than the link's key belongs to")
+        self.claimant = hello.peer_id
         if hello.peer_id == self._me.key.peer_id:
             raise IdentityError(
                 "that node has this node's own key: it dialled itself, or its home was copied"

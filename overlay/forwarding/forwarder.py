@@ -367,8 +367,9 @@ class Forwarder:
     # --- Endings ------------------------------------------------------------------------------
 
     def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
-        self._forget(job)
+        # First, for it may be a lie: then the job goes on elsewhere.
         effects = [*stream.completed(job, done, now), *self._placement.remembered(job)]
+        self._forget(job)
         self.hindsight.answered(job.explanation)
         return effects
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from models.engine import Sampling
 from overlay.errors import LimitExceeded, Malformed
 from overlay.forwarding.job import Job, SendWindow
@@ -20,6 +23,15 @@ from overlay.limits import (
 )
 from overlay.wire.messages import Forward
 
+#: Token ids stay below this: engines take them as signed 32-bit numbers.
+_TOKEN_ID_END: Final = 1 << 31
+
+
+def check_tokens(tokens: Sequence[int]) -> None:
+    """Raises Malformed for what no vocabulary can hold."""
+    if tokens and not 0 <= min(tokens) <= max(tokens) < _TOKEN_ID_END:
+        raise Malformed("a token's id is a number from 0 to 2^31")
+
 
 def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> Job:
     """Raises Malformed or LimitExceeded where the sender lies or asks for too much."""
@@ -37,6 +49,10 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         raise Malformed("tokens of an answer need the key of the model that they belong to")
     if len(message.tokens or ()) + len(message.generated) > PROMPT_TOKENS_MAX:
         raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
+    check_tokens(message.tokens or ())
+    check_tokens(message.generated)
+    if message.delivered_chars < 0:
+        raise Malformed("fewer than no characters were delivered")
     if len(message.model) > NAME_CHARS_MAX:
         raise LimitExceeded(f"a model's name has at most {NAME_CHARS_MAX} characters")
     _check_sampling(message.sampling)
@@ -60,13 +76,14 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    """The bounds that a client of this node would be held to. Raises LimitExceeded."""
+    """The bounds that a client of this node would be held to. Raises Malformed, LimitExceeded."""
     if not 0 <= (sampling.logprobs or 0) <= LOGPROBS_MAX:
         raise LimitExceeded(f"a token has at most {LOGPROBS_MAX} alternatives")
     if max(len(sampling.grammar), len(sampling.json_schema)) > GRAMMAR_CHARS_MAX:
         raise LimitExceeded(f"a grammar has at most {GRAMMAR_CHARS_MAX} characters")
     if len(sampling.logit_bias) > LOGIT_BIAS_MAX:
         raise LimitExceeded(f"at most {LOGIT_BIAS_MAX} tokens have a bias")
+    check_tokens([token for token, _ in sampling.logit_bias])
     longest = max(map(len, sampling.stop), default=0)
     if len(sampling.stop) > STOP_STRINGS_MAX or longest > STOP_STRING_CHARS_MAX:
         raise LimitExceeded(

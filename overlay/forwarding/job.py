@@ -69,6 +69,8 @@ class Job:
     generated: list[int] = field(default_factory=list)
     delivered_chars: int = 0
     frames_in: int = 0
+    #: Characters of all frames.
+    chars_in: int = 0
     first_token_at: float | None = None
 
     # What has gone upstream.

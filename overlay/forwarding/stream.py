@@ -9,9 +9,18 @@ from models.engine import Chunk, Finished, FinishReason
 from overlay.errors import HearthError, LimitExceeded, Malformed, from_code
 from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
 from overlay.forwarding.explanations import Actual
+from overlay.forwarding.inbound import check_tokens
 from overlay.forwarding.job import Job, JobState
 from overlay.identity.peer_id import PeerId
-from overlay.limits import FRAME_TOKENS_MAX, LOGPROBS_MAX, QUOTA_WINDOW_S, STREAM_WINDOW_FRAMES
+from overlay.limits import (
+    FRAME_TOKENS_MAX,
+    HOP_LIMIT_MAX,
+    LOGPROBS_MAX,
+    PROMPT_TOKENS_MAX,
+    QUOTA_WINDOW_S,
+    STREAM_WINDOW_FRAMES,
+    TOKEN_CHARS_MAX,
+)
 from overlay.wire.messages import Accepted, Begun, Completed, Refused, StreamAck, TokenFrame
 
 #: Acknowledge this often: well within the sender's window, and few messages.
@@ -32,7 +41,12 @@ def error_of(message: Refused) -> HearthError:
 
 
 def accepted(job: Job, message: Accepted) -> list[Effect]:
-    """An executor took the job; those upstream are told who."""
+    """An executor took the job; those upstream are told who.
+
+    Raises Malformed for what cannot be.
+    """
+    if not 0 <= message.hops <= HOP_LIMIT_MAX:
+        raise Malformed(f"a request takes at most {HOP_LIMIT_MAX} hops")
     job.state = JobState.ACCEPTED
     job.executor = message.executor
     job.hops = message.hops
@@ -64,17 +78,31 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
 def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Effect]:
     """A frame from a peer; one that was seen before is only acknowledged again.
 
-    Raises Malformed or LimitExceeded for log probabilities that were not asked for.
+    Raises Malformed or LimitExceeded for more than was asked for.
     """
     ack = Send(sender, StreamAck(job.request_id, message.seq))
     if message.seq < job.frames_in:
         return [ack]
+    check_tokens(message.tokens)
+    _check_length(job, message)
     _check_logprobs(job, message)
     job.frames_in += 1
+    job.chars_in += len(message.text)
     effects = progress(job, message, now)
     if job.frames_in % _ACK_EVERY_FRAMES == 0:
         effects.append(ack)
     return effects
+
+
+def _check_length(job: Job, message: TokenFrame) -> None:
+    """An answer that has no end would fill this node's memory, and its client's."""
+    asked = job.sampling.max_tokens
+    tokens_max = PROMPT_TOKENS_MAX if asked is None else min(asked, PROMPT_TOKENS_MAX)
+    tokens = len(job.generated) + len(message.tokens)
+    if tokens > tokens_max:
+        raise LimitExceeded(f"an answer has more than the {tokens_max} tokens that it may have")
+    if job.chars_in + len(message.text) > TOKEN_CHARS_MAX * (tokens + 1):
+        raise LimitExceeded(f"a token has at most {TOKEN_CHARS_MAX} characters")
 
 
 def _check_logprobs(job: Job, message: TokenFrame) -> None:
@@ -105,12 +133,17 @@ def completed_of(event: Finished) -> Completed:
 def completed(job: Job, done: Completed, now: float) -> list[Effect]:
     """The answer is whole: explain how it came about, and tell those upstream.
 
-    Raises Malformed for a finish reason that is none.
+    Raises Malformed for a finish reason that is none, and for counts and times that cannot be.
     """
     try:
         reason = FinishReason(done.reason)
     except ValueError:
         raise Malformed(f"{done.reason[:20]!r} is no finish reason") from None
+    counts = (done.prompt_tokens, done.cached_tokens, done.completion_tokens)
+    if min(*counts, done.queue_ms, done.prefill_ms, done.decode_ms) < 0:
+        raise Malformed("an answer took less than nothing")
+    if max(counts) > 2 * PROMPT_TOKENS_MAX:
+        raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
     actual = _actual(job, done, now)
     job.explanation.answered(actual)
     if job.upstream is not None:

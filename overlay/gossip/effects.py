@@ -68,4 +68,16 @@ class Disputed:
     incarnation: int
 
 
-Effect = Send | OriginReset | RecordsChanged | PeerUp | PeerDown | Disputed
+@dataclass(frozen=True, slots=True)
+class Disbelieved:
+    """A peer told of ``origin`` what cannot be, and was not believed; ``reason`` says what.
+
+    The peer may have it from somebody else.
+    """
+
+    by: PeerId
+    origin: PeerId
+    reason: str
+
+
+Effect = Send | OriginReset | RecordsChanged | PeerUp | PeerDown | Disputed | Disbelieved

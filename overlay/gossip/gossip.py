@@ -15,8 +15,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
+from overlay.errors import LocalProtocolError
 from overlay.gossip.effects import (
+    Disbelieved,
     Disputed,
     Effect,
     GossipMessage,
@@ -27,9 +28,16 @@ from overlay.gossip.effects import (
 )
 from overlay.gossip.fitting import fit
 from overlay.gossip.liveness import Liveness
-from overlay.gossip.replica import Lack, OwnRecords, Replica, check_delta
+from overlay.gossip.own_words import OwnWords
+from overlay.gossip.replica import INCARNATION_MAX, Applied, Lack, OwnRecords, Replica, check
 from overlay.identity.peer_id import PeerId
-from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, MEMBERS_MAX
+from overlay.limits import (
+    DELTA_BYTES_MAX,
+    FORGET_PEER_S,
+    GOSSIP_INTERVAL_S,
+    MEMBERS_MAX,
+    REPLICAS_BYTES_MAX,
+)
 from overlay.wire.messages import COUNTER_MAX, DigestEntry, GossipAck, OriginDelta, Syn, SynAck
 
 #: Exchanges opened per round.
@@ -38,8 +46,12 @@ FANOUT: Final = 3
 JITTER: Final = 0.2
 #: Rounds in which news reach everybody, with time to spare: log2(N) + 4 would do without losses.
 NEWS_ROUNDS: Final = 30
-#: Incarnations start as milliseconds since 1970; one this far above ours (centuries) is a forgery.
-INCARNATION_JUMP_MAX: Final = 1 << 44
+#: Incarnations start as milliseconds since 1970, below this for centuries.
+INCARNATION_START_MAX: Final = 1 << 44
+_LATER: Final = "a later incarnation than it says itself"
+_EXCESS: Final = "more records than there is room for"
+#: What each origin may have, however much the others have.
+_SHARE_BYTES: Final = REPLICAS_BYTES_MAX // MEMBERS_MAX
 
 
 class Gossip:
@@ -58,12 +70,15 @@ class Gossip:
 
         Raises LocalProtocolError for another unit.
         """
-        if not 0 < incarnation < INCARNATION_JUMP_MAX:
+        if not 0 < incarnation < INCARNATION_START_MAX:
             raise LocalProtocolError(f"incarnation {incarnation} is not in milliseconds")
         self._rng = rng
         self._interval_s = interval_s
         self._own = OwnRecords(me, incarnation)
         self._replicas: dict[PeerId, Replica] = {}
+        self._own_words = OwnWords()
+        #: The replicas' size on the wire, as of the latest tick and grown since.
+        self._held_bytes = 0
         #: Silent for so long that we tell nobody of them any more, and soon forget them.
         self._hushed: set[PeerId] = set()
         #: Who is no member any more: up to which incarnation, and until when.
@@ -131,6 +146,7 @@ class Gossip:
             self._liveness.excuse(silent_s - self._interval_s)
         effects: list[Effect] = [*self._liveness.judge(now), *self._forget(now)]
         self._own.collect(now)
+        self._held_bytes = sum(replica.size_bytes for replica in self._replicas.values())
         if now < self._round_s:
             return effects
         self._round_s = now + self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
@@ -145,7 +161,7 @@ class Gossip:
         """Take part in an exchange. Raises RemoteProtocolError; then nothing was taken in."""
         match message:
             case Syn(digest):
-                self._check(digest, ())
+                check(digest, ())
                 effects, lacks = self._compare(sender, digest, now)
                 lacks += self._unmentioned(sender, digest)
                 deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
@@ -153,24 +169,26 @@ class Gossip:
                 otherwise = tuple(entry for entry in self._digest() if entry not in told)
                 effects.append(Send(sender, SynAck(otherwise, deltas)))
             case SynAck(digest, deltas):
-                self._check(digest, deltas)
+                check(digest, deltas)
                 effects = self._apply(sender, deltas, now)
                 compared, lacks = self._compare(sender, digest, now)
                 effects += compared
                 if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX, self._rng)):
                     effects.append(Send(sender, GossipAck(deltas)))
             case GossipAck(deltas):
-                self._check((), deltas)
+                check((), deltas)
                 effects = self._apply(sender, deltas, now)
         return effects
 
     def alive(self, peer: PeerId, now: float) -> list[Effect]:
-        """A sign of life over a link: it came up, or brought a pong."""
+        """A link to ``peer`` came up."""
         self._banished.pop(peer, None)
+        self._own_words.linked(peer)
         return [*self._liveness.alive(peer, now)]
 
     def link_lost(self, peer: PeerId, now: float) -> None:
         """The link to ``peer`` broke: unless it is heard of soon, it is DOWN."""
+        self._own_words.unlinked(peer)
         self._liveness.link_lost(peer, now)
 
     def said_goodbye(self, peer: PeerId, now: float) -> list[Effect]:
@@ -219,26 +237,17 @@ class Gossip:
         self._hushed = self._liveness.silent(FORGET_PEER_S / 2, now)
         if not self._hushed:
             return []
-        forgotten = sorted(self._liveness.silent(FORGET_PEER_S, now))
-        for peer in forgotten:
-            self._liveness.forget(peer)
-            self._replicas.pop(peer, None)
-        return [OriginReset(peer) for peer in forgotten]
+        return [self._drop(peer) for peer in sorted(self._liveness.silent(FORGET_PEER_S, now))]
+
+    def _drop(self, origin: PeerId) -> OriginReset:
+        self._liveness.forget(origin)
+        self._replicas.pop(origin, None)
+        return OriginReset(origin)
 
     def _digest(self) -> tuple[DigestEntry, ...]:
         hushed = self._hushed
         told = [r.known for origin, r in self._replicas.items() if origin not in hushed]
         return (self._own.known, *told)
-
-    def _check(self, digest: Sequence[DigestEntry], deltas: Sequence[OriginDelta]) -> None:
-        if len(digest) > MEMBERS_MAX or len(deltas) > MEMBERS_MAX:
-            raise LimitExceeded(f"gossip about more than {MEMBERS_MAX} members")
-        for delta in deltas:
-            check_delta(delta)
-        incarnations = [entry.incarnation for entry in digest]
-        incarnations += [delta.incarnation for delta in deltas]
-        if max(incarnations, default=0) > self._own.incarnation + INCARNATION_JUMP_MAX:
-            raise Malformed("an incarnation lies centuries ahead")
 
     def _compare(
         self, sender: PeerId, digest: Sequence[DigestEntry], now: float
@@ -247,7 +256,7 @@ class Gossip:
 
         This loop is where gossip spends its time: every origin, several times per round.
         """
-        effects: list[Effect] = []
+        effects = self._heed(sender, digest)
         lacks: list[Lack | None] = []
         replicas = self._replicas
         kept_back = {sender, *self._hushed}
@@ -267,13 +276,13 @@ class Gossip:
                         replica.note_current(now)
                         effects += self._liveness.heartbeat(origin, now)
                     continue
-                effects += self._hear(replica, entry, now)
+                effects += self._hear(sender, replica, entry, now)
                 if origin not in kept_back:
                     lacks.append(replica.lack_of(entry))
             elif origin == self.me:
                 effects += self._defend(sender, entry, entry.heartbeat)
                 lacks.append(self._own.lack_of(entry))
-            elif replica := self._meet(origin, entry.incarnation, now):
+            elif replica := self._meet(origin, entry.incarnation, now, effects):
                 replica.beat(entry)
                 replica.seen_version = entry.version
         return effects, [lack for lack in lacks if lack is not None]
@@ -285,7 +294,18 @@ class Gossip:
         lacks = [r.lack_of(None) for origin, r in known.items() if origin not in kept_back]
         return [lack for lack in lacks if lack is not None]
 
-    def _hear(self, replica: Replica, entry: DigestEntry, now: float) -> list[Effect]:
+    def _heed(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Effect]:
+        """Of which incarnation it is, a peer knows best; whatever lies above that is forged."""
+        incarnation = self._own_words.hear(sender, digest)
+        replica = self._replicas.get(sender)
+        if incarnation is None or replica is None or replica.incarnation <= incarnation:
+            return []
+        self._replicas[sender] = Replica(sender, incarnation)
+        return [OriginReset(sender)]
+
+    def _hear(
+        self, sender: PeerId, replica: Replica, entry: DigestEntry, now: float
+    ) -> list[Effect]:
         """Learn from an entry of somebody's digest that differs from what is known here."""
         origin, incarnation, heartbeat, version, _ = entry
         _, known_incarnation, known_heartbeat, _, _ = replica.known
@@ -293,6 +313,8 @@ class Gossip:
         if incarnation < known_incarnation:
             return effects
         if incarnation > known_incarnation:
+            if self._own_words.contradict(sender, origin, incarnation):
+                return [Disbelieved(sender, origin, _LATER)]
             replica.restart(incarnation)
             known_heartbeat = 0
             self._liveness.restarted(origin, now)
@@ -313,11 +335,19 @@ class Gossip:
             if origin == me:
                 effects += self._defend(sender, delta, heartbeat=0)
                 continue
-            replica = replicas.get(origin) or self._meet(origin, delta.incarnation, now)
+            replica = replicas.get(origin) or self._meet(origin, delta.incarnation, now, effects)
             if replica is None:
                 continue
             incarnation = replica.incarnation
-            applied = replica.apply(delta)
+            if self._own_words.contradict(sender, origin, delta.incarnation):
+                effects.append(Disbelieved(sender, origin, _LATER))
+                continue
+            size_bytes = replica.size_bytes
+            full = self._held_bytes > REPLICAS_BYTES_MAX and size_bytes > _SHARE_BYTES
+            applied = Applied(excess=True) if full else replica.apply(delta)
+            self._held_bytes += replica.size_bytes - size_bytes
+            if applied.excess:
+                effects.append(Disbelieved(sender, origin, _EXCESS))
             if applied.reset:
                 effects.append(OriginReset(origin))
                 if replica.incarnation > incarnation:
@@ -327,11 +357,22 @@ class Gossip:
                 replica.note_current(now)
         return effects
 
-    def _meet(self, origin: PeerId, incarnation: int, now: float) -> Replica | None:
-        """A replica of a new origin, if it belongs to the mesh, and that has room for it."""
+    def _meet(
+        self, origin: PeerId, incarnation: int, now: float, effects: list[Effect]
+    ) -> Replica | None:
+        """A replica of a new origin, if it belongs to the mesh, and that has room for it.
+
+        Who has a link takes the place of one that has none: of those a liar can make up any number.
+        """
         banished, until_s = self._banished.get(origin, (-1, now))
-        if len(self._replicas) + 1 >= MEMBERS_MAX or (incarnation <= banished and now < until_s):
+        if incarnation <= banished and now < until_s:
             return None
+        if len(self._replicas) + 1 >= MEMBERS_MAX:
+            hearsay = (other for other in self._replicas if other not in self._own_words)
+            displaced = next(hearsay, None) if origin in self._own_words else None
+            if displaced is None:
+                return None
+            effects.append(self._drop(displaced))
         self._liveness.mentioned(origin, now)
         replica = self._replicas[origin] = Replica(origin, incarnation)
         return replica
@@ -349,5 +390,6 @@ class Gossip:
             and heartbeat <= known.heartbeat
         ):
             return []
-        self._own.rise_above(claim.incarnation)
+        if claim.incarnation < INCARNATION_MAX:
+            self._own.rise_above(claim.incarnation)
         return [Disputed(sender, self._own.incarnation)]

@@ -33,6 +33,11 @@ class LatestChanges:
         self._values: dict[bytes, bytes | None] = {}
         self._size_bytes = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """What all take on the wire, at most."""
+        return self._size_bytes
+
     def __len__(self) -> int:
         return len(self._versions)
 

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
 from overlay.gossip.latest import LatestChanges
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
+    MEMBERS_MAX,
+    ORIGIN_BYTES_MAX,
     RECORD_KEY_BYTES_MAX,
     RECORD_VALUE_BYTES_MAX,
     RECORDS_PER_ORIGIN_MAX,
@@ -32,6 +34,11 @@ from overlay.limits import (
     TOMBSTONES_MAX,
 )
 from overlay.wire.messages import Change, DigestEntry, OriginDelta
+
+#: Incarnations are milliseconds since 1970, and whoever is disputed counts on. No node believes in
+#: higher ones, all by this same bound: where one's bound is above another's, a forgery that the
+#: first believes makes it a liar to the second.
+INCARNATION_MAX: Final = 1 << 48
 
 
 class Lack(NamedTuple):
@@ -50,13 +57,30 @@ class Lack(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What a delta changed here. ``reset``: everything known before is void."""
+    """What a delta changed here. ``reset``: everything known before is void.
+
+    ``excess``: nothing, for there were more records than an honest origin has.
+    """
 
     reset: bool = False
     changes: tuple[Change, ...] = ()
+    excess: bool = False
 
 
 _NOTHING = Applied()
+_EXCESS = Applied(excess=True)
+
+
+def check(digest: Sequence[DigestEntry], deltas: Sequence[OriginDelta]) -> None:
+    """Raises Malformed or LimitExceeded if no honest peer could have sent these."""
+    if len(digest) > MEMBERS_MAX or len(deltas) > MEMBERS_MAX:
+        raise LimitExceeded(f"gossip about more than {MEMBERS_MAX} members")
+    for delta in deltas:
+        check_delta(delta)
+    incarnations = [entry.incarnation for entry in digest]
+    incarnations += [delta.incarnation for delta in deltas]
+    if max(incarnations, default=0) > INCARNATION_MAX:
+        raise Malformed("an incarnation lies thousands of years ahead")
 
 
 def check_delta(delta: OriginDelta) -> None:
@@ -99,6 +123,11 @@ class Replica:
     @property
     def incarnation(self) -> int:
         return self.known.incarnation
+
+    @property
+    def size_bytes(self) -> int:
+        """What its changes take on the wire, at most."""
+        return self._changes.size_bytes
 
     def records(self) -> Mapping[bytes, bytes]:
         """A copy of the live records."""
@@ -167,8 +196,9 @@ class Replica:
             return _NOTHING
         if delta.after_version > version:
             return _NOTHING
-        if len(self._changes) + len(delta.changes) > RECORDS_PER_ORIGIN_MAX:
-            return _NOTHING
+        records = len(self._changes) + len(delta.changes)
+        if records > RECORDS_PER_ORIGIN_MAX or self.size_bytes > ORIGIN_BYTES_MAX:
+            return _EXCESS
         self._move(
             incarnation,
             heartbeat,

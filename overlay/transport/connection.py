@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import zmq
@@ -13,6 +12,7 @@ import zmq.asyncio
 from overlay.errors import Malformed
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S
+from overlay.transport.dialling import Ending, Turns
 from overlay.transport.inbox import Inbox
 from overlay.transport.link import Down, Link, LinkEvent
 from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, next_message, offer, poll
@@ -24,14 +24,6 @@ BATCH_MESSAGES: Final = 64
 FAREWELL_S: Final = 0.5
 
 _BROKE: Final = "the connection broke"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt to dial ended; ``was_up``: not before there was a link."""
-
-    reason: str
-    was_up: bool
 
 
 class Exchange(Protocol):
@@ -106,28 +98,39 @@ class Line:
 
 async def converse(
     sockets: Sockets,
+    turns: Turns,
     peer: PeerId,
     endpoint: str,
     new_link: Callable[[], Link],
     exchange: Exchange,
 ) -> Ending:
     """Dial an endpoint and serve the connection to its end."""
+    async with turns.turn():
+        try:
+            dealer = sockets.dealer(peer)
+        except Malformed as error:
+            return Ending(str(error), was_up=False)
+        monitor = Monitor(dealer)
+        failure: str | None = "given up"
+        try:
+            failure = await _connect(dealer, monitor, endpoint)
+        finally:
+            if failure is not None:
+                _close(dealer, monitor)
+    if failure is not None:
+        return Ending(failure, was_up=False)
     try:
-        dealer = sockets.dealer(peer)
-    except Malformed as error:
-        return Ending(str(error), was_up=False)
-    monitor = Monitor(dealer)
-    try:
-        failure = await _connect(dealer, monitor, endpoint)
-        if failure is not None:
-            return Ending(failure, was_up=False)
         line = Line(new_link(), lambda data: offer(dealer, [data]), exchange)
         line.carry_out(line.link.open())
         await _serve(dealer, monitor, line)
         return Ending(line.over.result().reason, was_up=line.link.peer is not None)
     finally:
-        monitor.close()
-        dealer.close(linger=LINGER_MS)
+        _close(dealer, monitor)
+
+
+def _close(dealer: zmq.asyncio.Socket, monitor: Monitor) -> None:
+    monitor.close()
+    dealer.close(linger=LINGER_MS)
 
 
 async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) -> str | None:

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from overlay.identity.multiaddr import Multiaddr
-from overlay.limits import REDIAL_MAX_S, REDIAL_MIN_S
-from overlay.transport.connection import Ending
+from overlay.limits import (
+    DIALS_AT_ONCE_MAX,
+    DIALS_BURST,
+    DIALS_PER_S,
+    REDIAL_MAX_S,
+    REDIAL_MIN_S,
+)
+from overlay.transport.budgets import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt to dial ended; ``was_up``: not before there was a link."""
+
+    reason: str
+    was_up: bool
+
 
 #: Dials one address and serves the connection to its end.
 Attempt = Callable[[Multiaddr], Awaitable[Ending]]
@@ -33,6 +51,25 @@ class Backoff:
 
     def reset(self) -> None:
         self._next_s = REDIAL_MIN_S
+
+
+class Turns:
+    """Who may begin to dial: so many at one time, and so many per second, in order.
+
+    Anybody's word is enough for an address to be dialled, and each attempt takes sockets and time.
+    """
+
+    def __init__(self) -> None:
+        self._at_once = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
+        self._rate = Bucket(DIALS_PER_S, DIALS_BURST, time.monotonic())
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self._at_once:
+            now = time.monotonic()
+            self._rate.take(1, now)
+            await asyncio.sleep(self._rate.wait_s(now))
+            yield
 
 
 class Dial:

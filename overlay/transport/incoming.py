@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ import zmq.asyncio
 
 from overlay.limits import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
 from overlay.transport.budgets import Handshakes
+from overlay.transport.complaints import Complaints
 from overlay.transport.connection import BATCH_MESSAGES, Exchange, Line
 from overlay.transport.link import Link, LinkState
 from overlay.transport.sockets import LINGER_MS, Connection, offer, sender_key
-
-log = logging.getLogger(__name__)
 
 #: A refused peer has this long to read why before its connection is cut.
 _CUT_AFTER_S: Final = 1.0
@@ -50,6 +48,7 @@ class Listener:
         self._exchange = exchange
         self._routes: dict[bytes, _Route] = {}
         self._handshakes = Handshakes()
+        self._complaints = Complaints()
         self._accepting = True
         self._reading = asyncio.create_task(self._read())
 
@@ -103,7 +102,9 @@ class Listener:
             or strangers.count(source) >= STRANGERS_PER_ADDRESS_MAX
             or not self._handshakes.admit(source, time.monotonic())
         ):
-            log.debug("a connection from %s is one too many", source)
+            self._complaints.about(
+                source, "is not let in", "it has too many connections", time.monotonic()
+            )
             connection.cut()
             return None
         line = Line(

@@ -15,6 +15,7 @@ from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations
 from overlay.limits import HANDSHAKE_S
 from overlay.transport.connection import Line, converse
+from overlay.transport.dialling import Turns
 from overlay.transport.link import Direction, Down, Link, LinkEvent, Transmit
 from overlay.transport.sockets import Sockets, resolve
 from overlay.wire.messages import Hello
@@ -73,7 +74,8 @@ class _Joining:
         link = partial(Link, self._handshake, Direction.OUTGOING, endpoint, time.monotonic())
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                ending = await converse(sockets, self._token.inviter, endpoint, link, self)
+                turns = Turns()
+                ending = await converse(sockets, turns, self._token.inviter, endpoint, link, self)
         except TimeoutError:
             return f"no answer within {HANDSHAKE_S:.0f} s"
         return ending.reason

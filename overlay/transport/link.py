@@ -167,6 +167,11 @@ class Link:
         self._sent_messages = self._sent_bytes = 0
         self._received_messages = self._received_bytes = 0
 
+    @property
+    def claimant(self) -> PeerId | None:
+        """Whose key the peer has shown to have, member or not; None until it has said hello."""
+        return self._handshake.claimant
+
     def status(self) -> LinkStatus:
         return LinkStatus(
             self.direction,

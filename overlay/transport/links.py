@@ -20,6 +20,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import MEMBERS_MAX, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
 from overlay.transport.budgets import Budget
+from overlay.transport.complaints import Complaints
 from overlay.transport.connection import BATCH_MESSAGES, Line
 from overlay.transport.link import (
     Direction,
@@ -78,6 +79,7 @@ class Links:
         self._budgets: dict[PeerId, Budget] = {}
         #: All connections, also those that are not admitted yet.
         self._lines: dict[Line, None] = {}
+        self._complaints = Complaints()
         #: Those that are up, by peer: the direct ones, oldest first, and then the relayed ones.
         self._up: dict[PeerId, list[Line]] = {}
         #: What came on a peer's direct links and must wait for what is to come on a relayed one.
@@ -299,6 +301,8 @@ class Links:
         self._lines.pop(line, None)
         peer = line.link.peer
         lines = [] if peer is None else self._up.get(peer, [])
+        if down.error is not None:
+            self._complain(line, down.reason)
         if peer is None or line not in lines:
             log.debug("a connection with %s ended: %s", line.link.endpoint, down.reason)
             return
@@ -312,3 +316,13 @@ class Links:
                 self._observer.link_down(peer, down.reason)
             except Exception:
                 log.exception("the end of the link to %s could not be handled", peer)
+
+    def _complain(self, line: Line, reason: str) -> None:
+        """Of a member, or of whoever dialled; why a dial of ours failed, `Dial` knows."""
+        link, now = line.link, time.monotonic()
+        if link.peer is not None:
+            self._complaints.about(link.peer, "loses its link", reason, now)
+        elif link.direction is Direction.INCOMING:
+            source = link.endpoint.rpartition(":")[0] or link.endpoint
+            who = "a stranger" if link.claimant is None else link.claimant
+            self._complaints.about(source, "is not let in", f"{who}: {reason}", now)

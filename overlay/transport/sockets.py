@@ -23,13 +23,14 @@ from overlay.errors import AddressInUse, ConfigError
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from overlay.limits import HANDSHAKE_S, MESSAGE_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
+from overlay.limits import (
+    HANDSHAKE_S,
+    MESSAGE_BYTES_MAX,
+    SEND_QUEUE_MESSAGES_MAX,
+)
 
 #: CURVE wraps each message in 33 bytes; the codec checks the exact length.
 _FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64
-#: ZMTP heartbeats run in ZeroMQ's own thread, so they go on while Python is busy.
-_HEARTBEAT_IVL_MS: Final = 1000
-_HEARTBEAT_TIMEOUT_MS: Final = 3000
 #: What was sent before closing (a Goodbye, a Refusal) may take this long to leave.
 LINGER_MS: Final = 500
 
@@ -98,9 +99,9 @@ class Sockets:
         link.sndhwm = link.rcvhwm = SEND_QUEUE_MESSAGES_MAX
         link.maxmsgsize = _FRAME_BYTES_MAX
         link.handshake_ivl = int(HANDSHAKE_S * 1000)
-        link.heartbeat_ivl = _HEARTBEAT_IVL_MS
-        link.heartbeat_timeout = _HEARTBEAT_TIMEOUT_MS
-        link.heartbeat_ttl = _HEARTBEAT_TIMEOUT_MS
+        # No ZMTP heartbeats: libzmq 4.3 aborts the process when their timer finds a connection that
+        # broke while its queue was full, as any peer can arrange. `Link` has pings of its own.
+        link.heartbeat_ivl = 0
         return link
 
 

@@ -22,9 +22,9 @@ from overlay.identity.revocations import Revocations
 from overlay.limits import PING_INTERVAL_S
 from overlay.transport.budgets import Ban, Bans
 from overlay.transport.circuits import Circuits
-from overlay.transport.connection import Ending, Line, converse
+from overlay.transport.connection import Line, converse
 from overlay.transport.detours import Detours
-from overlay.transport.dialling import Dial
+from overlay.transport.dialling import Dial, Ending, Turns
 from overlay.transport.incoming import Listener
 from overlay.transport.link import Direction, Link, LinkStatus
 from overlay.transport.links import LinkObserver, Links
@@ -66,6 +66,7 @@ class Transport:
         #: Peers that are not dialled because of a ban.
         self._banned: set[PeerId] = set()
         self._sockets = Sockets(node().key)
+        self._turns = Turns()
         self._listener: Listener | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._dials: dict[PeerId, Dial] = {}
@@ -214,7 +215,7 @@ class Transport:
         ending = Ending(f"the name {address.host} is unknown", was_up=False)
         for endpoint in await resolve(address):
             link = partial(self._link, Role.DIALER, curve_public(peer), endpoint)
-            ending = await converse(self._sockets, peer, endpoint, link, self._links)
+            ending = await converse(self._sockets, self._turns, peer, endpoint, link, self._links)
             log.debug("dialled %s at %s: %s", peer, endpoint, ending.reason)
             ending = replace(ending, reason=f"{address}: {ending.reason}")
             if ending.was_up:

@@ -264,11 +264,11 @@ def test_a_card_introduces_a_peer_that_has_no_link() -> None:
     assert member.neighbourhood.name_of(FAR) == "far"
 
 
-def test_records_that_cannot_be_read_are_blamed_on_nobody_who_passed_them_on() -> None:
+def test_of_records_that_cannot_be_read_it_is_told_who_passed_them_on() -> None:
     member = alone()
     [effect] = member.receive(PEER, says(FAR, CARD, b"nonsense"), NOW)
     assert isinstance(effect, Unreadable)
-    assert effect.origin == FAR
+    assert (effect.origin, effect.by) == (FAR, PEER)
 
 
 def test_a_link_and_a_goodbye_tell_who_is_here() -> None:

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.engine import Priority, Sampling, TokenLogprob
-from overlay.errors import LimitExceeded, Malformed, ModelNotFound, NoRoute, TimedOut, Unreachable
+from overlay.errors import (
+    LimitExceeded,
+    Malformed,
+    ModelNotFound,
+    NoRoute,
+    RemoteProtocolError,
+    TimedOut,
+    Unreachable,
+)
 from overlay.forwarding.effects import Answer, Failure, Remember
 from overlay.limits import GRAMMAR_CHARS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 from overlay.wire.messages import (
@@ -388,6 +396,11 @@ def test_an_alias_finds_the_model() -> None:
         ({"sampling": Sampling(stop=("a",) * 17)}, LimitExceeded),
         ({"sampling": Sampling(stop=("a" * 257,))}, LimitExceeded),
         ({"sampling": Sampling(logit_bias=((1, 1.0),) * 1025)}, LimitExceeded),
+        ({"sampling": Sampling(logit_bias=((-1, 1.0),))}, Malformed),
+        ({"tokens": (1, -1)}, Malformed),
+        ({"tokens": (1 << 31,)}, Malformed),
+        ({"generated": (1 << 31,), "model_key": bytes(16)}, Malformed),
+        ({"delivered_chars": -1}, Malformed),
     ],
 )
 def test_lies_in_a_forwarded_request_are_named(
@@ -448,6 +461,44 @@ def test_an_answer_that_nobody_accepted_is_a_lie() -> None:
         world.node(0).forwarder.receive(
             world.node(1).peer, TokenFrame(RID, 0, (1,), "x"), world.now
         )
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param(TokenFrame(RID, 0, (-1,), "x"), id="token below zero"),
+        pytest.param(TokenFrame(RID, 0, (1 << 31,), "x"), id="token beyond 31 bits"),
+        pytest.param(TokenFrame(RID, 0, (1,) * 41, "x"), id="more tokens than asked for"),
+        pytest.param(TokenFrame(RID, 0, (), "x" * 1025), id="text of no tokens"),
+        pytest.param(Completed(RID, 0, "bored", 1, 1, 1, 0.0, 0.0, 0.0), id="no finish reason"),
+        pytest.param(Completed(RID, 0, "stop", -1, 1, 1, 0.0, 0.0, 0.0), id="count below zero"),
+        pytest.param(Completed(RID, 0, "stop", 1, 1, 1, -1.0, 0.0, 0.0), id="time below zero"),
+        pytest.param(Completed(RID, 0, "stop", 1 << 40, 1, 1, 0.0, 0.0, 0.0), id="count too high"),
+    ],
+)
+def test_who_lies_in_an_answer_is_found_out_and_the_answer_comes_from_elsewhere(
+    lie: TokenFrame | Completed,
+) -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.sampling = Sampling(max_tokens=40)
+    world.submit(0, RID, PROMPT)
+    origin, liar = world.node(0).forwarder, world.node(1).peer
+    origin.receive(liar, Accepted(RID, liar, 1, 600), world.now)
+    with pytest.raises(RemoteProtocolError):
+        origin.receive(liar, lie, world.now)
+    world.kill(1)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_nobody_took_less_than_no_hops() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    liar = world.node(1).peer
+    with pytest.raises(Malformed):
+        world.node(0).forwarder.receive(liar, Accepted(RID, liar, -1, 600), world.now)
 
 
 def test_a_relay_passes_on_to_who_is_warm() -> None:

@@ -215,7 +215,7 @@ def test_who_was_refused_asks_others_for_as_long_as_it_was_told() -> None:
 def test_an_answer_that_outgrows_the_quota_goes_on_elsewhere() -> None:
     world = World(2, terms={1: Terms(guest_tokens_per_minute=660)})
     world.warm(1, TOKENS)
-    world.sampling = Sampling(max_tokens=10)
+    world.sampling = Sampling(max_tokens=len(ANSWER))
     world.submit(0, RID, PROMPT)
     world.run()
     assert world.answer(0, RID) == WHOLE, "no token lost or doubled"

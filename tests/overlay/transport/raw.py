@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import zmq
 import zmq.asyncio
@@ -14,12 +15,23 @@ import zmq.asyncio
 from overlay.admission.handshake import Handshake, LocalNode, Reply, Role
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
+from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.transport.sockets import Monitor
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import Hello, Message
 from tests.overlay.transport.nodes import PATIENCE_S, Node
+
+
+class Target(Protocol):
+    """Whom to connect to."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+
+    @property
+    def addresses(self) -> list[Multiaddr]: ...
 
 
 class RawPeer:
@@ -43,9 +55,17 @@ class RawPeer:
 
 @asynccontextmanager
 async def raw_peer(
-    node: Node, key: NodeKey, *, expected: PeerId | None = None, rcvhwm: int = 1000
+    node: Target,
+    key: NodeKey,
+    *,
+    expected: PeerId | None = None,
+    rcvhwm: int = 1000,
+    source: str = "",
 ) -> AsyncIterator[RawPeer]:
-    """Connected to ``node``, CURVE handshake done. Raises ConnectionError."""
+    """Connected to ``node``, CURVE handshake done. Raises ConnectionError.
+
+    ``source``: from this address, if there are several.
+    """
     context = zmq.asyncio.Context()
     dealer: zmq.asyncio.Socket = context.socket(zmq.DEALER)
     dealer.linger = 0
@@ -55,7 +75,8 @@ async def raw_peer(
     dealer.curve_publickey = curve_public(key.peer_id)
     dealer.curve_secretkey = key.curve_secret
     monitor = Monitor(dealer)
-    dealer.connect(node.addresses[0].endpoint)
+    endpoint = node.addresses[0].endpoint
+    dealer.connect(endpoint.replace("tcp://", f"tcp://{source}:0;") if source else endpoint)
     try:
         async with asyncio.timeout(PATIENCE_S):
             failure = await monitor.connected()

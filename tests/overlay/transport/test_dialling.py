@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity.multiaddr import Multiaddr
-from overlay.limits import REDIAL_MAX_S, REDIAL_MIN_S
-from overlay.transport.connection import Ending
-from overlay.transport.dialling import Backoff, Dial
+from overlay.limits import DIALS_PER_S, REDIAL_MAX_S, REDIAL_MIN_S
+from overlay.transport import dialling
+from overlay.transport.dialling import Backoff, Dial, Ending, Turns
 from tests.overlay.transport.nodes import PATIENCE_S
 
 ADDRESSES = [Multiaddr("ip4", "192.0.2.1", port) for port in (1, 2, 3)]
@@ -80,3 +81,38 @@ async def test_on_hold_nothing_is_dialled() -> None:
     dial.resume()
     assert await attempts.next() == ADDRESSES[0]
     await dial.stop()
+
+
+async def test_so_many_attempts_are_under_way_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialling, "DIALS_AT_ONCE_MAX", 2)
+    turns = Turns()
+    begun: asyncio.Queue[int] = asyncio.Queue()
+    ended = asyncio.Event()
+
+    async def attempt(number: int) -> None:
+        async with turns.turn():
+            begun.put_nowait(number)
+            await ended.wait()
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(attempt(number))
+        assert [await begun.get(), await begun.get()] == [0, 1]
+        assert begun.empty()
+        ended.set()
+        assert await begun.get() == 2
+
+
+async def test_attempts_that_come_too_fast_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialling, "DIALS_BURST", 1)
+    turns = Turns()
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(dialling.asyncio, "sleep", wait)
+    for _ in range(3):
+        async with turns.turn():
+            pass
+    assert waits[0] == 0.0 < waits[1] < waits[2] <= 2 / DIALS_PER_S

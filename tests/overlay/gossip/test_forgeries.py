@@ -1,0 +1,138 @@
+"""What a liar may do to the picture that others have of each other, and what not."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from overlay.errors import Malformed
+from overlay.gossip import gossip as gossip_module
+from overlay.gossip.effects import Disbelieved, Disputed, OriginReset, RecordsChanged
+from overlay.gossip.gossip import Gossip
+from overlay.gossip.own_words import OwnWords
+from overlay.gossip.replica import INCARNATION_MAX
+from overlay.identity.peer_id import PeerId
+from overlay.limits import MEMBERS_MAX, ORIGIN_BYTES_MAX, RECORD_VALUE_BYTES_MAX
+from overlay.wire import codec
+from overlay.wire.messages import Change, DigestEntry, GossipAck, OriginDelta, Syn
+from tests.overlay.gossip.mesh import peer_id
+
+ME, LIAR, THIRD = peer_id(1), peer_id(2), peer_id(3)
+
+
+def linked(*peers: PeerId) -> Gossip:
+    mine = Gossip(ME, 5, random.Random(0), 0.0)
+    for peer in peers:
+        mine.alive(peer, 0.0)
+    return mine
+
+
+def tells(origin: PeerId, incarnation: int, *changes: Change) -> GossipAck:
+    version = changes[-1].version
+    after = changes[0].version - 1
+    return GossipAck((OriginDelta(origin, incarnation, after, False, changes, version, 0),))
+
+
+def says_of_itself(peer: PeerId, incarnation: int) -> Syn:
+    return Syn((DigestEntry(peer, incarnation, 1, 0, 0),))
+
+
+def test_own_words_count_from_the_link_to_its_end() -> None:
+    words = OwnWords()
+    digest = says_of_itself(THIRD, 7).digest
+    assert words.hear(THIRD, digest) is None, "there is no link"
+    words.linked(THIRD)
+    assert not words.contradict(LIAR, THIRD, 9), "it has said nothing yet"
+    assert words.hear(LIAR, digest) is None
+    assert words.hear(THIRD, ()) is None
+    assert words.hear(THIRD, digest) == 7
+    assert words.contradict(LIAR, THIRD, 8)
+    assert not words.contradict(LIAR, THIRD, 7)
+    assert not words.contradict(THIRD, THIRD, 8)
+    words.unlinked(THIRD)
+    assert not words.contradict(LIAR, THIRD, 8)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [tells(THIRD, 8, Change(b"card", 1, b"forged")), Syn((DigestEntry(THIRD, 8, 9, 9, 0),))],
+    ids=["delta", "digest"],
+)
+def test_who_has_a_link_speaks_for_itself(forged: GossipAck | Syn) -> None:
+    mine = linked(LIAR, THIRD)
+    mine.receive(THIRD, says_of_itself(THIRD, 7), 0.0)
+    mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    [told] = [e for e in mine.receive(LIAR, forged, 0.0) if isinstance(e, Disbelieved)]
+    assert (told.by, told.origin) == (LIAR, THIRD)
+    assert mine.records(THIRD) == {b"card": b"true"}
+
+
+def test_what_was_forged_before_the_link_is_void_with_the_first_word() -> None:
+    mine = linked(LIAR)
+    mine.receive(LIAR, tells(THIRD, INCARNATION_MAX, Change(b"card", 1, b"forged")), 0.0)
+    mine.alive(THIRD, 0.0)
+    effects = mine.receive(THIRD, says_of_itself(THIRD, 7), 0.0)
+    assert OriginReset(THIRD) in effects
+    assert mine.incarnation(THIRD) == 7
+    told = mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    assert RecordsChanged(THIRD, (Change(b"card", 1, b"true"),)) in told
+
+
+def test_disputes_lead_to_no_incarnation_that_others_would_not_believe() -> None:
+    mine = linked(LIAR)
+    for incarnation in (INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX):
+        effects = mine.receive(LIAR, Syn((DigestEntry(ME, incarnation, 9, 9, 0),)), 0.0)
+        assert any(isinstance(effect, Disputed) for effect in effects)
+        assert mine.incarnation(ME) == INCARNATION_MAX
+    [*_, send] = mine.tick(1.0, [LIAR])
+    linked(THIRD).receive(THIRD, codec.decode(codec.encode(send.message)), 0.0)  # type: ignore[union-attr, arg-type]
+    with pytest.raises(Malformed):
+        mine.receive(LIAR, Syn((DigestEntry(ME, INCARNATION_MAX + 1, 9, 9, 0),)), 0.0)
+
+
+def test_members_that_were_made_up_make_room_for_one_with_a_link() -> None:
+    mine = linked(LIAR)
+    for number in range(MEMBERS_MAX + 5):
+        mine.receive(LIAR, Syn((DigestEntry(peer_id(100 + number), 1, 1, 1, 0),)), 0.0)
+    assert mine.incarnation(peer_id(100 + MEMBERS_MAX)) is None
+    mine.alive(THIRD, 0.0)
+    effects = mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    assert effects[:1] == [OriginReset(peer_id(100))]
+    assert mine.records(THIRD) == {b"card": b"true"}
+    assert mine.incarnation(peer_id(100)) is None
+    assert mine.incarnation(peer_id(101)) == 1
+
+
+def fill(mine: Gossip, origin: PeerId, count: int) -> list[Disbelieved]:
+    """Tell of so many of the largest records; who was not believed."""
+    found = []
+    for version in range(1, count + 1):
+        change = Change(version.to_bytes(8, "big"), version, bytes(RECORD_VALUE_BYTES_MAX))
+        effects = mine.receive(LIAR, tells(origin, 1, change), 0.0)
+        found += [effect for effect in effects if isinstance(effect, Disbelieved)]
+    return found
+
+
+def test_one_origin_has_no_more_bytes_than_a_true_one() -> None:
+    mine = linked(LIAR)
+    most = ORIGIN_BYTES_MAX // RECORD_VALUE_BYTES_MAX
+    assert not fill(mine, LIAR, most)
+    assert fill(mine, LIAR, most + 5)[-1].by == LIAR
+    assert len(mine.records(LIAR)) <= most + 1
+
+
+def test_however_much_is_told_of_others_each_has_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_module, "REPLICAS_BYTES_MAX", 1 << 20)
+    mine = linked(LIAR)
+    for number in range(100, 110):
+        fill(mine, peer_id(number), 20)
+    held = sum(len(mine.records(peer_id(number))) for number in range(100, 110))
+    assert held * RECORD_VALUE_BYTES_MAX < 3 << 20
+    assert not fill(mine, THIRD, 4)
+    assert len(mine.records(THIRD)) == 4
+    # The tally is right after each round, whatever was reset meanwhile.
+    mine.tick(1.0, [])
+    assert fill(mine, peer_id(100), 30)
