@@ -67,6 +67,8 @@ RELAY_MESSAGES_PER_S: Final = 2000
 RELAY_MESSAGES_BURST: Final = 4000
 #: To one member as much is relayed as so many may send: less than it would slow the relay for.
 RELAY_SENDERS_PER_RECEIVER: Final = 2
+#: Members that are dialled back at one time, at their request.
+DIAL_BACKS_MAX: Final = 4
 #: Circuits through one relay whose other end has shown no membership yet: a relay makes up any.
 CIRCUITS_OPENING_PER_RELAY_MAX: Final = 16
 #: Messages of a peer that is slowed that have arrived and are not read yet.
@@ -176,6 +178,9 @@ BAN_S: Final = 60.0
 BAN_MAX_S: Final = 3600.0
 #: A peer that is up, and to which there was no link for so long, is sought through a relay.
 RELAY_AFTER_S: Final = 3.0
+#: Between two checks that a router passes on what comes to it, and so often a member is dialled
+#: back at most twice.
+DIAL_BACK_INTERVAL_S: Final = 60.0
 #: Redial backoff: first, and longest.
 REDIAL_MIN_S: Final = 0.2
 REDIAL_MAX_S: Final = 30.0

@@ -8,7 +8,6 @@ tells what happened and when, and carries out the effects in order.
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip import effects as gsp
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, CHAIN, is_revocation
-from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import EXPLANATIONS_MAX, GOSSIP_INTERVAL_S
@@ -369,12 +368,3 @@ class Member:
         if card is None or all(change.key != CARD for change in changes):
             return effects
         return [*effects, Meet(origin, readable(card.addresses)), PeersChanged()]
-
-
-def readable(texts: Iterable[str]) -> tuple[Multiaddr, ...]:
-    """The addresses that can be read; a newer node may have kinds that we do not know."""
-    found = []
-    for text in texts:
-        with contextlib.suppress(Malformed):
-            found.append(Multiaddr.parse(text))
-    return tuple(found)

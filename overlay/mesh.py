@@ -26,10 +26,10 @@ from overlay.home import Contact
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger
-from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import MEMBERS_MAX
+from overlay.limits import ADDRESSES_MAX, MEMBERS_MAX
 from overlay.member import (
     Effect,
     Meet,
@@ -37,7 +37,6 @@ from overlay.member import (
     Outcast,
     PeersChanged,
     Revoked,
-    readable,
 )
 from overlay.mesh_log import MeshLog
 from overlay.routing.cost_policy import CostPolicy
@@ -81,6 +80,8 @@ class Mesh:
         self._on_revoked = on_revoked
         self._on_peers = on_peers
         self._addresses: tuple[Multiaddr, ...] = ()
+        #: Of these, what this machine has.
+        self._own: tuple[Multiaddr, ...] = ()
         self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
         #: Who was a member until its revocation was heard of.
         self.excluded: set[PeerId] = set()
@@ -121,9 +122,8 @@ class Mesh:
     async def start(self, listen: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
         """Bind, publish, and begin to gossip. Returns the bound addresses. Raises AddressInUse."""
         bound = tuple(await self.transport.start(listen))
-        self._addresses = reachable_addresses(bound)
-        self._node = replace(self._node, addresses=tuple(str(a) for a in self._addresses))
-        self.member.described(self._node.name, self._addresses, self.now())
+        self._own = reachable_addresses(bound)
+        self._describe()
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
         if self.revoked is not None:
@@ -133,6 +133,16 @@ class Mesh:
             self._lan = LanDiscovery(secret, self.me, self._addresses, self._found_on_lan)
             await self._lan.start()
         return bound
+
+    def _describe(self) -> None:
+        """Tell others where they may reach this node, if that is news."""
+        public = self.transport.public()
+        # After the first of this machine's own, so that even a token has room for them.
+        addresses = (*self._own[:1], *public, *self._own[1:])[:ADDRESSES_MAX]
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._node = replace(self._node, addresses=tuple(map(str, addresses)))
+            self.member.described(self._node.name, addresses, self.now())
 
     async def close(self, reason: str = "the node stops") -> None:
         """Say goodbye and stop; requests still open are dropped."""
@@ -267,6 +277,7 @@ class Mesh:
     async def _drive(self) -> None:
         while True:
             self.look_around()
+            self._describe()
             if self.revoked is None:
                 self.transport.detour(p for p in self.known_peers() if self.peer_state(p) == "UP")
             self._carry_out(self.member.tick(self.now(), sorted(self.transport.links())))

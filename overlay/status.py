@@ -69,6 +69,7 @@ def status(
         "revoked": None if mesh.revoked is None else revocation_told(mesh.revoked),
         "api": api,
         "listen": [str(address) for address in mesh.addresses],
+        "observed": sorted({str(address) for address in mesh.transport.observed().values()}),
         "models": [info.name for info, _ in stats],
         "peers": [_peer(mesh, peer, unlike) for peer in mesh.known_peers()],
         "revocations": [revocation_told(each) for each in mesh.revocations],

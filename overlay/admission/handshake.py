@@ -151,8 +151,8 @@ class Handshake:
     """One end of a link before admission.
 
     ``remote_curve``: the peer's CURVE public key, authenticated. ``token``: a dialer's, to join
-    with. ``nonce``: 16 fresh random bytes. Errors of the peer become Rejected effects; none is
-    raised.
+    with. ``nonce``: 16 fresh random bytes. ``observed``: where a listener sees the dialer, a
+    multiaddr. Errors of the peer become Rejected effects; none is raised.
     """
 
     def __init__(
@@ -166,6 +166,7 @@ class Handshake:
         revocations: Revocations,
         nonce: bytes,
         now_s: float,
+        observed: str = "",
     ) -> None:
         if len(nonce) != NONCE_BYTES:
             raise LocalProtocolError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
@@ -179,6 +180,7 @@ class Handshake:
         self._ledger = ledger
         self._revocations = revocations
         self._nonce = nonce
+        self._observed = observed
         self._state = _State.HELLO
         self._messages = 0
         self._peer: Hello | None = None
@@ -302,7 +304,7 @@ class Handshake:
             raise Malformed("a hello's nonce has a wrong length")
         if len(hello.addresses) > ADDRESSES_MAX:
             raise LimitExceeded(f"a hello gives at most {ADDRESSES_MAX} addresses")
-        for address in hello.addresses:
+        for address in (*hello.addresses, hello.observed):
             if len(address) > ADDRESS_CHARS_MAX or not address.isprintable():
                 raise Malformed("a hello gives an address that is none")
 
@@ -337,6 +339,7 @@ class Handshake:
             name=self._me.name,
             certificates=membership.certificates,
             addresses=self._me.addresses,
+            observed=self._observed,
         )
 
     def _bare_hello(self) -> Hello:

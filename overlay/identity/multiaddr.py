@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
@@ -91,6 +93,15 @@ class Multiaddr:
             cls(family, _host_text(family, host), int.from_bytes(port, "big")),
             offset + length + 2,
         )
+
+
+def readable(texts: Iterable[str]) -> tuple[Multiaddr, ...]:
+    """The addresses that can be read; a newer node may have kinds that we do not know."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(Malformed):
+            found.append(Multiaddr.parse(text))
+    return tuple(found)
 
 
 def parse_listen(text: str) -> Multiaddr:

@@ -133,6 +133,19 @@ def _close(dealer: zmq.asyncio.Socket, monitor: Monitor) -> None:
     dealer.close(linger=LINGER_MS)
 
 
+async def answers(sockets: Sockets, peer: PeerId, endpoint: str) -> str | None:
+    """None if that node answers there, or why it does not."""
+    try:
+        dealer = sockets.dealer(peer)
+    except Malformed as error:
+        return str(error)
+    monitor = Monitor(dealer)
+    try:
+        return await _connect(dealer, monitor, endpoint)
+    finally:
+        _close(dealer, monitor)
+
+
 async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) -> str | None:
     """None once the CURVE handshake is done, or why it is not."""
     try:

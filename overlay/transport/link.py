@@ -44,6 +44,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
+    DialBack,
     Goodbye,
     Hello,
     JoinGrant,
@@ -153,6 +154,8 @@ class Link:
         self.peer: PeerId | None = None
         #: The peer's chain, own certificate first.
         self.certificates: tuple[bytes, ...] = ()
+        #: Where the peer sees this end, if this end dialled and the peer says so.
+        self.observed = ""
         #: When the first of these ends, in Unix time.
         self._expires_at = math.inf
         #: We said goodbye and the peer has not answered.
@@ -288,6 +291,8 @@ class Link:
                 raise Malformed("nothing is relayed over a link that is relayed itself")
             case Moved() if self.relay is None:
                 raise Malformed("a direct link does not move to a direct one")
+            case DialBack() if self.relay is not None or self.direction is Direction.OUTGOING:
+                raise Malformed("only who dialled can be dialled back")
         return [Received(message, size)]
 
     def _admission(self, effects: Iterable[AdmissionEffect], now: float) -> list[LinkEvent]:
@@ -299,6 +304,7 @@ class Link:
                 case Admitted(hello=hello):
                     self.state = LinkState.UP
                     self.peer, self.certificates = hello.peer_id, hello.certificates
+                    self.observed = hello.observed
                     for packed in hello.certificates:
                         expires_at = Certificate.read(packed).expires_at
                         self._expires_at = min(self._expires_at, expires_at)

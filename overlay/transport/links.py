@@ -34,11 +34,24 @@ from overlay.transport.link import (
     Up,
 )
 from overlay.wire.codec import encode
-from overlay.wire.messages import Hello, Message, Moved, Relay, Relayed, Unrelayed
+from overlay.wire.messages import (
+    DialBack,
+    DialedBack,
+    Hello,
+    Message,
+    Moved,
+    Relay,
+    Relayed,
+    Unrelayed,
+)
 
 log = logging.getLogger(__name__)
 
 _FAILED: Final = "this node failed to handle a message"
+
+
+#: What peers say to each other's transports.
+BetweenTransports = Relay | Relayed | Unrelayed | DialBack | DialedBack
 
 
 class LinkObserver(Protocol):
@@ -59,8 +72,8 @@ class LinkObserver(Protocol):
 
 class Links:
     """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer,
-    ``on_excess`` of one that sends too much, and why it is, and ``on_relaying`` of what a peer
-    wants relayed or has relayed."""
+    ``on_excess`` of one that sends too much, and why it is, and ``on_request`` gets the messages
+    that are for the transport."""
 
     def __init__(
         self,
@@ -68,13 +81,13 @@ class Links:
         on_ledger: Callable[[], None],
         on_change: Callable[[PeerId], None],
         on_excess: Callable[[PeerId, str], None],
-        on_relaying: Callable[[PeerId, Relay | Relayed | Unrelayed], None],
+        on_request: Callable[[Line, PeerId, BetweenTransports], None],
     ) -> None:
         self._observer: LinkObserver | None = observer
         self._on_ledger = on_ledger
         self._on_change = on_change
         self._on_excess = on_excess
-        self._on_relaying = on_relaying
+        self._on_request = on_request
         #: Of peers that have links, or had; a new link is no new budget.
         self._budgets: dict[PeerId, Budget] = {}
         #: All connections, also those that are not admitted yet.
@@ -96,6 +109,15 @@ class Links:
         """The line to relay on."""
         line = self.line(peer)
         return None if line is None or line.link.relay is not None else line
+
+    def dialled(self) -> dict[PeerId, Line]:
+        """The direct lines that this node dialled, one per peer."""
+        return {
+            peer: line
+            for peer, lines in self._up.items()
+            for line in lines
+            if line.link.relay is None and line.link.direction is Direction.OUTGOING
+        }
 
     def has_incoming(self, peer: PeerId) -> bool:
         """Whether the peer has dialled this node and reached it without a relay."""
@@ -237,8 +259,8 @@ class Links:
 
     def _received(self, line: Line, peer: PeerId, event: Received) -> None:
         match event.message:
-            case Relay() | Relayed() | Unrelayed() as message:
-                self._on_relaying(peer, message)
+            case Relay() | Relayed() | Unrelayed() | DialBack() | DialedBack() as message:
+                self._on_request(line, peer, message)
             case Moved():
                 line.moved_in = True
                 self._hand_over(peer)

@@ -16,7 +16,7 @@ from overlay.admission.handshake import Handshake, LocalNode, Role
 from overlay.errors import LimitExceeded, LocalProtocolError
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import curve_public
-from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import PING_INTERVAL_S
@@ -24,14 +24,17 @@ from overlay.transport.budgets import Ban, Bans
 from overlay.transport.circuits import Circuits
 from overlay.transport.connection import Line, converse
 from overlay.transport.detours import Detours
+from overlay.transport.dialback import DialBacks
 from overlay.transport.dialling import Dial, Ending, Turns
 from overlay.transport.incoming import Listener
+from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.link import Direction, Link, LinkStatus
-from overlay.transport.links import LinkObserver, Links
+from overlay.transport.links import BetweenTransports, LinkObserver, Links
+from overlay.transport.public import PublicAddresses, seen_at
 from overlay.transport.relaying import Allowance
 from overlay.transport.sockets import Sockets, bind, resolve
 from overlay.wire.codec import encode
-from overlay.wire.messages import Message, Relay, Relayed, Unrelayed
+from overlay.wire.messages import DialBack, DialedBack, Message, Relay, Relayed, Unrelayed
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class Transport:
         self._ledger = ledger
         self._revocations = revocations
         self._rng = rng
-        self._links = Links(observer, on_ledger, self._links_changed, self._ban, self._relaying)
+        self._links = Links(observer, on_ledger, self._links_changed, self._ban, self._requested)
         self._detours = Detours(rng)
         self._circuits = Circuits(node().key, self._links, self._circuit_link, self._detours.failed)
         self._bans = Bans()
@@ -67,6 +70,10 @@ class Transport:
         self._banned: set[PeerId] = set()
         self._sockets = Sockets(node().key)
         self._turns = Turns()
+        self._dial_backs = DialBacks(self._sockets)
+        self._public = PublicAddresses()
+        #: What this node listens on, each interface's by itself.
+        self._own: tuple[Multiaddr, ...] = ()
         self._listener: Listener | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._dials: dict[PeerId, Dial] = {}
@@ -86,6 +93,7 @@ class Transport:
             router.close(linger=0)
             await self._sockets.close()
             raise
+        self._own = reachable_addresses(bound)
         link = partial(self._link, Role.LISTENER)
         self._listener = Listener(router, link, self._links)
         self._ticking = asyncio.create_task(self._tick())
@@ -111,6 +119,7 @@ class Transport:
             await asyncio.wait({self._ticking})
         if self._listener is not None:
             await self._listener.close()
+        await self._dial_backs.close()
         await self._sockets.close()
 
     def dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
@@ -193,6 +202,19 @@ class Transport:
         """What this node has passed on for others."""
         return self._circuits.allowance
 
+    def observed(self) -> dict[PeerId, Multiaddr]:
+        """Where the peers that this node dialled see it."""
+        return {
+            peer: address
+            for peer, line in self._links.dialled().items()
+            for address in readable([line.link.observed])
+            if address.family in ("ip4", "ip6")
+        }
+
+    def public(self) -> tuple[Multiaddr, ...]:
+        """Addresses of a router that passes on to this node, as a peer has confirmed."""
+        return self._public.confirmed(time.monotonic())
+
     def slowed(self) -> set[PeerId]:
         """Peers that send more than they may, so that some of it waits to be read."""
         return self._links.slowed()
@@ -235,9 +257,21 @@ class Transport:
 
     # --- Links --------------------------------------------------------------------------------
 
-    def _relaying(self, peer: PeerId, message: Relay | Relayed | Unrelayed) -> None:
-        if not self._closed:
-            self._circuits.receive(peer, message)
+    def _requested(self, line: Line, peer: PeerId, message: BetweenTransports) -> None:
+        if self._closed:
+            return
+        match message:
+            case DialBack(port=port):
+                self._dial_backs.dial(line, peer, port)
+            case DialedBack(port=port, reached=reached):
+                self._public.answered(peer, port, reached, time.monotonic())
+            case Relay() | Relayed() | Unrelayed():
+                self._circuits.receive(peer, message)
+
+    def _look_from_outside(self, now: float) -> None:
+        lines = self._links.dialled()
+        for peer, port in self._public.due(self.observed(), self._own, now):
+            lines[peer].transmit(encode(DialBack(port)))
 
     def _circuit_link(self, role: Role, relay: PeerId, peer: PeerId) -> Link:
         endpoint = f"/p2p/{relay}/p2p-circuit/p2p/{peer}"
@@ -247,6 +281,7 @@ class Transport:
         self, role: Role, remote_curve: bytes, endpoint: str, relay: PeerId | None = None
     ) -> Link:
         now = time.monotonic()
+        seen = seen_at(endpoint) if role is Role.LISTENER and relay is None else None
         banned = (
             ban for peer, ban in self._bans.all(now).items() if curve_public(peer) == remote_curve
         )
@@ -259,6 +294,7 @@ class Transport:
             revocations=self._revocations,
             nonce=secrets.token_bytes(NONCE_BYTES),
             now_s=time.time(),
+            observed="" if seen is None else str(seen),
         )
         direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
         unwelcome = next((_refusal(ban, now) for ban in banned), None)
@@ -269,6 +305,7 @@ class Transport:
             await asyncio.sleep(PING_INTERVAL_S)
             self._links.tick()
             self._circuits.tick(time.monotonic())
+            self._look_from_outside(time.monotonic())
             for peer in sorted(self._banned - self.bans().keys()):
                 self._banned.remove(peer)
                 self._links_changed(peer)

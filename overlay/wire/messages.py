@@ -43,6 +43,8 @@ class Hello:
     addresses: tuple[str, ...]
     #: Fresh randomness that a JoinRequest to this sender must prove itself against.
     nonce: bytes
+    #: A listener's, to a member: the multiaddr that it sees the dialer at.
+    observed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,26 @@ class Moved:
     KIND: ClassVar[int] = 17
 
 
+# --- Addresses --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DialBack:
+    """Of a dialer: try whether I answer at this port of the host that you see me at."""
+
+    KIND: ClassVar[int] = 18
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DialedBack:
+    """Answers DialBack: ``reached``: the node that asked, and no other, answers there."""
+
+    KIND: ClassVar[int] = 19
+    port: int
+    reached: bool
+
+
 # --- Forwarding -------------------------------------------------------------------------------
 
 
@@ -346,6 +368,8 @@ Message = (
     | Relayed
     | Unrelayed
     | Moved
+    | DialBack
+    | DialedBack
     | Forward
     | Accepted
     | Begun

@@ -104,3 +104,22 @@ async def test_behind_two_nats(nodes: list[FarNode], machines: Network) -> None:
     machines.part_lans()
     await left.linked("right", hub_id)
     await right.linked("left", hub_id)
+
+
+async def test_a_router_that_forwards_the_port(nodes: list[FarNode], machines: Network) -> None:
+    hub, left, right = nodes
+    machines.forward_port("right", 7710)
+    await hub.start()
+    token = (await hub.command("invite", "--uses", "2", "--json")).json["token"]
+    for node in (right, left):
+        await node.command("join", str(token))
+        await node.start()
+    # Right learns from the hub where it is seen, has it dial back, and tells everybody.
+    assert (await left.linked("right", None))["link"] == "outgoing"
+    status = await right.status()
+    assert "/ip4/203.0.113.3/tcp/7710" in status["listen"]
+    assert all(seen.startswith("/ip4/203.0.113.3/tcp/") for seen in status["observed"])
+    # Left is seen as well, but its router passes nothing on.
+    status = await left.status()
+    assert status["observed"]
+    assert [each for each in status["listen"] if "203.0.113" in each] == []

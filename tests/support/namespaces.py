@@ -46,6 +46,14 @@ class Network:
         """Take the direct path away again."""
         self._lan_routes("del")
 
+    def forward_port(self, name: str, port: int) -> None:
+        """Have the NAT before a machine pass on to it what comes to its own port."""
+        for rule in (
+            "add chain ip nat pre { type nat hook prerouting priority -100 ; }",
+            f"add rule ip nat pre iifname wan tcp dport {port} dnat to {_LAN[name]}.2",
+        ):
+            _run(*self.within(f"nat-{name}"), "nft", rule)
+
     def build(self) -> None:
         """Raises CannotBuild."""
         for name in _ALL:

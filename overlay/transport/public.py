@@ -1,0 +1,89 @@
+"""Where this node can be reached besides the addresses that it listens on: at its router's.
+
+Peers tell the host that they see a node's connections come from. If the router passes on what
+comes to the port that the node listens on, that is an address of the node. To find out, it asks
+such a peer to dial it back there. Pure: ``now`` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping, Sequence
+
+from overlay.errors import Malformed
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
+
+
+def seen_at(remote: str) -> Multiaddr | None:
+    """Where a peer dials from, as this end of its TCP connection (``host:port``) tells."""
+    host, _, port = remote.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+        return Multiaddr.of(str(mapped or ip), int(port))
+    except (ValueError, Malformed):
+        return None
+
+
+class PublicAddresses:
+    """Which addresses peers have confirmed, and whom to ask to confirm one."""
+
+    def __init__(self) -> None:
+        self._asked: dict[PeerId, float] = {}
+        self._checked: dict[Multiaddr, float] = {}
+        #: Under way, by whom was asked.
+        self._open: dict[PeerId, Multiaddr] = {}
+        #: Until when each is believed.
+        self._confirmed: dict[Multiaddr, float] = {}
+
+    def due(
+        self, seen: Mapping[PeerId, Multiaddr], own: Sequence[Multiaddr], now: float
+    ) -> list[tuple[PeerId, int]]:
+        """Whom to ask to dial back, and at which port.
+
+        ``seen``: where peers that this node dialled see it. ``own``: what it is known to listen on.
+        """
+        for lost in self._asked.keys() - seen.keys():
+            del self._asked[lost]
+            self._open.pop(lost, None)
+        self._checked = {
+            each: at for each, at in self._checked.items() if now < at + DIAL_BACK_INTERVAL_S
+        }
+        ports = sorted({each.port for each in own if not _is_loopback(each)})
+        found = []
+        # Who was asked longest ago comes first.
+        asked = {peer: self._asked.get(peer, -math.inf) for peer in seen}
+        for peer in sorted(seen, key=lambda peer: (asked[peer], peer)):
+            wanted = [
+                candidate
+                for candidate in (Multiaddr.of(seen[peer].host, port) for port in ports)
+                if candidate not in own
+                and candidate not in self._checked
+                and not _is_loopback(candidate)
+            ]
+            if wanted and now >= asked[peer] + DIAL_BACK_INTERVAL_S:
+                self._asked[peer] = self._checked[wanted[0]] = now
+                self._open[peer] = wanted[0]
+                found.append((peer, wanted[0].port))
+        return found
+
+    def answered(self, peer: PeerId, port: int, reached: bool, now: float) -> None:
+        """The peer has dialled back, or tried to. One that did not get through proves nothing."""
+        address = self._open.pop(peer, None)
+        if address is None or address.port != port or not reached:
+            return
+        believed = {each: until for each, until in self._confirmed.items() if now < until}
+        if address in believed or len(believed) < ADDRESSES_MAX // 2:
+            believed[address] = now + 3 * DIAL_BACK_INTERVAL_S
+        self._confirmed = believed
+
+    def confirmed(self, now: float) -> tuple[Multiaddr, ...]:
+        """The addresses to tell others."""
+        return tuple(sorted(each for each, until in self._confirmed.items() if now < until))
+
+
+def _is_loopback(address: Multiaddr) -> bool:
+    return ipaddress.ip_address(address.host).is_loopback
