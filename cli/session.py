@@ -13,7 +13,7 @@ from rich.console import Console
 from cli.client import NodeClient, answers_to
 from cli.progress import StepProgress
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound, NodeNotRunning
-from overlay.home import Home
+from overlay.home.home import Home
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig

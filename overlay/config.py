@@ -20,7 +20,7 @@ import platformdirs
 
 from overlay.errors import ConfigError
 from overlay.forwarding.terms import Terms
-from overlay.home import Home
+from overlay.home.home import Home
 from overlay.limits import NAME_CHARS_MAX
 
 DEFAULT_LISTEN = "0.0.0.0:7710"

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from overlay.errors import AlreadyMember
-from overlay.home import Contact, Home
+from overlay.home.contents import Contact
+from overlay.home.home import Home
 from overlay.identity.certificates import format_mesh_id
 from overlay.identity.invites import JoinToken
 from overlay.identity.keys import NodeKey
@@ -53,7 +54,7 @@ def _check_free(home: Home, key: NodeKey, token: JoinToken) -> None:
             f"the home {home.path} belongs to another mesh: leave it first (hearth leave), or use "
             "another home (--home DIR) for another mesh"
         )
-    if home.peers():
+    if standing.has_members():
         raise AlreadyMember(
             f"the home {home.path} founded a mesh with other members: use another home "
             "(--home DIR) for another mesh"

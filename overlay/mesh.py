@@ -22,7 +22,7 @@ from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import Terms
-from overlay.home import Contact
+from overlay.home.contents import Contact
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger

@@ -25,7 +25,7 @@ from overlay.explained import explained, overview, reply
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.explanations import Explanation
 from overlay.forwarding.terms import Terms
-from overlay.home import Home
+from overlay.home.home import Home
 from overlay.http.app import create_app
 from overlay.http.backend import (
     REQUEST_ID_BYTES,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from overlay.errors import HearthError, IdentityError, InvalidRequest, InviteUnknown
-from overlay.home import Home
+from overlay.home.home import Home
 from overlay.identity.certificates import (
     MESH_SECRET_BYTES,
     Membership,
@@ -160,6 +160,11 @@ class Standing:
         """Whether the membership ends so soon that it is time to join anew."""
         expires_at = self.membership.expires_at
         return expires_at is not None and time.time() >= expires_at - RENEWAL_S
+
+    def has_members(self) -> bool:
+        """Whether others belong to this mesh, or may: known ones, or such as were let in here."""
+        let_in = {peer for invite in self.ledger.list() for peer in invite.joined}
+        return bool(self._home.peers() or let_in - {each.subject for each in self.revocations})
 
     def leave(self) -> dict[str, Any]:
         """Forget the mesh, but not the key; ``{"mesh_id"}``. Raises IdentityError for the founder.

@@ -48,7 +48,7 @@ def _join_without_node(config: NodeConfig, text: str) -> dict[str, Any]:
     """Trade the token for a membership and keep it in the home, for the node to find."""
     import asyncio
 
-    from overlay.home import Home
+    from overlay.home.home import Home
     from overlay.identity.invites import JoinToken
     from overlay.joining import join_mesh
 

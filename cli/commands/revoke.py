@@ -61,7 +61,7 @@ def _revoke_without_node(config: NodeConfig, peer: str, ask: bool) -> dict[str, 
     """Sign it and keep it in the home, for the node to tell the others."""
     from cli.members import find_member, named
     from cli.session import without_node
-    from overlay.home import Home
+    from overlay.home.home import Home
     from overlay.identity.peer_id import PeerId
 
     known = Home(config.home).peers()

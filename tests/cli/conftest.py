@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import hearth
-from overlay.home import Home
+from overlay.home.home import Home
 from tests.cli.fake_node import ADMIN_TOKEN, FakeBackend, FakeNode
 
 Run = Callable[..., Result]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from overlay.home import Home
+from overlay.home.home import Home
 from tests.cli.conftest import Run
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cli.members import find_member, invited_through
 from overlay.errors import IdentityError
-from overlay.home import Contact, Home
+from overlay.home.contents import Contact
+from overlay.home.home import Home
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
@@ -131,7 +132,8 @@ def member_of(path: Path, founder: int, me: int) -> Home:
     """A home that is a member, or the founder, and knows two others."""
     home = Home(path)
     founded = found_mesh(key(founder), b"m" * 32)
-    home._write("identity.key", f"{key(me).peer_id} {key(me).seed.hex()}\n")
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "identity.key").write_text(f"{key(me).peer_id} {key(me).seed.hex()}\n")
     chain = () if me == founder else issue(key(founder), founded, key(me).peer_id, 1_790_000_000)
     home.save_membership(Membership(founded.founder, founded.mesh_secret, chain))
     address = Multiaddr.of("192.0.2.7", 7710)

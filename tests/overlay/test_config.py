@@ -9,7 +9,7 @@ import pytest
 from overlay.config import load_config, parse_size
 from overlay.errors import ConfigError
 from overlay.forwarding.terms import NO_BOUNDS, Terms
-from overlay.home import Home
+from overlay.home.home import Home
 
 
 @pytest.mark.parametrize(

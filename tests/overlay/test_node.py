@@ -72,9 +72,9 @@ StartNode = Callable[..., Awaitable[Node]]
 async def start(tmp_path: Path, tiny_model: Path) -> AsyncIterator[StartNode]:
     async with AsyncExitStack() as stack:
 
-        async def start(name: str, model: str = str(tiny_model)) -> Node:
+        async def start(name: str, model: str = str(tiny_model), listen: str = ANY) -> Node:
             config = load_config(
-                tmp_path / name, name=name, listen=ANY, api=ANY, models=(model,), lan=False
+                tmp_path / name, name=name, listen=listen, api=ANY, models=(model,), lan=False
             )
             node = await Node.start(config)
             stack.push_async_callback(node.close)
@@ -472,6 +472,21 @@ async def test_a_home_serves_one_node_and_is_free_afterwards(start: StartNode) -
     await node.close()
     again = await start("ann", model="none")
     assert again.key.peer_id == node.key.peer_id
+
+
+async def test_a_node_starts_with_damaged_peers_and_is_found_again(start: StartNode) -> None:
+    ann, bob, cyd = [await start(name, model="none") for name in ("ann", "bob", "cyd")]
+    await joined(ann, bob)
+    peer, listen = str(ann.key.peer_id), ann.listen
+    await ann.close()
+    await until(lambda: peers(bob)[peer] == "LEFT")
+    (ann.home.path / "peers.json").write_bytes(b"\x00")
+    ann = await start("ann", model="none", listen=str(listen[0]))
+    # It forgot who they are, but not that there are others, who would be left without a founder.
+    with pytest.raises(AlreadyMember, match="other members"):
+        await ann.join(cyd.invite(3600, 1, "")["token"])
+    await until(lambda: peers(bob)[peer] == "UP")
+    await until(lambda: bob.key.peer_id in ann.home.peers())
 
 
 async def test_a_failed_start_leaves_the_home_free(start: StartNode) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from overlay.errors import ConfigError, HomeInUse, NodeNotRunning
-from overlay.home import Contact, Home, Runtime
+from overlay.home.contents import Contact, Runtime
+from overlay.home.home import Home
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
@@ -139,7 +141,6 @@ _READERS: dict[str, Callable[[Home], object]] = {
     "revocations.json": lambda home: home.revocations(key(2).peer_id),
     "invites.json": lambda home: home.ledger(key(2).peer_id),
     "incarnation.json": lambda home: home.next_incarnation(1),
-    "peers.json": Home.peers,
     "paused.json": Home.paused_since,
 }
 _DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -160,15 +161,44 @@ def test_a_damaged_file_is_named_and_kept(home: Home, name: str, damage: str) ->
     home.next_incarnation(7)
     home.save_revocations(key(2).peer_id, Revocations(key(2).peer_id))
     home.save_paused(NOW)
-    home.save_peers({key(4).peer_id: Contact("ben", (Multiaddr.of("192.0.2.7", 1),))})
     path = home.path / name
     damaged = _DAMAGES[damage](path.read_bytes())
     path.write_bytes(damaged)
     with pytest.raises(ConfigError, match=rf"{name} is damaged: \w+"):
         _READERS[name](home)
-    if name == "peers.json":
-        home.save_peers({})
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+def test_peers_that_cannot_be_read_are_set_aside(
+    home: Home, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ben = Contact("ben", (Multiaddr.of("192.0.2.7", 1),))
+    home.save_peers({key(4).peer_id: ben})
+    path = home.path / "peers.json"
+    damaged = _DAMAGES[damage](path.read_bytes())
+    path.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        assert home.peers() == {}
+    assert "peers.json cannot be read, and is set aside as peers.json.damaged" in caplog.text
+    assert (home.path / "peers.json.damaged").read_bytes() == damaged
+    home.save_peers({key(5).peer_id: ben})
+    assert home.peers() == {key(5).peer_id: ben}
+
+
+def test_peers_of_other_versions_are_read(home: Home) -> None:
+    home.save_peers({})
+    there = Multiaddr.of("192.0.2.7", 1)
+    old, new = (str(key(n).peer_id) for n in (4, 5))
+    told = {
+        old: [str(there)],
+        new: {"name": "ben", "addresses": [str(there), "/ip4/192.0.2.7/udp/1/quic"], "more": 1},
+    }
+    (home.path / "peers.json").write_text(json.dumps(told))
+    assert home.peers() == {
+        key(4).peer_id: Contact("", (there,)),
+        key(5).peer_id: Contact("ben", (there,)),
+    }
 
 
 def test_a_key_with_a_flipped_digit_is_damaged(home: Home) -> None:
@@ -241,7 +271,7 @@ def test_the_runtime_is_that_of_a_running_node(home: Home) -> None:
 
 def test_a_dead_process_leaves_no_lock_and_no_runtime(home: Home) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from overlay.home import Contact, Home\n"
+        "import os, sys; from pathlib import Path; from overlay.home.home import Home\n"
         "home = Home(Path(sys.argv[1])); home.lock()\n"
         "home.write_runtime(api='http://127.0.0.1:1', admin_token='t'); os._exit(9)"
     )

@@ -1,0 +1,1 @@
+"""A node's home: the files that outlive the process."""
