@@ -6,12 +6,13 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 LOCK := requirements.lock
 
-.PHONY: help chat test lint bench lock clean
+.PHONY: help chat test chaos lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make chat    install Hearth here, fetch the demo model (98 MB, once), open a chat"
 	@echo "make test    install with the development tools and run the tests"
+	@echo "make chaos   attack a node with all that we could think of, in full strength (10 minutes)"
 	@echo "make lint    style, formatting and types"
 	@echo "make bench   a quick version of the measurements in docs/ (a quarter of an hour)"
 	@echo "make lock    take the newest versions of all packages, and pin them in $(LOCK)"
@@ -26,6 +27,10 @@ chat: $(VENV)/.runtime
 test: $(VENV)/.dev
 	@$(VENV)/bin/hearth models pull demo
 	$(PY) -m pytest
+
+chaos: $(VENV)/.dev
+	HEARTH_CHAOS=full $(PY) -m pytest tests/chaos --timeout 900
+	$(PY) -m tests.chaos.fuzz_codec --inputs 10000000
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

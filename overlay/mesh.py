@@ -259,11 +259,11 @@ class Mesh:
             return
         self._carry_out(effects)
 
-    def revocation_shown(self, record: bytes) -> None:
+    def revocation_shown(self, by: str, record: bytes) -> None:
         try:
             self.revoke(record)
         except HearthError as error:
-            log.warning("a peer refuses to link, for a revocation that is none: %s", error)
+            log.warning("%s refuses to link, for a revocation that is none: %s", by, error)
 
     def revoke(self, record: bytes) -> None:
         """A revocation, of this node's user or shown by a peer.

@@ -46,6 +46,8 @@ FANOUT: Final = 3
 JITTER: Final = 0.2
 #: Rounds in which news reach everybody, with time to spare: log2(N) + 4 would do without losses.
 NEWS_ROUNDS: Final = 30
+#: Between two new incarnations for a dispute: with each, all others forget this node for a round.
+DISPUTE_ROUNDS: Final = 10
 #: Incarnations start as milliseconds since 1970, below this for centuries.
 INCARNATION_START_MAX: Final = 1 << 44
 _LATER: Final = "a later incarnation than it says itself"
@@ -84,8 +86,9 @@ class Gossip:
         #: Who is no member any more: up to which incarnation, and until when.
         self._banished: dict[PeerId, tuple[int, float]] = {}
         self._liveness = Liveness(interval_s)
-        self._ticked_s = now
-        self._round_s = now
+        self._ticked_s = self._round_s = now
+        #: When it may begin a new incarnation again.
+        self._rises_s = now
 
     # --- What this node says of itself --------------------------------------------------------
 
@@ -280,7 +283,7 @@ class Gossip:
                 if origin not in kept_back:
                     lacks.append(replica.lack_of(entry))
             elif origin == self.me:
-                effects += self._defend(sender, entry, entry.heartbeat)
+                effects += self._defend(sender, entry, entry.heartbeat, now)
                 lacks.append(self._own.lack_of(entry))
             elif replica := self._meet(origin, entry.incarnation, now, effects):
                 replica.beat(entry)
@@ -333,7 +336,7 @@ class Gossip:
         for delta in deltas:
             origin = delta.origin
             if origin == me:
-                effects += self._defend(sender, delta, heartbeat=0)
+                effects += self._defend(sender, delta, 0, now)
                 continue
             replica = replicas.get(origin) or self._meet(origin, delta.incarnation, now, effects)
             if replica is None:
@@ -378,7 +381,7 @@ class Gossip:
         return replica
 
     def _defend(
-        self, sender: PeerId, claim: DigestEntry | OriginDelta, heartbeat: int
+        self, sender: PeerId, claim: DigestEntry | OriginDelta, heartbeat: int, now: float
     ) -> list[Disputed]:
         """Only this node writes its records. Whoever knows more of them than it has written
         knows another past: begin an incarnation above it, so that all take ours for the truth."""
@@ -390,6 +393,7 @@ class Gossip:
             and heartbeat <= known.heartbeat
         ):
             return []
-        if claim.incarnation < INCARNATION_MAX:
+        if claim.incarnation < INCARNATION_MAX and now >= self._rises_s:
+            self._rises_s = now + DISPUTE_ROUNDS * self._interval_s
             self._own.rise_above(claim.incarnation)
         return [Disputed(sender, self._own.incarnation)]

@@ -66,8 +66,11 @@ class LinkObserver(Protocol):
     def received(self, peer: PeerId, message: Message, size: int) -> None:
         """A message of gossip or forwarding, ``size`` bytes long; or a Goodbye, the link's last."""
 
-    def revocation_shown(self, record: bytes) -> None:
-        """A peer refused to link, for this revocation; it has not been checked yet."""
+    def revocation_shown(self, by: str, record: bytes) -> None:
+        """A peer refused to link, for this revocation; it has not been checked yet.
+
+        ``by``: its PeerId, or else its address.
+        """
 
 
 class Links:
@@ -251,7 +254,8 @@ class Links:
                 self._on_ledger()
             case Shown(record=record):
                 if self._observer is not None:
-                    self._observer.revocation_shown(record)
+                    by = str(line.link.peer or line.link.endpoint)
+                    self._observer.revocation_shown(by, record)
             case Down():
                 self._line_down(line, event)
             case Gone():

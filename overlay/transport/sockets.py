@@ -31,6 +31,8 @@ from overlay.limits import (
 
 #: CURVE wraps each message in 33 bytes; the codec checks the exact length.
 _FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64
+#: More than connections come in within HANDSHAKE_S, and no more than macOS allows.
+_DESCRIPTORS: Final = 1 << 16
 #: What was sent before closing (a Goodbye, a Refusal) may take this long to leave.
 LINGER_MS: Final = 500
 
@@ -62,6 +64,7 @@ class Sockets:
 
     def listener(self) -> zmq.asyncio.Socket:
         """A ROUTER that knows the CURVE key of whoever sends (`sender_key`)."""
+        allow_descriptors()
         if self._authenticator is None:
             self._authenticator = _Authenticator(self._context)
             self._authenticator.start()
@@ -103,6 +106,22 @@ class Sockets:
         # broke while its queue was full, as any peer can arrange. `Link` has pings of its own.
         link.heartbeat_ivl = 0
         return link
+
+
+def allow_descriptors() -> None:
+    """Let this process have as many open connections as the system grants it.
+
+    ZeroMQ drops connections that say nothing only after HANDSHAKE_S, and cannot be told to have but
+    so many; where descriptors run out, nobody is let in, and libzmq aborts.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def bind(router: zmq.asyncio.Socket, address: Multiaddr) -> Multiaddr:

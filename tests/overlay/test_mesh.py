@@ -218,8 +218,8 @@ async def test_a_lie_about_a_revocation_has_no_effect(
         two.mesh.me,
         time.time(),
     )
-    two.mesh.revocation_shown(record)
-    two.mesh.revocation_shown(b"junk")
+    two.mesh.revocation_shown("one", record)
+    two.mesh.revocation_shown("one", b"junk")
     assert two.mesh.revoked is None
     # Who tells it on a link breaks the protocol.
     ended = asyncio.Event()

@@ -9,7 +9,7 @@ import pytest
 from overlay.errors import Malformed
 from overlay.gossip import gossip as gossip_module
 from overlay.gossip.effects import Disbelieved, Disputed, OriginReset, RecordsChanged
-from overlay.gossip.gossip import Gossip
+from overlay.gossip.gossip import DISPUTE_ROUNDS, Gossip
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import INCARNATION_MAX
 from overlay.identity.peer_id import PeerId
@@ -79,11 +79,27 @@ def test_what_was_forged_before_the_link_is_void_with_the_first_word() -> None:
     assert RecordsChanged(THIRD, (Change(b"card", 1, b"true"),)) in told
 
 
+def disputes(mine: Gossip, incarnation: int, now: float) -> bool:
+    """The liar tells of such an incarnation of this node: whether it objects."""
+    effects = mine.receive(LIAR, Syn((DigestEntry(ME, incarnation, 9, 9, 0),)), now)
+    return any(isinstance(effect, Disputed) for effect in effects)
+
+
+def test_a_liar_does_not_make_others_forget_this_node_all_the_time() -> None:
+    mine = linked(LIAR)
+    assert disputes(mine, 7, 0.0)
+    assert mine.incarnation(ME) == 8
+    for now in (0.0, 1.0, DISPUTE_ROUNDS - 0.1):
+        assert disputes(mine, 20, now)
+        assert mine.incarnation(ME) == 8
+    assert disputes(mine, 20, DISPUTE_ROUNDS)
+    assert mine.incarnation(ME) == 21
+
+
 def test_disputes_lead_to_no_incarnation_that_others_would_not_believe() -> None:
     mine = linked(LIAR)
     for incarnation in (INCARNATION_MAX - 1, INCARNATION_MAX, INCARNATION_MAX):
-        effects = mine.receive(LIAR, Syn((DigestEntry(ME, incarnation, 9, 9, 0),)), 0.0)
-        assert any(isinstance(effect, Disputed) for effect in effects)
+        assert disputes(mine, incarnation, 0.0)
         assert mine.incarnation(ME) == INCARNATION_MAX
     [*_, send] = mine.tick(1.0, [LIAR])
     linked(THIRD).receive(THIRD, codec.decode(codec.encode(send.message)), 0.0)  # type: ignore[union-attr, arg-type]

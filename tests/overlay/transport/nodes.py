@@ -69,7 +69,8 @@ class Node:
         assert size > 0
         self._note("received", peer, message)
 
-    def revocation_shown(self, record: bytes) -> None:
+    def revocation_shown(self, by: str, record: bytes) -> None:
+        assert by
         self.shown.append(record)
         self._news.set()
 
