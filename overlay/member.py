@@ -37,13 +37,12 @@ from overlay.publisher import Publisher
 from overlay.roll import Roll
 from overlay.routing.policy import Policy
 from overlay.wire.messages import (
+    COMPACT_DIGESTS_VERSION,
+    VERSIONS,
     Change,
     Goodbye,
-    GossipAck,
     Message,
     RevocationNotice,
-    Syn,
-    SynAck,
 )
 
 
@@ -227,10 +226,16 @@ class Member:
 
     # --- What the links tell ------------------------------------------------------------------
 
-    def link_up(self, peer: PeerId, name: str, now: float) -> list[Effect]:
-        """A link to ``peer`` is up; it goes by ``name``, until its card says more."""
+    def link_up(
+        self, peer: PeerId, name: str, now: float, versions: Sequence[int] = VERSIONS
+    ) -> list[Effect]:
+        """A link to ``peer`` is up; it goes by ``name``, until its card says more.
+
+        ``versions``: of the protocol, that the peer speaks.
+        """
         self.neighbourhood.introduced(peer, name)
-        return self._of_gossip(self.gossip.alive(peer, now), peer, now)
+        compact = COMPACT_DIGESTS_VERSION in versions
+        return self._of_gossip(self.gossip.alive(peer, now, compact=compact), peer, now)
 
     def link_down(self, peer: PeerId, now: float) -> list[Effect]:
         """The link to ``peer`` is gone."""
@@ -246,7 +251,7 @@ class Member:
 
     def receive(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """A message from ``peer``. Raises RemoteProtocolError on a lie: then hang up."""
-        if isinstance(message, (Syn, SynAck, GossipAck)):
+        if isinstance(message, gsp.GossipMessage):
             return self._of_gossip(self.gossip.receive(peer, message, now), peer, now)
         if isinstance(message, Goodbye):
             return self._of_gossip(self.gossip.said_goodbye(peer, now), peer, now)

@@ -242,7 +242,7 @@ class Mesh:
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
         self.excluded.discard(peer)
-        self._carry_out(self.member.link_up(peer, hello.name, self.now()))
+        self._carry_out(self.member.link_up(peer, hello.name, self.now(), hello.versions))
         self.look_around()
         self._wake.set()
 

@@ -51,6 +51,7 @@ from overlay.limits import (
 )
 from overlay.wire.messages import (
     PROTOCOL_VERSION,
+    VERSIONS,
     Hello,
     JoinGrant,
     JoinRequest,
@@ -344,7 +345,7 @@ class Handshake:
 
     def _bare_hello(self) -> Hello:
         return Hello(
-            versions=(PROTOCOL_VERSION,),
+            versions=VERSIONS,
             peer_id=self._me.key.peer_id,
             mesh_id=b"",
             name="",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import Change, GossipAck, Syn, SynAck
+from overlay.wire.messages import Change, CompactSyn, CompactSynAck, GossipAck, Syn, SynAck
 
-GossipMessage = Syn | SynAck | GossipAck
+GossipMessage = Syn | SynAck | GossipAck | CompactSyn | CompactSynAck
 
 
 class PeerState(StrEnum):

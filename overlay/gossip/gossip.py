@@ -2,8 +2,9 @@
 
 Each node writes records about itself and keeps replicas of everybody else's. Once per round it
 opens an exchange with a few linked peers: Syn (what I know) -> SynAck (what you lack, and what I
-know otherwise) -> GossipAck (what you lack). Heartbeats travel in the digests, so that peers
-without a link are heard of too; who is UP is each node's own judgement (`liveness`).
+know otherwise) -> GossipAck (what you lack). As a rule, Syn and SynAck are compact (`compact`): who
+cannot read a compact one opens a whole exchange itself. Heartbeats travel in the digests, so that
+peers without a link are heard of too; who is UP is each node's own judgement (`liveness`).
 
 Sans-IO: `tick` and `receive` return effects; `next_deadline` says when to tick.
 """
@@ -16,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from overlay.errors import LocalProtocolError
+from overlay.gossip.banished import Banished
+from overlay.gossip.compact import CompactDigest
 from overlay.gossip.effects import (
     Disbelieved,
     Disputed,
@@ -28,6 +31,7 @@ from overlay.gossip.effects import (
 )
 from overlay.gossip.fitting import fit
 from overlay.gossip.liveness import Liveness
+from overlay.gossip.opening import Opener
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import INCARNATION_MAX, Applied, Lack, OwnRecords, Replica, check
 from overlay.identity.peer_id import PeerId
@@ -38,14 +42,18 @@ from overlay.limits import (
     MEMBERS_MAX,
     REPLICAS_BYTES_MAX,
 )
-from overlay.wire.messages import COUNTER_MAX, DigestEntry, GossipAck, OriginDelta, Syn, SynAck
+from overlay.wire.messages import (
+    CompactSyn,
+    CompactSynAck,
+    DigestEntry,
+    GossipAck,
+    OriginDelta,
+    Syn,
+    SynAck,
+)
 
-#: Exchanges opened per round.
-FANOUT: Final = 3
 #: Rounds are this much shorter or longer at random, so that nodes do not fall into step.
 JITTER: Final = 0.2
-#: Rounds in which news reach everybody, with time to spare: log2(N) + 4 would do without losses.
-NEWS_ROUNDS: Final = 30
 #: Between two new incarnations for a dispute: with each, all others forget this node for a round.
 DISPUTE_ROUNDS: Final = 10
 #: Incarnations start as milliseconds since 1970, below this for centuries.
@@ -83,9 +91,9 @@ class Gossip:
         self._held_bytes = 0
         #: Silent for so long that we tell nobody of them any more, and soon forget them.
         self._hushed: set[PeerId] = set()
-        #: Who is no member any more: up to which incarnation, and until when.
-        self._banished: dict[PeerId, tuple[int, float]] = {}
+        self._banished = Banished(interval_s)
         self._liveness = Liveness(interval_s)
+        self._opener = Opener(interval_s, rng)
         self._ticked_s = self._round_s = now
         #: When it may begin a new incarnation again.
         self._rises_s = now
@@ -154,9 +162,9 @@ class Gossip:
             return effects
         self._round_s = now + self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
         self._own.live_on()
-        syn = Syn(self._digest())
-        effects += [Send(peer, syn) for peer in self._partners(linked)]
-        return effects
+        partners = self._opener.partners(linked, self._liveness)
+        digest, compact = self._digest(), self._compact()
+        return [*effects, *self._opener.open(partners, digest, compact, self._own_words, now)]
 
     # --- What others say ----------------------------------------------------------------------
 
@@ -171,22 +179,28 @@ class Gossip:
                 told = set(digest)
                 otherwise = tuple(entry for entry in self._digest() if entry not in told)
                 effects.append(Send(sender, SynAck(otherwise, deltas)))
-            case SynAck(digest, deltas):
-                check(digest, deltas)
-                effects = self._apply(sender, deltas, now)
-                compared, lacks = self._compare(sender, digest, now)
-                effects += compared
-                if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX, self._rng)):
-                    effects.append(Send(sender, GossipAck(deltas)))
+            case CompactSyn():
+                entries = self._compact().read(message)
+                if entries is None:
+                    self._opener.unreadable(now)
+                    return [Send(sender, Syn(self._digest()))]
+                entries.sort(key=lambda entry: entry.origin != sender)
+                effects, lacks = self._compare(sender, entries, now)
+                deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
+                effects.append(Send(sender, self._compact().answer(message, deltas)))
+            case SynAck():
+                effects = self._answered(sender, message, now)
+            case CompactSynAck():
+                effects = self._answered(sender, self._compact().read_answer(message), now)
             case GossipAck(deltas):
                 check((), deltas)
                 effects = self._apply(sender, deltas, now)
         return effects
 
-    def alive(self, peer: PeerId, now: float) -> list[Effect]:
-        """A link to ``peer`` came up."""
-        self._banished.pop(peer, None)
-        self._own_words.linked(peer)
+    def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> list[Effect]:
+        """A link to ``peer`` came up; ``compact`` says whether it reads compact digests."""
+        self._banished.readmit(peer)
+        self._own_words.linked(peer, compact=compact)
         return [*self._liveness.alive(peer, now)]
 
     def link_lost(self, peer: PeerId, now: float) -> None:
@@ -199,37 +213,24 @@ class Gossip:
         return [*self._liveness.left(peer, now)]
 
     def banish(self, origin: PeerId, now: float) -> None:
-        """Forget a peer that is no member any more.
-
-        Who has not heard of that yet may go on telling of it. It is not listened to, but for a
-        later incarnation, or when the peer has a link again. Of a peer whose incarnation is not
-        known, nothing is listened to for as long as the news may take to reach everybody.
-        """
+        """Forget a peer that is no member any more; it is not listened to who tells of it still."""
         self._liveness.forget(origin)
         replica = self._replicas.pop(origin, None)
-        _, until_s = self._banished.get(origin, (0, now))
-        if replica is not None:
-            self._banished[origin] = (replica.incarnation, math.inf)
-        elif until_s <= now:
-            self._banished[origin] = (COUNTER_MAX, now + NEWS_ROUNDS * self._interval_s)
-        if len(self._banished) > MEMBERS_MAX:
-            del self._banished[next(iter(self._banished))]
+        self._banished.banish(origin, replica.incarnation if replica else None, now)
 
     # --- Within -------------------------------------------------------------------------------
 
     def _replica(self, origin: PeerId) -> Replica | None:
         return self._own if origin == self.me else self._replicas.get(origin)
 
-    def _partners(self, linked: Sequence[PeerId]) -> list[PeerId]:
-        live: list[PeerId] = []
-        dead: list[PeerId] = []
-        for peer in sorted(linked):
-            (dead if self._liveness.gone(peer) else live).append(peer)
-        partners = self._rng.sample(live, min(FANOUT, len(live)))
-        # As in Cassandra: now and then a dead one, so that a healed partition is noticed.
-        if dead and self._rng.random() < len(dead) / (len(live) + 1):
-            partners.append(self._rng.choice(dead))
-        return partners
+    def _answered(self, sender: PeerId, answer: SynAck, now: float) -> list[Effect]:
+        check(answer.digest, answer.deltas)
+        effects = self._apply(sender, answer.deltas, now)
+        compared, lacks = self._compare(sender, answer.digest, now)
+        effects += compared
+        if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX, self._rng)):
+            effects.append(Send(sender, GossipAck(deltas)))
+        return effects
 
     def _forget(self, now: float) -> list[OriginReset]:
         """Hush up who has been silent for half of FORGET_PEER_S, and forget them after the other.
@@ -251,6 +252,11 @@ class Gossip:
         hushed = self._hushed
         told = [r.known for origin, r in self._replicas.items() if origin not in hushed]
         return (self._own.known, *told)
+
+    def _compact(self) -> CompactDigest:
+        up = self._liveness.up
+        live = [replica.known for origin, replica in self._replicas.items() if up(origin)]
+        return CompactDigest((self._own.known, *live))
 
     def _compare(
         self, sender: PeerId, digest: Sequence[DigestEntry], now: float
@@ -367,8 +373,7 @@ class Gossip:
 
         Who has a link takes the place of one that has none: of those a liar can make up any number.
         """
-        banished, until_s = self._banished.get(origin, (-1, now))
-        if incarnation <= banished and now < until_s:
+        if self._banished.shuts_out(origin, incarnation, now):
             return None
         if len(self._replicas) + 1 >= MEMBERS_MAX:
             hearsay = (other for other in self._replicas if other not in self._own_words)
@@ -385,13 +390,7 @@ class Gossip:
     ) -> list[Disputed]:
         """Only this node writes its records. Whoever knows more of them than it has written
         knows another past: begin an incarnation above it, so that all take ours for the truth."""
-        known = self._own.known
-        if claim.incarnation < known.incarnation or (
-            claim.incarnation == known.incarnation
-            and claim.version <= known.version
-            and claim.gc_version <= known.gc_version
-            and heartbeat <= known.heartbeat
-        ):
+        if not self._own.knows_less_than(claim, heartbeat):
             return []
         if claim.incarnation < INCARNATION_MAX and now >= self._rises_s:
             self._rises_s = now + DISPUTE_ROUNDS * self._interval_s

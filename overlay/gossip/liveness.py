@@ -37,6 +37,10 @@ class Liveness:
         known = self._peers.get(peer)
         return known.state if known else PeerState.DOWN
 
+    def up(self, peer: PeerId) -> bool:
+        known = self._peers.get(peer)
+        return known is not None and known.state is PeerState.UP
+
     def gone(self, peer: PeerId) -> bool:
         """Known, and not UP."""
         known = self._peers.get(peer)

@@ -269,6 +269,18 @@ class OwnRecords(Replica):
         _, incarnation, heartbeat, version, gc_version = self.known
         self._move(incarnation, heartbeat + 1, version, gc_version)
 
+    def knows_less_than(self, claim: DigestEntry | OriginDelta, heartbeat: int) -> bool:
+        """Whether somebody claims to know more of this node than there is to know."""
+        _, incarnation, own_heartbeat, version, gc_version = self.known
+        return claim.incarnation > incarnation or (
+            claim.incarnation == incarnation
+            and (
+                claim.version > version
+                or claim.gc_version > gc_version
+                or heartbeat > own_heartbeat
+            )
+        )
+
     def rise_above(self, incarnation: int) -> None:
         """Go on with the same records as the next incarnation after ``incarnation``."""
         _, _, heartbeat, version, gc_version = self.known

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from overlay.gossip.effects import GossipMessage
 from overlay.gossip.fitting import DELTA_OVERHEAD_BYTES
 from overlay.gossip.latest import change_bytes
 from overlay.wire.messages import (
+    CompactSyn,
+    CompactSynAck,
     Completed,
     DigestEntry,
     Forward,
@@ -20,6 +23,8 @@ from overlay.wire.messages import (
 
 #: An origin, and four numbers of which one is a time in milliseconds.
 _ENTRY_BYTES: Final = 35 + 9 + 3 * 3
+#: The heads of a compact digest, and its fingerprint.
+_COMPACT_BYTES: Final = 18
 #: Tokens of vocabularies beyond 65,536 take five bytes, others three.
 _TOKEN_BYTES: Final = 3
 _MESSAGE_BYTES: Final = 40
@@ -34,6 +39,10 @@ def size_of(message: Message) -> int:
             return _digest(digest) + _deltas(deltas)
         case GossipAck(deltas=deltas):
             return _deltas(deltas)
+        case CompactSyn(heartbeats=heartbeats, contents=contents):
+            return _COMPACT_BYTES + len(heartbeats) + len(contents)
+        case CompactSynAck(heartbeats=heartbeats, contents=contents, deltas=deltas):
+            return _COMPACT_BYTES + len(heartbeats) + len(contents) + _deltas(deltas)
         case Forward(tokens=tokens, generated=generated):
             return 4 * _MESSAGE_BYTES + _TOKEN_BYTES * (len(tokens or ()) + len(generated))
         case TokenFrame(tokens=tokens, text=text):
@@ -44,7 +53,7 @@ def size_of(message: Message) -> int:
 
 
 def is_gossip(message: Message) -> bool:
-    return isinstance(message, (Syn, SynAck, GossipAck))
+    return isinstance(message, GossipMessage)
 
 
 def _digest(digest: tuple[DigestEntry, ...]) -> int:

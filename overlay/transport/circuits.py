@@ -37,8 +37,8 @@ from overlay.transport.connection import Line
 from overlay.transport.link import Link, LinkState
 from overlay.transport.links import Links
 from overlay.transport.relaying import Allowance
+from overlay.wire.between_transports import Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
-from overlay.wire.messages import Relay, Relayed, Unrelayed
 
 log = logging.getLogger(__name__)
 

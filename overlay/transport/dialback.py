@@ -11,8 +11,8 @@ from overlay.limits import DIAL_BACK_INTERVAL_S, DIAL_BACKS_MAX, MEMBERS_MAX
 from overlay.transport.connection import Line, answers
 from overlay.transport.public import seen_at
 from overlay.transport.sockets import Sockets
+from overlay.wire.between_transports import DialedBack
 from overlay.wire.codec import encode
-from overlay.wire.messages import DialedBack
 
 log = logging.getLogger(__name__)
 

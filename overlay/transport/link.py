@@ -42,21 +42,17 @@ from overlay.errors import (
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
 from overlay.limits import PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
+from overlay.wire.between_transports import DialBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
-    DialBack,
     Goodbye,
     Hello,
     JoinGrant,
     JoinRequest,
     Message,
-    Moved,
     Ping,
     Pong,
     Refusal,
-    Relay,
-    Relayed,
-    Unrelayed,
 )
 
 #: A link on which nothing was heard for so long is down.

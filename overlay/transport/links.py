@@ -33,17 +33,9 @@ from overlay.transport.link import (
     Transmit,
     Up,
 )
+from overlay.wire.between_transports import DialBack, DialedBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
-from overlay.wire.messages import (
-    DialBack,
-    DialedBack,
-    Hello,
-    Message,
-    Moved,
-    Relay,
-    Relayed,
-    Unrelayed,
-)
+from overlay.wire.messages import Hello, Message
 
 log = logging.getLogger(__name__)
 

@@ -33,8 +33,9 @@ from overlay.transport.links import BetweenTransports, LinkObserver, Links
 from overlay.transport.public import PublicAddresses, seen_at
 from overlay.transport.relaying import Allowance
 from overlay.transport.sockets import Sockets, bind, resolve
+from overlay.wire.between_transports import DialBack, DialedBack, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
-from overlay.wire.messages import DialBack, DialedBack, Message, Relay, Relayed, Unrelayed
+from overlay.wire.messages import Message
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The messages of the Hearth protocol, version 1.
+"""The messages of the Hearth protocol, versions 1 and 2.
 
 A message is a frozen dataclass; `overlay.wire.codec` packs it as one msgpack array
 ``[kind, field, field, …]`` in the order of the fields. Field types say everything the decoder
@@ -16,8 +16,20 @@ from typing import Annotated, ClassVar, Final, NamedTuple
 
 from models.engine import Prompt, Sampling, TokenLogprob
 from overlay.identity.peer_id import PeerId
+from overlay.wire.between_transports import (
+    DialBack,
+    DialedBack,
+    Moved,
+    Relay,
+    Relayed,
+    Unrelayed,
+)
 
 PROTOCOL_VERSION: Final = 1
+#: Who speaks this too, reads compact digests.
+COMPACT_DIGESTS_VERSION: Final = 2
+#: What this node speaks, as its Hello says.
+VERSIONS: Final = (PROTOCOL_VERSION, COMPACT_DIGESTS_VERSION)
 
 #: What gossip counts stays below this; a real node never gets near.
 COUNTER_MAX: Final = 1 << 62
@@ -172,6 +184,37 @@ class GossipAck:
 
 
 @dataclass(frozen=True, slots=True)
+class CompactSyn:
+    """Opens a push-pull round by a digest that only its like can read: `overlay.gossip.compact`.
+
+    Answered by CompactSynAck, or by a Syn if the receiver takes other origins for alive.
+    """
+
+    KIND: ClassVar[int] = 30
+    #: Of whom the digest is.
+    fingerprint: bytes
+    #: For each of them, as unsigned 16 bit: the heartbeat; version and gc_version.
+    heartbeats: bytes
+    contents: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CompactSynAck:
+    """Answers CompactSyn as SynAck answers Syn.
+
+    Both fields begin with a bit for each origin that they tell of, or are empty.
+    """
+
+    KIND: ClassVar[int] = 31
+    fingerprint: bytes
+    #: For each of these origins, as unsigned 16 bit: the heartbeat, where nothing else differs;
+    #: heartbeat, version and gc_version.
+    heartbeats: bytes
+    contents: bytes
+    deltas: tuple[OriginDelta, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationNotice:
     """News that cannot wait for a round; `overlay.identity.revocations` says what ``record`` is.
 
@@ -180,67 +223,6 @@ class RevocationNotice:
 
     KIND: ClassVar[int] = 13
     record: bytes
-
-
-# --- Relaying ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """Pass ``payload`` on to ``peer``; see `overlay.admission.circuit`. Answered only by Unrelayed.
-
-    Only a node with a link of its own to the peer does.
-    """
-
-    KIND: ClassVar[int] = 14
-    peer: PeerId
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Relayed:
-    """``peer`` had the sender pass this on, the sender says."""
-
-    KIND: ClassVar[int] = 15
-    peer: PeerId
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unrelayed:
-    """What was to be passed on to ``peer`` was not; ``code`` is of `overlay.errors`."""
-
-    KIND: ClassVar[int] = 16
-    peer: PeerId
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The last message on a relayed link: what follows comes over a direct one, which is up."""
-
-    KIND: ClassVar[int] = 17
-
-
-# --- Addresses --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DialBack:
-    """Of a dialer: try whether I answer at this port of the host that you see me at."""
-
-    KIND: ClassVar[int] = 18
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class DialedBack:
-    """Answers DialBack: ``reached``: the node that asked, and no other, answers there."""
-
-    KIND: ClassVar[int] = 19
-    port: int
-    reached: bool
 
 
 # --- Forwarding -------------------------------------------------------------------------------
@@ -363,6 +345,8 @@ Message = (
     | Syn
     | SynAck
     | GossipAck
+    | CompactSyn
+    | CompactSynAck
     | RevocationNotice
     | Relay
     | Relayed

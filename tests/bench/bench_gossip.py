@@ -16,15 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from overlay.gossip.gossip import FANOUT
+from overlay.gossip.opening import FANOUT
 from overlay.limits import GOSSIP_INTERVAL_S
 from tests.bench import gossip_costs
 from tests.bench.gossip_mesh import RTT_S, HearthMesh, PushMesh, VirtualMesh
 from tests.bench.report import markdown
 
 #: Meshes of so many nodes, each so many times with other dice.
-SEEDS: Final = {10: 20, 30: 10, 100: 8, 300: 4, 1000: 3}
-QUICK_SEEDS: Final = {10: 4, 30: 3, 100: 2}
+SEEDS: Final = {10: 20, 30: 10, 50: 8, 100: 8, 300: 4, 1000: 3}
+QUICK_SEEDS: Final = {10: 4, 30: 3, 50: 2, 100: 2}
 HEARTH: Final = "Hearth"
 #: Pushes to one peer in each round; and to as many as Hearth opens exchanges with.
 PUSHES: Final = {"push to 1": 1, f"push to {FANOUT}": FANOUT}

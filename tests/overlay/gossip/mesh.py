@@ -22,7 +22,14 @@ from overlay.gossip.effects import (
 )
 from overlay.gossip.gossip import Gossip
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import Change
+from overlay.wire.messages import (
+    Change,
+    CompactSyn,
+    CompactSynAck,
+    DigestEntry,
+    Syn,
+    SynAck,
+)
 
 INTERVAL_S = 1.0
 #: When the virtual mesh begins, in milliseconds since 1970 by an honest clock.
@@ -100,6 +107,8 @@ class Mesh:
         self.parts: dict[PeerId, int] = dict.fromkeys(self.ids, 0)
         #: Told of every message that a node sends, before the network has it.
         self.on_send: Callable[[PeerId, PeerId, GossipMessage], None] = lambda *_: None
+        #: Told of every node that ticked, after all that follows from it.
+        self.on_ticked: Callable[[PeerId], None] = lambda *_: None
         #: Told of every message that a node took in, after all that follows from it.
         self.on_received: Callable[[PeerId, GossipMessage], None] = lambda *_: None
         #: The life to which each incarnation of an origin belongs.
@@ -176,6 +185,22 @@ class Mesh:
             for b in running
         )
 
+    def digest_of(self, peer: PeerId, message: GossipMessage) -> Sequence[DigestEntry]:
+        """What ``message`` tells of what its sender knows, as ``peer`` reads it.
+
+        In a compact digest each reads only what it knows as well but for the lowest bits.
+        """
+        match message:
+            case Syn(digest) | SynAck(digest):
+                return digest
+            case CompactSyn() | CompactSynAck():
+                # Whoever asks as if it knew nothing is told everything.
+                *_, answer = self.nodes[peer].gossip.receive(peer_id(99), Syn(()), self.now)
+                assert isinstance(answer, Send)
+                assert isinstance(answer.message, SynAck)
+                return answer.message.digest
+        return ()
+
     def _write(self, peer: PeerId, key: bytes, value: bytes | None) -> None:
         node = self.nodes[peer]
         if node.truth.get(key) != value:
@@ -199,6 +224,7 @@ class Mesh:
         peer = node.gossip.me
         self.now = max(self.now, at)
         self._perform(peer, node.gossip.tick(node.clock(self.now), self.linked[peer]))
+        self.on_ticked(peer)
         # A clock's rounding must not make a tick come a moment before its deadline, for ever.
         heapq.heappush(self._ticks, (node.due() + 1e-6, life, node))
 

@@ -8,14 +8,15 @@ import pytest
 
 from overlay.errors import Malformed
 from overlay.gossip import gossip as gossip_module
-from overlay.gossip.effects import Disbelieved, Disputed, OriginReset, RecordsChanged
+from overlay.gossip.compact import CompactDigest
+from overlay.gossip.effects import Disbelieved, Disputed, OriginReset, RecordsChanged, Send
 from overlay.gossip.gossip import DISPUTE_ROUNDS, Gossip
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import INCARNATION_MAX
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, ORIGIN_BYTES_MAX, RECORD_VALUE_BYTES_MAX
 from overlay.wire import codec
-from overlay.wire.messages import Change, DigestEntry, GossipAck, OriginDelta, Syn
+from overlay.wire.messages import Change, CompactSynAck, DigestEntry, GossipAck, OriginDelta, Syn
 from tests.overlay.gossip.mesh import peer_id
 
 ME, LIAR, THIRD = peer_id(1), peer_id(2), peer_id(3)
@@ -66,6 +67,20 @@ def test_who_has_a_link_speaks_for_itself(forged: GossipAck | Syn) -> None:
     [told] = [e for e in mine.receive(LIAR, forged, 0.0) if isinstance(e, Disbelieved)]
     assert (told.by, told.origin) == (LIAR, THIRD)
     assert mine.records(THIRD) == {b"card": b"true"}
+
+
+def test_a_compact_digest_is_its_senders_own_word_too() -> None:
+    mine = linked(LIAR, THIRD)
+    mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, 1, 0, 0),)), 0.0)
+    said = [DigestEntry(ME, 5, 0, 0, 0), DigestEntry(LIAR, 7, 1, 0, 0)]
+    mine.receive(LIAR, Syn((said[1],)), 0.0)
+    spoken = CompactDigest([*said, DigestEntry(THIRD, 7, 2, 0, 0)]).syn()
+    assert any(
+        isinstance(effect, Send) and isinstance(effect.message, CompactSynAck)
+        for effect in mine.receive(THIRD, spoken, 0.0)
+    )
+    forged = Syn((DigestEntry(THIRD, 8, 9, 9, 0),))
+    assert any(isinstance(effect, Disbelieved) for effect in mine.receive(LIAR, forged, 0.0))
 
 
 def test_what_was_forged_before_the_link_is_void_with_the_first_word() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
 from overlay.gossip.effects import Disputed, OriginReset, PeerState, PeerUp, RecordsChanged, Send
 from overlay.gossip.fitting import fit
-from overlay.gossip.gossip import FANOUT, Gossip
+from overlay.gossip.gossip import Gossip
+from overlay.gossip.opening import FANOUT
 from overlay.gossip.records import block_key
 from overlay.gossip.replica import Lack, OwnRecords, Replica
 from overlay.identity.peer_id import PeerId

@@ -16,7 +16,8 @@ from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX
 from overlay.transport import detours, relaying
-from overlay.wire.messages import Cancel, Message, Relay, StreamAck, TokenFrame
+from overlay.wire.between_transports import Relay
+from overlay.wire.messages import Cancel, Message, StreamAck, TokenFrame
 from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, linked, mesh
 
 #: Nobody listens there.

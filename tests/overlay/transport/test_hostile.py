@@ -14,7 +14,7 @@ from overlay.limits import MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX
 from overlay.transport import incoming
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
-    PROTOCOL_VERSION,
+    VERSIONS,
     Cancel,
     Goodbye,
     Hello,
@@ -37,7 +37,7 @@ def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bare_hello(peer_id: PeerId) -> Hello:
-    return Hello((PROTOCOL_VERSION,), peer_id, b"", "", (), (), bytes(16))
+    return Hello(VERSIONS, peer_id, b"", "", (), (), bytes(16))
 
 
 async def refused(raw: RawPeer, code: str) -> None:

@@ -13,7 +13,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
 from overlay.transport import public
 from overlay.transport.public import PublicAddresses, seen_at
-from overlay.wire.messages import DialBack
+from overlay.wire.between_transports import DialBack
 from tests.overlay.transport.nodes import Node, eventually, linked, mesh
 
 ANN, BOB = (NodeKey.from_seed(bytes([n]) * 32).peer_id for n in (1, 2))
