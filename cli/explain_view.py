@@ -104,6 +104,8 @@ def _candidates(decision: Mapping[str, Any]) -> RenderableType:
     more = (decision.get("considered") or 0) - len(candidates)
     if more > 0:
         notes.append(f"{count(more, 'dearer node')} not shown")
+    if prefetch_tokens := decision.get("prefetch_tokens"):
+        notes.append(f"{prefetch_tokens:,} tokens are computed here afterwards, for the next time")
     if decision.get("blind"):
         notes.append("blind: no peer's summary could be used")
     return Group(table, Text(" · ".join(notes), style="dim"))

@@ -82,6 +82,7 @@ def _decision(attempt: Attempt, explanation: Explanation, name_of: NameOf) -> di
         "reason": decision.explain(name_of),
         "prompt_tokens": decision.prompt_tokens,
         "blind": decision.blind,
+        "prefetch_tokens": decision.prefetch_tokens,
         "considered": attempt.considered,
         "candidates": [_candidate(each, attempt, name_of) for each in decision.estimates],
         "error": _error(attempt.error),

@@ -241,6 +241,11 @@ def _in_hindsight(told: Hindsight) -> Iterator[Metric]:
         "Requests routed without a usable summary.",
         value=told.blind_decisions,
     )
+    yield CounterMetricFamily(
+        "hearth_prefetched_tokens",
+        "Prompt tokens that a peer had cached, and that were computed here, too, afterwards.",
+        value=told.prefetched_tokens,
+    )
     decisions = CounterMetricFamily(
         "hearth_decisions", "Decisions where a request goes.", labels=["asked_by", "choice"]
     )

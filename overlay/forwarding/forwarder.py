@@ -223,8 +223,8 @@ class Forwarder:
         for job in self._deadlines.take(now):
             effects += self._stop_downstream(job)
             if now >= job.deadline:
-                seconds = round(now - job.submitted_at)
-                effects += self._fail(job, TimedOut(f"no whole answer within {seconds} s"))
+                late = TimedOut(f"no whole answer within {now - job.submitted_at:.0f} s")
+                effects += self._fail(job, late)
             else:
                 silent = TimedOut("the peer that computed the answer fell silent")
                 effects += self._downstream_failed(job, silent, now)
@@ -258,10 +258,7 @@ class Forwarder:
         assert job.decision is not None, "a choice is a decision's"
         job.explanation.decided(job.decision, self._neighbourhood, now)
         self.hindsight.decided(job.explanation)
-        job.downstream = chosen.peer
-        job.state = JobState.DISPATCHED
-        job.frames_in = 0
-        job.rtt_ms = chosen.rtt_ms
+        job.dispatch(chosen.peer, chosen.rtt_ms)
         if chosen.is_self:
             return self._run_here(job, chosen.match_tokens, now)
         self._deadlines.wait(job, now + ACCEPT_S + chosen.rtt_ms / 1000)
@@ -368,7 +365,7 @@ class Forwarder:
 
     def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
         # First, for it may be a lie: then the job goes on elsewhere.
-        effects = [*stream.completed(job, done, now), *self._placement.remembered(job)]
+        effects = [*stream.completed(job, done, now), *self._placement.afterwards(job)]
         self._forget(job)
         self.hindsight.answered(job.explanation)
         return effects
@@ -395,6 +392,7 @@ class Forwarder:
         if job.downstream is None:
             return []
         if job.downstream != self.me:
+            job.tried.add(job.downstream)  # what it still sends must not be taken for a new answer
             return [Send(job.downstream, Cancel(job.request_id))]
         local = self._neighbourhood.resolve(job.model)
         return [] if local is None else [CancelGeneration(local.info.name, job.request_id)]

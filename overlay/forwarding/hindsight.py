@@ -51,6 +51,8 @@ class Hindsight:
         #: Decisions that had no usable summary at all, and those for a peer of which nothing was
         #: expected, though it turned out to hold a block or more of the prompt.
         self.blind_decisions = 0
+        #: Prompt tokens that a peer had cached, and that were computed here, too, afterwards.
+        self.prefetched_tokens = 0
         #: Requests by the ratio's bucket; the last one is without bound.
         self.ttft_ratios = [0] * (len(TTFT_RATIO_BOUNDS) + 1)
         self.ttft_ratio_sum = 0.0
@@ -70,6 +72,7 @@ class Hindsight:
         remote = actual.executor != last.decision.choice or not chosen.is_self
         found_warm = remote and actual.cached_tokens >= BLOCK_TOKENS and chosen.match_tokens == 0
         self.blind_decisions += last.decision.blind or found_warm
+        self.prefetched_tokens += last.decision.prefetch_tokens if not chosen.is_self else 0
         self._compare_match(explanation)
         self._compare_ttft(explanation)
 

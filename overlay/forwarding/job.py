@@ -88,6 +88,11 @@ class Job:
         """When it has waited long enough, for its downstream or altogether."""
         return min(self.deadline, self.patience_until)
 
+    def dispatch(self, downstream: PeerId, rtt_ms: float) -> None:
+        """It goes there now, after whatever has failed."""
+        self.downstream, self.rtt_ms = downstream, rtt_ms
+        self.state, self.frames_in = JobState.DISPATCHED, 0
+
     def note_first_token(self, now: float) -> None:
         """Something of the answer goes upstream now."""
         if self.first_token_at is None:

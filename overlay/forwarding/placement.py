@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.engine import Tokens
+from models.engine import GenerationRequest, Priority, Sampling, Tokens
 from overlay.errors import HearthError, ModelNotFound, NoRoute
-from overlay.forwarding.effects import Effect, Remember
+from overlay.forwarding.effects import Effect, Generate, Remember
 from overlay.forwarding.job import Job
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
@@ -58,6 +58,10 @@ class Placement:
         if local is None or job.model_key != local.info.key:
             return []
         return [Remember(local.info.name, job.tokens, tuple(job.generated))]
+
+    def afterwards(self, job: Job) -> list[Effect]:
+        """What is still to be done for a job that has its whole answer."""
+        return [*self.remembered(job), *self._prefetch(job)]
 
     def prompt_length(self, job: Job) -> int:
         """Tokens to have in the cache before the next one of the answer, if need be by a guess."""
@@ -141,6 +145,28 @@ class Placement:
         return ModelNotFound(
             f"no node serves a model named {job.model!r}{paused}; there is: {', '.join(offered)}"
         )
+
+    def _prefetch(self, job: Job) -> list[Effect]:
+        """Compute here what the peer that answered had cached, if the decision was for that.
+
+        The engine takes it for a guest's request, so that the owner never waits for it and friends
+        get their turns; nobody listens to its answer. The job's own id is free here for that.
+        """
+        if not job.decision or not job.decision.prefetch_tokens or job.downstream == self._me:
+            return []
+        local = self._neighbourhood.resolve(job.model)
+        if local is None or job.tokens is None:
+            return []
+        tokens = job.tokens[: job.decision.prefetch_tokens]
+        self._neighbourhood.prompt_runs(local.info.name, job.hashes)
+        request = GenerationRequest(
+            request_id=job.request_id,
+            tokens=tokens,
+            sampling=Sampling(max_tokens=1),
+            priority=Priority.GUEST,
+            client=bytes(self._me),
+        )
+        return [Generate(local.info.name, request)]
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         tokens_only = job.prompt is None or bool(job.generated)

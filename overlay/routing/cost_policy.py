@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
@@ -29,6 +30,8 @@ USES_EXPECTED: Final = 2.0
 NET_GAIN: Final = 1 / 8
 #: No conversation is expected to go on for more turns than this.
 TURNS_MAX: Final = 3.0
+#: What a second that nobody else needs is worth all the same: it takes power.
+SPARE_WORTH: Final = 0.25
 #: A holder of this share of the longest match holds the same prefix.
 SAME_PREFIX: Final = 0.75
 
@@ -64,43 +67,51 @@ class CostPolicy:
             if own:
                 self._history.asked(question.hashes)
             return cheapest(question, candidates, estimates, self._rng)
-        estimates = self._with_later(question, estimates, longest, now)
-        self._history.asked(question.hashes)
-        decision = cheapest(question, candidates, estimates, self._rng)
-        chosen = decision.chosen
+        uses = self._history.uses(question.hashes, now)
+        estimates = self._kept_together(question, estimates, longest, uses)
         here = next((e for e in estimates if e.is_self), None)
         held = here is not None and here.match_tokens >= longest.match_tokens
-        self._history.used(_end(question, longest), now, held=held, stays=held or chosen.is_self)
+        worth_a_copy = False
+        if here is not None and not held:
+            saved_ms = self._saved_ms(longest, uses)
+            lacks = (longest.match_tokens - here.match_tokens) * _token_ms(question, here)
+            spare_ms = (here.alpha - 1 + SPARE_WORTH) * lacks
+            worth_a_copy = saved_ms > spare_ms
+            # A copy that is worth it comes anyway: this request need not wait for it.
+            estimates[estimates.index(here)] = here.with_later(-min(saved_ms, spare_ms))
+        self._history.asked(question.hashes)
+        decision = cheapest(question, candidates, estimates, self._rng)
+        stays = held or worth_a_copy or decision.chosen.is_self
+        self._history.used(_end(question, longest), now, held=held, stays=stays)
+        if worth_a_copy and not decision.chosen.is_self:
+            return replace(decision, prefetch_tokens=longest.match_tokens)
         return decision
 
-    def _with_later(
-        self, question: Question, estimates: list[Estimate], longest: Estimate, now: float
-    ) -> list[Estimate]:
-        """What each choice changes for the requests that will come.
-
-        A copy here saves the rents of being far. A copy that nobody needs takes room: where room
-        is dear, requests for one prefix keep to one of its holders, so that others' copies go.
-        """
-        history, memory = self._history, self._prices.memory
-        uses = history.uses(question.hashes, now)
+    def _saved_ms(self, longest: Estimate, uses: float) -> float:
+        """What a copy here saves requests to come: the rents of being far."""
+        history = self._history
         turns = min(TURNS_MAX, history.goes_on / max(1e-9, 1 - history.goes_on))
         there_ms = longest.rtt_ms + max(0.0, longest.wait_ms - PROMPT_STEP_MS)
         expected = uses + USES_EXPECTED * history.again
         gained = min(expected, NET_GAIN * history.uses_before_gone)
-        saved_ms = gained * longest.rtt_ms + turns * there_ms
+        return (gained * longest.rtt_ms + turns * there_ms) / self._prices.memory
+
+    def _kept_together(
+        self, question: Question, estimates: list[Estimate], longest: Estimate, uses: float
+    ) -> list[Estimate]:
+        """A copy that nobody needs takes room of others.
+
+        Where room is dear, requests for one prefix keep to one of its holders, so that its other
+        copies go.
+        """
         holders = [e for e in estimates if e.match_tokens >= SAME_PREFIX * longest.match_tokens]
         keeper = _keeper(_end(question, longest), holders)
-        token_ms = longest.prefill_ms / max(1, question.prompt_tokens - longest.match_tokens)
-        room_ms = (memory - 1) * longest.match_tokens * token_ms / max(1.0, uses)
-        found = []
-        for each in estimates:
-            later_ms = 0.0
-            if each.is_self and each.match_tokens < longest.match_tokens:
-                later_ms -= saved_ms / memory
-            if each in holders and each.peer != keeper:
-                later_ms += room_ms
-            found.append(each.with_later(later_ms) if later_ms else each)
-        return found
+        copy_ms = longest.match_tokens * _token_ms(question, longest)
+        room_ms = (self._prices.memory - 1) * copy_ms / max(1.0, uses)
+        return [
+            each.with_later(room_ms) if each in holders and each.peer != keeper else each
+            for each in estimates
+        ]
 
 
 def cheapest(
@@ -127,6 +138,11 @@ def _end(question: Question, longest: Estimate) -> int:
     """The last block of the longest match."""
     blocks = max(1, longest.match_tokens // BLOCK_TOKENS)
     return question.hashes[min(blocks, len(question.hashes)) - 1]
+
+
+def _token_ms(question: Question, at: Estimate) -> float:
+    """How long one more token of the prompt takes there."""
+    return at.prefill_ms / max(1, question.prompt_tokens - at.match_tokens)
 
 
 def _keeper(prefix: int, holders: Sequence[Estimate]) -> PeerId:

@@ -22,6 +22,9 @@ class Decision:
     #: There were peers, and no usable summary of any of them.
     blind: bool
     prompt_tokens: int
+    #: Once it is answered elsewhere, so many leading tokens of the prompt are worth computing here,
+    #: for requests to come, in time that nobody else needs.
+    prefetch_tokens: int = 0
 
     @property
     def chosen(self) -> Estimate:

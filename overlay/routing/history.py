@@ -23,6 +23,8 @@ BLOCKS_MAX: Final = 1 << 14
 _REQUESTS: Final = 32
 #: Whether prefixes stay here is over so many that were needed again.
 _RETURNS: Final = 16
+#: `History.again`, until anybody has asked.
+AGAIN_PRIOR: Final = 0.5
 
 
 class _Prefix(NamedTuple):
@@ -45,7 +47,7 @@ class History:
         #: Last blocks of prompts.
         self._ends: dict[int, None] = {}
         #: Share of the prompts' blocks that were asked for before.
-        self.again = 0.0
+        self.again = AGAIN_PRIOR
         #: Share of the prompts that go on where an earlier one ended.
         self.goes_on = 0.0
         self._gone = 0.0

@@ -114,6 +114,10 @@ ABLATIONS: Final = {
         "nothing was lost for lack of cells", _candidates(lambda c: c._replace(lost_share=0.0))
     ),
     "hearth without distance's price": Ablation("no rents: each request by itself", _near),
+    "hearth without prefetching": Ablation(
+        "a copy comes home with a request that waits for it, or not at all",
+        lambda: patch.object(cost_policy, "SPARE_WORTH", inf),
+    ),
     "hearth without departures": Ablation(
         "what comes into a cache is taken to stay there",
         lambda: patch.object(History, "uses_before_gone", inf),

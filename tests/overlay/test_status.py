@@ -51,6 +51,7 @@ def test_how_decisions_turned_out_is_a_metric() -> None:
     mesh = mesh_with()
     told = mesh.member.forwarder.hindsight
     told.blind_decisions = 2
+    told.prefetched_tokens = 576
     told.decisions["client", "peer"] = 3
     told.decisions["peer", "self"] = 1
     told.matches[Match.OVERESTIMATED] = 1
@@ -60,6 +61,7 @@ def test_how_decisions_turned_out_is_a_metric() -> None:
     lines = metrics(mesh).decode().splitlines()
     for line in (
         "hearth_blind_decisions_total 2.0",
+        "hearth_prefetched_tokens_total 576.0",
         'hearth_decisions_total{asked_by="client",choice="peer"} 3.0',
         'hearth_decisions_total{asked_by="peer",choice="self"} 1.0',
         'hearth_match_estimates_total{outcome="overestimated"} 1.0',

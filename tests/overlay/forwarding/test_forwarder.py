@@ -19,6 +19,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.forwarding.effects import Answer, Failure, Remember
+from overlay.identity.peer_id import PeerId
 from overlay.limits import GRAMMAR_CHARS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 from overlay.wire.messages import (
     Accepted,
@@ -328,6 +329,54 @@ def test_a_silent_peer_is_given_up() -> None:
     world.carry_out(origin, origin.forwarder.tick(world.now))
     world.run()
     assert world.answer(0, RID) == WHOLE
+
+
+def test_a_silent_relay_is_not_asked_again_as_it_may_still_speak() -> None:
+    world = World(3, models={1, 2})
+    origin, relay, executor = (world.node(index) for index in range(3))
+    origin.neighbourhood.link_down(executor.peer)
+    world.warm(2, TOKENS)
+    late: list[TokenFrame] = []
+
+    def lose(sender: PeerId, receiver: PeerId, message: object) -> bool:
+        if receiver == origin.peer and isinstance(message, TokenFrame):
+            late.append(message)
+            return True
+        return isinstance(message, Completed)
+
+    world.lose = lose
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    assert executor.running
+    assert late
+    world.now = origin.forwarder.next_deadline()
+    world.carry_out(origin, origin.forwarder.tick(world.now))
+    assert origin.forwarder.receive(relay.peer, late[0], world.now) == []
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, TimedOut)
+
+
+def test_what_is_worth_it_is_computed_here_too_once_a_peer_has_answered() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    origin, warm = world.node(0), world.node(1)
+    origin.neighbourhood.link_measured(warm.peer, 2000.0, world.now)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    assert list(warm.running) == [RID]
+    assert not origin.running, "not while somebody waits for the answer"
+    world.run(len(ANSWER) + 1)
+    assert world.answer(0, RID) == WHOLE
+    told = list(world.node(0).events[RID])
+    prefetch = origin.running[RID]
+    assert (prefetch.tokens, prefetch.sampling.max_tokens) == (TOKENS, 1)
+    assert (prefetch.priority, prefetch.client) == (Priority.GUEST, origin.peer)
+    world.run()
+    assert not origin.running
+    assert origin.events[RID] == told, "nobody hears of it"
+    assert origin.forwarder.open_requests == 0
+    assert origin.forwarder.hindsight.prefetched_tokens == len(TOKENS)
 
 
 def test_a_deadline_ends_the_request() -> None:

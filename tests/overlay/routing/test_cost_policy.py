@@ -156,33 +156,55 @@ def test_a_worse_candidate_changes_nothing(
 BLOCKS = tuple(range(20))
 
 
-def decide(policy: CostPolicy, *candidates: Candidate, now: float, forwarded: bool = False) -> bool:
-    """Whether the prompt is computed here."""
-    question = Question(PROMPT, BLOCKS, ANSWER, forwarded=forwarded)
-    return policy.decide(question, candidates, now).chosen.is_self
+far = replace(warm, rtt_ms=300.0)
 
 
-def test_a_prefix_that_is_asked_for_again_and_again_is_computed_here_in_the_end() -> None:
+def decide(
+    policy: CostPolicy,
+    *candidates: Candidate,
+    now: float,
+    forwarded: bool = False,
+    blocks: tuple[int, ...] = BLOCKS,
+) -> Decision:
+    question = Question(PROMPT, blocks, ANSWER, forwarded=forwarded)
+    return policy.decide(question, candidates, now)
+
+
+def test_a_prefix_that_is_asked_for_again_and_again_comes_home_in_the_end() -> None:
     policy = CostPolicy(random.Random(0))
-    far = replace(warm, rtt_ms=800.0)
-    here = [decide(policy, this_node, far, now=float(n)) for n in range(10)]
-    first = here.index(True)
-    # Computing takes 3.2 s here: no later than when as much was paid for the distance.
-    assert 1 <= first <= 4
+    decisions = [decide(policy, this_node, far, now=float(n)) for n in range(10)]
+    assert {d.choice for d in decisions} == {WARM}
+    tokens = [d.prefetch_tokens for d in decisions]
+    first = tokens.index(608)
+    # Computing it takes 3 s here: no later than when as much was paid for the distance.
+    assert 1 <= first <= 10
+
+
+def test_who_would_wait_longer_for_the_way_computes_at_once() -> None:
+    farther = replace(warm, rtt_ms=2900.0)
+    decision = decide(CostPolicy(random.Random(0)), this_node, farther, now=0.0)
+    assert (decision.choice, decision.prefetch_tokens) == (SELF, 0)
+
+
+def test_a_busy_machine_has_no_time_to_prefetch() -> None:
+    policy = CostPolicy(random.Random(0))
+    busy = replace(this_node, pending_prefill_tokens=2000)
+    near = [decide(policy, busy, replace(far, rtt_ms=100.0), now=10.0 * n) for n in range(20)]
+    assert not any(d.prefetch_tokens for d in near[5:10])
 
 
 def test_what_is_asked_for_once_is_not_fetched_home() -> None:
     policy = CostPolicy(random.Random(0))
     for n in range(10):
-        question = Question(PROMPT, tuple(range(100 * n, 100 * n + 20)), ANSWER, forwarded=False)
-        far = replace(warm, rtt_ms=800.0)
-        assert policy.decide(question, [this_node, far], float(n)).choice == WARM
+        blocks = tuple(range(100 * n, 100 * n + 20))
+        decision = decide(policy, this_node, far, now=float(n), blocks=blocks)
+        assert (decision.choice, decision.prefetch_tokens) == (WARM, 0)
 
 
 def test_a_guest_is_not_worth_a_copy() -> None:
     policy = CostPolicy(random.Random(0))
-    far = replace(warm, rtt_ms=800.0)
-    assert not any(decide(policy, this_node, far, now=float(n), forwarded=True) for n in range(10))
+    asked = [decide(policy, this_node, far, now=float(n), forwarded=True) for n in range(20)]
+    assert {(d.choice, d.prefetch_tokens) for d in asked} == {(WARM, 0)}
 
 
 def test_where_memory_is_short_all_nodes_keep_to_one_copy() -> None:
