@@ -31,7 +31,7 @@ NET_GAIN: Final = 1 / 8
 #: No conversation is expected to go on for more turns than this.
 TURNS_MAX: Final = 3.0
 #: What a second that nobody else needs is worth all the same: it takes power.
-SPARE_WORTH: Final = 0.25
+SPARE_WORTH: Final = 0.1
 #: A holder of this share of the longest match holds the same prefix.
 SAME_PREFIX: Final = 0.75
 
