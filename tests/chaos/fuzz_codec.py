@@ -1,9 +1,9 @@
-"""Feeds the codec bytes of all kinds: ``python -m tests.chaos.fuzz_codec [--inputs N] [--seed N]``.
+"""Feeds the codec bytes of all kinds: ``python -m tests.chaos.fuzz_codec [--inputs N] [--jobs N]``.
 
 Nine of ten inputs are messages of every kind, mutated; the others are random. Whatever they are,
 `decode` raises nothing but its own errors, what it reads is packed again to a message that is read
-alike, and nothing gets longer on the way than a message may be. Several processes share the work,
-each with a seed of its own: a failure prints the input, and the command repeats it.
+alike, and nothing gets longer on the way than a message may be. Each slice of the inputs has a seed
+of its own: a failure tells it, with the input, and ``--seed`` repeats it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from overlay.wire.messages import Counter as WireCounter
 
 KINDS: Final[tuple[type[Message], ...]] = get_args(Message)
 
+#: Inputs that one seed stands for.
+_SLICE_INPUTS: Final = 100_000
+_PROGRESS_INPUTS: Final = 1_000_000
 #: Messages are made anew after so many inputs: to make one takes longer than to mutate one.
 _CORPUS_INPUTS: Final = 20_000
 _CORPUS_MESSAGES: Final = 400
@@ -150,17 +153,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="tests.chaos.fuzz_codec")
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
-    share = -(-options.inputs // options.processes)
+    slices = -(-options.inputs // _SLICE_INPUTS)
+    seeds = range(options.seed, options.seed + slices)
     begun = time.monotonic()
-    with multiprocessing.Pool(options.processes) as pool:
-        work = [(options.seed + number, share) for number in range(options.processes)]
-        found = sum(pool.starmap(fuzz, work), Counter())
-    seconds = time.monotonic() - begun
+    found: Counter[str] = Counter()
+    with multiprocessing.Pool(options.jobs) as pool:
+        for outcomes in pool.imap_unordered(_fuzz_slice, seeds):
+            found += outcomes
+            if found.total() % _PROGRESS_INPUTS == 0:
+                seconds = time.monotonic() - begun
+                print(f"{found.total():,} of {slices * _SLICE_INPUTS:,} inputs in {seconds:.0f} s")
     for outcome, times in found.most_common():
         print(f"{times:>12,}  {outcome}")
-    print(f"{found.total():,} inputs in {seconds:.0f} s: none did harm")
+    print("none did harm")
+
+
+def _fuzz_slice(seed: int) -> Counter[str]:
+    return fuzz(seed, _SLICE_INPUTS)
 
 
 if __name__ == "__main__":
