@@ -46,6 +46,8 @@ def _own(status: Mapping[str, Any]) -> Table:
     grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
     grid.add_row("api", Text(printable(str(status.get("api") or ""))))
     grid.add_row("listen", Text(_listen(status.get("listen"))))
+    if mapping := status.get("port_mapping"):
+        grid.add_row("router", _router(mapping))
     grid.add_row("cache", Text(" · ".join(cache_parts(status.get("cache") or {}))))
     if spilled := spilled_parts(status.get("cache") or {}):
         grid.add_row("spilled", Text(" · ".join(spilled)))
@@ -61,6 +63,14 @@ def _own(status: Mapping[str, Any]) -> Table:
 def _listen(listen: Any) -> str:
     addresses = [listen] if isinstance(listen, str) else listen or []
     return ", ".join(printable(str(address)) for address in addresses)
+
+
+def _router(mapping: Mapping[str, Any]) -> Text:
+    if external := mapping.get("external"):
+        return Text(f"passes {printable(str(external))} on to this node")
+    if failure := mapping.get("failure"):
+        return Text(f"passes nothing on: {printable(str(failure))}", style="yellow")
+    return Text("is being looked for", style="dim")
 
 
 def _ending(ends: Any) -> str:

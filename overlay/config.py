@@ -36,6 +36,7 @@ _SETTINGS = {
     "models": "HEARTH_MODEL",
     "store": "HEARTH_MODELS",
     "lan": "HEARTH_LAN",
+    "map_port": "HEARTH_MAP_PORT",
     "cells": "HEARTH_CELLS",
     "ram_cache": "HEARTH_RAM_CACHE",
     "disk_cache": "HEARTH_DISK_CACHE",
@@ -43,6 +44,7 @@ _SETTINGS = {
     "guest_tokens_per_minute": "HEARTH_GUEST_TOKENS_PER_MINUTE",
     "private": "HEARTH_PRIVATE",
 }
+_SWITCHES = ("lan", "map_port")
 _SIZES = ("ram_cache", "disk_cache")
 _LISTS = {"models": "names or paths", "private": "names"}
 
@@ -83,6 +85,8 @@ class NodeConfig:
     store: Path
     #: Announce this node to members on the local network, and look for them there.
     lan: bool
+    #: Ask the router to pass a port on to this node.
+    map_port: bool
     #: KV cells of each model; 0: the engine chooses.
     cells: int
     #: Bytes of RAM for what left the KV cache, all models together; None: what can be spared.
@@ -115,6 +119,7 @@ def load_config(
     api: str | None = None,
     models: tuple[str, ...] | None = None,
     lan: bool | None = None,
+    map_port: bool | None = None,
     cells: int | None = None,
     ram_cache: int | None = None,
     disk_cache: int | None = None,
@@ -130,6 +135,7 @@ def load_config(
         "api": api,
         "models": models or None,
         "lan": lan,
+        "map_port": map_port,
         "cells": cells,
         "ram_cache": ram_cache,
         "disk_cache": disk_cache,
@@ -154,6 +160,7 @@ def load_config(
         models=tuple(m for m in chosen_models if m != "none"),
         store=Path(settings.get("store") or model_store_path()).expanduser(),
         lan=settings.get("lan", True),
+        map_port=settings.get("map_port", False),
         cells=settings.get("cells", 0),
         ram_cache=settings.get("ram_cache"),
         disk_cache=settings.get("disk_cache", 0),
@@ -190,7 +197,7 @@ def _read_environment() -> dict[str, Any]:
 def _from_environment(key: str, variable: str, value: str) -> Any:
     if key in _LISTS:
         return tuple(value.split(","))
-    if key == "lan":
+    if key in _SWITCHES:
         if value.lower() not in _YES_OR_NO:
             raise ConfigError(f"{variable} is 1 or 0, not {value!r}")
         return _YES_OR_NO[value.lower()]
@@ -230,9 +237,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         if key in _LISTS:
             if not isinstance(value, list) or not all(isinstance(m, str) for m in value):
                 raise ConfigError(f"{path}: {key} is a list of {_LISTS[key]}")
-        elif key == "lan":
+        elif key in _SWITCHES:
             if not isinstance(value, bool):
-                raise ConfigError(f"{path}: lan is true or false")
+                raise ConfigError(f"{path}: {key} is true or false")
         elif key in _NUMBERS:
             _number(key, f"{path}: {key}", value)
         elif not isinstance(value, str):

@@ -35,6 +35,8 @@ RELAYED_MESSAGE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1024
 #: some answers and prompts, and a new member's first gossip, on the uplink of a home.
 RELAY_BYTES_PER_S: Final = 1 << 20
 RELAY_BYTES_BURST: Final = 8 << 20
+#: An answer of a router that is asked to pass a port on: descriptions of 10 to 50 KB.
+GATEWAY_ANSWER_BYTES_MAX: Final = 256 << 10
 #: An HTTP request body.
 HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
@@ -181,6 +183,15 @@ RELAY_AFTER_S: Final = 3.0
 #: Between two checks that a router passes on what comes to it, and so often a member is dialled
 #: back at most twice.
 DIAL_BACK_INTERVAL_S: Final = 60.0
+#: Between two looks at the addresses of this machine, at a fifth of a millisecond each.
+INTERFACES_INTERVAL_S: Final = 2.0
+#: A router passes a port on for so long if it is not asked again; it is asked three times as often,
+#: so that one that was restarted does so again soon.
+PORT_LEASE_S: Final = 900
+#: After a router could not be found or refused, or was out of order: until it is asked anew.
+PORT_RETRY_S: Final = 300.0
+#: A router answers within this time.
+GATEWAY_ANSWER_S: Final = 5.0
 #: Redial backoff: first, and longest.
 REDIAL_MIN_S: Final = 0.2
 REDIAL_MAX_S: Final = 30.0

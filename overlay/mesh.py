@@ -29,7 +29,7 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import ADDRESSES_MAX, MEMBERS_MAX
+from overlay.limits import MEMBERS_MAX
 from overlay.member import (
     Effect,
     Meet,
@@ -40,9 +40,10 @@ from overlay.member import (
 )
 from overlay.mesh_log import MeshLog
 from overlay.routing.cost_policy import CostPolicy
-from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.lan import LanDiscovery
+from overlay.transport.port_mapping import PortMapping
 from overlay.transport.transport import Transport
+from overlay.whereabouts import Whereabouts
 from overlay.wire.messages import Hello, Message, RevocationNotice
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Mesh:
     before it returns. Where this node's own membership is void, it has no links.
 
     ``lan``: announce this node to members on the local network, and look for them there.
+    ``map_port``: ask the router to pass a port on to it.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Mesh:
         on_peers: Callable[[], None],
         terms: Terms,
         lan: bool,
+        map_port: bool,
         rng: random.Random,
     ) -> None:
         assert node.membership is not None, "a mesh has members"
@@ -80,14 +83,10 @@ class Mesh:
         self._on_revoked = on_revoked
         self._on_peers = on_peers
         self._addresses: tuple[Multiaddr, ...] = ()
-        #: Of these, what this machine has.
-        self._own: tuple[Multiaddr, ...] = ()
         self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
         #: Who was a member until its revocation was heard of.
         self.excluded: set[PeerId] = set()
         self.revocations = revocations
-        self._look_on_lan = lan
-        self._lan: LanDiscovery | None = None
         self._wake = asyncio.Event()
         #: What the driver sleeps until; whatever must happen before wakes it.
         self._due = 0.0
@@ -116,29 +115,31 @@ class Mesh:
             observer=self,
             rng=rng,
         )
+        self.whereabouts = Whereabouts(
+            self.transport,
+            self._discovery if lan and self.revoked is None else None,
+            PortMapping(rng) if map_port else None,
+        )
 
     # --- Life ---------------------------------------------------------------------------------
 
     async def start(self, listen: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
         """Bind, publish, and begin to gossip. Returns the bound addresses. Raises AddressInUse."""
         bound = tuple(await self.transport.start(listen))
-        self._own = reachable_addresses(bound)
+        await self.whereabouts.start(bound, self.now())
         self._describe()
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
         if self.revoked is not None:
             self._say_revoked()
-        elif self._look_on_lan:
-            secret = self.membership.mesh_secret
-            self._lan = LanDiscovery(secret, self.me, self._addresses, self._found_on_lan)
-            await self._lan.start()
         return bound
+
+    def _discovery(self, addresses: Sequence[Multiaddr]) -> LanDiscovery:
+        return LanDiscovery(self.membership.mesh_secret, self.me, addresses, self._found_on_lan)
 
     def _describe(self) -> None:
         """Tell others where they may reach this node, if that is news."""
-        public = self.transport.public()
-        # After the first of this machine's own, so that even a token has room for them.
-        addresses = (*self._own[:1], *public, *self._own[1:])[:ADDRESSES_MAX]
+        addresses = self.whereabouts.look(self.now())
         if addresses != self._addresses:
             self._addresses = addresses
             self._node = replace(self._node, addresses=tuple(map(str, addresses)))
@@ -148,9 +149,7 @@ class Mesh:
         """Say goodbye and stop; requests still open are dropped."""
         for task in (*self._tasks, *([self._driver] if self._driver else [])):
             task.cancel()
-        if self._lan is not None:
-            await self._lan.close()
-        await self.transport.close(reason)
+        await asyncio.gather(self.whereabouts.close(), self.transport.close(reason))
 
     @property
     def membership(self) -> Membership:
@@ -372,11 +371,7 @@ class Mesh:
         for peer in {*self._met, *self.transport.links()}:
             self.transport.hang_up(peer, "this node is no member any more")
         self._met.clear()
-        if self._lan is not None:
-            lan, self._lan = self._lan, None
-            closing = asyncio.create_task(lan.close())
-            self._tasks.add(closing)
-            closing.add_done_callback(self._tasks.discard)
+        self.whereabouts.hide()
 
     async def _tokenize(self, effect: fwd.Tokenize) -> None:
         result: Tokens | HearthError

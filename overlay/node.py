@@ -189,6 +189,7 @@ class Node:
             on_peers=self._save_peers,
             terms=self.config.terms,
             lan=self.config.lan,
+            map_port=self.config.map_port,
             rng=random.Random(secrets.randbits(64)),
         )
         if self.paused:

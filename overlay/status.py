@@ -24,6 +24,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.mesh import Mesh
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.standing import ending_told, revocation_told
+from overlay.transport.port_mapping import PortMapping
 
 #: Figures of `EngineStats` about the cache, which add up over models.
 _CACHE = (
@@ -70,6 +71,7 @@ def status(
         "api": api,
         "listen": [str(address) for address in mesh.addresses],
         "observed": sorted({str(address) for address in mesh.transport.observed().values()}),
+        "port_mapping": _port_mapping(mesh.whereabouts.mapping),
         "models": [info.name for info, _ in stats],
         "peers": [_peer(mesh, peer, unlike) for peer in mesh.known_peers()],
         "revocations": [revocation_told(each) for each in mesh.revocations],
@@ -104,6 +106,14 @@ def status(
             for info, s in stats
         ],
     }
+
+
+def _port_mapping(mapping: PortMapping | None) -> dict[str, str | None] | None:
+    """Where the router passes on to this node, or why not; None: it is not to be asked."""
+    if mapping is None:
+        return None
+    external = None if mapping.external is None else str(mapping.external)
+    return {"external": external, "failure": mapping.failure or None}
 
 
 def lending(mesh: Mesh, paused_since_s: float | None) -> dict[str, Any]:

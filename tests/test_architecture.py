@@ -20,6 +20,7 @@ LAYERS = [
     "overlay.sim",
     "overlay.explained",
     "overlay.mesh",
+    "overlay.whereabouts",
     "overlay.mesh_log",
     "overlay.member",
     "overlay.publisher",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     help="A model to serve (repeatable); none: friends serve.  [default: demo]",
 )
 @click.option("--no-lan", is_flag=True, help="Do not look for members on the local network.")
+@click.option("--map-port", is_flag=True, help="Ask the router (UPnP) to pass a port on.")
 @click.option(
     "--cells",
     type=click.IntRange(min=256),
@@ -73,6 +74,7 @@ def up(
     api: str | None,
     models: tuple[str, ...],
     no_lan: bool,
+    map_port: bool,
     cells: int | None,
     ram_cache: int | None,
     disk_cache: int | None,
@@ -94,6 +96,7 @@ def up(
         api=api,
         models=models or None,
         lan=lan,
+        map_port=map_port or None,
         cells=cells,
         ram_cache=ram_cache,
         disk_cache=disk_cache,

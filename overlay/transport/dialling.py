@@ -94,7 +94,11 @@ class Dial:
         """The peer's addresses; new ones are tried at once."""
         if tuple(addresses) != self._addresses:
             self._addresses = tuple(addresses)
-            self._news.set()
+            self.hurry()
+
+    def hurry(self) -> None:
+        """There is hope: try at once, if this is only waiting to."""
+        self._news.set()
 
     def hold(self) -> None:
         """No need to dial: the peer has dialled us."""

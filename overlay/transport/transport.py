@@ -216,6 +216,16 @@ class Transport:
         """Addresses of a router that passes on to this node, as a peer has confirmed."""
         return self._public.confirmed(time.monotonic())
 
+    def moved(self, own: Sequence[Multiaddr]) -> None:
+        """The addresses that this node listens on changed to ``own``, each interface's by itself.
+
+        What was known of routers is forgotten, and whoever is waiting to be dialled is dialled.
+        """
+        self._own = tuple(own)
+        self._public = PublicAddresses()
+        for dial in self._dials.values():
+            dial.hurry()
+
     def slowed(self) -> set[PeerId]:
         """Peers that send more than they may, so that some of it waits to be read."""
         return self._links.slowed()

@@ -37,7 +37,7 @@ def main() -> None:
             replaced.enter_context(patch.object(LlamaEngine, "start", start))
         if options.announce is not None:
             announce = partial(_announced, options.announce)
-            replaced.enter_context(patch("overlay.mesh.reachable_addresses", announce))
+            replaced.enter_context(patch("overlay.whereabouts.reachable_addresses", announce))
         if options.policy is not None:
             rival = partial(_rival, options.policy)
             replaced.enter_context(patch("overlay.mesh.CostPolicy", rival))

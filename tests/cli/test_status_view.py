@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from cli.status_view import status_view
@@ -90,6 +91,24 @@ def test_a_relayed_link_names_the_relay() -> None:
         peers = [carl, {**bea, "link": "incoming", "relay": relay}]
         (line,) = [line for line in shown(peers=peers) if line.startswith("bea")]
         assert line.endswith(f"relayed via {name}")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "told"),
+    [
+        (
+            {"external": "/ip4/198.51.100.7/tcp/1", "failure": None},
+            "passes /ip4/198.51.100.7/tcp/1",
+        ),
+        ({"external": None, "failure": "it is\x1b off"}, "passes nothing on: it is off"),
+        ({"external": None, "failure": None}, "is being looked for"),
+    ],
+)
+def test_what_the_router_does_is_told(mapping: dict[str, str | None], told: str) -> None:
+    line = row(shown(port_mapping=mapping), "router")
+    assert line is not None
+    assert line.startswith(told)
+    assert row(shown(port_mapping=None), "router") is None
 
 
 def test_a_slowed_peer_is_shown() -> None:

@@ -117,9 +117,35 @@ async def test_a_router_that_forwards_the_port(nodes: list[FarNode], machines: N
     # Right learns from the hub where it is seen, has it dial back, and tells everybody.
     assert (await left.linked("right", None))["link"] == "outgoing"
     status = await right.status()
-    assert "/ip4/203.0.113.3/tcp/7710" in status["listen"]
-    assert all(seen.startswith("/ip4/203.0.113.3/tcp/") for seen in status["observed"])
+    assert "/ip4/192.0.1.3/tcp/7710" in status["listen"]
+    assert all(seen.startswith("/ip4/192.0.1.3/tcp/") for seen in status["observed"])
     # Left is seen as well, but its router passes nothing on.
     status = await left.status()
     assert status["observed"]
-    assert [each for each in status["listen"] if "203.0.113" in each] == []
+    assert [each for each in status["listen"] if "192.0.1." in each] == []
+
+
+async def test_a_router_that_is_asked_for_the_port(
+    nodes: list[FarNode], machines: Network, tmp_path: Path
+) -> None:
+    hub, left, right = nodes
+    right.args = (*right.args, "--map-port")
+    try:
+        with machines.upnp("right", tmp_path) as rules:
+            await hub.start()
+            token = (await hub.command("invite", "--uses", "2", "--json")).json["token"]
+            for node in (right, left):
+                await node.command("join", str(token))
+                await node.start()
+
+            async def mapped() -> Any:
+                return (await right.status())["port_mapping"]["external"]
+
+            assert await until(mapped, "the router passes a port on") == "/ip4/192.0.1.3/tcp/7710"
+            assert "dnat" in rules()
+            assert "/ip4/192.0.1.3/tcp/7710" in (await right.status())["listen"]
+            assert (await left.linked("right", None))["link"] == "outgoing"
+            await right.stop()
+            assert "dnat" not in rules()
+    except CannotBuild as error:
+        pytest.skip(f"no router with UPnP here: {error}")

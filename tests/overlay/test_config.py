@@ -45,6 +45,13 @@ def test_lan_is_yes_or_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         load_config(tmp_path)
 
 
+def test_the_router_is_asked_only_if_the_owner_says_so(tmp_path: Path) -> None:
+    assert not load_config(tmp_path).map_port
+    (tmp_path / "config.toml").write_text("map_port = true")
+    assert load_config(tmp_path).map_port
+    assert not load_config(tmp_path, map_port=False).map_port
+
+
 def test_a_node_goes_on_under_the_name_it_was_given(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.save_name("ann")

@@ -51,6 +51,7 @@ class Member:
             on_peers=self.heard_of_peers.set,
             terms=NO_BOUNDS,
             lan=lan,
+            map_port=False,
             rng=random.Random(1),
         )
 

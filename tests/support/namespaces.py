@@ -2,10 +2,11 @@
 
 ::
 
-    hub 203.0.113.1 ---+--- wan 203.0.113.2, NAT, 10.1.0.1 --- left  10.1.0.2
-                       +--- wan 203.0.113.3, NAT, 10.2.0.1 --- right 10.2.0.2
+    hub 192.0.1.1 ---+--- wan 192.0.1.2, NAT, 10.1.0.1 --- left  10.1.0.2
+                       +--- wan 192.0.1.3, NAT, 10.2.0.1 --- right 10.2.0.2
 
-Needs root, ``ip`` and ``nft``. All of it is gone with the namespaces.
+Needs root, ``ip`` and ``nft``. All of it is gone with the namespaces. The addresses are none of
+those for documentation: routers know them, and think that they are not in public.
 """
 
 from __future__ import annotations
@@ -13,13 +14,32 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 _ALL = ("net", "hub", "nat-left", "nat-right", "left", "right")
-_WAN = {"hub": "203.0.113.1", "nat-left": "203.0.113.2", "nat-right": "203.0.113.3"}
+_WAN = {"hub": "192.0.1.1", "nat-left": "192.0.1.2", "nat-right": "192.0.1.3"}
 _LAN = {"left": "10.1.0", "right": "10.2.0"}
+
+_UPNP = """\
+ext_ifname=wan
+ext_ip={address}
+listening_ip=lan
+enable_upnp=yes
+enable_natpmp=no
+port=0
+secure_mode=yes
+uuid=8d7f2a30-0000-4000-8000-000000000001
+upnp_table_name=upnp
+upnp_nat_table_name=upnp
+upnp_forward_chain=forward
+upnp_nat_chain=prerouting
+upnp_nat_postrouting_chain=postrouting
+allow 1024-65535 {net} 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+"""
 
 
 class CannotBuild(Exception):
@@ -54,6 +74,36 @@ class Network:
         ):
             _run(*self.within(f"nat-{name}"), "nft", rule)
 
+    @contextmanager
+    def upnp(self, name: str, folder: Path) -> Iterator[Callable[[], str]]:
+        """The NAT before a machine answers to UPnP, by miniupnpd; ``folder`` takes its files.
+
+        Yields what tells its rules. Raises CannotBuild.
+        """
+        if shutil.which("miniupnpd") is None:
+            raise CannotBuild("there is no miniupnpd on this machine")
+        gateway = self.within(f"nat-{name}")
+        for rule in (
+            "add table inet upnp",
+            *(f"add chain inet upnp {name}" for name in ("forward", "prerouting", "postrouting")),
+            "add chain inet upnp pre { type nat hook prerouting priority -100 ; }",
+            "add rule inet upnp pre jump prerouting",
+        ):
+            _run(*gateway, "nft", rule)
+        settings = folder / "miniupnpd.conf"
+        settings.write_text(_UPNP.format(address=_WAN[f"nat-{name}"], net=f"{_LAN[name]}.0/24"))
+        with (folder / "miniupnpd.log").open("wb") as log:
+            daemon = subprocess.Popen(
+                [*gateway, "miniupnpd", "-d", "-f", str(settings), "-P", str(folder / "pid")],
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield lambda: _run(*gateway, "nft", "list chain inet upnp prerouting")
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
     def build(self) -> None:
         """Raises CannotBuild."""
         for name in _ALL:
@@ -76,7 +126,7 @@ class Network:
             for rule in (
                 "add table ip nat",
                 "add chain ip nat post { type nat hook postrouting priority 100 ; }",
-                "add rule ip nat post oifname wan ip daddr 203.0.113.0/24 masquerade",
+                "add rule ip nat post oifname wan ip daddr 192.0.1.0/24 masquerade",
             ):
                 _run(*self.within(gateway), "nft", rule)
 
@@ -118,7 +168,8 @@ def network() -> Iterator[Network]:
         built.tear_down()
 
 
-def _run(*words: str) -> None:
+def _run(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:
         raise CannotBuild(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
