@@ -1,7 +1,7 @@
 """From a CURVE link to a member: hello in both directions, or a join.
 
 One machine per link and end; it does no I/O. The driver sends what it says, closes the link when
-it says so, and calls `tick` at ``deadline_s``::
+it says so, and calls `tick` at ``deadline``::
 
     member                    member          joiner                    inviter
       | Hello (certificates) ->  |              | Hello (no certificates) -> |
@@ -153,7 +153,9 @@ class Handshake:
 
     ``remote_curve``: the peer's CURVE public key, authenticated. ``token``: a dialer's, to join
     with. ``nonce``: 16 fresh random bytes. ``observed``: where a listener sees the dialer, a
-    multiaddr. Errors of the peer become Rejected effects; none is raised.
+    multiaddr. ``now``: monotonic seconds, of the deadline only; certificates and invites are judged
+    by ``now_s``, Unix time, which may be set anew. Errors of the peer become Rejected effects; none
+    is raised.
     """
 
     def __init__(
@@ -166,14 +168,14 @@ class Handshake:
         ledger: InviteLedger,
         revocations: Revocations,
         nonce: bytes,
-        now_s: float,
+        now: float,
         observed: str = "",
     ) -> None:
         if len(nonce) != NONCE_BYTES:
             raise LocalProtocolError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         if role is Role.DIALER and token is None and me.membership is None:
             raise LocalProtocolError("a dialer needs a membership or a token")
-        self.deadline_s = now_s + HANDSHAKE_S
+        self.deadline = now + HANDSHAKE_S
         self._role = role
         self._me = me
         self._remote_curve = remote_curve
@@ -209,8 +211,6 @@ class Handshake:
             return [*shown(message), *self._end(Rejected(refused_with(message)))]
         try:
             self._spend(size)
-            if now_s >= self.deadline_s:
-                raise TimedOut(f"the handshake took more than {HANDSHAKE_S:g} s")
             step = _STEPS.get((self._role, self._state, type(message)))
             if step is None:
                 raise NotAMember(f"a {type(message).__name__} is not due before admission")
@@ -220,9 +220,9 @@ class Handshake:
         except HearthError as error:
             return self._refuse(error)
 
-    def tick(self, now_s: float) -> list[Effect]:
-        """Call at ``deadline_s``: a handshake that is not over by then is refused."""
-        if self.over or now_s < self.deadline_s:
+    def tick(self, now: float) -> list[Effect]:
+        """Call at ``deadline``, and before `receive`: who is not done by then is refused."""
+        if self.over or now < self.deadline:
             return []
         return self._refuse(TimedOut(f"the handshake took more than {HANDSHAKE_S:g} s"))
 

@@ -66,7 +66,7 @@ class _Joining:
             ledger=InviteLedger(key.peer_id),
             revocations=Revocations(token.inviter),
             nonce=secrets.token_bytes(NONCE_BYTES),
-            now_s=time.time(),
+            now=time.monotonic(),
         )
 
     async def run(self, sockets: Sockets, endpoint: str) -> str:

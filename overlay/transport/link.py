@@ -228,7 +228,7 @@ class Link:
         self._heard += max(0.0, now - self._ticked - PING_INTERVAL_S)
         self._ticked = now
         if self.state is LinkState.OPENING:
-            return self._admission(self._handshake.tick(today), now)
+            return self._admission(self._handshake.tick(now), now)
         if self.state is LinkState.DOWN:
             return []
         if today >= self._expires_at:
@@ -257,7 +257,9 @@ class Link:
             raise LimitExceeded(
                 f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
             )
-        return self._admission(self._handshake.receive(decode(data), len(data), today), now)
+        late = self._handshake.tick(now)
+        effects = late or self._handshake.receive(decode(data), len(data), today)
+        return self._admission(effects, now)
 
     def _receive_leaving(self, data: bytes) -> list[LinkEvent]:
         try:

@@ -304,7 +304,7 @@ class Transport:
             ledger=self._ledger,
             revocations=self._revocations,
             nonce=secrets.token_bytes(NONCE_BYTES),
-            now_s=time.time(),
+            now=now,
             observed="" if seen is None else str(seen),
         )
         direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING

@@ -205,7 +205,7 @@ class Admission(RuleBasedStateMachine):
             ledger=self.ledger,
             revocations=Revocations(FOUNDER.key.peer_id),
             nonce=nonce,
-            now_s=self.now,
+            now=self.now,
         )
         link = Link(handshake, role, nonce, peer, token)
         self.judge(link, None, handshake.open())
@@ -220,12 +220,13 @@ class Admission(RuleBasedStateMachine):
         return Hello((PROTOCOL_VERSION,), node.key.peer_id, mesh_id, "", chain, (), bytes(16))
 
     def say(self, link: Link, message: Message) -> None:
+        self.judge(link, None, link.handshake.tick(self.now))
         was_over = link.handshake.over
         link.messages += 1
         effects = link.handshake.receive(message, len(encode(message)), self.now)
         assert not (was_over and effects), "it was over"
         assert link.handshake.over or link.messages < STRANGER_MESSAGES_MAX
-        assert link.handshake.over or self.now < link.handshake.deadline_s
+        assert link.handshake.over or self.now < link.handshake.deadline
         self.judge(link, message, effects)
 
     def judge(self, link: Link, message: Message | None, effects: list[Effect]) -> None:

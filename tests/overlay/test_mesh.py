@@ -51,6 +51,7 @@ class Member:
             on_peers=self.heard_of_peers.set,
             terms=NO_BOUNDS,
             lan=lan,
+            announce=(),
             map_port=False,
             rng=random.Random(1),
         )
@@ -174,6 +175,22 @@ async def test_a_revoked_member_is_cut_off_by_all_and_stands_down(stack: AsyncEx
     # It does not try any more, and nobody tries it.
     out.mesh.meet(staying[0].mesh.me, staying[0].mesh.addresses)
     assert all(member.mesh.transport.failures() == {} for member in nodes)
+
+
+async def test_a_clock_that_goes_wrong_keeps_links_and_one_that_is_set_right_brings_them(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    founder, early, late = members(3)
+    one, two = await start(stack, founder, lan=False), await start(stack, early, lan=False)
+    await linked(one, two)
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() - 7200.0)
+    three = await start(stack, late, lan=False)
+    three.mesh.meet(one.mesh.me, one.mesh.addresses)
+    await until(lambda: "check both clocks" in str(three.mesh.transport.failures()))
+    assert one.mesh.transport.links().keys() == {two.mesh.me}
+    monkeypatch.setattr(time, "time", right)
+    await linked(one, two, three)
 
 
 async def test_who_was_away_hears_of_a_revocation_by_gossip(stack: AsyncExitStack) -> None:

@@ -50,7 +50,7 @@ class Node:
             ledger=self.ledger,
             revocations=self.revocations,
             nonce=bytes(self.key.peer_id)[:8] + self.handshakes.to_bytes(8, "big"),
-            now_s=now,
+            now=now,
         )
 
     def token(

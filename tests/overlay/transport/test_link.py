@@ -48,7 +48,7 @@ def link(me: LocalNode, remote: NodeKey, role: Role, now: float = 0.0) -> Link:
         ledger=InviteLedger(me.key.peer_id),
         revocations=Revocations(me.key.peer_id),
         nonce=bytes(16),
-        now_s=TODAY,
+        now=now,
     )
     direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
     return Link(handshake, direction, "tcp://192.0.2.1:7710", now)
@@ -167,12 +167,31 @@ def test_being_held_up_ourselves_is_no_silence_of_the_peer() -> None:
 
 def test_who_shows_no_membership_in_time_is_refused() -> None:
     end = link(ME, MEMBER, Role.LISTENER)
-    assert end.tick(1.0, TODAY + HANDSHAKE_S / 2) == []
-    transmit, down = end.tick(2.0, TODAY + HANDSHAKE_S)
+    assert end.tick(HANDSHAKE_S / 2, TODAY) == []
+    transmit, down = end.tick(HANDSHAKE_S, TODAY)
     [refusal] = messages([transmit])
     assert isinstance(refusal, Refusal)
     assert isinstance(down, Down)
     assert down.reason == refusal.message
+
+
+def test_who_says_hello_too_late_is_refused() -> None:
+    dialler, listener = link(ME, MEMBER, Role.DIALER), link(OTHER, FOUNDER, Role.LISTENER)
+    [hello] = dialler.open()
+    assert isinstance(hello, Transmit)
+    refusal, down = listener.receive(hello.data, HANDSHAKE_S, TODAY)
+    assert isinstance(decode(refusal.data), Refusal)
+    assert "took more than" in down.reason
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -TODAY])
+def test_a_clock_that_is_set_anew_changes_nothing_of_what_takes_its_time(jump_s: float) -> None:
+    end = link(ME, MEMBER, Role.LISTENER)
+    assert end.tick(HANDSHAKE_S / 2, TODAY + jump_s) == []
+    assert isinstance(end.tick(HANDSHAKE_S, TODAY + jump_s)[-1], Down)
+    pair = Pair()
+    assert [type(each) for each in messages(pair.dialler.tick(1.0, TODAY + jump_s))] == [Ping]
+    assert pair.dialler.state is LinkState.UP
 
 
 def test_goodbye_is_the_end_for_both() -> None:
