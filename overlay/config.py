@@ -31,6 +31,7 @@ DEFAULT_MODEL = "demo"
 _SETTINGS = {
     "name": "HEARTH_NAME",
     "listen": "HEARTH_LISTEN",
+    "announce": "HEARTH_ANNOUNCE",
     "api": "HEARTH_API",
     "api_key": "HEARTH_API_KEY",
     "models": "HEARTH_MODEL",
@@ -46,7 +47,7 @@ _SETTINGS = {
 }
 _SWITCHES = ("lan", "map_port")
 _SIZES = ("ram_cache", "disk_cache")
-_LISTS = {"models": "names or paths", "private": "names"}
+_LISTS = {"announce": "addresses", "models": "names or paths", "private": "names"}
 
 #: KV cells that a model can work with at all: llama.cpp rounds up to this.
 CELLS_MIN = 256
@@ -76,6 +77,8 @@ class NodeConfig:
     name: str
     #: ``HOST:PORT``; port 0 picks a free one.
     listen: str
+    #: Where others may reach this node besides, as ``HOST:PORT`` or multiaddr.
+    announce: tuple[str, ...]
     api: str
     #: Demanded of every API client when the API is not bound to loopback.
     api_key: str | None
@@ -116,6 +119,7 @@ def load_config(
     *,
     name: str | None = None,
     listen: str | None = None,
+    announce: tuple[str, ...] | None = None,
     api: str | None = None,
     models: tuple[str, ...] | None = None,
     lan: bool | None = None,
@@ -132,6 +136,7 @@ def load_config(
     flags: dict[str, Any] = {
         "name": name,
         "listen": listen,
+        "announce": announce or None,
         "api": api,
         "models": models or None,
         "lan": lan,
@@ -155,6 +160,7 @@ def load_config(
         home=home,
         name=node_name,
         listen=str(settings.get("listen", DEFAULT_LISTEN)),
+        announce=settings.get("announce", ()),
         api=str(settings.get("api", DEFAULT_API)),
         api_key=settings.get("api_key") or None,
         models=tuple(m for m in chosen_models if m != "none"),

@@ -56,7 +56,7 @@ class Mesh:
     before it returns. Where this node's own membership is void, it has no links.
 
     ``lan``: announce this node to members on the local network, and look for them there.
-    ``map_port``: ask the router to pass a port on to it.
+    ``announce``: where others reach it besides. ``map_port``: have the router pass a port on to it.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Mesh:
         on_peers: Callable[[], None],
         terms: Terms,
         lan: bool,
+        announce: Sequence[Multiaddr],
         map_port: bool,
         rng: random.Random,
     ) -> None:
@@ -117,6 +118,7 @@ class Mesh:
         )
         self.whereabouts = Whereabouts(
             self.transport,
+            announce,
             self._discovery if lan and self.revoked is None else None,
             PortMapping(rng) if map_port else None,
         )

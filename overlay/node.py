@@ -37,7 +37,7 @@ from overlay.http.backend import (
 )
 from overlay.http.server import ApiServer
 from overlay.identity.invites import JoinToken
-from overlay.identity.multiaddr import Multiaddr, parse_listen
+from overlay.identity.multiaddr import Multiaddr, parse_announced, parse_listen
 from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
 from overlay.mesh import Mesh
@@ -56,6 +56,7 @@ class Node:
         self.key = home.load_or_create_key()
         home.save_name(config.name)
         self._started_s = time.time()
+        self._started = time.monotonic()
         self._clients: dict[bytes, asyncio.Queue[fwd.ClientEvent]] = {}
         self.standing = Standing(home, self.key)
         self._paused_since = home.paused_since()
@@ -189,6 +190,7 @@ class Node:
             on_peers=self._save_peers,
             terms=self.config.terms,
             lan=self.config.lan,
+            announce=tuple(map(parse_announced, self.config.announce)),
             map_port=self.config.map_port,
             rng=random.Random(secrets.randbits(64)),
         )
@@ -342,7 +344,7 @@ class Node:
             name=self.config.name,
             api=self.api_url,
             version=metadata.version("hearth-mesh"),
-            uptime_s=time.time() - self._started_s,
+            uptime_s=time.monotonic() - self._started,
             paused_since_s=self._paused_since,
         )
 

@@ -23,18 +23,21 @@ log = logging.getLogger(__name__)
 class Whereabouts:
     """Times in seconds, of one monotonic clock.
 
-    ``discovery`` makes what announces these addresses on the LAN, and looks for members there;
-    None: nothing does. ``mapping``: None where no router is to be asked.
+    ``announced``: where others reach this node besides, as its owner says. ``discovery`` makes
+    what announces this machine's addresses on the LAN, and looks for members there; None: nothing
+    does. ``mapping``: None where no router is to be asked.
     """
 
     def __init__(
         self,
         transport: Transport,
+        announced: Sequence[Multiaddr],
         discovery: Callable[[Sequence[Multiaddr]], LanDiscovery] | None,
         mapping: PortMapping | None,
     ) -> None:
         self.mapping = mapping
         self._transport = transport
+        self._announced = tuple(announced)
         self._discovery = discovery
         self._bound: tuple[Multiaddr, ...] = ()
         #: What this machine has, and since when that is known.
@@ -64,7 +67,8 @@ class Whereabouts:
         external = None if self.mapping is None else self.mapping.external
         routers = (*([] if external is None else [external]), *self._transport.public())
         # After the first of this machine's own, so that even a token has room for them.
-        return tuple(dict.fromkeys((*self._own[:1], *routers, *self._own[1:])))[:ADDRESSES_MAX]
+        told = (*self._own[:1], *self._announced, *routers, *self._own[1:])
+        return tuple(dict.fromkeys(told))[:ADDRESSES_MAX]
 
     def hide(self) -> None:
         """Say nothing more on the LAN, and do not look there: this node is no member any more."""

@@ -93,13 +93,15 @@ def test_commands_exist(page: Path) -> None:
     for words in commands(page.read_text()):
         line = " ".join(words)
         command: click.Command = hearth
+        # A command made without its parent would keep the help option that it has then.
+        parent = click.Context(hearth, **hearth.context_settings)
         words.pop(0)
         while isinstance(command, click.Group) and words and words[0] in command.commands:
             command = command.commands[words.pop(0)]
         if not words:  # a command by its name, as a sentence has it
             continue
         try:
-            command.make_context(line, words, resilient_parsing=words == ["--version"])
+            command.make_context(line, words, parent, resilient_parsing=words == ["--version"])
         except click.ClickException as error:
             pytest.fail(f"{page.name} shows {line!r}: {error.message}")
 

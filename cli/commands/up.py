@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 @click.command(cls=HearthCommand)
 @click.option("--name", metavar="NAME", help="What friends see; the machine's name by default.")
 @click.option("--listen", metavar="HOST:PORT", help="Where peers connect; port 0 picks a free one.")
+@click.option(
+    "--announce",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Where peers reach this node besides: a DNS name, a forwarded port (repeatable).",
+)
 @click.option("--api", metavar="HOST:PORT", help="Where the HTTP API is; port 0 picks a free one.")
 @click.option(
     "--model",
@@ -71,6 +77,7 @@ def up(
     ctx: click.Context,
     name: str | None,
     listen: str | None,
+    announce: tuple[str, ...],
     api: str | None,
     models: tuple[str, ...],
     no_lan: bool,
@@ -93,6 +100,7 @@ def up(
         ctx,
         name=name,
         listen=listen,
+        announce=announce or None,
         api=api,
         models=models or None,
         lan=lan,

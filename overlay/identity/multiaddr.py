@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
@@ -110,19 +110,7 @@ def parse_listen(text: str) -> Multiaddr:
     Raises ConfigError.
     """
     try:
-        if text.startswith("/"):
-            address = Multiaddr.parse(text)
-        else:
-            host, colon, port = text.rpartition(":")
-            if not colon:
-                raise Malformed("a port is missing")
-            if host.startswith("[") and host.endswith("]"):
-                address = Multiaddr("ip6", host[1:-1], _port(port))
-            elif ":" in host:
-                raise Malformed("an IPv6 address needs brackets")
-            else:
-                name = {"": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host)
-                address = Multiaddr.of(name, _port(port))
+        address = _parse(text, {"": "0.0.0.0", "localhost": "127.0.0.1"})
     except Malformed as error:
         raise ConfigError(
             f"cannot listen on {text[:80]!r} ({error}): give ADDRESS:PORT, as in 127.0.0.1:7710"
@@ -132,6 +120,36 @@ def parse_listen(text: str) -> Multiaddr:
             f"cannot listen on {text[:80]!r}: give an IP address of this machine, not a name"
         )
     return address
+
+
+def parse_announced(text: str) -> Multiaddr:
+    """Where others are to dial: ``home.example.org:7710``, an IP address so, or a multiaddr.
+
+    Raises ConfigError.
+    """
+    try:
+        address = _parse(text, {})
+        if address.port == 0:
+            raise Malformed("port 0 cannot be dialled")
+    except Malformed as error:
+        raise ConfigError(
+            f"cannot announce {text[:80]!r} ({error}): give HOST:PORT, as in home.example.org:7710"
+        ) from None
+    return address
+
+
+def _parse(text: str, names: Mapping[str, str]) -> Multiaddr:
+    """``HOST:PORT`` or a multiaddr; ``names`` of hosts that mean something else."""
+    if text.startswith("/"):
+        return Multiaddr.parse(text)
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise Malformed("a port is missing")
+    if host.startswith("[") and host.endswith("]"):
+        return Multiaddr("ip6", host[1:-1], _port(port))
+    if ":" in host:
+        raise Malformed("an IPv6 address needs brackets")
+    return Multiaddr.of(names.get(host, host), _port(port))
 
 
 def _canonical_host(family: str, host: str) -> str:

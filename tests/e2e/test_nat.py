@@ -149,3 +149,25 @@ async def test_a_router_that_is_asked_for_the_port(
             assert "dnat" not in rules()
     except CannotBuild as error:
         pytest.skip(f"no router with UPnP here: {error}")
+
+
+async def test_a_machine_that_gets_another_address(nodes: list[FarNode], machines: Network) -> None:
+    hub, _, right = nodes
+    right.args = (*right.args, "--listen", "0.0.0.0:7710", "--model", "none")
+    await hub.start()
+    token = (await hub.command("invite", "--json")).json["token"]
+    await right.command("join", str(token))
+    await right.start()
+    await right.linked("hub", None)
+    old = f"/ip4/{machines.address['right']}/tcp/7710"
+    assert (await right.status())["listen"][0] == old
+
+    new = f"/ip4/{machines.readdress('right', 77)}/tcp/7710"
+
+    async def told() -> bool:
+        peer = next(p for p in (await hub.status())["peers"] if p["name"] == "right")
+        return new in peer["addresses"] and old not in peer["addresses"]
+
+    await until(told, "the hub hears of the new address, over a new link")
+    assert (await right.status())["listen"][0] == new
+    await hub.linked("right", None)

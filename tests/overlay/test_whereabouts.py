@@ -86,9 +86,16 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def whereabouts(machine: Machine, lan: Lan | None = None, *, router: bool = False) -> Whereabouts:
+def whereabouts(
+    machine: Machine,
+    lan: Lan | None = None,
+    *,
+    router: bool = False,
+    announced: Sequence[Multiaddr] = (),
+) -> Whereabouts:
     return Whereabouts(
         cast(Transport, machine),
+        announced,
         None if lan is None else cast("type[LanDiscovery]", lan.discovery),
         cast(PortMapping, machine) if router else None,
     )
@@ -104,6 +111,14 @@ async def test_routers_come_after_the_first_of_the_machines_own(machine: Machine
     assert where.look(0.2) == (HOME[0], SEEN, HOME[1]), "once"
     machine.seen = tuple(Multiaddr.of("198.51.100.3", port) for port in range(1, 20))
     assert len(where.look(0.3)) == ADDRESSES_MAX
+
+
+async def test_what_the_owner_announces_comes_first_of_all_others(machine: Machine) -> None:
+    named = Multiaddr.of("home.example.org", 7710)
+    where = whereabouts(machine, announced=[named])
+    await where.start(BOUND, 0.0)
+    machine.seen = (SEEN,)
+    assert where.look(0.0) == (HOME[0], named, SEEN, HOME[1])
 
 
 async def test_a_machine_that_moves_says_so(machine: Machine) -> None:

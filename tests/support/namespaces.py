@@ -66,6 +66,14 @@ class Network:
         """Take the direct path away again."""
         self._lan_routes("del")
 
+    def readdress(self, name: str, last: int) -> str:
+        """Give a machine behind a NAT another address, which it returns; the old one is gone."""
+        address = f"{_LAN[name]}.{last}"
+        self._ip(name, "addr", "flush", "dev", "lan")
+        self._ip(name, "addr", "add", f"{address}/24", "dev", "lan")
+        self._ip(name, "route", "add", "default", "via", f"{_LAN[name]}.1")
+        return address
+
     def forward_port(self, name: str, port: int) -> None:
         """Have the NAT before a machine pass on to it what comes to its own port."""
         for rule in (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import ConfigError, Malformed
-from overlay.identity.multiaddr import Multiaddr, parse_listen
+from overlay.identity.multiaddr import Multiaddr, parse_announced, parse_listen
 from tests.overlay.identity.strategies import multiaddrs
 
 
@@ -90,3 +90,23 @@ def test_where_not_to_listen(text: str) -> None:
 def test_listening_needs_an_address_of_this_machine() -> None:
     with pytest.raises(ConfigError, match="not a name"):
         parse_listen("example.org:7710")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("home.example.org:7710", "/dns/home.example.org/tcp/7710"),
+        ("localhost:1", "/dns/localhost/tcp/1"),
+        ("192.0.2.7:7710", "/ip4/192.0.2.7/tcp/7710"),
+        ("[2001:db8::7]:7710", "/ip6/2001:db8::7/tcp/7710"),
+        ("/dns4/home.example.org/tcp/7710", "/dns4/home.example.org/tcp/7710"),
+    ],
+)
+def test_what_to_announce(text: str, expected: str) -> None:
+    assert str(parse_announced(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":7710", "home.example.org", "192.0.2.7:0", "::1:7710", "/x"])
+def test_what_not_to_announce(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot announce .* home\.example\.org:7710$"):
+        parse_announced(text)
