@@ -161,6 +161,8 @@ class Honest:
             on_peers=lambda: None,
             terms=NO_BOUNDS,
             lan=False,
+            announce=(),
+            map_port=False,
             rng=random.Random(1),
         )
 

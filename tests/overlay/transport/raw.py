@@ -99,7 +99,7 @@ def hello_of(me: LocalNode) -> Hello:
         ledger=InviteLedger(me.key.peer_id),
         revocations=Revocations(me.key.peer_id),
         nonce=secrets.token_bytes(NONCE_BYTES),
-        now_s=time.time(),
+        now=time.monotonic(),
     )
     [effect] = handshake.open()
     assert isinstance(effect, Reply)
