@@ -64,6 +64,11 @@ HANDSHAKES_BURST: Final = 128
 #: tokens per second, one frame each, are 3,200; gossip and pings are some 10; a link can do 20,000.
 PEER_MESSAGES_PER_S: Final = 5000
 PEER_MESSAGES_BURST: Final = 10_000
+#: Token frames and acknowledgements in one message: two steps of an engine that answers the most
+#: requests that one peer may have open.
+BATCH_FRAMES_MAX: Final = 64
+#: So many of these count as one message: reading a message costs as much as so many in it.
+BATCH_FRAMES_PER_MESSAGE: Final = 8
 #: Messages that are relayed of one member per second, and at once after a quiet time.
 RELAY_MESSAGES_PER_S: Final = 2000
 RELAY_MESSAGES_BURST: Final = 4000

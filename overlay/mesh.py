@@ -39,6 +39,7 @@ from overlay.member import (
     Revoked,
 )
 from overlay.mesh_log import MeshLog
+from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.port_mapping import PortMapping
@@ -116,6 +117,7 @@ class Mesh:
             observer=self,
             rng=rng,
         )
+        self._outbox = Outbox(self.transport.send, self._lost)
         self.whereabouts = Whereabouts(
             self.transport,
             announce,
@@ -300,8 +302,8 @@ class Mesh:
             effect = queue.popleft()
             match effect:
                 case fwd.Send(peer=peer, message=message):
-                    if not self.transport.send(peer, message):
-                        queue.extend(self.member.undeliverable(peer, message, self.now()))
+                    for lost in self._outbox.send(peer, message):
+                        queue.extend(self.member.undeliverable(peer, lost, self.now()))
                 case fwd.Emit(request_id=request_id, event=event):
                     self._on_client_event(request_id, event)
                 case fwd.Tokenize():
@@ -337,6 +339,9 @@ class Mesh:
                     self._log.tell(effect, self.now())
         if self.member.next_deadline() < self._due:
             self._wake.set()
+
+    def _lost(self, peer: PeerId, message: Message) -> None:
+        self._carry_out(self.member.undeliverable(peer, message, self.now()))
 
     def _enforce(self, news: Revoked) -> list[Effect]:
         for peer in self.transport.links():

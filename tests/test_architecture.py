@@ -22,6 +22,7 @@ LAYERS = [
     "overlay.mesh",
     "overlay.whereabouts",
     "overlay.mesh_log",
+    "overlay.outbox",
     "overlay.member",
     "overlay.publisher",
     "overlay.roll",

@@ -12,6 +12,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
+    BATCH_FRAMES_PER_MESSAGE,
     HANDSHAKES_BURST,
     HANDSHAKES_PER_S,
     MEMBERS_MAX,
@@ -72,6 +73,10 @@ class Budget:
         """A message is read."""
         self._messages.take(1, now)
         self._bytes.take(size, now)
+
+    def read_batch(self, frames: int, now: float) -> None:
+        """The message that was read last has so many frames."""
+        self._messages.take(max(0, frames / BATCH_FRAMES_PER_MESSAGE - 1), now)
 
     def wait_s(self, now: float) -> float:
         """For how long nothing more of it is to be read; 0: the next message may be."""

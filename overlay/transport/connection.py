@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import zmq
-import zmq.asyncio
 
 from overlay.errors import Malformed
 from overlay.identity.peer_id import PeerId
@@ -15,10 +14,8 @@ from overlay.limits import HANDSHAKE_S
 from overlay.transport.dialling import Ending, Turns
 from overlay.transport.inbox import Inbox
 from overlay.transport.link import Down, Link, LinkEvent
-from overlay.transport.sockets import LINGER_MS, Monitor, Sockets, next_message, offer, poll
-
-#: After so many messages in a row, everything else on the loop gets a turn.
-BATCH_MESSAGES: Final = 64
+from overlay.transport.pump import Pump
+from overlay.transport.sockets import LINGER_MS, Monitor, Sockets
 
 #: A peer that we say goodbye to may take this long to answer.
 FAREWELL_S: Final = 0.5
@@ -120,15 +117,21 @@ async def converse(
     if failure is not None:
         return Ending(failure, was_up=False)
     try:
-        line = Line(new_link(), lambda data: offer(dealer, [data]), exchange)
-        line.carry_out(line.link.open())
-        await _serve(dealer, monitor, line)
+        line = Line(new_link(), lambda data: pump.offer([data]), exchange)
+        # While the peer is slowed, what it sends stays with ZeroMQ, and then with the peer.
+        pump = Pump(dealer, line.receive, held=lambda: bool(line.inbox))
+        line.inbox.on_empty = pump.look
+        try:
+            line.carry_out(line.link.open())
+            await _serve(pump, monitor, line)
+        finally:
+            pump.close()
         return Ending(line.over.result().reason, was_up=line.link.peer is not None)
     finally:
         _close(dealer, monitor)
 
 
-def _close(dealer: zmq.asyncio.Socket, monitor: Monitor) -> None:
+def _close(dealer: zmq.Socket[bytes], monitor: Monitor) -> None:
     monitor.close()
     dealer.close(linger=LINGER_MS)
 
@@ -146,7 +149,7 @@ async def answers(sockets: Sockets, peer: PeerId, endpoint: str) -> str | None:
         _close(dealer, monitor)
 
 
-async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) -> str | None:
+async def _connect(dealer: zmq.Socket[bytes], monitor: Monitor, endpoint: str) -> str | None:
     """None once the CURVE handshake is done, or why it is not."""
     try:
         dealer.connect(endpoint)
@@ -158,43 +161,17 @@ async def _connect(dealer: zmq.asyncio.Socket, monitor: Monitor, endpoint: str) 
         return f"no answer within {HANDSHAKE_S:.0f} s"
 
 
-async def _serve(dealer: zmq.asyncio.Socket, monitor: Monitor, line: Line) -> None:
+async def _serve(pump: Pump, monitor: Monitor, line: Line) -> None:
     watching = asyncio.create_task(monitor.ended())
+    ends: list[asyncio.Future[Any]] = [watching, line.gone]
     try:
-        while not line.gone.done():
-            if line.inbox:
-                # The peer is slowed: what it sends stays with ZeroMQ, and then with the peer.
-                ends: list[asyncio.Future[Any]] = [line.inbox.emptied(), watching, line.gone]
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    line.close(watching.result())
-                    line.let_go()
-                continue
-            # Not a task to be cancelled: it could take a message with it.
-            arriving = next_message(dealer)
-            ends = [arriving, watching, line.gone]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                arriving.cancel()
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
             # A refusal or goodbye may have come just before the end.
-            if not arriving.cancelled():
-                line.receive(arriving.result())
-                _receive_waiting(dealer, line)
-                await asyncio.sleep(0)
-            elif watching.done():
-                line.close(watching.result())
-                line.let_go()
+            pump.drain()
+            line.close(watching.result())
     finally:
         watching.cancel()
         await asyncio.wait({watching})
         line.close(_BROKE)
         line.let_go()
-
-
-def _receive_waiting(dealer: zmq.asyncio.Socket, line: Line) -> None:
-    for _ in range(BATCH_MESSAGES):
-        frames = None if line.inbox else poll(dealer)
-        if frames is None:
-            return
-        line.receive(frames)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Inbox:
@@ -11,8 +11,9 @@ class Inbox:
 
     def __init__(self) -> None:
         self._waiting: deque[bytes] = deque()
-        self._emptied: asyncio.Future[None] | None = None
         self.bytes = 0
+        #: Called when nothing waits any more.
+        self.on_empty: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -34,13 +35,6 @@ class Inbox:
         self.bytes = 0
         self._tell()
 
-    def emptied(self) -> asyncio.Future[None]:
-        """Done once nothing waits any more; call while something does."""
-        if self._emptied is None:
-            self._emptied = asyncio.get_running_loop().create_future()
-        return self._emptied
-
     def _tell(self) -> None:
-        if not self._waiting and self._emptied is not None:
-            self._emptied.set_result(None)
-            self._emptied = None
+        if not self._waiting:
+            self.on_empty()

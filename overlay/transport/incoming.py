@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import zmq
-import zmq.asyncio
 
 from overlay.limits import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
 from overlay.transport.budgets import Handshakes
 from overlay.transport.complaints import Complaints
-from overlay.transport.connection import BATCH_MESSAGES, Exchange, Line
+from overlay.transport.connection import Exchange, Line
 from overlay.transport.link import Link, LinkState
-from overlay.transport.sockets import LINGER_MS, Connection, offer, sender_key
+from overlay.transport.pump import Pump
+from overlay.transport.sockets import LINGER_MS, Connection, sender_key
 
 #: A refused peer has this long to read why before its connection is cut.
 _CUT_AFTER_S: Final = 1.0
@@ -39,7 +38,7 @@ class Listener:
 
     def __init__(
         self,
-        router: zmq.asyncio.Socket,
+        router: zmq.Socket[bytes],
         new_link: Callable[[bytes, str], Link],
         exchange: Exchange,
     ) -> None:
@@ -50,28 +49,21 @@ class Listener:
         self._handshakes = Handshakes()
         self._complaints = Complaints()
         self._accepting = True
-        self._reading = asyncio.create_task(self._read())
+        self._pump = Pump(router, self._arrived, copy=False)
 
     def stop_accepting(self) -> None:
         """New connections are cut from here on."""
         self._accepting = False
 
-    async def close(self) -> None:
-        self._reading.cancel()
-        await asyncio.wait({self._reading})
+    def close(self) -> None:
+        self._pump.close()
         for route in self._routes.values():
             if route.cutting is not None:
                 route.cutting.cancel()
         self._router.close(linger=LINGER_MS)
 
-    async def _read(self) -> None:
-        for count in itertools.count(1):
-            name, *frames = await self._router.recv_multipart(copy=False)
-            self._arrived(name.bytes, frames)
-            if count % BATCH_MESSAGES == 0:
-                await asyncio.sleep(0)
-
-    def _arrived(self, name: bytes, frames: list[zmq.Frame]) -> None:
+    def _arrived(self, arrived: list[zmq.Frame]) -> None:
+        name, frames = arrived[0].bytes, arrived[1:]
         remote_curve = sender_key(frames[0])
         route = self._routes.get(name)
         # A route's name is free for the next peer once its connection is gone.
@@ -109,7 +101,7 @@ class Listener:
             return None
         line = Line(
             self._new_link(remote_curve, connection.remote),
-            lambda data: offer(self._router, [name, data]),
+            lambda data: self._pump.offer([name, data]),
             self._exchange,
         )
         route = self._routes[name] = _Route(remote_curve, connection, line)

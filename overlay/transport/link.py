@@ -41,10 +41,11 @@ from overlay.errors import (
 )
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
-from overlay.limits import PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
+from overlay.limits import BATCH_FRAMES_MAX, PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
 from overlay.wire.between_transports import DialBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
+    Batch,
     Goodbye,
     Hello,
     JoinGrant,
@@ -291,6 +292,8 @@ class Link:
                 raise Malformed("a direct link does not move to a direct one")
             case DialBack() if self.relay is not None or self.direction is Direction.OUTGOING:
                 raise Malformed("only who dialled can be dialled back")
+            case Batch() if len(message.parts) > BATCH_FRAMES_MAX:
+                raise LimitExceeded(f"a batch has at most {BATCH_FRAMES_MAX} frames")
         return [Received(message, size)]
 
     def _admission(self, effects: Iterable[AdmissionEffect], now: float) -> list[LinkEvent]:

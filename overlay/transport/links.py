@@ -21,7 +21,7 @@ from overlay.identity.revocations import Revocations
 from overlay.limits import MEMBERS_MAX, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
 from overlay.transport.budgets import Budget
 from overlay.transport.complaints import Complaints
-from overlay.transport.connection import BATCH_MESSAGES, Line
+from overlay.transport.connection import Line
 from overlay.transport.link import (
     Direction,
     Down,
@@ -33,9 +33,10 @@ from overlay.transport.link import (
     Transmit,
     Up,
 )
+from overlay.transport.pump import BATCH_MESSAGES
 from overlay.wire.between_transports import DialBack, DialedBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
-from overlay.wire.messages import Hello, Message
+from overlay.wire.messages import Batch, Hello, Message
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,10 @@ class LinkObserver(Protocol):
         """The last link to the peer is gone."""
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
-        """A message of gossip or forwarding, ``size`` bytes long; or a Goodbye, the link's last."""
+        """A message of gossip or forwarding, or a Goodbye, the link's last.
+
+        It came in ``size`` bytes. Of a Batch each part is told by itself.
+        """
 
     def revocation_shown(self, by: str, record: bytes) -> None:
         """A peer refused to link, for this revocation; it has not been checked yet.
@@ -254,6 +258,9 @@ class Links:
                 line.let_go()
 
     def _received(self, line: Line, peer: PeerId, event: Received) -> None:
+        if isinstance(event.message, Batch):
+            now = time.monotonic()
+            self._budget(peer, now).read_batch(len(event.message.parts), now)
         match event.message:
             case Relay() | Relayed() | Unrelayed() | DialBack() | DialedBack() as message:
                 self._on_request(line, peer, message)
@@ -273,8 +280,11 @@ class Links:
                 self._tell(peer, event)
 
     def _tell(self, peer: PeerId, event: Received) -> None:
-        if self._observer is not None:
-            self._observer.received(peer, event.message, event.size)
+        message = event.message
+        for part in message.parts if isinstance(message, Batch) else (message,):
+            # What was told may have ended the link.
+            if self._observer is not None and peer in self._up:
+                self._observer.received(peer, part, event.size)
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
         relayed = line.link.relay is not None

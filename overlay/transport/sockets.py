@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import zmq
 import zmq.asyncio
@@ -58,11 +58,11 @@ class Sockets:
 
     def __init__(self, key: NodeKey) -> None:
         self._key = key
-        self._context = zmq.asyncio.Context()
+        self._context = zmq.Context()
         self._context.linger = LINGER_MS
         self._authenticator: _Authenticator | None = None
 
-    def listener(self) -> zmq.asyncio.Socket:
+    def listener(self) -> zmq.Socket[bytes]:
         """A ROUTER that knows the CURVE key of whoever sends (`sender_key`)."""
         allow_descriptors()
         if self._authenticator is None:
@@ -76,7 +76,7 @@ class Sockets:
         router.router_mandatory = True
         return router
 
-    def dealer(self, peer: PeerId) -> zmq.asyncio.Socket:
+    def dealer(self, peer: PeerId) -> zmq.Socket[bytes]:
         """A DEALER that talks to ``peer`` and to no other. Raises Malformed for a bad PeerId."""
         server = curve_public(peer)
         dealer = self._bounded(zmq.DEALER)
@@ -95,8 +95,8 @@ class Sockets:
             self._authenticator.stop()
         await asyncio.get_running_loop().run_in_executor(None, self._context.term)
 
-    def _bounded(self, kind: int) -> zmq.asyncio.Socket:
-        link: zmq.asyncio.Socket = self._context.socket(kind)
+    def _bounded(self, kind: int) -> zmq.Socket[bytes]:
+        link: zmq.Socket[bytes] = self._context.socket(kind)
         link.ipv6 = True
         link.tcp_keepalive = 1
         link.sndhwm = link.rcvhwm = SEND_QUEUE_MESSAGES_MAX
@@ -124,7 +124,7 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def bind(router: zmq.asyncio.Socket, address: Multiaddr) -> Multiaddr:
+def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:
     """Listen on ``address``; returns the real one (port 0 becomes a free port).
 
     Raises AddressInUse, ConfigError.
@@ -164,9 +164,11 @@ async def resolve(address: Multiaddr) -> list[str]:
 class Monitor:
     """Watches a dialled socket. Make it before ``connect``."""
 
-    def __init__(self, dealer: zmq.asyncio.Socket) -> None:
+    def __init__(self, dealer: zmq.Socket[Any]) -> None:
         self._dealer = dealer
-        self._events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(_ENDED))
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(_ENDED)
+        self._monitor = dealer.get_monitor_socket(events)
+        self._events = zmq.asyncio.Socket.shadow(self._monitor)
 
     async def connected(self) -> str | None:
         """Wait for the CURVE handshake; None when it is done, or the reason why it is not."""
@@ -184,23 +186,7 @@ class Monitor:
     def close(self) -> None:
         self._dealer.disable_monitor()
         self._events.close(linger=0)
-
-
-def offer(link: zmq.asyncio.Socket, frames: list[bytes]) -> BaseException | None:
-    """Queue a message without waiting; None, or why that cannot be (zmq.Again: queue full)."""
-    # pyzmq completes a NOBLOCK future at once, but declares any awaitable.
-    return cast("asyncio.Future[Any]", link.send_multipart(frames, zmq.NOBLOCK)).exception()
-
-
-def next_message(link: zmq.asyncio.Socket) -> asyncio.Future[list[bytes]]:
-    """The next message, once it is there."""
-    return cast("asyncio.Future[list[bytes]]", link.recv_multipart())
-
-
-def poll(link: zmq.asyncio.Socket) -> list[bytes] | None:
-    """The next message if there is one."""
-    arrived = cast("asyncio.Future[list[bytes]]", link.recv_multipart(zmq.NOBLOCK))
-    return arrived.result() if arrived.exception() is None else None
+        self._monitor.close(linger=0)
 
 
 def sender_key(frame: zmq.Frame) -> bytes:

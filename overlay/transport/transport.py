@@ -119,7 +119,7 @@ class Transport:
             self._ticking.cancel()
             await asyncio.wait({self._ticking})
         if self._listener is not None:
-            await self._listener.close()
+            self._listener.close()
         await self._dial_backs.close()
         await self._sockets.close()
 

@@ -334,6 +334,20 @@ class Cancel:
     request_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Frames, and acknowledgements of others, as if each had come by itself."""
+
+    KIND: ClassVar[int] = 28
+    frames: tuple[TokenFrame, ...]
+    acks: tuple[StreamAck, ...]
+
+    @property
+    def parts(self) -> tuple[TokenFrame | StreamAck, ...]:
+        """What it is made of, in an order that it may be read in."""
+        return (*self.frames, *self.acks)
+
+
 Message = (
     Hello
     | JoinRequest
@@ -362,4 +376,5 @@ Message = (
     | Completed
     | Refused
     | Cancel
+    | Batch
 )

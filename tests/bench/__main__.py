@@ -25,6 +25,7 @@ from tests.bench import (
     bench_fairness,
     bench_gossip,
     bench_index,
+    bench_links,
     bench_loop_lag,
     bench_policies,
     bench_regret,
@@ -67,6 +68,7 @@ PARTS = {
     "fairness": ("half",),
     "index": (),
     "gossip": (),
+    "links": (),
     "regret": (),
 }
 
@@ -113,6 +115,9 @@ def main() -> None:
             if part == "gossip":
                 alone[part] = _gossip(options.quick, progress)
                 continue
+            if part == "links":
+                alone[part] = _links(options.quick, progress)
+                continue
             if part == "regret":
                 alone[part] = _regret(plan, progress)
                 continue
@@ -153,6 +158,15 @@ def _gossip(quick: bool, progress: Progress) -> dict[str, Any]:
     told = bench_gossip.measure(quick, lambda: progress.advance(task))
     progress.remove_task(task)
     print(f"\n## Anti-entropy\n\n{bench_gossip.tables(told)}")
+    return told
+
+
+def _links(quick: bool, progress: Progress) -> dict[str, Any]:
+    """Round trips beside rivals, and streams through a hop and a relay; prints the tables."""
+    task = progress.add_task("Links", total=3 * bench_links.rounds(quick))
+    told = bench_links.run(quick, lambda: progress.advance(task))
+    progress.remove_task(task)
+    print(f"\n## Links\n\n{bench_links.tables(told)}")
     return told
 
 

@@ -9,6 +9,8 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
+    BATCH_FRAMES_MAX,
+    BATCH_FRAMES_PER_MESSAGE,
     HANDSHAKES_BURST,
     HANDSHAKES_PER_S,
     MEMBERS_MAX,
@@ -51,6 +53,26 @@ def test_never_more_is_read_than_the_budget(bursts: list[tuple[int, int]], size:
         # One message more than there was budget for may be read: nobody knows its size before.
         assert index <= PEER_MESSAGES_BURST + PEER_MESSAGES_PER_S * now + 1
         assert index * size <= PEER_BYTES_BURST + PEER_BYTES_PER_S * now + size + 1
+
+
+def test_a_large_batch_counts_as_several_messages() -> None:
+    budget = Budget(0.0)
+    messages = BATCH_FRAMES_MAX // BATCH_FRAMES_PER_MESSAGE
+    for _ in range(PEER_MESSAGES_BURST // messages):
+        assert not budget.wait_s(0.0)
+        budget.read(1000, 0.0)
+        budget.read_batch(BATCH_FRAMES_MAX, 0.0)
+    budget.read(1000, 0.0)
+    assert budget.wait_s(0.0) == 1 / PEER_MESSAGES_PER_S
+
+
+def test_a_small_batch_is_one_message() -> None:
+    budget, alone = Budget(0.0), Budget(0.0)
+    for _ in range(PEER_MESSAGES_BURST + 1):
+        alone.read(100, 0.0)
+        budget.read(100, 0.0)
+        budget.read_batch(2, 0.0)
+    assert budget.wait_s(0.0) == alone.wait_s(0.0) > 0
 
 
 @given(st.integers(1, PEER_MESSAGES_PER_S), st.integers(1, 3000))

@@ -8,9 +8,10 @@ import itertools
 import pytest
 
 from overlay.errors import LimitExceeded
+from overlay.limits import BATCH_FRAMES_MAX
 from overlay.transport import budgets, incoming
 from overlay.wire.codec import encode
-from overlay.wire.messages import Cancel, Ping, Refusal
+from overlay.wire.messages import Batch, Cancel, Ping, Refusal, StreamAck
 from tests.overlay.transport.nodes import Node, eventually, keys, linked, mesh
 from tests.overlay.transport.raw import RawPeer, admitted, raw_peer
 
@@ -130,3 +131,24 @@ async def test_one_address_gets_so_many_connections(
             await second.send(encode(Cancel(b"")))
             await second.cut()
         await eventually(lambda: node.events == [])
+
+
+async def test_batches_are_told_in_parts_and_slowed_by_them() -> None:
+    async with mesh(2) as (node, member):
+        await linked(member, node)
+        parts = [StreamAck(b"request", number) for number in range(57 * BATCH_FRAMES_MAX)]
+        for at in range(0, len(parts), BATCH_FRAMES_MAX):
+            batch = Batch((), tuple(parts[at : at + BATCH_FRAMES_MAX]))
+            assert member.transport.send(node.peer_id, batch)
+        await node.until(lambda: node.transport.slowed() == {member.peer_id})
+        await node.until(lambda: len(node.messages()) == len(parts))
+        assert node.messages() == parts
+
+
+async def test_a_batch_of_too_many_ends_the_link() -> None:
+    async with mesh(2) as (node, vandal):
+        await linked(node, vandal)
+        acks = tuple(StreamAck(b"request", number) for number in range(BATCH_FRAMES_MAX + 1))
+        vandal.transport.send(node.peer_id, Batch((), acks))
+        assert "a batch has at most" in str(await vandal.until_seen("down"))
+        assert node.messages() == []

@@ -1,0 +1,88 @@
+"""Messages in and out of a ZeroMQ socket, on an asyncio loop, at little more than its own cost.
+
+`zmq.asyncio` makes a future for each message, and asks the socket for its state several times.
+
+A socket's file descriptor is edge-triggered: it tells of news once, and what sends may be what is
+told. So whoever has sent looks whether there is something to read, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+#: After so many messages in a row, everything else on the loop gets a turn.
+BATCH_MESSAGES: Final = 64
+
+
+class Pump:
+    """``arrived`` gets the frames of each message that comes, until `close`.
+
+    While ``held`` says so nothing is read: then ZeroMQ keeps it, and after that the peer. Call
+    `look` when that is over. ``copy`` False: frames are `zmq.Frame`, which tell of their origin.
+    """
+
+    def __init__(
+        self,
+        link: zmq.Socket[bytes],
+        arrived: Callable[[list[Any]], None],
+        *,
+        held: Callable[[], bool] = lambda: False,
+        copy: bool = True,
+    ) -> None:
+        self._link = link
+        self._arrived = arrived
+        self._held = held
+        self._copy = copy
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = int(link.getsockopt(zmq.FD))
+        self._looking: asyncio.Handle | None = None
+        self._loop.add_reader(self._descriptor, self._read)
+        self.look()
+
+    def look(self) -> None:
+        """Read what has come, soon."""
+        if self._looking is None:
+            self._looking = self._loop.call_soon(self._read)
+
+    def offer(self, frames: list[bytes]) -> zmq.ZMQError | None:
+        """Queue a message without waiting; None, or why that cannot be (zmq.Again: queue full)."""
+        try:
+            self._link.send_multipart(frames, zmq.NOBLOCK)
+            if int(self._link.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                self.look()
+        except zmq.ZMQError as error:
+            return error
+        return None
+
+    def drain(self) -> None:
+        """The connection is over: read what came before its end."""
+        while not self._held() and self._read_one():
+            pass
+
+    def close(self) -> None:
+        """Call it before the socket is closed. Idempotent."""
+        self._loop.remove_reader(self._descriptor)
+        if self._looking is not None:
+            self._looking.cancel()
+        self._held = lambda: True
+
+    def _read(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        for _ in range(BATCH_MESSAGES):
+            if self._held() or not self._read_one():
+                return
+        self.look()
+
+    def _read_one(self) -> bool:
+        try:
+            frames = self._link.recv_multipart(zmq.NOBLOCK, copy=self._copy)
+        except zmq.ZMQError:
+            return False
+        self._arrived(frames)
+        return True

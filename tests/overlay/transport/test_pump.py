@@ -1,0 +1,105 @@
+"""Nothing stays unread, however sending and receiving meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from overlay.transport.pump import BATCH_MESSAGES, Pump
+from tests.overlay.transport.nodes import PATIENCE_S
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
+    """Two ends of a connection."""
+    with zmq.Context() as context, context.socket(zmq.PAIR) as one, context.socket(zmq.PAIR) as two:
+        one.bind("inproc://pair")
+        two.connect("inproc://pair")
+        yield one, two
+
+
+class End:
+    """A pump, what came in through it, and an event for each."""
+
+    def __init__(self, link: zmq.Socket[bytes], **options: Any) -> None:
+        self.got: list[bytes] = []
+        self.news = asyncio.Event()
+        self.pump = Pump(link, self._arrived, **options)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.got) < count:
+                self.news.clear()
+                await self.news.wait()
+
+    def _arrived(self, frames: list[bytes]) -> None:
+        self.got += frames
+        self.news.set()
+
+
+Pair = tuple[zmq.Socket[bytes], zmq.Socket[bytes]]
+
+
+async def test_all_arrives_in_order(pair: Pair) -> None:
+    one, two = map(End, pair)
+    sent = [b"%d" % number for number in range(5 * BATCH_MESSAGES)]
+    for data in sent:
+        assert one.pump.offer([data]) is None
+    await two.until(len(sent))
+    assert two.got == sent
+    two.pump.close()
+    one.pump.close()
+
+
+async def test_who_sends_all_the_time_reads_all_the_same(pair: Pair) -> None:
+    """Sending takes the news that something has come, which are told only once."""
+    one, two = map(End, pair)
+    for number in range(2000):
+        one.pump.offer([b"%d" % number])
+        two.pump.offer([b"%d" % number])
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await one.until(2000)
+    await two.until(2000)
+    assert one.got == two.got == [b"%d" % number for number in range(2000)]
+    one.pump.close()
+    two.pump.close()
+
+
+async def test_nothing_is_read_while_it_is_held(pair: Pair) -> None:
+    held = True
+    one, two = End(pair[0]), End(pair[1], held=lambda: held)
+    one.pump.offer([b"first"])
+    async with asyncio.timeout(PATIENCE_S):
+        while not int(pair[1].getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert two.got == []
+    held = False
+    two.pump.look()
+    await two.until(1)
+    one.pump.close()
+    two.pump.close()
+
+
+async def test_what_cannot_be_queued_is_told() -> None:
+    with zmq.Context() as context, context.socket(zmq.PAIR) as alone:
+        end = End(alone)
+        assert isinstance(end.pump.offer([b"to nobody"]), zmq.Again)
+        end.pump.close()
+
+
+async def test_a_closed_pump_reads_no_more(pair: Pair) -> None:
+    one, two = map(End, pair)
+    one.pump.offer([b"first"])
+    await two.until(1)
+    two.pump.close()
+    two.pump.close()
+    one.pump.offer([b"second"])
+    two.pump.drain()
+    assert two.got == [b"first"]
+    one.pump.close()
