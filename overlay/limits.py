@@ -180,6 +180,9 @@ REQUEST_DEADLINE_S: Final = 600.0
 QUOTA_WINDOW_S: Final = 60.0
 #: A peer that is slowed for so long is cut and banned.
 SLOWED_MAX_S: Final = 5.0
+#: A peer that breaks the protocol so often within BREACHES_S is banned: once may be a bug.
+BREACHES_MAX: Final = 3
+BREACHES_S: Final = 600.0
 #: The first ban of a peer; each is twice as long as the one before, up to the longest.
 BAN_S: Final = 60.0
 BAN_MAX_S: Final = 3600.0

@@ -258,7 +258,7 @@ class Mesh:
             effects = self.member.receive(peer, message, self.now())
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol: %s", peer, error)
-            self.transport.hang_up(peer, str(error))
+            self.transport.blame(peer, error)
             return
         self._carry_out(effects)
 

@@ -13,6 +13,8 @@ from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
     BATCH_FRAMES_PER_MESSAGE,
+    BREACHES_MAX,
+    BREACHES_S,
     HANDSHAKES_BURST,
     HANDSHAKES_PER_S,
     MEMBERS_MAX,
@@ -135,6 +137,24 @@ class Bans:
     def all(self, now: float) -> dict[PeerId, Ban]:
         """Every ban that is not over."""
         return {peer: ban for peer in sorted(self._bans) if (ban := self.of(peer, now)) is not None}
+
+
+class Breaches:
+    """How often members broke the protocol of late."""
+
+    def __init__(self) -> None:
+        self._breaches: dict[PeerId, list[float]] = {}
+
+    def too_many(self, peer: PeerId, now: float) -> bool:
+        """The peer broke it once more: whether that was once too often. Then it begins anew."""
+        recent = [at for at in self._breaches.pop(peer, ()) if now < at + BREACHES_S]
+        recent.append(now)
+        if len(recent) >= BREACHES_MAX:
+            return True
+        if len(self._breaches) >= MEMBERS_MAX:
+            del self._breaches[next(iter(self._breaches))]
+        self._breaches[peer] = recent
+        return False
 
 
 class Handshakes:

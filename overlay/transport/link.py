@@ -98,6 +98,13 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """The peer, a member, broke the protocol; a Down follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Down:
     """The link is over. ``error``: what kept it from coming about, if it was refused."""
 
@@ -110,7 +117,7 @@ class Gone:
     """The peer has read our Goodbye and sends nothing more."""
 
 
-LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Shown | Down | Gone
+LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Shown | Breach | Down | Gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +216,8 @@ class Link:
             return self._receive_up(decode(data), len(data), now)
         except RemoteProtocolError as error:
             last = Transmit(encode(refusal(error)))
-            return [last, *self.close(f"broke the protocol: {error}", error)]
+            breach = [Breach(str(error))] if self.state is LinkState.UP else []
+            return [last, *breach, *self.close(f"broke the protocol: {error}", error)]
 
     def heard(self, now: float) -> None:
         """Something has arrived that will be received later."""

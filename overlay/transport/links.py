@@ -23,6 +23,7 @@ from overlay.transport.budgets import Budget
 from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Line
 from overlay.transport.link import (
+    Breach,
     Direction,
     Down,
     Gone,
@@ -71,7 +72,8 @@ class LinkObserver(Protocol):
 
 class Links:
     """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer,
-    ``on_excess`` of one that sends too much, and why it is, and ``on_request`` gets the messages
+    ``on_excess`` of one that sends too much, and why it is, ``on_breach`` of one that broke the
+    protocol, and how, and ``on_request`` gets the messages
     that are for the transport."""
 
     def __init__(
@@ -80,12 +82,14 @@ class Links:
         on_ledger: Callable[[], None],
         on_change: Callable[[PeerId], None],
         on_excess: Callable[[PeerId, str], None],
+        on_breach: Callable[[PeerId, str], None],
         on_request: Callable[[Line, PeerId, BetweenTransports], None],
     ) -> None:
         self._observer: LinkObserver | None = observer
         self._on_ledger = on_ledger
         self._on_change = on_change
         self._on_excess = on_excess
+        self._on_breach = on_breach
         self._on_request = on_request
         #: Of peers that have links, or had; a new link is no new budget.
         self._budgets: dict[PeerId, Budget] = {}
@@ -252,6 +256,9 @@ class Links:
                 if self._observer is not None:
                     by = str(line.link.peer or line.link.endpoint)
                     self._observer.revocation_shown(by, record)
+            case Breach(reason=reason):
+                if line.link.peer is not None:
+                    self._on_breach(line.link.peer, reason)
             case Down():
                 self._line_down(line, event)
             case Gone():

@@ -13,14 +13,14 @@ from dataclasses import replace
 from functools import partial
 
 from overlay.admission.handshake import Handshake, LocalNode, Role
-from overlay.errors import LimitExceeded, LocalProtocolError
+from overlay.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import curve_public
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import PING_INTERVAL_S
-from overlay.transport.budgets import Ban, Bans
+from overlay.transport.budgets import Ban, Bans, Breaches
 from overlay.transport.circuits import Circuits
 from overlay.transport.connection import Line, converse
 from overlay.transport.detours import Detours
@@ -63,10 +63,13 @@ class Transport:
         self._ledger = ledger
         self._revocations = revocations
         self._rng = rng
-        self._links = Links(observer, on_ledger, self._links_changed, self._ban, self._requested)
+        self._links = Links(
+            observer, on_ledger, self._links_changed, self._ban, self._breached, self._requested
+        )
         self._detours = Detours(rng)
         self._circuits = Circuits(node().key, self._links, self._circuit_link, self._detours.failed)
         self._bans = Bans()
+        self._breaches = Breaches()
         #: Peers that are not dialled because of a ban.
         self._banned: set[PeerId] = set()
         self._sockets = Sockets(node().key)
@@ -233,6 +236,19 @@ class Transport:
     def bans(self) -> dict[PeerId, Ban]:
         """Peers with which nothing is exchanged for a while; ``until`` is monotonic time."""
         return self._bans.all(time.monotonic())
+
+    def blame(self, peer: PeerId, error: RemoteProtocolError) -> None:
+        """The peer said what it must not: end all links to it, and say why.
+
+        Unless it was the last time for a while, that is all. If there was a link, the observer's
+        ``link_down`` is called before this returns.
+        """
+        self._breached(peer, str(error))
+        self._links.refuse(peer, error)
+
+    def _breached(self, peer: PeerId, reason: str) -> None:
+        if self._breaches.too_many(peer, time.monotonic()):
+            self._ban(peer, f"it broke the protocol again and again: {reason}")
 
     def _ban(self, peer: PeerId, reason: str) -> None:
         now = time.monotonic()

@@ -11,6 +11,8 @@ from overlay.limits import (
     BAN_S,
     BATCH_FRAMES_MAX,
     BATCH_FRAMES_PER_MESSAGE,
+    BREACHES_MAX,
+    BREACHES_S,
     HANDSHAKES_BURST,
     HANDSHAKES_PER_S,
     MEMBERS_MAX,
@@ -22,7 +24,7 @@ from overlay.limits import (
     PEER_MESSAGES_PER_S,
     SLOWED_MAX_S,
 )
-from overlay.transport.budgets import Bans, Budget, Handshakes
+from overlay.transport.budgets import Bans, Breaches, Budget, Handshakes
 
 PEER, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2))
 
@@ -143,6 +145,25 @@ def test_bans_are_bounded() -> None:
     for number in range(MEMBERS_MAX + 10):
         bans.ban(PeerId(number.to_bytes(32, "big")), "flooded", float(number) / 1000)
     assert len(bans.all(1.1)) == MEMBERS_MAX
+
+
+def test_one_breach_may_be_a_bug_and_several_are_none() -> None:
+    breaches = Breaches()
+    for _ in range(2):
+        counted = [breaches.too_many(PEER, 0.0) for _ in range(BREACHES_MAX)]
+        assert counted == [False] * (BREACHES_MAX - 1) + [True]
+    assert not breaches.too_many(OTHER, 0.0)
+    rare = [
+        breaches.too_many(PEER, number * BREACHES_S / (BREACHES_MAX - 1)) for number in range(10)
+    ]
+    assert rare == [False] * 10
+
+
+def test_breaches_that_are_remembered_are_bounded() -> None:
+    breaches = Breaches()
+    for number in range(2 * MEMBERS_MAX):
+        assert not breaches.too_many(PeerId(number.to_bytes(32, "big")), 0.0)
+    assert not breaches.too_many(PeerId((0).to_bytes(32, "big")), 0.0)
 
 
 def test_one_address_may_knock_so_often() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from overlay.errors import LimitExceeded, Malformed, NotAMember
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX
+from overlay.limits import BREACHES_MAX, MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX
 from overlay.transport import incoming
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
@@ -160,6 +160,35 @@ async def test_a_member_that_breaks_the_protocol_loses_its_link(data: bytes) -> 
         assert "broke the protocol" in reason
         assert node.messages() == [StreamAck(b"r", 1)]
         await raw.cut()
+
+
+async def test_a_member_that_breaks_the_protocol_again_and_again_is_banned() -> None:
+    async with mesh(2) as (node, member):
+        for times in range(1, BREACHES_MAX + 1):
+            assert node.transport.bans() == {}
+            async with raw_peer(node, member.key) as raw:
+                await admitted(raw, node, member.me)
+                await raw.send(b"\xc1 garbage")
+                await node.until_seen("down", times)
+        (ban,) = node.transport.bans().values()
+        assert ban.reason.startswith("it broke the protocol again and again: ")
+        async with raw_peer(node, member.key) as raw:
+            await raw.send(b"anything")
+            answer = await raw.receive()
+            assert isinstance(answer, Refusal)
+            assert "banned for" in answer.message
+
+
+async def test_who_says_what_it_must_not_is_told_and_banned_in_the_end() -> None:
+    async with mesh(2) as (node, member):
+        for times in range(1, BREACHES_MAX + 1):
+            async with raw_peer(node, member.key) as raw:
+                await admitted(raw, node, member.me)
+                await node.until_seen("up", times)
+                node.transport.blame(member.peer_id, Malformed("a lie"))
+                await node.until_seen("down", times)
+        (ban,) = node.transport.bans().values()
+        assert ban.reason == "it broke the protocol again and again: a lie"
 
 
 async def test_a_goodbyes_words_are_made_readable() -> None:
