@@ -86,7 +86,7 @@ class Listener:
         strangers = [
             route.connection.source
             for route in self._routes.values()
-            if route.line.link.state is not LinkState.UP
+            if route.line.link.peer is None
         ]
         if (
             not self._accepting

@@ -1,23 +1,41 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.chaos.scene import Honest, Victim, honest_member, start_victim
+from tests.chaos.honest import Honest, honest_member
+from tests.chaos.scene import FULL, Figures, Victim, honest_terms, start_victim
+
+_FIGURES = pytest.StashKey[list[Figures]]()
 
 
 @pytest.fixture(scope="session")
-def victim(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Victim]:
+def victim(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pytestconfig: pytest.Config
+) -> Iterator[Victim]:
     """One victim takes all attacks, so that their traces add up."""
     victim = start_victim(tmp_path_factory.mktemp("victim"), tiny_model)
+    pytestconfig.stash[_FIGURES] = victim.figures
     yield victim
     assert victim.stop() == 0, victim.said()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def honest(victim: Victim) -> AsyncIterator[Honest]:
-    async with honest_member(victim) as honest:
+    async with honest_member(honest_terms(victim)) as honest:
+        if FULL:
+            # Attackers have machines of their own, and do not take the victim's processors.
+            os.nice(5)
         yield honest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    figures = terminalreporter.config.stash.get(_FIGURES, [])
+    if figures:
+        terminalreporter.section("an honest member's requests: before and after, attacked")
+        for each in figures:
+            terminalreporter.line(str(each))

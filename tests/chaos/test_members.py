@@ -46,11 +46,12 @@ from overlay.wire.messages import (
     TokenFrame,
 )
 from tests.chaos.fuzz_codec import mutated, valid_messages
+from tests.chaos.honest import Honest
 from tests.chaos.scene import (
     Attacker,
-    Honest,
     Victim,
     attacker,
+    lasting,
     named,
     stranger_sources,
     strength,
@@ -96,7 +97,7 @@ async def test_mutated_messages_after_the_handshake(victim: Victim, honest: Hone
     rng = random.Random(1)
     corpus = [encode(message) for message in valid_messages(rng, 200)]
     async with under_attack(victim, honest):
-        for _ in range(strength(8, 200)):
+        for _ in lasting(8):
             said = [mutated(rng, rng.choice(corpus)) for _ in range(50)]
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 for data in (*said, rng.randbytes(64), b"\xc1"):
@@ -125,29 +126,33 @@ def ends_a_link(data: bytes) -> bool:
     ],
 )
 async def test_msgpack_bombs(victim: Victim, honest: Honest, bomb: bytes) -> None:
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        await vandal.raw.send(bomb)
-        await named(victim, vandal.peer_id)
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                await vandal.raw.send(bomb)
+                await named(victim, vandal.peer_id)
 
 
 async def test_bombs_within_records(victim: Victim, honest: Honest) -> None:
     """Values of records are msgpack too, read by another reader."""
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        for key in (CARD, b"load", b"chain"):
-            for version, bomb in enumerate(
-                [
-                    b"\x91" * RECORD_VALUE_BYTES_MAX,
-                    b"\xdd\xff\xff\xff\xff",
-                    b"\xdf\x00\x00\xff\xff",
-                    b"\xdb\xff\xff\xff\xff",
-                    b"\x93\xc0\xc0\xc0",
-                    b"\xc1",
-                ],
-                1,
-            ):
-                await vandal.say(delta(vandal.peer_id, Change(key, version, bomb)))
-        await vandal.heard()
-        await named(victim, vandal.peer_id, "malformed")
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                for key in (CARD, b"load", b"chain"):
+                    for version, bomb in enumerate(
+                        [
+                            b"\x91" * RECORD_VALUE_BYTES_MAX,
+                            b"\xdd\xff\xff\xff\xff",
+                            b"\xdf\x00\x00\xff\xff",
+                            b"\xdb\xff\xff\xff\xff",
+                            b"\x93\xc0\xc0\xc0",
+                            b"\xc1",
+                        ],
+                        1,
+                    ):
+                        await vandal.say(delta(vandal.peer_id, Change(key, version, bomb)))
+                await vandal.heard()
+                await named(victim, vandal.peer_id, "malformed")
 
 
 # --- Names --------------------------------------------------------------------------------------
@@ -203,38 +208,41 @@ FORGERIES: dict[str, Forgery] = {
 async def test_forgeries_that_end_the_link(
     victim: Victim, honest: Honest, forgery: Forgery
 ) -> None:
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        await vandal.say(forgery(vandal, victim, honest.mesh.me))
-        await named(victim, vandal.peer_id)
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                await vandal.say(forgery(vandal, victim, honest.peer_id))
+                await named(victim, vandal.peer_id)
 
 
 async def test_messages_in_the_name_of_another_are_not_heard(
     victim: Victim, honest: Honest
 ) -> None:
     """Even who knows the id of another's request can neither answer, nor end it."""
-    async with (
-        under_attack(victim, honest),
-        attacker(victim, source=next(SOURCES)) as member,
-        attacker(victim, source=next(SOURCES)) as vandal,
-    ):
-        request = forward(member.peer_id, victim)
-        rid = request.request_id
-        forged = (
-            Cancel(rid),
-            StreamAck(rid, 1 << 40),
-            Accepted(rid, vandal.peer_id, 1, 1),
-            Begun(rid, 1, 1.0),
-            TokenFrame(rid, 0, (1,), "forged"),
-            Completed(rid, 0, "stop", 1, 1, 1, 0.0, 0.0, 0.0),
-            Refused(rid, "overloaded", "forged"),
-        )
-        await vandal.say(*forged)
-        await vandal.heard()
-        await member.say(request)
-        await vandal.say(*forged, replace(request, path=(vandal.peer_id,)))
-        done = await member.hear(Completed, Refused)
-        assert isinstance(done, Completed)
-        assert done.completion_tokens == 4
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with (
+                attacker(victim, source=next(SOURCES)) as member,
+                attacker(victim, source=next(SOURCES)) as vandal,
+            ):
+                request = forward(member.peer_id, victim)
+                rid = request.request_id
+                forged = (
+                    Cancel(rid),
+                    StreamAck(rid, 1 << 40),
+                    Accepted(rid, vandal.peer_id, 1, 1),
+                    Begun(rid, 1, 1.0),
+                    TokenFrame(rid, 0, (1,), "forged"),
+                    Completed(rid, 0, "stop", 1, 1, 1, 0.0, 0.0, 0.0),
+                    Refused(rid, "overloaded", "forged"),
+                )
+                await vandal.say(*forged)
+                await vandal.heard()
+                await member.say(request)
+                await vandal.say(*forged, replace(request, path=(vandal.peer_id,)))
+                done = await member.hear(Completed, Refused)
+                assert isinstance(done, Completed)
+                assert done.completion_tokens == 4
 
 
 # --- Gossip -------------------------------------------------------------------------------------
@@ -242,50 +250,62 @@ async def test_messages_in_the_name_of_another_are_not_heard(
 
 async def test_gossip_about_the_victim_itself(victim: Victim, honest: Honest) -> None:
     """Forged records of who hears of them, again and again, up to the highest there can be."""
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        forged = Card("forged").pack()
-        claims = [NOW_MS + (1 << 42), NOW_MS + (1 << 44), INCARNATION_MAX - 1, INCARNATION_MAX]
-        for incarnation in claims:
-            for version in (1, COUNTER_MAX - 1):
-                change = Change(CARD, version, forged)
-                await vandal.say(delta(victim.peer_id, change, incarnation=incarnation))
-                entry = DigestEntry(victim.peer_id, incarnation, COUNTER_MAX - 1, version, version)
-                await vandal.say(Syn((entry,)))
-        await vandal.heard()
-        await named(victim, vandal.peer_id, "never wrote")
-    # Who has a link to it believes it, not what others tell.
-    await honest.linked()
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                forged = Card("forged").pack()
+                claims = [
+                    NOW_MS + (1 << 42),
+                    NOW_MS + (1 << 44),
+                    INCARNATION_MAX - 1,
+                    INCARNATION_MAX,
+                ]
+                for incarnation in claims:
+                    for version in (1, COUNTER_MAX - 1):
+                        change = Change(CARD, version, forged)
+                        await vandal.say(delta(victim.peer_id, change, incarnation=incarnation))
+                        entry = DigestEntry(
+                            victim.peer_id, incarnation, COUNTER_MAX - 1, version, version
+                        )
+                        await vandal.say(Syn((entry,)))
+                await vandal.heard()
+                # Who has a link to it believes it, not what others tell.
+                await named(victim, vandal.peer_id, "never wrote")
 
 
 async def test_gossip_about_another_member(victim: Victim, honest: Honest) -> None:
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        change = Change(CARD, 1, Card("forged", ("/ip4/127.0.0.1/tcp/1",)).pack())
-        for incarnation in (NOW_MS + (1 << 42), INCARNATION_MAX):
-            await vandal.say(delta(honest.mesh.me, change, incarnation=incarnation))
-            await vandal.say(Syn((DigestEntry(honest.mesh.me, incarnation, 1, 1, 0),)))
-        await vandal.heard()
-        await named(victim, vandal.peer_id, "not believed", honest.mesh.me)
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                change = Change(CARD, 1, Card("forged", ("/ip4/127.0.0.1/tcp/1",)).pack())
+                for incarnation in (NOW_MS + (1 << 42), INCARNATION_MAX):
+                    await vandal.say(delta(honest.peer_id, change, incarnation=incarnation))
+                    await vandal.say(Syn((DigestEntry(honest.peer_id, incarnation, 1, 1, 0),)))
+                await vandal.heard()
+                await named(victim, vandal.peer_id, "not believed", honest.peer_id)
 
 
 async def test_a_million_blocks(victim: Victim, honest: Honest) -> None:
     """Of itself, in deltas as large as they may be."""
     count, per_message = strength(60_000, 1_000_000), 20_000
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        for first in range(0, count, per_message):
-            changes = [
-                Change(block_key(number), number + 1, b"")
-                for number in range(first, first + per_message)
-            ]
-            await vandal.say(delta(vandal.peer_id, *changes, after=first))
-            await vandal.heard()
-        await named(victim, vandal.peer_id, "not believed", "records")
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                for first in range(0, count, per_message):
+                    changes = [
+                        Change(block_key(number), number + 1, b"")
+                        for number in range(first, first + per_message)
+                    ]
+                    await vandal.say(delta(vandal.peer_id, *changes, after=first))
+                    await vandal.heard()
+                await named(victim, vandal.peer_id, "not believed", "records")
 
 
 async def test_origins_that_do_not_exist(victim: Victim, honest: Honest) -> None:
     """A thousand members with large records, who are said to listen where nobody does."""
     value = Card("x" * 64, tuple(f"/ip4/127.0.0.1/tcp/{n}" for n in range(1, 9))).pack()
     async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        for number in range(strength(100, 1100)):
+        for number in range(strength(20, 1100)):
             origin = NodeKey.from_seed(number.to_bytes(32, "big")).peer_id
             filler = [
                 Change(b"filler%d" % n, n + 2, bytes(RECORD_VALUE_BYTES_MAX))
@@ -358,20 +378,21 @@ ANSWERS: dict[str, Answering] = {
 
 @pytest.mark.parametrize("answering", ANSWERS.values(), ids=ANSWERS)
 async def test_forged_token_streams(victim: Victim, honest: Honest, answering: Answering) -> None:
-    model = f"bait-{secrets.token_hex(4)}"
-    async with (
-        under_attack(victim, honest),
-        attacker(victim, source=next(SOURCES)) as vandal,
-        httpx.AsyncClient(base_url=victim.api, timeout=30) as client,
-    ):
-        await offer_model(vandal, victim, model)
-        body = {"model": model, "prompt": "Hello", "max_tokens": 16}
-        asking = asyncio.create_task(client.post("/v1/completions", json=body))
-        request = await vandal.hear(Forward)
-        assert isinstance(request, Forward)
-        async with saying(vandal, *answering(request.request_id, vandal.peer_id)):
-            assert (await asking).status_code >= 400, "the client is told"
-            await named(victim, vandal.peer_id)
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            model = f"bait-{secrets.token_hex(4)}"
+            async with (
+                attacker(victim, source=next(SOURCES)) as vandal,
+                httpx.AsyncClient(base_url=victim.api, timeout=30) as client,
+            ):
+                await offer_model(vandal, victim, model)
+                body = {"model": model, "prompt": "Hello", "max_tokens": 16}
+                asking = asyncio.create_task(client.post("/v1/completions", json=body))
+                request = await vandal.hear(Forward)
+                assert isinstance(request, Forward)
+                async with saying(vandal, *answering(request.request_id, vandal.peer_id)):
+                    assert (await asking).status_code >= 400, "the client is told"
+                    await named(victim, vandal.peer_id)
 
 
 async def test_hop_loops(victim: Victim, honest: Honest) -> None:
@@ -384,7 +405,7 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
     ):
         for each in (one, two):
             await offer_model(each, victim, model)
-        for _ in range(strength(20, 500)):
+        for _ in lasting(20):
             for sender, receiver in ((one, two), (two, one)):
                 request = replace(forward(sender.peer_id, victim), model=model, hop_limit=4)
                 await sender.say(request)
@@ -399,19 +420,20 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
 
 
 async def test_more_requests_than_anybody_may_have(victim: Victim, honest: Honest) -> None:
-    model = f"bait-{secrets.token_hex(4)}"
-    async with (
-        under_attack(victim, honest),
-        attacker(victim, source=next(SOURCES)) as vandal,
-        attacker(victim, source=next(SOURCES)) as accomplice,
-    ):
-        await offer_model(accomplice, victim, model)
-        for _ in range(strength(100, 2000)):
-            await vandal.say(replace(forward(vandal.peer_id, victim), model=model))
-        refusal = await vandal.hear(Refused)
-        assert isinstance(refusal, Refused)
-        assert refusal.code == "overloaded"
-        await vandal.heard()
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            model = f"bait-{secrets.token_hex(4)}"
+            async with (
+                attacker(victim, source=next(SOURCES)) as vandal,
+                attacker(victim, source=next(SOURCES)) as accomplice,
+            ):
+                await offer_model(accomplice, victim, model)
+                for _ in range(strength(100, 2000)):
+                    await vandal.say(replace(forward(vandal.peer_id, victim), model=model))
+                refusal = await vandal.hear(Refused)
+                assert isinstance(refusal, Refused)
+                assert refusal.code == "overloaded"
+                await vandal.heard()
 
 
 # --- Floods -------------------------------------------------------------------------------------
@@ -427,17 +449,20 @@ async def test_a_flood_is_cut_and_named(victim: Victim, honest: Honest) -> None:
 
 async def test_revocations_that_nobody_made(victim: Victim, honest: Honest) -> None:
     """Published by the hundred; and a chain that is another's."""
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        records = [secrets.token_bytes(200) for _ in range(strength(200, 4000))]
-        changes = [
-            Change(revocation_key(record), version, record)
-            for version, record in enumerate(records, 1)
-        ]
-        await vandal.say(delta(vandal.peer_id, *changes))
-        assert honest.mesh.membership.certificates
-        chain = pack_chain(honest.mesh.membership.certificates)
-        last = len(changes)
-        await vandal.say(delta(vandal.peer_id, Change(b"chain", last + 1, chain), after=last))
-        await vandal.say(SynAck((), ()))
-        await vandal.heard()
-        await named(victim, vandal.peer_id, "malformed")
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                records = [secrets.token_bytes(200) for _ in range(strength(200, 4000))]
+                changes = [
+                    Change(revocation_key(record), version, record)
+                    for version, record in enumerate(records, 1)
+                ]
+                await vandal.say(delta(vandal.peer_id, *changes))
+                chain = pack_chain(honest.certificates)
+                last = len(changes)
+                await vandal.say(
+                    delta(vandal.peer_id, Change(b"chain", last + 1, chain), after=last)
+                )
+                await vandal.say(SynAck((), ()))
+                await vandal.heard()
+                await named(victim, vandal.peer_id, "malformed")

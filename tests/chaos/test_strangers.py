@@ -20,10 +20,11 @@ from overlay.limits import STRANGER_MESSAGE_BYTES_MAX, STRANGERS_PER_ADDRESS_MAX
 from overlay.wire.codec import encode
 from overlay.wire.messages import PROTOCOL_VERSION, Hello, JoinGrant, JoinRequest, Refusal
 from tests.chaos.fuzz_codec import mutated, valid_messages
+from tests.chaos.honest import Honest
 from tests.chaos.scene import (
-    Honest,
     Victim,
     attacker,
+    lasting,
     named,
     stranger_sources,
     strength,
@@ -84,7 +85,7 @@ async def connections(
 async def test_bytes_before_the_handshake(victim: Victim, honest: Honest, kind: str) -> None:
     rng = random.Random(kind)
     async with under_attack(victim, honest):
-        for _ in range(strength(50, 5000)):
+        for _ in lasting(50):
             _, writer = await asyncio.open_connection(
                 victim.address.host, victim.address.port, local_addr=(next(SOURCES), 0)
             )
@@ -111,7 +112,6 @@ async def test_slowloris(victim: Victim, honest: Honest) -> None:
             for each in slow:
                 with contextlib.suppress(OSError):
                     each.send(bytes([byte]))
-            await honest.ask()
             async with attacker(victim, source=next(SOURCES)):
                 pass  # A member gets its link all the same.
             await asyncio.sleep(strength(0, 1))
@@ -124,8 +124,9 @@ async def test_half_open_connections(victim: Victim, honest: Honest) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while victim.descriptors() - before < 0.9 * count:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-        async with attacker(victim, source=next(SOURCES)):
-            pass  # A member gets its link all the same.
+        for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)):
+                pass  # A member gets its link all the same.
 
 
 # --- With a key of one's own --------------------------------------------------------------------
@@ -136,7 +137,7 @@ async def test_bytes_before_admission(victim: Victim, honest: Honest, kind: str)
     rng = random.Random(kind)
     corpus = [encode(message) for message in valid_messages(rng, 200)]
     async with under_attack(victim, honest):
-        for _ in range(strength(10, 500)):
+        for _ in lasting(10):
             source = next(SOURCES)
             async with raw_peer(victim, fresh_key(), source=source) as raw:
                 # Whatever it is, four messages are more than a stranger may say of any kind.
@@ -153,34 +154,35 @@ async def test_bytes_before_admission(victim: Victim, honest: Honest, kind: str)
 
 
 async def test_more_strangers_than_one_address_may_have(victim: Victim, honest: Honest) -> None:
-    source = next(SOURCES)
-    async with under_attack(victim, honest), contextlib.AsyncExitStack() as stack:
-        for _ in range(STRANGERS_PER_ADDRESS_MAX + 1):
-            key = fresh_key()
-            raw = await stack.enter_async_context(raw_peer(victim, key, source=source))
-            await raw.send(encode(bare_hello(key)))
-        await named(victim, source, "too many")
-        async with attacker(victim, source=next(SOURCES)):
-            pass
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            source = next(SOURCES)
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(STRANGERS_PER_ADDRESS_MAX + 1):
+                    key = fresh_key()
+                    raw = await stack.enter_async_context(raw_peer(victim, key, source=source))
+                    await raw.send(encode(bare_hello(key)))
+                await named(victim, source, "too many")
+                async with attacker(victim, source=next(SOURCES)):
+                    pass
 
 
 async def test_a_stolen_certificate_with_another_key(victim: Victim, honest: Honest) -> None:
     """In the owner's name, or in the thief's own."""
-    key = fresh_key()
     stolen = hello_of(victim.member("owner"))
-    for hello, code in (
-        (stolen, BadSignature.code),
-        (replace(stolen, peer_id=key.peer_id), NotAMember.code),
-    ):
-        source = next(SOURCES)
-        async with under_attack(victim, honest), raw_peer(victim, key, source=source) as thief:
-            await thief.send(encode(hello))
-            await refused(thief, code)
-            if hello.peer_id == key.peer_id:
-                await named(victim, source, key.peer_id)
-            else:
+    async with under_attack(victim, honest):
+        for _ in lasting():
+            key, source = fresh_key(), next(SOURCES)
+            async with raw_peer(victim, key, source=source) as thief:
+                await thief.send(encode(stolen))
+                await refused(thief, BadSignature.code)
                 # It could not show whose key it has: the address must do.
                 await named(victim, source, "not let in")
+            source = next(SOURCES)
+            async with raw_peer(victim, key, source=source) as thief:
+                await thief.send(encode(replace(stolen, peer_id=key.peer_id)))
+                await refused(thief, NotAMember.code)
+                await named(victim, source, key.peer_id)
 
 
 async def refused(raw: RawPeer, code: str) -> None:
@@ -202,22 +204,23 @@ async def test_replayed_joins(victim: Victim, honest: Honest) -> None:
             overheard = encode(JoinRequest(token.invite_id, proof, "joiner"))
             await raw.send(overheard)
             assert isinstance(await raw.receive(), JoinGrant)
-        # Another key, and the joiner's own, each on a new connection with a nonce of its own.
-        for key in (thief, joiner):
+        for _ in lasting():
+            # Another key, and the joiner's own, each on a new connection with a nonce of its own.
+            for key in (thief, joiner):
+                source = next(SOURCES)
+                async with raw_peer(victim, key, source=source) as raw:
+                    await raw.send(encode(bare_hello(key)))
+                    assert isinstance(await raw.receive(), Hello)
+                    await raw.send(overheard)
+                    await refused(raw, BadSignature.code)
+                    await named(victim, source, key.peer_id)
+            # Even the token itself is used up.
             source = next(SOURCES)
-            async with raw_peer(victim, key, source=source) as raw:
-                await raw.send(encode(bare_hello(key)))
-                assert isinstance(await raw.receive(), Hello)
-                await raw.send(overheard)
-                await refused(raw, BadSignature.code)
-                await named(victim, source, key.peer_id)
-        # Even the token itself is used up.
-        source = next(SOURCES)
-        async with raw_peer(victim, thief, source=source) as raw:
-            await raw.send(encode(bare_hello(thief)))
-            hello = await raw.receive()
-            assert isinstance(hello, Hello)
-            proof = token.prove(hello.nonce, thief.peer_id)
-            await raw.send(encode(JoinRequest(token.invite_id, proof, "thief")))
-            await refused(raw, InviteUsedUp.code)
-            await named(victim, source, thief.peer_id)
+            async with raw_peer(victim, thief, source=source) as raw:
+                await raw.send(encode(bare_hello(thief)))
+                hello = await raw.receive()
+                assert isinstance(hello, Hello)
+                proof = token.prove(hello.nonce, thief.peer_id)
+                await raw.send(encode(JoinRequest(token.invite_id, proof, "thief")))
+                await refused(raw, InviteUsedUp.code)
+                await named(victim, source, thief.peer_id)

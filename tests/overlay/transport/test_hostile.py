@@ -131,6 +131,21 @@ async def test_there_is_room_for_so_many_strangers(monkeypatch: pytest.MonkeyPat
         await other.cut()
 
 
+async def test_a_member_that_is_cut_takes_no_strangers_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(incoming, "STRANGERS_MAX", 1)
+    monkeypatch.setattr(incoming, "_CUT_AFTER_S", 1000.0)
+    async with mesh(2) as (node, member), raw_peer(node, member.key) as raw:
+        await admitted(raw, node, member.me)
+        await raw.send(b"\xc1 garbage")
+        await node.until_seen("down")
+        newcomer = next(NODE_KEYS)
+        async with raw_peer(node, newcomer) as other:
+            await other.send(encode(bare_hello(newcomer.peer_id)))
+            assert isinstance(await other.receive(), Hello)
+
+
 async def test_an_oversized_message_ends_the_link() -> None:
     async with mesh(2) as (node, member), raw_peer(node, member.key) as raw:
         await admitted(raw, node, member.me)
