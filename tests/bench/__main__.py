@@ -29,6 +29,7 @@ from tests.bench import (
     bench_loop_lag,
     bench_policies,
     bench_regret,
+    bench_saturation,
     bench_ttft,
     engine_report,
     engines,
@@ -69,6 +70,7 @@ PARTS = {
     "index": (),
     "gossip": (),
     "links": (),
+    "saturation": (),
     "regret": (),
 }
 
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument(
         "--only", metavar="NAMES", help=f"of the engine: some of {','.join(engines.SCENARIOS)}"
     )
+    parser.add_argument("--minutes", type=float, help="of saturation: how long before the kills")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here too")
     bench_regret.add_options(parser)
     options = parser.parse_args()
@@ -114,6 +117,9 @@ def main() -> None:
                 continue
             if part == "gossip":
                 alone[part] = _gossip(options.quick, progress)
+                continue
+            if part == "saturation":
+                alone[part] = _saturation(options.quick, options.minutes, progress)
                 continue
             if part == "links":
                 alone[part] = _links(options.quick, progress)
@@ -159,6 +165,24 @@ def _gossip(quick: bool, progress: Progress) -> dict[str, Any]:
     progress.remove_task(task)
     print(f"\n## Anti-entropy\n\n{bench_gossip.tables(told)}")
     return told
+
+
+def _saturation(quick: bool, minutes: float | None, progress: Progress) -> dict[str, Any]:
+    """Failure detection while all nodes decode flat out; prints the table."""
+    kills = bench_saturation.QUICK_KILLS if quick else bench_saturation.KILLS
+    if minutes is None:
+        minutes = bench_saturation.QUICK_MINUTES if quick else bench_saturation.MINUTES
+    task = progress.add_task("Saturation", total=1 + kills)
+    with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
+        figures = asyncio.run(
+            bench_saturation.measure(
+                models.demo(), minutes, kills, lambda: progress.advance(task), Path(folder)
+            )
+        )
+    progress.remove_task(task)
+    print(f"\n## Saturation\n\n{bench_saturation.table(figures)}\n")
+    print("\n".join(f"- {remark}" for remark in bench_saturation.remarks(figures)))
+    return bench_saturation.as_json(figures)
 
 
 def _links(quick: bool, progress: Progress) -> dict[str, Any]:
