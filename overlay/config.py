@@ -38,6 +38,7 @@ _SETTINGS = {
     "store": "HEARTH_MODELS",
     "lan": "HEARTH_LAN",
     "map_port": "HEARTH_MAP_PORT",
+    "relay": "HEARTH_RELAY",
     "cells": "HEARTH_CELLS",
     "ram_cache": "HEARTH_RAM_CACHE",
     "disk_cache": "HEARTH_DISK_CACHE",
@@ -45,7 +46,7 @@ _SETTINGS = {
     "guest_tokens_per_minute": "HEARTH_GUEST_TOKENS_PER_MINUTE",
     "private": "HEARTH_PRIVATE",
 }
-_SWITCHES = ("lan", "map_port")
+_SWITCHES = ("lan", "map_port", "relay")
 _SIZES = ("ram_cache", "disk_cache")
 _LISTS = {"announce": "addresses", "models": "names or paths", "private": "names"}
 
@@ -90,6 +91,8 @@ class NodeConfig:
     lan: bool
     #: Ask the router to pass a port on to this node.
     map_port: bool
+    #: Pass on for members that cannot dial each other.
+    relay: bool
     #: KV cells of each model; 0: the engine chooses.
     cells: int
     #: Bytes of RAM for what left the KV cache, all models together; None: what can be spared.
@@ -124,6 +127,7 @@ def load_config(
     models: tuple[str, ...] | None = None,
     lan: bool | None = None,
     map_port: bool | None = None,
+    relay: bool | None = None,
     cells: int | None = None,
     ram_cache: int | None = None,
     disk_cache: int | None = None,
@@ -141,6 +145,7 @@ def load_config(
         "models": models or None,
         "lan": lan,
         "map_port": map_port,
+        "relay": relay,
         "cells": cells,
         "ram_cache": ram_cache,
         "disk_cache": disk_cache,
@@ -167,6 +172,7 @@ def load_config(
         store=Path(settings.get("store") or model_store_path()).expanduser(),
         lan=settings.get("lan", True),
         map_port=settings.get("map_port", False),
+        relay=settings.get("relay", True),
         cells=settings.get("cells", 0),
         ram_cache=settings.get("ram_cache"),
         disk_cache=settings.get("disk_cache", 0),

@@ -58,6 +58,7 @@ class Mesh:
 
     ``lan``: announce this node to members on the local network, and look for them there.
     ``announce``: where others reach it besides. ``map_port``: have the router pass a port on to it.
+    ``relays``: pass on for members that cannot dial each other.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Mesh:
         lan: bool,
         announce: Sequence[Multiaddr],
         map_port: bool,
+        relays: bool,
         rng: random.Random,
     ) -> None:
         assert node.membership is not None, "a mesh has members"
@@ -116,6 +118,7 @@ class Mesh:
             on_ledger=on_ledger,
             observer=self,
             rng=rng,
+            relays=relays,
         )
         self._outbox = Outbox(self.transport.send, self._lost)
         self.whereabouts = Whereabouts(

@@ -192,6 +192,7 @@ class Node:
             lan=self.config.lan,
             announce=tuple(map(parse_announced, self.config.announce)),
             map_port=self.config.map_port,
+            relays=self.config.relay,
             rng=random.Random(secrets.randbits(64)),
         )
         if self.paused:

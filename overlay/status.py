@@ -88,6 +88,7 @@ def status(
             "blind_decisions": mesh.member.forwarder.hindsight.blind_decisions,
         },
         "lending": lending(mesh, paused_since_s),
+        "relays": mesh.transport.relays,
         "relayed": {
             "messages": relayed.messages,
             "bytes": relayed.bytes,

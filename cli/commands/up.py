@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--no-lan", is_flag=True, help="Do not look for members on the local network.")
 @click.option("--map-port", is_flag=True, help="Ask the router (UPnP) to pass a port on.")
+@click.option("--no-relay", is_flag=True, help="Pass nothing on for members that lack a link.")
 @click.option(
     "--cells",
     type=click.IntRange(min=256),
@@ -82,6 +83,7 @@ def up(
     models: tuple[str, ...],
     no_lan: bool,
     map_port: bool,
+    no_relay: bool,
     cells: int | None,
     ram_cache: int | None,
     disk_cache: int | None,
@@ -105,6 +107,7 @@ def up(
         models=models or None,
         lan=lan,
         map_port=map_port or None,
+        relay=False if no_relay else None,
         cells=cells,
         ram_cache=ram_cache,
         disk_cache=disk_cache,

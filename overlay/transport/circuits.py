@@ -59,8 +59,9 @@ class _Way:
 
 
 class Circuits:
-    """``new_link`` takes this node's role, the relay and the peer. ``on_end`` is told of the peer
-    and the relay of each circuit that this node dialled, when it is over or came to nothing."""
+    """``relays``: whether this node passes on for others at all. ``new_link`` takes this node's
+    role, the relay and the peer. ``on_end`` is told of the peer and the relay of each circuit that
+    this node dialled, when it is over or came to nothing."""
 
     def __init__(
         self,
@@ -68,7 +69,10 @@ class Circuits:
         links: Links,
         new_link: Callable[[Role, PeerId, PeerId], Link],
         on_end: Callable[[PeerId, PeerId], None],
+        *,
+        relays: bool,
     ) -> None:
+        self.relays = relays
         self.allowance = Allowance()
         self._me = me
         self._links = links
@@ -105,6 +109,8 @@ class Circuits:
 
     def _pass_on(self, sender: PeerId, peer: PeerId, payload: bytes) -> None:
         try:
+            if not self.relays:
+                raise Unreachable("the relay's owner lets it pass nothing on")
             line = self._links.direct(peer)
             if line is None or peer == sender:
                 raise Unreachable(f"the relay has no link to {peer}")

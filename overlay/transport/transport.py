@@ -45,7 +45,7 @@ class Transport:
 
     ``node`` gives what this node says of itself at each handshake; ``on_ledger`` is called when
     an invite was used, and must write the ledger before it returns. ``revocations`` may grow:
-    `refuse_revoked` then.
+    `refuse_revoked` then. ``relays``: pass on for members that cannot dial each other.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Transport:
         on_ledger: Callable[[], None],
         observer: LinkObserver,
         rng: random.Random,
+        relays: bool = True,
     ) -> None:
         self._node = node
         self._me = node().key.peer_id
@@ -67,7 +68,9 @@ class Transport:
             observer, on_ledger, self._links_changed, self._ban, self._breached, self._requested
         )
         self._detours = Detours(rng)
-        self._circuits = Circuits(node().key, self._links, self._circuit_link, self._detours.failed)
+        self._circuits = Circuits(
+            *(node().key, self._links, self._circuit_link, self._detours.failed), relays=relays
+        )
         self._bans = Bans()
         self._breaches = Breaches()
         #: Peers that are not dialled because of a ban.
@@ -205,6 +208,11 @@ class Transport:
     def relayed(self) -> Allowance:
         """What this node has passed on for others."""
         return self._circuits.allowance
+
+    @property
+    def relays(self) -> bool:
+        """Whether it does at all."""
+        return self._circuits.relays
 
     def observed(self) -> dict[PeerId, Multiaddr]:
         """Where the peers that this node dialled see it."""

@@ -318,6 +318,7 @@ class MemberEnd:
             lan=False,
             announce=(),
             map_port=False,
+            relays=True,
             rng=random.Random(number),
         )
         self.engine.sink = lambda event: self.mesh.engine_event(MODEL.name, event)

@@ -125,6 +125,7 @@ class _Member:
             lan=False,
             announce=(),
             map_port=False,
+            relays=True,
             rng=random.Random(1),
         )
 

@@ -52,6 +52,11 @@ def test_the_router_is_asked_only_if_the_owner_says_so(tmp_path: Path) -> None:
     assert not load_config(tmp_path, map_port=False).map_port
 
 
+def test_a_node_relays_unless_its_owner_declines(tmp_path: Path) -> None:
+    assert load_config(tmp_path).relay
+    assert not load_config(tmp_path, relay=False).relay
+
+
 def test_a_node_goes_on_under_the_name_it_was_given(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.save_name("ann")

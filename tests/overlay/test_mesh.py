@@ -53,6 +53,7 @@ class Member:
             lan=lan,
             announce=(),
             map_port=False,
+            relays=True,
             rng=random.Random(1),
         )
 

@@ -101,6 +101,19 @@ async def test_a_relay_without_a_link_says_so_and_the_next_one_is_asked() -> Non
         assert relay_of(left, right) == hubs[1].peer_id
 
 
+async def test_an_owner_may_decline_to_relay() -> None:
+    async with apart() as (left, right, [hub]):
+        hub.transport._circuits.relays = False
+        refused = asyncio.Event()
+        left.transport._circuits._on_end = lambda *_: refused.set()
+        left.transport.detour([right.peer_id])
+        async with asyncio.timeout(PATIENCE_S):
+            await refused.wait()
+        assert right.peer_id not in left.transport.links()
+        assert hub.transport.relayed().messages == 0
+        assert not hub.transport.relays
+
+
 async def test_a_direct_link_takes_over_and_nothing_is_lost_or_out_of_order() -> None:
     async with relayed() as (left, right, _):
         frames: list[Message] = [TokenFrame(b"r", seq, (seq,), "") for seq in range(2000)]
