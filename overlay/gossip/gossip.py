@@ -213,7 +213,7 @@ class Gossip:
         return [*self._liveness.left(peer, now)]
 
     def banish(self, origin: PeerId, now: float) -> None:
-        """Forget a peer that is no member any more; it is not listened to who tells of it still."""
+        """Forget a peer that is no member any more, and heed nobody who still tells of it."""
         self._liveness.forget(origin)
         replica = self._replicas.pop(origin, None)
         self._banished.banish(origin, replica.incarnation if replica else None, now)

@@ -24,12 +24,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.bench import (
     bench_fairness,
     bench_gossip,
+    bench_idle,
     bench_index,
     bench_links,
     bench_loop_lag,
     bench_policies,
     bench_regret,
     bench_saturation,
+    bench_scale,
     bench_ttft,
     engine_report,
     engines,
@@ -71,6 +73,8 @@ PARTS = {
     "gossip": (),
     "links": (),
     "saturation": (),
+    "scale": (),
+    "idle": (),
     "regret": (),
 }
 
@@ -123,6 +127,12 @@ def main() -> None:
                 continue
             if part == "links":
                 alone[part] = _links(options.quick, progress)
+                continue
+            if part == "scale":
+                alone[part] = _scale(options.quick, progress)
+                continue
+            if part == "idle":
+                alone[part] = _idle(options.quick, progress)
                 continue
             if part == "regret":
                 alone[part] = _regret(plan, progress)
@@ -192,6 +202,24 @@ def _links(quick: bool, progress: Progress) -> dict[str, Any]:
     progress.remove_task(task)
     print(f"\n## Links\n\n{bench_links.tables(told)}")
     return told
+
+
+def _scale(quick: bool, progress: Progress) -> dict[str, Any]:
+    """Many real nodes beside as many simulated ones; prints the tables."""
+    task = progress.add_task("Scale", total=bench_scale.runs(quick))
+    told = bench_scale.measure(quick, lambda: progress.advance(task))
+    progress.remove_task(task)
+    print(f"\n## Scale\n\n{bench_scale.tables(told)}")
+    return told
+
+
+def _idle(quick: bool, progress: Progress) -> dict[str, Any]:
+    """What a node takes of the CPU when nothing is asked; prints the table."""
+    task = progress.add_task("Idle", total=bench_idle.runs(quick))
+    told = bench_idle.measure(models.demo(), quick, lambda: progress.advance(task))
+    progress.remove_task(task)
+    print(f"\n## Idle\n\n{bench_idle.table(told)}")
+    return {**told}
 
 
 def _regret(plan: bench_regret.Plan, progress: Progress) -> dict[str, Any]:
