@@ -33,22 +33,19 @@ class CompactDigest:
 
     def __init__(self, entries: Iterable[DigestEntry]) -> None:
         self._entries = sorted(entries)
-        self._origins = {entry.origin for entry in self._entries}
-        highs = chain.from_iterable(
-            (incarnation, heartbeat >> LOW_BITS, version >> LOW_BITS, gc_version >> LOW_BITS)
-            for _, incarnation, heartbeat, version, gc_version in self._entries
-        )
+        columns = list(zip(*self._entries, strict=True)) or [()] * 5
+        origins, incarnations, *counters = columns
+        self._origins = frozenset(origins)
         hashed = blake2b(digest_size=FINGERPRINT_BYTES, person=b"hearth digest")
-        hashed.update(b"".join(entry.origin for entry in self._entries))
-        hashed.update(struct.pack(f">{4 * len(self._entries)}Q", *highs))
+        hashed.update(b"".join(origins))
+        for highs in (incarnations, *([n >> LOW_BITS for n in column] for column in counters)):
+            hashed.update(struct.pack(f">{len(highs)}Q", *highs))
         #: Of who they are, and of all of the entries but the low bits.
         self.fingerprint = hashed.digest()
-        self._heartbeats = [entry.heartbeat % (1 << LOW_BITS) for entry in self._entries]
+        below = (1 << LOW_BITS) - 1
+        self._heartbeats, *contents = ([n & below for n in column] for column in counters)
         #: Version and gc_version of each origin.
-        self._contents = [
-            (version % (1 << LOW_BITS), gc_version % (1 << LOW_BITS))
-            for _, _, _, version, gc_version in self._entries
-        ]
+        self._contents = list(zip(*contents, strict=True))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -72,10 +69,11 @@ class CompactDigest:
         """
         if _fingerprint(syn.fingerprint) != self.fingerprint:
             return None
+        mine = zip(self._heartbeats, self._contents, strict=True)
         return [
-            self._entry(place, heartbeat, contents)
-            for place, (heartbeat, contents) in enumerate(self._told(syn))
-            if heartbeat != self._heartbeats[place] or contents != self._contents[place]
+            self._entry(place, *told)
+            for place, (told, known) in enumerate(zip(self._told(syn), mine, strict=True))
+            if told != known
         ]
 
     def answer(self, syn: CompactSyn, deltas: tuple[OriginDelta, ...]) -> CompactSynAck:

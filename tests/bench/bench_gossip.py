@@ -31,8 +31,8 @@ PUSHES: Final = {"push to 1": 1, f"push to {FANOUT}": FANOUT}
 #: In each mesh so often a load and the summary of another node change, and nothing else does.
 PAIRS: Final = 6
 NEW_BLOCKS: Final = 200
-#: Rounds before anything is measured, and those in which bytes and ages are.
-SETTLE_ROUNDS: Final = 3
+#: Rounds before anything is measured, for digests to be compact; and those in which bytes are.
+SETTLE_ROUNDS: Final = 5
 MEASURED_ROUNDS: Final = 3
 #: How often, in rounds, it is looked whether the news are everywhere.
 LOOK_ROUNDS: Final = 0.05

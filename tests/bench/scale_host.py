@@ -21,7 +21,9 @@ from overlay.identity.invites import JoinToken
 from overlay.identity.keys import curve_public
 from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
+from overlay.limits import STRANGERS_MAX
 from overlay.node import Node
+from overlay.transport import budgets, incoming
 from overlay.transport.link import Link, LinkEvent
 from overlay.transport.transport import Transport
 from overlay.wire.codec import encode
@@ -30,6 +32,8 @@ from tests.bench.token_source import TokenSource
 
 #: How often it is looked whether the news are there.
 LOOK_S: Final = 0.02
+#: No bound, in effect.
+_HANDSHAKES_PER_S: Final = 1000
 _ANY: Final = "127.0.0.1:0"
 
 #: Of each node: CARD and the latest block, as hex, and its incarnation.
@@ -155,7 +159,10 @@ class Host:
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
 
-def _replace_engines_and_watch_links() -> None:
+def _prepare() -> None:
+    # All nodes are at one address here, as no household's are.
+    incoming.STRANGERS_PER_ADDRESS_MAX = STRANGERS_MAX  # type: ignore[misc]
+    budgets.HANDSHAKES_PER_S = _HANDSHAKES_PER_S  # type: ignore[misc, assignment]
     LlamaEngine.start = TokenSource.start  # type: ignore[method-assign, assignment]
     send, receive = Transport.send, Link.receive
 
@@ -189,5 +196,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    _replace_engines_and_watch_links()
+    _prepare()
     asyncio.run(main())
