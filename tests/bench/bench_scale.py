@@ -17,23 +17,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
-from overlay.gossip.opening import FANOUT
 from overlay.limits import GOSSIP_INTERVAL_S
 from tests.bench import scale_sim
 from tests.bench.report import markdown
 from tests.support.tiny_gguf import write_tiny_gguf
 
 #: Nodes, how many a process has, and how often everything is done.
-NODES: Final = 50
+NODES: Final = (25, 50)
 NODES_PER_PROCESS: Final = 5
 ROUNDS: Final = 3
-QUICK_NODES: Final = 20
+QUICK_NODES: Final = (10,)
 QUICK_ROUNDS: Final = 1
 #: News, one node's after another's, in each round; and blocks in each.
 NEWS: Final = 8
@@ -180,20 +179,20 @@ def _free_ports(count: int) -> list[int]:
 
 def runs(quick: bool) -> int:
     """How often `measure` tells that it has done one."""
-    return (QUICK_ROUNDS if quick else ROUNDS) + 1
+    return QUICK_ROUNDS * len(QUICK_NODES) if quick else ROUNDS * len(NODES)
 
 
 def measure(quick: bool, on_run: Callable[[], None]) -> dict[str, Any]:
     """Real nodes, and the simulator's opinion."""
-    nodes, rounds = (QUICK_NODES, QUICK_ROUNDS) if quick else (NODES, ROUNDS)
-    figures = Figures(nodes, NODES_PER_PROCESS)
-    with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
-        asyncio.run(_rounds(Path(folder), figures, rounds, on_run))
+    sizes, rounds = (QUICK_NODES, QUICK_ROUNDS) if quick else (NODES, ROUNDS)
+    real = {}
+    for nodes in sizes:
+        figures = Figures(nodes, NODES_PER_PROCESS)
+        with tempfile.TemporaryDirectory(prefix="hearth-bench-") as folder:
+            asyncio.run(_rounds(Path(folder), figures, rounds, on_run))
+        real[str(nodes)] = asdict(figures)
     projected = _PROJECTED[:1] if quick else _PROJECTED
-    simulated = scale_sim.measure(nodes, projected, quick)
-    on_run()
-    names = figures.__dataclass_fields__
-    return {"real": {name: getattr(figures, name) for name in names}, "simulated": simulated}
+    return {"real": real, "simulated": scale_sim.measure(sizes, projected, quick)}
 
 
 async def _rounds(folder: Path, told: Figures, rounds: int, on_run: Callable[[], None]) -> None:
@@ -265,51 +264,51 @@ async def _steady(fleet: Fleet, told: Figures) -> None:
 
 def tables(told: dict[str, Any]) -> str:
     """Real beside simulated, and the projection, in Markdown."""
-    real, simulated = told["real"], told["simulated"]
-    nodes = real["nodes"]
-    same = simulated[str(nodes)]
-    rows = []
-    for title, name, unit, scale in (
-        ("gossip, idle: bytes/s and node", "gossip_bytes", "{:,.0f}", 1.0),
-        ("one node's news: rounds", "one_news_s", "{:.2f}", GOSSIP_INTERVAL_S),
-        ("all nodes' news: rounds", "all_news_s", "{:.2f}", GOSSIP_INTERVAL_S),
-        ("30% killed and restarted: s", "restart_s", "{:.1f}", 1.0),
-        ("healed partition: s", "partition_s", "{:.1f}", 1.0),
-        ("start: s", "start_s", "{:.1f}", 1.0),
-    ):
-        mine = statistics.median(real[name]) / scale
-        theirs = statistics.median(same[name]) / scale if same.get(name) else None
-        rows.append(
-            [
-                title,
-                f"{unit.format(mine)} (worst {unit.format(max(real[name]) / scale)})",
-                "" if theirs is None else unit.format(theirs),
-                "" if not theirs else f"{mine / theirs:.2f}",
-            ]
-        )
-    costs = {name: statistics.median(real[name]) for name in ("cpu", "memory_mb", "links")}
-    wire = {name: statistics.median(real[name]) for name in ("link_bytes", "link_messages")}
+    simulated = told["simulated"]
+    parts = [_beside(real, simulated[nodes]) for nodes, real in told["real"].items()]
     projection = [
         [
             f"{int(size):,}",
             f"{statistics.median(each['gossip_bytes']) / 1e3:,.1f}",
-            f"{statistics.median(each['one_news_s']):.1f}" if each["one_news_s"] else "",
-            f"{statistics.median(each['all_news_s']):.1f}" if each["all_news_s"] else "",
+            f"{statistics.median(each['one_news_s']) / GOSSIP_INTERVAL_S:.1f}",
+            f"{statistics.median(each['all_news_s']) / GOSSIP_INTERVAL_S:.1f}",
             each["how"],
         ]
         for size, each in simulated.items()
     ]
-    return "\n\n".join(
-        (
-            markdown((f"{nodes} nodes", "real, median", "simulated", "real / simulated"), rows),
-            f"A node has {costs['links']:.0f} links, takes {costs['cpu']:.1%} of a core while idle "
-            f"and {costs['memory_mb']:.0f} MB; on its links "
-            f"{wire['link_messages']:.0f} messages and "
-            f"{wire['link_bytes'] / 1e3:.1f} kB go out per second, pings among them. "
-            f"{real['nodes_per_process']} nodes share a process; {FANOUT} exchanges per round.",
-            markdown(
-                ("nodes", "gossip, idle: kB/s", "one's news: rounds", "all's news: rounds", "how"),
-                projection,
-            ),
+    heads = ("simulated nodes", "gossip, idle: kB/s", "one's news: rounds", "all's: rounds", "how")
+    return "\n\n".join((*parts, markdown(heads, projection)))
+
+
+def _beside(real: dict[str, Any], same: dict[str, Any]) -> str:
+    """One size of mesh."""
+    rows = []
+    for title, name, form in (
+        ("gossip, idle: bytes/s and node", "gossip_bytes", "{:,.0f}"),
+        ("one node's news are everywhere, s", "one_news_s", "{:.2f}"),
+        ("all nodes' news are, s", "all_news_s", "{:.2f}"),
+        ("after 30% were killed and restarted, s", "restart_s", "{:.1f}"),
+        ("after a partition, s", "partition_s", "{:.1f}"),
+        ("after a start, s", "start_s", "{:.1f}"),
+    ):
+        mine = statistics.median(real[name])
+        theirs = statistics.median(same[name]) if name in same else None
+        rows.append(
+            [
+                title,
+                f"{form.format(mine)} (worst {form.format(max(real[name]))})",
+                "" if theirs is None else form.format(theirs),
+                "" if theirs is None else f"{mine / theirs:.2f}",
+            ]
         )
+    median = {
+        name: statistics.median(real[name])
+        for name in ("cpu", "memory_mb", "links", "link_bytes", "link_messages")
+    }
+    return (
+        markdown((f"{real['nodes']} nodes", "real", "simulated", "real / simulated"), rows)
+        + f"\n\nA node has {median['links']:.0f} links, takes {median['cpu']:.1%} of a core while "
+        f"idle and {median['memory_mb']:.0f} MB, {real['nodes_per_process']} in a process; "
+        f"{median['link_messages']:.0f} messages and {median['link_bytes'] / 1e3:.1f} kB go out "
+        "per second, pings among them."
     )

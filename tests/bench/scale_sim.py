@@ -16,7 +16,7 @@ from overlay.sim.network import Links, Network, uniform
 from overlay.sim.world import World
 from tests.bench.gossip_mesh import HearthMesh
 
-SETTLE_ROUNDS: Final = 4
+SETTLE_ROUNDS: Final = 5
 STEADY_ROUNDS: Final = 4
 NEWS: Final = 12
 NEW_BLOCKS: Final = 16
@@ -30,11 +30,14 @@ _WHOLE_NODES_MAX: Final = 1000
 _SEEDS: Final = {True: 1, False: 3}
 
 
-def measure(nodes: int, more: tuple[int, ...], quick: bool) -> dict[str, Any]:
-    """By the number of nodes: as many as there were real ones, and ``more``."""
-    told = {str(nodes): _mesh(nodes, _SEEDS[quick]) | {"restart_s": _restarts(nodes)}}
+def measure(sizes: tuple[int, ...], more: tuple[int, ...], quick: bool) -> dict[str, Any]:
+    """By the number of nodes: of ``sizes`` there were real ones, and ``more`` are projected."""
+    told = {
+        str(nodes): _mesh(nodes, _SEEDS[quick]) | {"restart_s": _restarts(nodes)} for nodes in sizes
+    }
     for size in more:
-        told[str(size)] = _mesh(size, 1) if size <= _WHOLE_NODES_MAX else _extrapolated(size, told)
+        whole = size <= _WHOLE_NODES_MAX
+        told[str(size)] = _mesh(size, 1) if whole else _extrapolated(size, told)
     return told
 
 
