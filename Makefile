@@ -12,7 +12,7 @@ LOCK := requirements.lock
 help:
 	@echo "make chat    install Hearth here, fetch the demo model (98 MB, once), open a chat"
 	@echo "make test    install with the development tools and run the tests"
-	@echo "make chaos   attack a node with all that we could think of, in full strength (10 minutes)"
+	@echo "make chaos   attack a node with all that we could think of, in full strength (15 minutes)"
 	@echo "make lint    style, formatting and types"
 	@echo "make bench   a quick version of the measurements in docs/ (a quarter of an hour)"
 	@echo "make lock    take the newest versions of all packages, and pin them in $(LOCK)"
