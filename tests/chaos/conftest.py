@@ -13,7 +13,7 @@ from tests.chaos.scene import FULL, Figures, Victim, honest_terms, start_victim
 _FIGURES = pytest.StashKey[list[Figures]]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def victim(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pytestconfig: pytest.Config
 ) -> Iterator[Victim]:
@@ -24,7 +24,7 @@ def victim(
     assert victim.stop() == 0, victim.said()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def honest(victim: Victim) -> AsyncIterator[Honest]:
     async with honest_member(honest_terms(victim)) as honest:
         if FULL:
