@@ -15,6 +15,9 @@ from tests.e2e.nodes import RunningNode, chat_body, hearth, until, up
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
+#: The demo model's tokens that end a text: without them, its answers last.
+GOES_ON = {"0": -100, "2": -100}
+
 
 @pytest.fixture
 async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningNode]]:
@@ -67,10 +70,9 @@ async def test_a_pause_in_mid_answer_and_over_a_restart(nodes: list[RunningNode]
     ids = {node.name: (await node.status())["peer_id"] for node in nodes}
 
     # Whoever computes Cyd's answer pauses in the middle of it, and the other goes on.
-    # Without its two ends of a text, the demo model goes on for long enough.
-    endless = {"max_tokens": 200, "logit_bias": {"0": -100, "2": -100}}
-    body = chat_body("Count from one to five hundred.", stream=True, **endless)
-    whole = (await ann.chat("Count from one to five hundred.", **endless))["choices"][0]
+    long = {"max_tokens": 200, "logit_bias": GOES_ON}
+    body = chat_body("Count from one to five hundred.", stream=True, **long)
+    whole = (await ann.chat("Count from one to five hundred.", **long))["choices"][0]
     text, told, paused = "", {}, None
     async with cyd.http.stream("POST", "/v1/chat/completions", json=body) as response:
         async for chunk in stream(response):
@@ -137,7 +139,8 @@ async def test_a_friend_gets_what_the_owner_grants(
     assert (await ann.chat("Hi", model=private))["hearth"]["route"] == "local"
 
     # One of Bob's requests at a time.
-    body = chat_body("Count from one to five hundred.", stream=True, max_tokens=500)
+    long = {"max_tokens": 500, "logit_bias": GOES_ON}
+    body = chat_body("Count from one to five hundred.", stream=True, **long)
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
         await anext(stream(response))
         second = await bob.http.post("/v1/chat/completions", json=chat_body("Hello"))
