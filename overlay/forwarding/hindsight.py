@@ -72,7 +72,7 @@ class Hindsight:
         remote = actual.executor != last.decision.choice or not chosen.is_self
         found_warm = remote and actual.cached_tokens >= BLOCK_TOKENS and chosen.match_tokens == 0
         self.blind_decisions += last.decision.blind or found_warm
-        self.prefetched_tokens += last.decision.prefetch_tokens if not chosen.is_self else 0
+        self.prefetched_tokens += last.decision.prefetch_tokens
         self._compare_match(explanation)
         self._compare_ttft(explanation)
 

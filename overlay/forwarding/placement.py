@@ -152,7 +152,7 @@ class Placement:
         The engine takes it for a guest's request, so that the owner never waits for it and friends
         get their turns; nobody listens to its answer. The job's own id is free here for that.
         """
-        if not job.decision or not job.decision.prefetch_tokens or job.downstream == self._me:
+        if not job.decision or not job.decision.prefetch_tokens:
             return []
         local = self._neighbourhood.resolve(job.model)
         if local is None or job.tokens is None:

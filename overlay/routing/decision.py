@@ -23,7 +23,7 @@ class Decision:
     blind: bool
     prompt_tokens: int
     #: Once it is answered elsewhere, so many leading tokens of the prompt are worth computing here,
-    #: for requests to come, in time that nobody else needs.
+    #: for requests to come, in time that nobody else needs. 0 if the choice is this node.
     prefetch_tokens: int = 0
 
     @property
