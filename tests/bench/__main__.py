@@ -12,7 +12,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,22 +158,28 @@ def main() -> None:
         options.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
+@contextmanager
+def _counted(progress: Progress, what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A line of progress while it lasts; call what it gives after each of ``total`` steps."""
+    task = progress.add_task(what, total=total)
+    yield lambda: progress.advance(task)
+    progress.remove_task(task)
+
+
 def _index(quick: bool, progress: Progress) -> dict[str, Any]:
     """The index of everybody's blocks beside its rival; prints the tables."""
     rounds = 2 if quick else bench_index.ROUNDS
     total = rounds * len(bench_index.SCENARIOS)
-    task = progress.add_task("Index of blocks", total=total)
-    told = bench_index.measure(rounds, lambda: progress.advance(task))
-    progress.remove_task(task)
+    with _counted(progress, "Index of blocks", total) as advance:
+        told = bench_index.measure(rounds, advance)
     print(f"\n## Index of blocks\n\n{bench_index.tables(told)}")
     return told
 
 
 def _gossip(quick: bool, progress: Progress) -> dict[str, Any]:
     """How news spread beside rivals, and what it costs; prints the tables."""
-    task = progress.add_task("Anti-entropy", total=bench_gossip.runs(quick))
-    told = bench_gossip.measure(quick, lambda: progress.advance(task))
-    progress.remove_task(task)
+    with _counted(progress, "Anti-entropy", bench_gossip.runs(quick)) as advance:
+        told = bench_gossip.measure(quick, advance)
     print(f"\n## Anti-entropy\n\n{bench_gossip.tables(told)}")
     return told
 
@@ -197,27 +204,24 @@ def _saturation(quick: bool, minutes: float | None, progress: Progress) -> dict[
 
 def _links(quick: bool, progress: Progress) -> dict[str, Any]:
     """Round trips beside rivals, and streams through a hop and a relay; prints the tables."""
-    task = progress.add_task("Links", total=3 * bench_links.rounds(quick))
-    told = bench_links.run(quick, lambda: progress.advance(task))
-    progress.remove_task(task)
+    with _counted(progress, "Links", 3 * bench_links.rounds(quick)) as advance:
+        told = bench_links.run(quick, advance)
     print(f"\n## Links\n\n{bench_links.tables(told)}")
     return told
 
 
 def _scale(quick: bool, progress: Progress) -> dict[str, Any]:
     """Many real nodes beside as many simulated ones; prints the tables."""
-    task = progress.add_task("Scale", total=bench_scale.runs(quick))
-    told = bench_scale.measure(quick, lambda: progress.advance(task))
-    progress.remove_task(task)
+    with _counted(progress, "Scale", bench_scale.runs(quick)) as advance:
+        told = bench_scale.measure(quick, advance)
     print(f"\n## Scale\n\n{bench_scale.tables(told)}")
     return told
 
 
 def _idle(quick: bool, progress: Progress) -> dict[str, Any]:
     """What a node takes of the CPU when nothing is asked; prints the table."""
-    task = progress.add_task("Idle", total=bench_idle.runs(quick))
-    told = bench_idle.measure(models.demo(), quick, lambda: progress.advance(task))
-    progress.remove_task(task)
+    with _counted(progress, "Idle", bench_idle.runs(quick)) as advance:
+        told = bench_idle.measure(models.demo(), quick, advance)
     print(f"\n## Idle\n\n{bench_idle.table(told)}")
     return {**told}
 
