@@ -162,8 +162,10 @@ HTTP_CONNECTIONS_MAX: Final = 512
 HANDSHAKE_S: Final = 10.0
 #: Between two gossip rounds; each is jittered by up to a fifth.
 GOSSIP_INTERVAL_S: Final = 1.0
-#: Between two pings on a link.
+#: A link is looked at this often, and pinged if nothing was heard on it for as long.
 PING_INTERVAL_S: Final = 1.0
+#: It is pinged this often whatever is heard, so that the round trip is known as it is now.
+RTT_INTERVAL_S: Final = 5.0
 #: Tombstones are kept this long, so that a node away for less catches up without a reset.
 TOMBSTONE_GRACE_S: Final = 600.0
 #: Phi at which a peer is judged DOWN (Hayashibara et al. 2004; 8 errs about once in 10^8).

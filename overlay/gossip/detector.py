@@ -20,7 +20,7 @@ _STD_MIN = 0.4
 _STD_MAX = 1.0
 #: Silence, in intervals, that is expected now and then, of a machine busy with a long batch.
 _PAUSE = 1.0
-#: Signs of life closer than this, in intervals, are one sign: a pong and a heartbeat, say.
+#: Signs of life closer than this, in intervals, are one sign: a new link and a heartbeat, say.
 _BURST = 0.5
 
 

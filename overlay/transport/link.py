@@ -41,7 +41,12 @@ from overlay.errors import (
 )
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
-from overlay.limits import BATCH_FRAMES_MAX, PING_INTERVAL_S, STRANGER_MESSAGE_BYTES_MAX
+from overlay.limits import (
+    BATCH_FRAMES_MAX,
+    PING_INTERVAL_S,
+    RTT_INTERVAL_S,
+    STRANGER_MESSAGE_BYTES_MAX,
+)
 from overlay.wire.between_transports import DialBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
@@ -60,8 +65,9 @@ from overlay.wire.messages import (
 SILENCE_S: Final = 3 * PING_INTERVAL_S
 #: Pings whose answer is still of interest.
 _PINGS_OPEN_MAX: Final = 4
-#: Weight of the latest round trip in the smoothed one, as in TCP (RFC 6298).
-_RTT_WEIGHT: Final = 1 / 8
+#: Weight of the latest round trip in the smoothed one: twice TCP's (RFC 6298), which measures more
+#: often.
+_RTT_WEIGHT: Final = 1 / 4
 _REASON_CHARS_MAX: Final = 300
 
 
@@ -169,6 +175,7 @@ class Link:
         self._ticked = self._heard = now
         self._pings: dict[int, float] = {}
         self._next_ping = 0
+        self._pinged = now
         self._rtt_ms: float | None = None
         self._rtt_last_ms: float | None = None
         self._sent_messages = self._sent_bytes = 0
@@ -232,7 +239,11 @@ class Link:
         return [Transmit(encode(refusal(error))), *self.close(str(error), error)]
 
     def tick(self, now: float, today: float) -> list[LinkEvent]:
-        """Ping, and judge silence. Call it every PING_INTERVAL_S."""
+        """Ping where need be, and judge silence. Call it every PING_INTERVAL_S.
+
+        Either end's ping is a sign of life of both, so that one does for both where nothing else
+        is said. Each end goes by what it has heard itself.
+        """
         # What came while this process was held up has not been read yet: no silence of the peer.
         self._heard += max(0.0, now - self._ticked - PING_INTERVAL_S)
         self._ticked = now
@@ -244,7 +255,10 @@ class Link:
             return self.refuse(NotAMember(f"the membership of {self.peer} has expired"))
         if now - self._heard > SILENCE_S:
             return self.close(f"silent for {SILENCE_S:.0f} s")
-        return [self._ping(now)]
+        silent = now - self._heard >= PING_INTERVAL_S
+        # The next tick would be too late.
+        unmeasured = now - self._pinged > RTT_INTERVAL_S - PING_INTERVAL_S
+        return [self._ping(now)] if silent or unmeasured else []
 
     def say_goodbye(self, reason: str) -> list[LinkEvent]:
         """End the link on purpose."""
@@ -330,6 +344,7 @@ class Link:
 
     def _ping(self, now: float) -> Transmit:
         self._next_ping += 1
+        self._pinged = now
         self._pings[self._next_ping] = now
         self._pings.pop(self._next_ping - _PINGS_OPEN_MAX, None)
         return Transmit(encode(Ping(self._next_ping)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,7 +17,8 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations
-from overlay.limits import CERTIFICATE_TTL_S, HANDSHAKE_S, PING_INTERVAL_S
+from overlay.limits import CERTIFICATE_TTL_S, HANDSHAKE_S, PING_INTERVAL_S, RTT_INTERVAL_S
+from overlay.sim.clock import Clock
 from overlay.transport.link import (
     SILENCE_S,
     Direction,
@@ -79,6 +83,56 @@ class Pair:
                 self.said[sender].append(event)
 
 
+class Clocked:
+    """A pair's ends that tick by themselves, each from its own start on, in virtual time.
+
+    ``late_s``: by how much each tick is late.
+    """
+
+    def __init__(
+        self, starts: Sequence[float], delay_s: float, late_s: Callable[[], float]
+    ) -> None:
+        self.pair = Pair()
+        self.clock = Clock()
+        self.transmitted = 0
+        #: Says nothing any more.
+        self.mute: Link | None = None
+        #: When each end heard something, and a Pong.
+        self.heard: dict[Link, list[float]] = defaultdict(lambda: [0.0])
+        self.pongs: dict[Link, list[float]] = defaultdict(lambda: [0.0])
+        self._delay_s = delay_s
+        self._late_s = late_s
+        for end, start in zip((self.pair.dialler, self.pair.listener), starts, strict=True):
+            self.clock.at(start, self._tick, end)
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def run(self, seconds: float) -> None:
+        end_s = self.now + seconds
+        self.clock.at(end_s, lambda: None)
+        while self.now < end_s:
+            self.clock.step()
+
+    def _tick(self, end: Link) -> None:
+        self._say(end, end.tick(self.now, TODAY))
+        self.clock.at(self.now + PING_INTERVAL_S + self._late_s(), self._tick, end)
+
+    def _say(self, end: Link, events: Iterable[LinkEvent]) -> None:
+        other = self.pair.listener if end is self.pair.dialler else self.pair.dialler
+        for event in events:
+            if isinstance(event, Transmit) and end is not self.mute:
+                self.transmitted += 1
+                self.clock.at(self.now + self._delay_s, self._hear, other, event.data)
+
+    def _hear(self, end: Link, data: bytes) -> None:
+        self.heard[end].append(self.now)
+        if isinstance(decode(data), Pong):
+            self.pongs[end].append(self.now)
+        self._say(end, end.receive(data, self.now, TODAY))
+
+
 def messages(events: Iterable[LinkEvent]) -> list[Message]:
     return [decode(event.data) for event in events if isinstance(event, Transmit)]
 
@@ -107,10 +161,11 @@ def test_the_round_trip_is_known_as_soon_as_the_link_is_up() -> None:
 def test_round_trips_are_smoothed() -> None:
     pair = Pair(delay_s=0.010)
     pair.delay_s = 0.050
-    pair.now = 1.0
+    assert pair.dialler.tick(1.0, TODAY) == []
+    pair.now = 2.0
     pair.carry(pair.dialler, pair.dialler.tick(pair.now, TODAY))
     assert pair.dialler.status().rtt_last_ms == pytest.approx(100)
-    assert pair.dialler.status().rtt_ms == pytest.approx(20 + 80 / 8)
+    assert pair.dialler.status().rtt_ms == pytest.approx(20 + 80 / 4)
 
 
 def test_what_one_end_sent_the_other_received() -> None:
@@ -152,7 +207,51 @@ def test_any_message_breaks_the_silence() -> None:
     end = up()
     for second in range(1, 20):
         end.receive(encode(Cancel(b"")), float(second), TODAY)
-        assert messages(end.tick(float(second), TODAY))
+        end.tick(float(second), TODAY)
+    assert end.state is LinkState.UP
+
+
+def test_a_busy_link_is_pinged_for_its_round_trip_alone() -> None:
+    end = up()
+    pinged = []
+    for second in range(1, 20):
+        end.receive(encode(Cancel(b"")), second - 0.5, TODAY)
+        if messages(end.tick(float(second), TODAY)):
+            pinged.append(second)
+    assert pinged == [5, 10, 15]
+
+
+@given(
+    st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2),
+    st.floats(0.001, 0.2),
+    st.floats(0.0, 0.01),
+    st.randoms(use_true_random=False),
+)
+def test_on_an_idle_link_one_ping_does_for_both_ends(
+    starts: list[float], delay_s: float, late_s: float, rng: Random
+) -> None:
+    """Whatever the phases of the ends' ticks, each of which comes up to ``late_s`` late."""
+    clocked = Clocked(starts, delay_s, lambda: rng.uniform(0.0, late_s))
+    clocked.run(60.0)
+    # Both ends ping in every other second if their ticks coincide, or else they take turns.
+    assert clocked.transmitted <= 2.1 * 60
+    for end, heard in clocked.heard.items():
+        assert end.state is LinkState.UP
+        assert max(late - early for early, late in pairwise(heard)) < SILENCE_S - 0.5
+    for measured in clocked.pongs.values():
+        gaps = [late - early for early, late in pairwise([*measured, clocked.now])]
+        assert max(gaps) < RTT_INTERVAL_S + 2 * delay_s
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(10.0, 14.0))
+def test_whoever_dies_without_a_word_is_found_silent(
+    start: float, other_start: float, dies_at: float
+) -> None:
+    clocked = Clocked([start, other_start], 0.01, lambda: 0.0)
+    clocked.run(dies_at)
+    clocked.mute = clocked.pair.listener
+    clocked.run(SILENCE_S + PING_INTERVAL_S + 0.02)
+    assert clocked.pair.dialler.state is LinkState.DOWN
 
 
 def test_being_held_up_ourselves_is_no_silence_of_the_peer() -> None:
