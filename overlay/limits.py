@@ -35,6 +35,9 @@ RELAYED_MESSAGE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1024
 #: some answers and prompts, and a new member's first gossip, on the uplink of a home.
 RELAY_BYTES_PER_S: Final = 1 << 20
 RELAY_BYTES_BURST: Final = 8 << 20
+#: What waits to go through a relay to one receiver: two seconds of what is granted, so that an
+#: Accepted behind it comes within ACCEPT_S. The windows of ordinary answers fill far less.
+RELAY_QUEUE_BYTES_MAX: Final = 2 << 20
 #: An answer of a router that is asked to pass a port on: descriptions of 10 to 50 KB.
 GATEWAY_ANSWER_BYTES_MAX: Final = 256 << 10
 #: An HTTP request body.
@@ -114,6 +117,9 @@ HOP_LIMIT_DEFAULT: Final = 2
 HOP_LIMIT_MAX: Final = 4
 #: Token frames that may be under way before the executor waits for an acknowledgement.
 STREAM_WINDOW_FRAMES: Final = 64
+#: Tokens that waited for the window and leave in one frame: the full windows of 32 answers then
+#: take some 300 KB, a third of a second through a relay.
+MERGED_TOKENS_MAX: Final = 8
 #: Tokens in one frame, each with up to LOGPROBS_MAX alternatives: some hundred bytes for each.
 FRAME_TOKENS_MAX: Final = 128
 #: Requests of own clients that a node can explain, and as many of peers: some kB each.

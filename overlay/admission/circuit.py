@@ -35,6 +35,8 @@ SEED_BYTES: Final = bindings.crypto_kx_SEED_BYTES
 _KEY_BYTES: Final = bindings.crypto_kx_PUBLIC_KEY_BYTES
 _NUMBER_BYTES: Final = 8
 _HEAD_BYTES: Final = 1 + _NUMBER_BYTES
+#: A sealed message is so much longer.
+SEAL_BYTES: Final = _HEAD_BYTES + bindings.crypto_aead_chacha20poly1305_ietf_ABYTES
 _NONCE_BYTES: Final = bindings.crypto_aead_chacha20poly1305_ietf_NPUBBYTES
 _SIGNED: Final = b"hearth circuit 1"
 

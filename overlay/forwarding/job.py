@@ -11,7 +11,7 @@ from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import HearthError
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
-from overlay.limits import FRAME_TOKENS_MAX
+from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX
 from overlay.routing.decision import Decision
 from overlay.wire.messages import TokenFrame
 
@@ -134,18 +134,19 @@ class SendWindow:
 
     def _drain(self, *, force: bool = False) -> list[TokenFrame]:
         frames = []
+        tokens_max = FRAME_TOKENS_MAX if force else MERGED_TOKENS_MAX
         while self._waiting and (force or self.sent - self.acked < self._limit):
-            frames.append(self._next_frame())
+            frames.append(self._next_frame(tokens_max))
         return frames
 
-    def _next_frame(self) -> TokenFrame:
+    def _next_frame(self, tokens_max: int) -> TokenFrame:
         """What waits, as far as it fits into one frame."""
         tokens: list[int] = []
         text: list[str] = []
         logprobs: list[TokenLogprob] = []
         while self._waiting:
             new = self._waiting[0]
-            if text and len(tokens) + len(new.tokens) > FRAME_TOKENS_MAX:
+            if text and len(tokens) + len(new.tokens) > tokens_max:
                 break
             self._waiting.popleft()
             tokens += new.tokens

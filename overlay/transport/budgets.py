@@ -53,9 +53,19 @@ class Bucket:
         self._refill(now)
         return max(0.0, -self._left / self._per_s)
 
-    def full(self, now: float) -> bool:
+    def left(self, now: float) -> float:
+        """How much of the burst there is, from 0 to 1."""
         self._refill(now)
-        return self._left >= self._burst
+        return max(0.0, self._left / self._burst)
+
+    def full(self, now: float) -> bool:
+        return self.left(now) >= 1
+
+    def change(self, per_s: float, burst: float, now: float) -> None:
+        """Something else is granted from now on."""
+        self._refill(now)
+        self._per_s, self._burst = per_s, burst
+        self._left = min(self._left, burst)
 
     def _refill(self, now: float) -> None:
         self._left = min(self._burst, self._left + self._per_s * max(0.0, now - self._at))

@@ -6,15 +6,18 @@ socket: what it transmits is sealed, and goes to the relay as a message on the l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import zmq
 
 from overlay.admission.circuit import (
+    SEAL_BYTES,
     SEED_BYTES,
     Broken,
     Circuit,
@@ -36,11 +39,17 @@ from overlay.limits import (
 from overlay.transport.connection import Line
 from overlay.transport.link import Link, LinkState
 from overlay.transport.links import Links
+from overlay.transport.pacing import Pace
 from overlay.transport.relaying import Allowance
 from overlay.wire.between_transports import Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
 
 log = logging.getLogger(__name__)
+
+#: What waits leaves in bunches, so that a stream flat out does not wake the loop for each message.
+_PAUSE_MIN_S: Final = 0.005
+#: It may leave sooner than was thought: the relay has more room again.
+_PAUSE_MAX_S: Final = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +65,85 @@ class _Way:
     @property
     def key(self) -> tuple[Role, PeerId, PeerId]:
         return self.role, self.relay, self.peer
+
+
+class _Outlet:
+    """What leaves through one relay, sealed in the order in which it does."""
+
+    def __init__(self, line: Callable[[], Line | None]) -> None:
+        self._line = line
+        self._pace: Pace[_Way] = Pace(time.monotonic())
+        #: It is sealed, and the link to the relay could not take it yet. A number is never used
+        #: twice, so nothing else may leave before.
+        self._sealed: tuple[_Way, bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, way: _Way, data: bytes) -> bool:
+        """A message leaves in its turn; False: there is no room for it."""
+        if not self._pace.put(way, data, time.monotonic()):
+            return False
+        if self._timer is None:
+            self._leave()
+        return True
+
+    def say(self, way: _Way, data: bytes) -> bool:
+        """The same, but before all that waits, if that may be."""
+        now = time.monotonic()
+        if self._sealed or not self._pace.may_say(len(data) + SEAL_BYTES, now):
+            return self.send(way, data)
+        if not self._seal(way, data) and self._timer is None:
+            self._later()
+        return True
+
+    def shake_hands(self, way: _Way, payload: bytes) -> None:
+        """What makes a circuit leaves at once, or not at all: it is tried again."""
+        if self._pace.may_say(len(payload), time.monotonic()):
+            self._pass(way, payload)
+
+    def room(self, way: _Way, percent: int) -> None:
+        """See `Pace.room`."""
+        self._pace.room(way, percent, time.monotonic())
+
+    def waits(self, way: _Way) -> bool:
+        """Whether something has not left yet."""
+        return self._pace.waits(way) or (self._sealed is not None and self._sealed[0] is way)
+
+    def close(self, way: _Way) -> None:
+        """What waits will not leave. Idempotent."""
+        self._pace.close(way)
+        if self._sealed and self._sealed[0] is way:
+            self._sealed = None
+
+    def idle(self, now: float) -> bool:
+        """Whether it may be forgotten."""
+        return self._timer is None and self._pace.idle(now)
+
+    def _leave(self) -> None:
+        """Send what may leave, and come back for the rest."""
+        self._timer = None
+        if self._sealed and self._pass(*self._sealed):
+            self._sealed = None
+        while not self._sealed and (next_ := self._pace.take(time.monotonic())):
+            self._seal(*next_)
+        self._later()
+
+    def _later(self) -> None:
+        wait_s = 0.0 if self._sealed else self._pace.wait_s(time.monotonic())
+        if wait_s is not None:
+            loop = asyncio.get_running_loop()
+            pause_s = min(max(wait_s, _PAUSE_MIN_S), _PAUSE_MAX_S)
+            self._timer = loop.call_later(pause_s, self._leave)
+
+    def _seal(self, way: _Way, data: bytes) -> bool:
+        payload = way.circuit.seal(data)
+        if self._pass(way, payload):
+            return True
+        self._sealed = way, payload
+        return False
+
+    def _pass(self, way: _Way, payload: bytes) -> bool:
+        line = self._line()
+        return line is not None and line.transmit(encode(Relay(way.peer, payload)))
 
 
 class Circuits:
@@ -79,19 +167,21 @@ class Circuits:
         self._new_link = new_link
         self._on_end = on_end
         self._ways: dict[tuple[Role, PeerId, PeerId], _Way] = {}
+        #: By relay. They outlive the ways: a relay remembers, too, what it has passed on of late.
+        self._outlets: dict[PeerId, _Outlet] = {}
 
     def dial(self, peer: PeerId, relay: PeerId) -> None:
         """Try to reach a peer through a relay."""
         way = self._begin(Role.DIALER, relay, peer)
-        self._pass(way, way.circuit.open())
+        self._outlet(relay).shake_hands(way, way.circuit.open())
 
     def receive(self, sender: PeerId, message: Relay | Relayed | Unrelayed) -> None:
         """From a peer with a direct link."""
         match message:
             case Relay(peer=peer, payload=payload):
                 self._pass_on(sender, peer, payload)
-            case Relayed(peer=peer, payload=payload):
-                self._arrived(sender, peer, payload)
+            case Relayed(peer=peer, payload=payload, room=room):
+                self._arrived(sender, peer, payload, room)
             case Unrelayed(peer=peer, message=reason):
                 self._lost(sender, readable(reason), peer)
 
@@ -104,6 +194,8 @@ class Circuits:
         for way in list(self._ways.values()):
             if way.line is None and now >= way.begun + HANDSHAKE_S:
                 self._end(way, f"no answer within {HANDSHAKE_S:.0f} s")
+        for relay in [relay for relay, outlet in self._outlets.items() if outlet.idle(now)]:
+            del self._outlets[relay]
 
     # --- As the relay -------------------------------------------------------------------------
 
@@ -114,8 +206,10 @@ class Circuits:
             line = self._links.direct(peer)
             if line is None or peer == sender:
                 raise Unreachable(f"the relay has no link to {peer}")
-            self.allowance.take(sender, peer, len(payload), time.monotonic())
-            if not line.transmit(encode(Relayed(sender, payload))):
+            now = time.monotonic()
+            self.allowance.take(sender, peer, len(payload), now)
+            room = self.allowance.room(sender, now)
+            if not line.transmit(encode(Relayed(sender, payload, room))):
                 raise Overloaded(f"the link between the relay and {peer} is stuck")
         except HearthError as error:
             back = self._links.direct(sender)
@@ -130,7 +224,13 @@ class Circuits:
         self._ways[way.key] = way
         return way
 
-    def _arrived(self, relay: PeerId, peer: PeerId, payload: bytes) -> None:
+    def _outlet(self, relay: PeerId) -> _Outlet:
+        outlet = self._outlets.get(relay)
+        if outlet is None:
+            outlet = self._outlets[relay] = _Outlet(lambda: self._links.direct(relay))
+        return outlet
+
+    def _arrived(self, relay: PeerId, peer: PeerId, payload: bytes, room: int) -> None:
         role = receiver_of(payload)
         if role is None or peer == self._me.peer_id:
             return
@@ -139,10 +239,11 @@ class Circuits:
             way = self._opened(relay, peer, way)
         if way is None:
             return
+        self._outlet(relay).room(way, room)
         for effect in way.circuit.receive(payload):
             match effect:
                 case Pass(payload=answer):
-                    self._pass(way, answer)
+                    self._outlet(relay).shake_hands(way, answer)
                 case Ready():
                     self._ready(way)
                 case Unsealed(data=data):
@@ -168,22 +269,22 @@ class Circuits:
 
     def _ready(self, way: _Way) -> None:
         link = self._new_link(way.role, way.relay, way.peer)
-        way.line = Line(link, lambda data: self._send(way, data), self._links)
+        outlet = self._outlet(way.relay)
+
+        def send(data: bytes) -> BaseException | None:
+            # What is too long for others, too, is as if the queue were full: the peer can have
+            # what comes later.
+            fits = len(data) <= RELAYED_MESSAGE_BYTES_MAX
+            return None if fits and outlet.send(way, data) else zmq.Again()
+
+        def say(data: bytes) -> BaseException | None:
+            return None if outlet.say(way, data) else zmq.Again()
+
+        way.line = Line(link, send, self._links, say)
+        way.line.waits = lambda: outlet.waits(way)
+        way.line.over.add_done_callback(lambda _: outlet.close(way))
         way.line.gone.add_done_callback(lambda _: self._forget(way))
         way.line.carry_out(link.open())
-
-    def _send(self, way: _Way, data: bytes) -> BaseException | None:
-        if len(data) > RELAYED_MESSAGE_BYTES_MAX:
-            # As if the queue were full: the peer cannot have this one, but others.
-            return zmq.Again()
-        # A number is never used twice, so a frame that does not leave is the end of the circuit.
-        if self._pass(way, way.circuit.seal(data)):
-            return None
-        return BrokenPipeError()
-
-    def _pass(self, way: _Way, payload: bytes) -> bool:
-        line = self._links.direct(way.relay)
-        return line is not None and line.transmit(encode(Relay(way.peer, payload)))
 
     def _lost(self, relay: PeerId, reason: str, peer: PeerId | None = None) -> None:
         """Nothing gets through the relay, or not to one peer."""
@@ -202,5 +303,6 @@ class Circuits:
     def _forget(self, way: _Way) -> None:
         if self._ways.get(way.key) is way:
             del self._ways[way.key]
+            self._outlet(way.relay).close(way)
             if way.role is Role.DIALER:
                 self._on_end(way.peer, way.relay)

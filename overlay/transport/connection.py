@@ -41,23 +41,37 @@ class Line:
     """
 
     def __init__(
-        self, link: Link, send: Callable[[bytes], BaseException | None], exchange: Exchange
+        self,
+        link: Link,
+        send: Callable[[bytes], BaseException | None],
+        exchange: Exchange,
+        say: Callable[[bytes], BaseException | None] | None = None,
     ) -> None:
+        """``say``: the way for what the link says itself, if that may overtake what is sent."""
         self.link = link
         self.inbox = Inbox()
         #: Of a relayed line: nothing more is sent on it, and nothing more comes, for a direct one
         #: has taken over.
         self.moved_out = self.moved_in = False
+        #: Whether something that was to be sent has not left yet, as far as is known.
+        self.waits: Callable[[], bool] = lambda: False
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._send = send
+        self._say = say or send
         self._exchange = exchange
         exchange.opened(self)
 
     def transmit(self, data: bytes) -> bool:
-        """Hand bytes to ZeroMQ; False if its queue for the peer is full or the peer is gone."""
-        error = self._send(data)
+        """Queue a message; False if the queue for the peer is full or the peer is gone."""
+        return self._sent(data, self._send(data))
+
+    def say(self, data: bytes) -> bool:
+        """The same with what the link says itself: a ping, a goodbye."""
+        return self._sent(data, self._say(data))
+
+    def _sent(self, data: bytes, error: BaseException | None) -> bool:
         if error is None:
             self.link.sent(len(data))
             return True

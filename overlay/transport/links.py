@@ -143,6 +143,8 @@ class Links:
         now, today = time.monotonic(), time.time()
         for line in list(self._lines):
             line.carry_out(line.link.tick(now, today))
+            if line.link.relay is not None and line.link.peer is not None:
+                self._hand_over(line.link.peer)
 
     def hang_up(self, peer: PeerId, reason: str) -> list[Line]:
         """Say goodbye to a peer; the lines that it had."""
@@ -244,7 +246,7 @@ class Links:
     def _carry_out(self, line: Line, event: LinkEvent) -> None:
         match event:
             case Transmit(data=data):
-                line.transmit(data)
+                line.say(data)
             case Up(peer=peer, hello=hello):
                 self._line_up(line, peer, hello)
             case Received():
@@ -320,9 +322,9 @@ class Links:
         if self.direct(peer) is not None:
             for line in self._relayed(peer):
                 if not line.moved_out:
-                    line.moved_out = True
-                    line.transmit(encode(Moved()))
-                if line.moved_in:
+                    # If its queue is full, then at the next tick.
+                    line.moved_out = line.transmit(encode(Moved()))
+                if line.moved_in and line.moved_out and not line.waits():
                     # The peer does the same. A Goodbye would mean more than that.
                     line.close("a direct link took over")
         if not self._has_more_to_come(peer):

@@ -15,15 +15,25 @@ from overlay.limits import (
 from overlay.transport.budgets import Bucket
 
 
-class _Budget:
-    """Bytes and messages of one sender, or to one receiver."""
+class RelayBudget:
+    """Bytes and messages that a relay passes on; the parameters are in shares of one sender's."""
 
-    def __init__(self, shares: int, now: float) -> None:
-        self._messages = Bucket(shares * RELAY_MESSAGES_PER_S, shares * RELAY_MESSAGES_BURST, now)
-        self._bytes = Bucket(shares * RELAY_BYTES_PER_S, shares * RELAY_BYTES_BURST, now)
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._messages = Bucket(rate * RELAY_MESSAGES_PER_S, burst * RELAY_MESSAGES_BURST, now)
+        self._bytes = Bucket(rate * RELAY_BYTES_PER_S, burst * RELAY_BYTES_BURST, now)
 
-    def spent(self, now: float) -> bool:
-        return bool(self._messages.wait_s(now) or self._bytes.wait_s(now))
+    def change(self, rate: float, burst: float, now: float) -> None:
+        """So much is granted from now on."""
+        self._messages.change(rate * RELAY_MESSAGES_PER_S, burst * RELAY_MESSAGES_BURST, now)
+        self._bytes.change(rate * RELAY_BYTES_PER_S, burst * RELAY_BYTES_BURST, now)
+
+    def wait_s(self, now: float) -> float:
+        """Until another message may be passed on."""
+        return max(self._messages.wait_s(now), self._bytes.wait_s(now))
+
+    def left(self, now: float) -> float:
+        """How much of the burst there is, from 0 to 1."""
+        return min(self._messages.left(now), self._bytes.left(now))
 
     def take(self, size: int, now: float) -> None:
         self._messages.take(1, now)
@@ -37,8 +47,8 @@ class Allowance:
     """How much is relayed of whom, and to whom."""
 
     def __init__(self) -> None:
-        self._senders: dict[PeerId, _Budget] = {}
-        self._receivers: dict[PeerId, _Budget] = {}
+        self._senders: dict[PeerId, RelayBudget] = {}
+        self._receivers: dict[PeerId, RelayBudget] = {}
         #: Since the start.
         self.messages = self.bytes = self.refused = 0
 
@@ -46,7 +56,7 @@ class Allowance:
         """A payload of ``size`` bytes is passed on. Raises LimitExceeded: it must not be."""
         sent = _budget(self._senders, sender, 1, now)
         received = _budget(self._receivers, receiver, RELAY_SENDERS_PER_RECEIVER, now)
-        if sent.spent(now) or received.spent(now):
+        if sent.wait_s(now) or received.wait_s(now):
             self.refused += 1
             raise LimitExceeded(
                 f"no more than {RELAY_BYTES_PER_S >> 10} KiB or {RELAY_MESSAGES_PER_S} messages "
@@ -57,13 +67,20 @@ class Allowance:
         self.messages += 1
         self.bytes += size
 
+    def room(self, receiver: PeerId, now: float) -> int:
+        """How much more may be passed on to the receiver at once, in percent of the most."""
+        budget = self._receivers.get(receiver)
+        return 100 if budget is None else int(100 * budget.left(now))
 
-def _budget(budgets: dict[PeerId, _Budget], peer: PeerId, shares: int, now: float) -> _Budget:
+
+def _budget(
+    budgets: dict[PeerId, RelayBudget], peer: PeerId, shares: int, now: float
+) -> RelayBudget:
     budget = budgets.get(peer)
     if budget is None:
         if len(budgets) >= MEMBERS_MAX:
             quiet = [each for each, its in budgets.items() if its.full(now)]
             for each in quiet or [next(iter(budgets))]:
                 del budgets[each]
-        budget = budgets[peer] = _Budget(shares, now)
+        budget = budgets[peer] = RelayBudget(shares, shares, now)
     return budget

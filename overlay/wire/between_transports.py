@@ -24,11 +24,15 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """``peer`` had the sender pass this on, the sender says."""
+    """``peer`` had the sender pass this on, the sender says.
+
+    ``room``: how much more it would pass on to ``peer`` at once, in percent of the most.
+    """
 
     KIND: ClassVar[int] = 15
     peer: PeerId
     payload: bytes
+    room: int = 100
 
 
 @dataclass(frozen=True, slots=True)

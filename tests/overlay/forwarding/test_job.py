@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.engine import Chunk
 from overlay.forwarding.job import SendWindow
-from overlay.limits import FRAME_TOKENS_MAX
+from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX
 from tests.overlay.forwarding.world import logprob_of
 
 chunks = st.integers(0, FRAME_TOKENS_MAX).map(
@@ -42,3 +42,15 @@ def test_what_waited_goes_out_together() -> None:
         assert window.push(Chunk(b"", (token,), "b")) == []
     [frame] = window.acknowledge(0)
     assert (frame.seq, frame.tokens, frame.text) == (1, (2, 3), "bb")
+
+
+def test_what_is_under_way_stays_small_while_the_window_is_full() -> None:
+    window = SendWindow(b"id", 1)
+    window.push(Chunk(b"", (0,), "a"))
+    for token in range(1, 100):
+        assert window.push(Chunk(b"", (token,), "b")) == []
+    [frame] = window.acknowledge(0)
+    assert frame.tokens == tuple(range(1, 1 + MERGED_TOKENS_MAX))
+    # The end need not wait, and takes few frames.
+    [frame] = window.flush()
+    assert frame.tokens == tuple(range(1 + MERGED_TOKENS_MAX, 100))

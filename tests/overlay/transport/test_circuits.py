@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import zmq
 
 from overlay.admission.circuit import Circuit
 from overlay.admission.handshake import Role
@@ -177,12 +179,61 @@ async def test_a_revoked_member_is_refused_through_a_relay_too() -> None:
         assert relay_of(right, hub) is None
 
 
-async def test_more_bytes_than_a_relay_grants_end_the_link(
+async def test_who_sends_flat_out_is_slowed_and_nothing_is_refused_or_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relaying, "RELAY_BYTES_BURST", 100_000)
-    monkeypatch.setattr(relaying, "RELAY_BYTES_PER_S", 1)
+    monkeypatch.setattr(relaying, "RELAY_BYTES_BURST", 1 << 18)
+    monkeypatch.setattr(relaying, "RELAY_MESSAGES_BURST", 256)
     async with relayed() as (left, right, hub):
+        frames: list[Message] = [TokenFrame(b"r", seq, (), "x" * 1000) for seq in range(2000)]
+
+        async def send(end: Node, peer: Node) -> None:
+            for frame in frames:
+                await eventually(lambda f=frame: end.transport.send(peer.peer_id, f))
+
+        await asyncio.gather(send(left, right), send(right, left))
+        await right.until(lambda: len(right.messages()) == len(frames))
+        await left.until(lambda: len(left.messages()) == len(frames))
+        assert right.messages() == left.messages() == frames
+        assert left.seen("down") == right.seen("down") == []
+        assert hub.transport.relayed().refused == 0
+        assert hub.transport.relayed().bytes > 10 * relaying.RELAY_BYTES_BURST
+
+
+async def test_a_link_to_the_relay_that_is_full_for_a_while_costs_no_message() -> None:
+    async with relayed() as (left, right, hub):
+        line = left.transport._links.direct(hub.peer_id)
+        assert line is not None
+        taken = itertools.cycle([True, False, False])
+        send = line._send
+        line._send = lambda data: send(data) if next(taken) else zmq.Again()
+        frames: list[Message] = [StreamAck(b"r", seq) for seq in range(100)]
+        for frame in frames:
+            assert left.transport.send(right.peer_id, frame)
+        await right.until(lambda: len(right.messages()) == len(frames))
+        assert right.messages() == frames
+        assert left.seen("down") == right.seen("down") == []
+
+
+async def test_a_direct_link_takes_over_though_the_queue_for_the_relay_is_full() -> None:
+    async with relayed() as (left, right, _):
+        frames: list[Message] = [TokenFrame(b"r", seq, (), "x" * 10_000) for seq in range(1000)]
+        sent = list(itertools.takewhile(lambda f: left.transport.send(right.peer_id, f), frames))
+        assert len(sent) < len(frames)
+        left.transport.dial(right.peer_id, right.addresses)
+        await eventually(lambda: relay_of(left, right) is None)
+        last = Cancel(b"on the direct link")
+        assert left.transport.send(right.peer_id, last)
+        await right.until(lambda: len(right.messages()) > len(sent))
+        assert right.messages() == [*sent, last]
+
+
+async def test_more_than_a_relay_grants_ends_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would if the ends did not hold themselves to less."""
+    async with relayed() as (left, right, hub):
+        monkeypatch.setattr(relaying, "RELAY_BYTES_BURST", 100_000)
+        monkeypatch.setattr(relaying, "RELAY_BYTES_PER_S", 1)
+        hub.transport._circuits.allowance._senders.clear()
         for seq in range(3):
             left.transport.send(right.peer_id, TokenFrame(b"r", seq, (), "x" * 60_000))
         await left.until(lambda: right.peer_id not in left.transport.links())
@@ -247,7 +298,7 @@ async def test_a_relay_cannot_open_circuits_without_end() -> None:
         for seed in range(3 * CIRCUITS_OPENING_PER_RELAY_MAX):
             circuit = Circuit(Role.DIALER, left.key, right.peer_id, seed.to_bytes(32, "big"))
             peer = PeerId(seed.to_bytes(32, "big"))
-            right.transport._circuits._arrived(hub.peer_id, peer, circuit.open())
+            right.transport._circuits._arrived(hub.peer_id, peer, circuit.open(), 100)
         assert circuits(right) == CIRCUITS_OPENING_PER_RELAY_MAX
         right.transport._circuits.tick(time.monotonic() + 60)
         assert circuits(right) == 0

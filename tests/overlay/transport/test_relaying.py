@@ -16,6 +16,7 @@ from overlay.limits import (
     RELAY_BYTES_PER_S,
     RELAY_MESSAGES_BURST,
     RELAY_SENDERS_PER_RECEIVER,
+    RELAYED_MESSAGE_BYTES_MAX,
 )
 from overlay.transport.detours import Detours
 from overlay.transport.relaying import Allowance
@@ -49,6 +50,18 @@ def test_a_receiver_is_not_buried_by_many_senders() -> None:
     with pytest.raises(LimitExceeded):
         allowance.take(EVE, BOB, 1, 0.0)
     allowance.take(EVE, DAN, 1, 0.0)
+
+
+def test_the_room_for_a_receiver_is_told_in_percent() -> None:
+    allowance = Allowance()
+    assert allowance.room(BOB, 0.0) == 100
+    for sender in (ANN, CYD):
+        allowance.take(sender, BOB, RELAY_BYTES_BURST // 2, 0.0)
+    assert allowance.room(BOB, 0.0) == 50
+    allowance.take(ANN, BOB, RELAYED_MESSAGE_BYTES_MAX + RELAY_BYTES_BURST, 0.0)
+    assert allowance.room(BOB, 0.0) == 0
+    assert allowance.room(ANN, 0.0) == 100
+    assert allowance.room(BOB, 1000.0) == 100
 
 
 def test_whom_nothing_is_relayed_of_is_forgotten_in_the_end() -> None:
