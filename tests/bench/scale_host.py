@@ -174,9 +174,10 @@ def _prepare() -> None:
 
     def parted(self: Link, data: bytes, now: float, today: float) -> list[LinkEvent]:
         handshake, parts = self._handshake, Parted.by_key
-        mine = curve_public(handshake._me.key.peer_id)
-        if parts and parts.get(mine) != parts.get(handshake._remote_curve):
-            return []
+        if parts:
+            mine = curve_public(handshake._me.key.peer_id)
+            if parts.get(mine) != parts.get(handshake._remote_curve):
+                return []
         return receive(self, data, now, today)
 
     Transport.send = counting  # type: ignore[method-assign]
