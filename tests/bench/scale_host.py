@@ -36,7 +36,7 @@ LOOK_S: Final = 0.02
 _HANDSHAKES_PER_S: Final = 1000
 _ANY: Final = "127.0.0.1:0"
 
-#: Of each node: CARD and the latest block, as hex, and its incarnation.
+#: Of each node: CARD and the latest block, as hex, and its incarnation. "at": when that was so.
 Truth = dict[str, list[Any]]
 
 
@@ -63,7 +63,11 @@ class Host:
         self._blocks: dict[int, int] = {}
 
     async def start(self, numbers: list[int], ports: list[int]) -> Truth:
-        """Start these nodes at their ports, all with a block in their caches."""
+        """Start these nodes at their ports, all with a block in their caches; and when each served.
+
+        Times are monotonic.
+        """
+        served = []
         for number in numbers:
             config = load_config(
                 self._folder / f"node{number}",
@@ -75,7 +79,8 @@ class Host:
             )
             self._nodes[number] = await Node.start(config)
             self._cache(number, 1)
-        return self._truth()
+            served.append(time.monotonic())
+        return {"at": served, **self._truth()}
 
     async def invite(self, uses: int) -> str:
         (node,) = self._nodes.values()

@@ -22,19 +22,24 @@ NEWS: Final = 12
 NEW_BLOCKS: Final = 16
 _LOOK_ROUNDS: Final = 0.05
 _LOOPBACK_RTT_S: Final = 0.001
-#: Restarts come so long after the start, all of them within a second.
-_RESTART_S: Final = 20.0
-_KILLED_SHARE: Final = 0.3
+#: Nodes are killed so long after the start.
+_KILL_S: Final = 20.0
 #: Larger meshes are not simulated: their figures follow from those of smaller ones.
 _WHOLE_NODES_MAX: Final = 1000
 _SEEDS: Final = {True: 1, False: 3}
 
 
-def measure(sizes: tuple[int, ...], more: tuple[int, ...], quick: bool) -> dict[str, Any]:
-    """By the number of nodes: of ``sizes`` there were real ones, and ``more`` are projected."""
-    told = {
-        str(nodes): _mesh(nodes, _SEEDS[quick]) | {"restart_s": _restarts(nodes)} for nodes in sizes
-    }
+def measure(
+    served_s: dict[int, list[list[float]]], more: tuple[int, ...], quick: bool
+) -> dict[str, Any]:
+    """By the number of nodes; ``more`` are projected.
+
+    ``served_s``: of real ones, and how long after each killing each of the killed served again.
+    """
+    told = {}
+    for nodes, restarts in served_s.items():
+        restart_s = [_restart(nodes, seed, back_s) for seed, back_s in enumerate(restarts)]
+        told[str(nodes)] = _mesh(nodes, _SEEDS[quick]) | {"restart_s": restart_s}
     for size in more:
         whole = size <= _WHOLE_NODES_MAX
         told[str(size)] = _mesh(size, 1) if whole else _extrapolated(size, told)
@@ -91,22 +96,26 @@ def _extrapolated(size: int, told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _restarts(nodes: int) -> list[float]:
-    """30% stop without a word and are back at once, with links to everybody soon after."""
-    rng = random.Random(0)
-    network = Network(uniform(nodes, _LOOPBACK_RTT_S), Links(jitter=0.2), random.Random(1))
+def _restart(nodes: int, seed: int, back_s: list[float]) -> float:
+    """Some stop without a word at once, and are back ``back_s`` later, with links to everybody.
+
+    Seconds until all know all, since the last of them is back.
+    """
+    rng = random.Random(seed)
+    network = Network(uniform(nodes, _LOOPBACK_RTT_S), Links(jitter=0.2), random.Random(seed))
     machines, cells = [Machine()] * nodes, [1 << 14] * nodes
-    gone = rng.sample(range(nodes), round(_KILLED_SHARE * nodes))
+    gone = rng.sample(range(nodes), len(back_s))
     world = World(machines, cells, network, iter(()), requests=0, rng=rng)
     world.populate(lambda _: CostPolicy(random.Random(rng.random())), gossip=True)
-    _run(world, _RESTART_S)
-    for node in gone:
+    _run(world, _KILL_S)
+    for node, seconds in zip(gone, back_s, strict=True):
         world._happen(Gone(0.0, node))
-        world._restart(node)
+        world.clock.at(world.clock.now + seconds, world._restart, node)
+    _run(world, max(back_s))
     begun_s = world.clock.now
     while not _all_know(world, gone):
         _run(world, _LOOK_ROUNDS * GOSSIP_INTERVAL_S)
-    return [world.clock.now - begun_s]
+    return world.clock.now - begun_s
 
 
 def _run(world: World, seconds: float) -> None:
