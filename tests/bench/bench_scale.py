@@ -37,6 +37,8 @@ QUICK_ROUNDS: Final = 1
 #: News, one node's after another's, in each round; and blocks in each.
 NEWS: Final = 8
 NEW_BLOCKS: Final = 16
+#: News of all nodes, and restarts, in each round.
+REPEATS: Final = 3
 STEADY_S: Final = 20.0
 SETTLE_S: Final = 8.0
 SPLIT_S: Final = 15.0
@@ -225,7 +227,9 @@ async def _round(fleet: Fleet, told: Figures, dice: random.Random) -> None:
     for _ in range(NEWS):
         await asyncio.sleep(dice.random())
         told.one_news_s.append(await fleet.news(fleet.processes, [dice.choice(everybody)]))
-    told.all_news_s.append(await fleet.news(fleet.processes, everybody))
+    for _ in range(REPEATS):
+        await asyncio.sleep(dice.random())
+        told.all_news_s.append(await fleet.news(fleet.processes, everybody))
 
     half = len(fleet.processes) // 2
     numbers = {
@@ -242,11 +246,13 @@ async def _round(fleet: Fleet, told: Figures, dice: random.Random) -> None:
     told.partition_s.append(await fleet.converged(time.monotonic()))
 
     gone = fleet.processes[1 : 1 + max(1, round(RESTARTED_SHARE * len(fleet.processes)))]
-    await asyncio.gather(*(each.kill() for each in gone))
-    killed_s = time.monotonic()
-    served = await fleet.start(gone)
-    told.restart_s.append(await fleet.converged(max(served)))
-    told.served_s.append([at - killed_s for at in served])
+    for _ in range(REPEATS):
+        await asyncio.sleep(SETTLE_S)
+        await asyncio.gather(*(each.kill() for each in gone))
+        killed_s = time.monotonic()
+        served = await fleet.start(gone)
+        told.restart_s.append(await fleet.converged(max(served)))
+        told.served_s.append([at - killed_s for at in served])
 
 
 async def _steady(fleet: Fleet, told: Figures) -> None:

@@ -27,6 +27,8 @@ _KILL_S: Final = 20.0
 #: Larger meshes are not simulated: their figures follow from those of smaller ones.
 _WHOLE_NODES_MAX: Final = 1000
 _SEEDS: Final = {True: 1, False: 3}
+#: Other dice for each of the real restarts.
+_RESTARTS_OF_EACH: Final = 5
 
 
 def measure(
@@ -38,7 +40,11 @@ def measure(
     """
     told = {}
     for nodes, restarts in served_s.items():
-        restart_s = [_restart(nodes, seed, back_s) for seed, back_s in enumerate(restarts)]
+        restart_s = [
+            _restart(nodes, seed, back_s)
+            for back_s in restarts
+            for seed in range(_RESTARTS_OF_EACH)
+        ]
         told[str(nodes)] = _mesh(nodes, _SEEDS[quick]) | {"restart_s": restart_s}
     for size in more:
         whole = size <= _WHOLE_NODES_MAX
