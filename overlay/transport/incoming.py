@@ -28,6 +28,8 @@ _LATE_MESSAGES_MAX: Final = 64
 class _Route:
     remote_curve: bytes
     connection: Connection
+    #: Where it comes from, as far as bounds are concerned.
+    source: str
     line: Line
     late_messages: int = 0
     cutting: asyncio.TimerHandle | None = None
@@ -84,14 +86,11 @@ class Listener:
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
         source = connection.source
         strangers = [
-            route.connection.source
-            for route in self._routes.values()
-            if route.line.link.peer is None
+            route for route in self._routes.values() if route.line.link.state is LinkState.OPENING
         ]
         if (
             not self._accepting
-            or len(strangers) >= STRANGERS_MAX
-            or strangers.count(source) >= STRANGERS_PER_ADDRESS_MAX
+            or sum(route.source == source for route in strangers) >= STRANGERS_PER_ADDRESS_MAX
             or not self._handshakes.admit(source, time.monotonic())
         ):
             self._complaints.about(
@@ -99,12 +98,17 @@ class Listener:
             )
             connection.cut()
             return None
+        if len(strangers) >= STRANGERS_MAX:
+            # Whoever has had the longest time to show a certificate. To turn newcomers away would
+            # keep out members, who show theirs at once, for as long as strangers fill the places.
+            strangers[0].line.close("others wait to be let in")
+            strangers[0].connection.cut()
         line = Line(
             self._new_link(remote_curve, connection.remote),
             lambda data: self._pump.offer([name, data]),
             self._exchange,
         )
-        route = self._routes[name] = _Route(remote_curve, connection, line)
+        route = self._routes[name] = _Route(remote_curve, connection, source, line)
         line.over.add_done_callback(lambda _: self._over(name, route))
         line.carry_out(line.link.open())
         return route

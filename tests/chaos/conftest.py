@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.chaos.honest import Honest, honest_member
-from tests.chaos.scene import FULL, Figures, Victim, honest_terms, start_victim
+from tests.chaos.scene import Figures, Victim, honest_terms, start_victim
 
 _FIGURES = pytest.StashKey[list[Figures]]()
 
@@ -27,9 +26,6 @@ def victim(
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def honest(victim: Victim) -> AsyncIterator[Honest]:
     async with honest_member(honest_terms(victim)) as honest:
-        if FULL:
-            # Attackers have machines of their own, and do not take the victim's processors.
-            os.nice(5)
         yield honest
 
 

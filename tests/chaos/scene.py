@@ -37,6 +37,9 @@ from tests.overlay.transport.raw import RawPeer, hello_of, raw_peer
 FULL: Final = os.environ.get("HEARTH_CHAOS") == "full"
 #: How long an attack lasts at least, in full strength.
 ATTACK_S: Final = 5
+#: The attackers' share of one core. Theirs would be other machines: what they take of the
+#: victim's, and of the honest member's, is no part of the attack.
+ATTACKER_SHARE: Final = 0.2
 #: What one attack may cost the victim in memory, and the most that it may ever have, all attacks
 #: added up. Its budgets bound what waits of one peer
 #: (PARKED_BYTES_MAX: 32 MiB), of all records (REPLICAS_BYTES_MAX: about four times as much, as
@@ -187,6 +190,7 @@ async def under_attack(victim: Victim, honest: Honest) -> AsyncIterator[None]:
             pass
     rss_bytes = victim.rss_bytes()
     async with honest.asking(1) as taken_s:
+        PACE.begin()
         yield
     assert victim.process.poll() is None, victim.said()
     assert "Traceback" not in victim.said()
@@ -202,23 +206,43 @@ async def under_attack(victim: Victim, honest: Honest) -> AsyncIterator[None]:
         assert figures.slower <= SLOWDOWN_MAX, figures
 
 
-def lasting(short: int = 1) -> Iterator[None]:
+async def lasting(short: int = 1) -> AsyncIterator[None]:
     """How often to attack: so many times; in full strength until a change would have shown."""
     until = time.monotonic() + ATTACK_S
     done = 0
     while done < short or (FULL and time.monotonic() < until):
         yield
         done += 1
+        await PACE.keep()
+
+
+class Pace:
+    """Keeps what attackers compute below their share, in full strength."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._begun, self._begun_cpu_s = time.monotonic(), time.process_time()
+
+    async def keep(self) -> None:
+        """Call it after all that takes time; it lets others have their turn, too."""
+        due = self._begun + (time.process_time() - self._begun_cpu_s) / ATTACKER_SHARE
+        await asyncio.sleep(max(0.0, due - time.monotonic()) if FULL else 0)
+
+
+PACE: Final = Pace()
 
 
 async def named(victim: Victim, *words: object) -> str:
     """Wait for a line of the victim's log with all the words in it."""
     async with asyncio.timeout(PATIENCE_S):
-        while True:
-            for line in victim.said().splitlines():
-                if all(str(word) in line for word in words):
-                    return line
-            await asyncio.sleep(0.02)
+        with victim.log.open() as log:
+            while True:
+                for line in log:
+                    if all(str(word) in line for word in words):
+                        return line
+                await asyncio.sleep(0.02)
 
 
 # --- Attackers ----------------------------------------------------------------------------------
@@ -265,7 +289,7 @@ class Attacker:
     async def say(self, *messages: Message) -> None:
         for message in messages:
             await self.raw.send(encode(message))
-            await asyncio.sleep(0)  # While there is room in its queue, to send suspends nobody.
+            await PACE.keep()  # While there is room in its queue, to send suspends nobody.
 
     async def hear(self, *kinds: type[Message]) -> Message:
         """The next message of one of the kinds."""

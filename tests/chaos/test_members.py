@@ -97,7 +97,7 @@ async def test_mutated_messages_after_the_handshake(victim: Victim, honest: Hone
     rng = random.Random(1)
     corpus = [encode(message) for message in valid_messages(rng, 200)]
     async with under_attack(victim, honest):
-        for _ in lasting(8):
+        async for _ in lasting(8):
             said = [mutated(rng, rng.choice(corpus)) for _ in range(50)]
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 for data in (*said, rng.randbytes(64), b"\xc1"):
@@ -127,7 +127,7 @@ def ends_a_link(data: bytes) -> bool:
 )
 async def test_msgpack_bombs(victim: Victim, honest: Honest, bomb: bytes) -> None:
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 await vandal.raw.send(bomb)
                 await named(victim, vandal.peer_id)
@@ -136,7 +136,7 @@ async def test_msgpack_bombs(victim: Victim, honest: Honest, bomb: bytes) -> Non
 async def test_bombs_within_records(victim: Victim, honest: Honest) -> None:
     """Values of records are msgpack too, read by another reader."""
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 for key in (CARD, b"load", b"chain"):
                     for version, bomb in enumerate(
@@ -209,7 +209,7 @@ async def test_forgeries_that_end_the_link(
     victim: Victim, honest: Honest, forgery: Forgery
 ) -> None:
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 await vandal.say(forgery(vandal, victim, honest.peer_id))
                 await named(victim, vandal.peer_id)
@@ -220,7 +220,7 @@ async def test_messages_in_the_name_of_another_are_not_heard(
 ) -> None:
     """Even who knows the id of another's request can neither answer, nor end it."""
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with (
                 attacker(victim, source=next(SOURCES)) as member,
                 attacker(victim, source=next(SOURCES)) as vandal,
@@ -251,7 +251,7 @@ async def test_messages_in_the_name_of_another_are_not_heard(
 async def test_gossip_about_the_victim_itself(victim: Victim, honest: Honest) -> None:
     """Forged records of who hears of them, again and again, up to the highest there can be."""
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 forged = Card("forged").pack()
                 claims = [
@@ -275,7 +275,7 @@ async def test_gossip_about_the_victim_itself(victim: Victim, honest: Honest) ->
 
 async def test_gossip_about_another_member(victim: Victim, honest: Honest) -> None:
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 change = Change(CARD, 1, Card("forged", ("/ip4/127.0.0.1/tcp/1",)).pack())
                 for incarnation in (NOW_MS + (1 << 42), INCARNATION_MAX):
@@ -289,7 +289,7 @@ async def test_a_million_blocks(victim: Victim, honest: Honest) -> None:
     """Of itself, in deltas as large as they may be."""
     count, per_message = strength(60_000, 1_000_000), 20_000
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 for first in range(0, count, per_message):
                     changes = [
@@ -379,7 +379,7 @@ ANSWERS: dict[str, Answering] = {
 @pytest.mark.parametrize("answering", ANSWERS.values(), ids=ANSWERS)
 async def test_forged_token_streams(victim: Victim, honest: Honest, answering: Answering) -> None:
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             model = f"bait-{secrets.token_hex(4)}"
             async with (
                 attacker(victim, source=next(SOURCES)) as vandal,
@@ -405,7 +405,7 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
     ):
         for each in (one, two):
             await offer_model(each, victim, model)
-        for _ in lasting(20):
+        async for _ in lasting(20):
             for sender, receiver in ((one, two), (two, one)):
                 request = replace(forward(sender.peer_id, victim), model=model, hop_limit=4)
                 await sender.say(request)
@@ -421,7 +421,7 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
 
 async def test_more_requests_than_anybody_may_have(victim: Victim, honest: Honest) -> None:
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             model = f"bait-{secrets.token_hex(4)}"
             async with (
                 attacker(victim, source=next(SOURCES)) as vandal,
@@ -450,7 +450,7 @@ async def test_a_flood_is_cut_and_named(victim: Victim, honest: Honest) -> None:
 async def test_revocations_that_nobody_made(victim: Victim, honest: Honest) -> None:
     """Published by the hundred; and a chain that is another's."""
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)) as vandal:
                 records = [secrets.token_bytes(200) for _ in range(strength(200, 4000))]
                 changes = [

@@ -22,6 +22,7 @@ from overlay.wire.messages import PROTOCOL_VERSION, Hello, JoinGrant, JoinReques
 from tests.chaos.fuzz_codec import mutated, valid_messages
 from tests.chaos.honest import Honest
 from tests.chaos.scene import (
+    PACE,
     Victim,
     attacker,
     lasting,
@@ -73,6 +74,7 @@ async def connections(
             if number % 100 == 99:
                 # Of more than ZeroMQ's backlog, the system would drop some.
                 await asyncio.sleep(0.02)
+                await PACE.keep()
         async with asyncio.timeout(PATIENCE_S):
             await loop.sock_sendall(found[0], b"\xff")
         yield found
@@ -85,7 +87,7 @@ async def connections(
 async def test_bytes_before_the_handshake(victim: Victim, honest: Honest, kind: str) -> None:
     rng = random.Random(kind)
     async with under_attack(victim, honest):
-        for _ in lasting(50):
+        async for _ in lasting(50):
             _, writer = await asyncio.open_connection(
                 victim.address.host, victim.address.port, local_addr=(next(SOURCES), 0)
             )
@@ -124,7 +126,8 @@ async def test_half_open_connections(victim: Victim, honest: Honest) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while victim.descriptors() - before < 0.9 * count:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-        for _ in lasting():
+                await PACE.keep()
+        async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)):
                 pass  # A member gets its link all the same.
 
@@ -137,7 +140,7 @@ async def test_bytes_before_admission(victim: Victim, honest: Honest, kind: str)
     rng = random.Random(kind)
     corpus = [encode(message) for message in valid_messages(rng, 200)]
     async with under_attack(victim, honest):
-        for _ in lasting(10):
+        async for _ in lasting(10):
             source = next(SOURCES)
             async with raw_peer(victim, fresh_key(), source=source) as raw:
                 # Whatever it is, four messages are more than a stranger may say of any kind.
@@ -155,7 +158,7 @@ async def test_bytes_before_admission(victim: Victim, honest: Honest, kind: str)
 
 async def test_more_strangers_than_one_address_may_have(victim: Victim, honest: Honest) -> None:
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             source = next(SOURCES)
             async with contextlib.AsyncExitStack() as stack:
                 for _ in range(STRANGERS_PER_ADDRESS_MAX + 1):
@@ -171,7 +174,7 @@ async def test_a_stolen_certificate_with_another_key(victim: Victim, honest: Hon
     """In the owner's name, or in the thief's own."""
     stolen = hello_of(victim.member("owner"))
     async with under_attack(victim, honest):
-        for _ in lasting():
+        async for _ in lasting():
             key, source = fresh_key(), next(SOURCES)
             async with raw_peer(victim, key, source=source) as thief:
                 await thief.send(encode(stolen))
@@ -204,7 +207,7 @@ async def test_replayed_joins(victim: Victim, honest: Honest) -> None:
             overheard = encode(JoinRequest(token.invite_id, proof, "joiner"))
             await raw.send(overheard)
             assert isinstance(await raw.receive(), JoinGrant)
-        for _ in lasting():
+        async for _ in lasting():
             # Another key, and the joiner's own, each on a new connection with a nonce of its own.
             for key in (thief, joiner):
                 source = next(SOURCES)

@@ -121,20 +121,20 @@ async def test_who_talks_on_and_on_is_cut_at_once(monkeypatch: pytest.MonkeyPatc
         await stranger.cut()
 
 
-async def test_there_is_room_for_so_many_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_of_too_many_strangers_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(incoming, "STRANGERS_MAX", 1)
     first, second = next(NODE_KEYS), next(NODE_KEYS)
     async with mesh(1) as (node,), raw_peer(node, first) as one, raw_peer(node, second) as other:
-        await one.send(encode(bare_hello(first.peer_id)))
-        assert isinstance(await one.receive(), Hello)
-        await other.send(encode(bare_hello(second.peer_id)))
-        await other.cut()
+        for raw, key in ((one, first), (other, second)):
+            await raw.send(encode(bare_hello(key.peer_id)))
+            assert isinstance(await raw.receive(), Hello)
+        await one.cut()
 
 
 async def test_a_member_that_is_cut_takes_no_strangers_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(incoming, "STRANGERS_MAX", 1)
+    monkeypatch.setattr(incoming, "STRANGERS_PER_ADDRESS_MAX", 1)
     monkeypatch.setattr(incoming, "_CUT_AFTER_S", 1000.0)
     async with mesh(2) as (node, member), raw_peer(node, member.key) as raw:
         await admitted(raw, node, member.me)
