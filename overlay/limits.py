@@ -141,6 +141,8 @@ REVOCATIONS_PER_MEMBER_MAX: Final = 32
 #: Revocations that others tell of and that are verified in one gossip round, at a tenth to one
 #: millisecond each: a member may publish any number that are none.
 REVOCATION_CHECKS_PER_ROUND: Final = 64
+#: Chains of origins that are verified in one gossip round: a member may make up any number of both.
+CHAIN_CHECKS_PER_ROUND: Final = 64
 #: Addresses in a join token, which must stay short enough to paste.
 TOKEN_ADDRESSES_MAX: Final = 3
 #: Characters of a node's or a model's name.

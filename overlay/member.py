@@ -293,6 +293,8 @@ class Member:
             effects += self._of_gossip(self.gossip.tick(now, linked), self.me, now)
             for origin, record in self.roll.round(self._rng):
                 effects += self._told_of(origin, record, origin, now)
+            for origin in self.roll.unverified(self._rng):
+                effects += self._meet(origin)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
@@ -369,7 +371,13 @@ class Member:
                 self.forwarder.ledger.news(origin, now)
         except Malformed as error:
             return [*effects, Unreadable(origin, by, str(error))]
-        card = self.neighbourhood.neighbours[origin].card
-        if card is None or all(change.key != CARD for change in changes):
-            return effects
-        return [*effects, Meet(origin, readable(card.addresses)), PeersChanged()]
+        if any(change.key in (CARD, CHAIN) for change in changes):
+            effects += self._meet(origin)
+        return effects
+
+    def _meet(self, origin: PeerId) -> list[Effect]:
+        """Get to know a member, once it has told who it is. Nobody dials those who are made up."""
+        neighbour = self.neighbourhood.neighbours.get(origin)
+        if neighbour is None or neighbour.card is None or not self.roll.verify(origin):
+            return []
+        return [Meet(origin, readable(neighbour.card.addresses)), PeersChanged()]

@@ -185,7 +185,7 @@ class Mesh:
         return {
             peer: Contact(neighbour.card.name, readable(neighbour.card.addresses))
             for peer, neighbour in self.member.neighbourhood.neighbours.items()
-            if neighbour.card is not None
+            if neighbour.card is not None and self.member.roll.vouched(peer)
         }
 
     def peer_state(self, peer: PeerId) -> str:

@@ -2,7 +2,8 @@
 
 Every member publishes its own chain. Everybody also publishes, among its own records, every
 revocation that it knows, so that these outlive whoever made them; and believes none but by its
-signatures. What is published about an origin whose chain is void is forgotten.
+signatures. What is published about an origin whose chain is void is forgotten. An origin without a
+chain from the founder may be made up by whoever told of it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Final
 from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
-from overlay.identity.certificates import Certificate
+from overlay.identity.certificates import Certificate, verify_chain
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import REVOCATION_CHECKS_PER_ROUND
+from overlay.limits import CHAIN_CHECKS_PER_ROUND, MEMBERS_MAX, REVOCATION_CHECKS_PER_ROUND
 
 #: Records that need not be looked at twice.
 _SEEN_MAX: Final = 4096
@@ -39,6 +40,11 @@ class Roll:
         self._overdue = False
         #: By key, what was looked at lately; what was of use is among the revocations.
         self._seen: dict[bytes, None] = {}
+        #: The chains that make their origins members, as they were verified.
+        self._verified: dict[PeerId, bytes] = {}
+        self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
+        #: Origins whose chains must wait for the next round.
+        self._unverified: set[PeerId] = set()
         if certificates:
             gossip.set(CHAIN, pack_chain(certificates), now)
         for record in revocations.records():
@@ -77,6 +83,7 @@ class Roll:
         That is none, unless there were too many: then all, so that no flood hides one for long.
         """
         self._checks_left = REVOCATION_CHECKS_PER_ROUND
+        self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         if not self._overdue:
             return []
         self._overdue = False
@@ -96,6 +103,45 @@ class Roll:
         """
         packed = self._gossip.record(origin, CHAIN)
         return () if packed is None else unpack_chain(packed)
+
+    def vouched(self, origin: PeerId) -> bool:
+        """Whether ``origin`` is known to be a member, or to have been one."""
+        if origin == self._revocations.founder:
+            return True
+        packed = self._gossip.record(origin, CHAIN)
+        return packed is not None and self._verified.get(origin) == packed
+
+    def verify(self, origin: PeerId) -> bool:
+        """Whether ``origin`` is `vouched` for, now that its chain has been looked at.
+
+        Only so many chains are each round; `unverified` has the others.
+        """
+        packed = self._gossip.record(origin, CHAIN)
+        if packed is None or self.vouched(origin):
+            return self.vouched(origin)
+        if self._chain_checks_left == 0:
+            self._unverified.add(origin)
+            return False
+        self._chain_checks_left -= 1
+        try:
+            chain = unpack_chain(packed)
+            # Whoever was a member when it got its certificate: links check whether it still is.
+            then = Certificate.read(chain[0]).issued_at if chain else 0
+            verify_chain(self._revocations.founder, origin, chain, then)
+        except HearthError:
+            return False
+        self._verified.pop(origin, None)
+        if len(self._verified) >= MEMBERS_MAX:
+            del self._verified[next(iter(self._verified))]
+        self._verified[origin] = packed
+        return True
+
+    def unverified(self, rng: random.Random) -> list[PeerId]:
+        """The origins to `verify` in this round, as there were too many in the one before."""
+        waiting = sorted(self._unverified)
+        self._unverified.clear()
+        rng.shuffle(waiting)
+        return waiting
 
     def inviter(self, origin: PeerId) -> PeerId | None:
         """Who let ``origin`` in, by what it publishes; None: nobody, or it is not known."""

@@ -124,7 +124,7 @@ async def test_half_open_connections(victim: Victim, honest: Honest) -> None:
     before = victim.descriptors()
     async with under_attack(victim, honest), connections(victim, next(SOURCES), count):
         async with asyncio.timeout(PATIENCE_S):
-            while victim.descriptors() - before < 0.9 * count:  # noqa: ASYNC110
+            while victim.descriptors() - before < 0.9 * count:
                 await asyncio.sleep(0.02)
                 await PACE.keep()
         async for _ in lasting():

@@ -15,6 +15,7 @@ from overlay.gossip.effects import Disputed, PeerDown, PeerState, PeerUp
 from overlay.gossip.records import CARD, Card, Load, block_of
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocations
 from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX
 from overlay.member import Meet, Member, PeersChanged, Unreadable
 from overlay.prefix.chain import block_hashes
@@ -257,7 +258,9 @@ def test_load_and_description_are_published() -> None:
 
 
 def test_a_card_introduces_a_peer_that_has_no_link() -> None:
-    member = alone()
+    rng = random.Random(0)
+    founded_by_far = Revocations(FAR)
+    member = Member(ME, 1, SECRET, CostPolicy(rng), rng, NOW, revocations=founded_by_far)
     addresses = ("/ip4/192.0.2.7/tcp/7710", "/from/the/future")
     effects = member.receive(PEER, says(FAR, CARD, Card("far", addresses).pack()), NOW)
     assert effects == [Meet(FAR, (Multiaddr("ip4", "192.0.2.7", 7710),)), PeersChanged()]

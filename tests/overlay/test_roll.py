@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgpack
 import pytest
@@ -16,19 +17,20 @@ from overlay.forwarding import effects as fwd
 from overlay.gossip.records import (
     CARD,
     CHAIN,
+    Card,
     is_revocation,
     pack_chain,
     revocation_key,
     unpack_chain,
 )
-from overlay.identity.certificates import Membership, found_mesh, issue
+from overlay.identity.certificates import Membership, found_mesh, issue, verify_chain
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import REVOCATION_CHECKS_PER_ROUND
-from overlay.member import Effect, Member, Outcast, Revoked, Unreadable
+from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND
+from overlay.member import Effect, Meet, Member, Outcast, Revoked, Unreadable
 from overlay.routing.cost_policy import CostPolicy
-from overlay.wire.messages import Message, RevocationNotice
+from overlay.wire.messages import Change, GossipAck, Message, OriginDelta, RevocationNotice
 from tests.overlay.identity.strategies import key
 
 TODAY = 1_800_000_000
@@ -369,6 +371,82 @@ def test_a_flood_of_forgeries_takes_little_time_and_hides_nothing(
     looked_at.clear()
     network.run(2)
     assert looked_at == []
+
+
+def met(node: Node) -> set[PeerId]:
+    """Whom the node was told to keep a link to."""
+    return {effect.peer for effect in node.told if isinstance(effect, Meet)}
+
+
+def test_members_are_met_and_nobody_who_is_made_up() -> None:
+    """Whoever hears of them: next to the member that made them up, and behind it."""
+    network = Network([0, 0, 0], 1)
+    founder, mallory, second, third = network.nodes
+    network.link(founder, mallory)
+    network.link(founder, second)
+    network.link(second, third)
+    made_up = [key(100 + number) for number in range(5)]
+    [own] = issue(founder.key, FOUNDED, made_up[3].peer_id, TODAY)
+    foreign = found_mesh(key(99), b"m" * 32)
+    chains = [
+        None,
+        (bytes(100),),
+        mallory.membership.certificates,
+        (bytes(64) + own[64:],),
+        issue(key(99), foreign, made_up[4].peer_id, TODAY),
+    ]
+    for node, chain in zip(made_up, chains, strict=True):
+        chained = [] if chain is None else [Change(CHAIN, 2, pack_chain(chain))]
+        changes = (Change(CARD, 1, Card("made up").pack()), *chained)
+        told = OriginDelta(node.peer_id, 1, 0, True, changes, len(changes), 0)
+        network.send(mallory, founder.me, GossipAck((told,)))
+    network.run(6)
+    assert made_up[0].peer_id in third.member.gossip.states()
+    everybody = {node.me for node in network.nodes}
+    for node in (founder, second, third):
+        assert met(node) == everybody - {node.me}
+
+
+def test_a_chain_may_come_after_the_card() -> None:
+    network = Network([0, 0], 1)
+    founder, second, third = network.nodes
+    network.link(founder, second)
+    records = {CARD: Card("third").pack(), CHAIN: pack_chain(third.membership.certificates)}
+    for version, (name, value) in enumerate(records.items(), 1):
+        assert third.me not in met(founder)
+        change = Change(name, version, value)
+        delta = OriginDelta(third.me, 1, version - 1, False, (change,), version, 0)
+        network.send(second, founder.me, GossipAck((delta,)))
+        network.settle()
+    assert third.me in met(founder)
+
+
+def test_a_crowd_that_is_made_up_takes_little_time_and_hides_no_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network([0, 0], 1)
+    founder, mallory, late = network.nodes
+    network.link(founder, mallory)
+    verified = []
+
+    def counted(*chain: Any) -> None:
+        verified.append(chain)
+        verify_chain(*chain)
+
+    monkeypatch.setattr("overlay.roll.verify_chain", counted)
+    crowd = [key(100 + number).peer_id for number in range(5 * CHAIN_CHECKS_PER_ROUND)]
+    chain = pack_chain(late.membership.certificates)
+    changes = (Change(CARD, 1, Card("").pack()), Change(CHAIN, 2, chain))
+    for origin in (*crowd, late.me):
+        delta = OriginDelta(origin, 1, 0, True, changes, 2, 0)
+        network.send(mallory, founder.me, GossipAck((delta,)))
+    network.settle()
+    for _ in range(12):
+        assert len(verified) <= 2 * CHAIN_CHECKS_PER_ROUND, "two nodes that hear of them"
+        verified.clear()
+        network.run(1)
+    assert met(founder) == {mallory.me, late.me}
+    assert verified == [], "each was looked at once"
 
 
 @given(st.binary(max_size=60))
