@@ -89,7 +89,8 @@ class Outcast:
     peer: PeerId
 
 
-#: PeerUp, PeerDown, Disputed, Disbelieved and Unreadable only tell: there is nothing to carry out.
+#: PeerUp, PeerDown, Disputed, Disbelieved, Unreadable and Noticed only tell: there is nothing to
+#: carry out.
 Effect = (
     fwd.Effect
     | Meet
@@ -294,7 +295,7 @@ class Member:
             for origin, record in self.roll.round(self._rng):
                 effects += self._told_of(origin, record, origin, now)
             for origin in self.roll.unverified(self._rng):
-                effects += self._meet(origin)
+                effects += self._meet(origin, origin)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
@@ -372,12 +373,15 @@ class Member:
         except Malformed as error:
             return [*effects, Unreadable(origin, by, str(error))]
         if any(change.key in (CARD, CHAIN) for change in changes):
-            effects += self._meet(origin)
+            effects += self._meet(origin, by)
         return effects
 
-    def _meet(self, origin: PeerId) -> list[Effect]:
+    def _meet(self, origin: PeerId, by: PeerId) -> list[Effect]:
         """Get to know a member, once it has told who it is. Nobody dials those who are made up."""
         neighbour = self.neighbourhood.neighbours.get(origin)
-        if neighbour is None or neighbour.card is None or not self.roll.verify(origin):
-            return []
+        try:
+            if neighbour is None or neighbour.card is None or not self.roll.verify(origin):
+                return []
+        except HearthError as error:
+            return [Unreadable(origin, by, str(error))]
         return [Meet(origin, readable(neighbour.card.addresses)), PeersChanged()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
 from overlay.identity.peer_id import PeerId
@@ -24,7 +25,7 @@ class MeshLog:
 
     def tell(
         self,
-        news: gsp.PeerUp | gsp.PeerDown | gsp.Disputed | gsp.Disbelieved | Unreadable,
+        news: gsp.PeerUp | gsp.PeerDown | gsp.Disputed | gsp.Disbelieved | Unreadable | fwd.Noticed,
         now: float,
     ) -> None:
         name_of = self._neighbourhood.name_of
@@ -47,6 +48,8 @@ class MeshLog:
                 )
             case Unreadable(origin=origin, by=peer, reason=reason):
                 self._complaints.about(peer, f"told of malformed records of {origin}", reason, now)
+            case fwd.Noticed(peer=peer, matter=matter, detail=detail):
+                self._complaints.about(peer, matter, detail, now)
 
     def warn_of_unlike(self) -> None:
         """Say which peers tokenize unlike this node."""

@@ -114,7 +114,8 @@ class Roll:
     def verify(self, origin: PeerId) -> bool:
         """Whether ``origin`` is `vouched` for, now that its chain has been looked at.
 
-        Only so many chains are each round; `unverified` has the others.
+        Only so many chains are each round; `unverified` has the others. Raises HearthError for one
+        that no member publishes.
         """
         packed = self._gossip.record(origin, CHAIN)
         if packed is None or self.vouched(origin):
@@ -123,13 +124,10 @@ class Roll:
             self._unverified.add(origin)
             return False
         self._chain_checks_left -= 1
-        try:
-            chain = unpack_chain(packed)
-            # Whoever was a member when it got its certificate: links check whether it still is.
-            then = Certificate.read(chain[0]).issued_at if chain else 0
-            verify_chain(self._revocations.founder, origin, chain, then)
-        except HearthError:
-            return False
+        chain = unpack_chain(packed)
+        # Whoever was a member when it got its certificate: links check whether it still is.
+        then = Certificate.read(chain[0]).issued_at if chain else 0
+        verify_chain(self._revocations.founder, origin, chain, then)
         self._verified.pop(origin, None)
         if len(self._verified) >= MEMBERS_MAX:
             del self._verified[next(iter(self._verified))]

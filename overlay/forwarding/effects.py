@@ -101,4 +101,13 @@ class Remember:
     answer: Tokens
 
 
-Effect = Send | Tokenize | Remember | Generate | CancelGeneration | Emit
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """A peer did what it should not, and nothing came of it: for the log, by ``matter``."""
+
+    peer: PeerId
+    matter: str
+    detail: str
+
+
+Effect = Send | Tokenize | Remember | Generate | CancelGeneration | Emit | Noticed

@@ -102,6 +102,10 @@ class Explanation:
             )
         )
 
+    def has_asked(self, peer: PeerId) -> bool:
+        """Whether the request went to ``peer``, now or before."""
+        return any(attempt.decision.choice == peer for attempt in self.attempts)
+
     def answered(self, actual: Actual) -> None:
         self.ending, self.actual = Ending.ANSWERED, actual
 

@@ -43,6 +43,7 @@ from overlay.forwarding.effects import (
     Emit,
     Failure,
     Generate,
+    Noticed,
     Send,
     Tokenize,
 )
@@ -163,7 +164,11 @@ class Forwarder:
                 return [Send(sender, frame) for frame in job.window.acknowledge(message.seq)]
         if sender == job.downstream:
             return self._on_downstream(job, sender, message, now)
-        return []
+        # One that was asked before may not have heard yet that it is asked no more.
+        if sender == job.upstream or job.explanation.has_asked(sender):
+            return []
+        kind = type(message).__name__
+        return [Noticed(sender, "meddles with requests", f"a {kind} for one that is not its own")]
 
     def on_engine(self, event: EngineEvent, now: float) -> list[Effect]:
         """An event of a local engine that concerns a request."""
@@ -292,12 +297,15 @@ class Forwarder:
     def _on_forward(self, sender: PeerId, message: Forward, now: float) -> list[Effect]:
         job = job_of_forward(self.me, sender, message, now)
         if message.request_id in self._jobs:
-            return []
+            return [Noticed(sender, "brings requests again", "one is open here already")]
         local = self._neighbourhood.resolve(job.model)
         private = local is not None and local.private
         refusal = self.lending.arrives(sender, private=private)
         if refusal is not None:
-            return [stream.refused(sender, message.request_id, refusal)]
+            effects: list[Effect] = [stream.refused(sender, message.request_id, refusal)]
+            if self.lending.is_full_of(sender):
+                effects.append(Noticed(sender, "asks for more than it may", str(refusal)))
+            return effects
         return self._admit(job, now)
 
     # --- From downstream ----------------------------------------------------------------------

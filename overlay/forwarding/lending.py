@@ -38,6 +38,11 @@ class Lending:
         """Why no request of ``guest`` may come in now, if so. ``private``: its model is."""
         return self._noted(self._unwelcome(guest, private=private))
 
+    def is_full_of(self, guest: PeerId) -> bool:
+        """Whether ``guest`` has as many requests open here as any member may."""
+        open_here = sum(job.upstream == guest for job in self._jobs.values())
+        return open_here >= OPEN_REQUESTS_PER_PEER_MAX
+
     def begins(self, job: Job, tokens: int, now: float) -> HearthError | None:
         """A job is to be computed here, and takes so many tokens. Why it may not, if so."""
         if self._quota is None or job.upstream is None:
@@ -90,9 +95,10 @@ class Lending:
             return paused()
         if private:
             return ModelNotFound("no such model is served here")
-        open_here = sum(job.upstream == guest for job in self._jobs.values())
-        if open_here >= OPEN_REQUESTS_PER_PEER_MAX:
-            return Overloaded(f"{open_here} requests of yours are open here: wait for one to end")
+        if self.is_full_of(guest):
+            return Overloaded(
+                f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours are open here: wait for one to end"
+            )
         if self.places == 0:
             return Overloaded(
                 f"its owner grants guests {self.terms.guest_requests} requests at one time: "

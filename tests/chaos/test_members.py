@@ -15,7 +15,15 @@ import pytest
 
 from models.engine import Sampling, TokenLogprob
 from overlay.errors import RemoteProtocolError
-from overlay.gossip.records import CARD, Card, ModelCard, block_key, pack_chain, revocation_key
+from overlay.gossip.records import (
+    CARD,
+    CHAIN,
+    Card,
+    ModelCard,
+    block_key,
+    pack_chain,
+    revocation_key,
+)
 from overlay.gossip.replica import INCARNATION_MAX
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
@@ -243,6 +251,7 @@ async def test_messages_in_the_name_of_another_are_not_heard(
                 done = await member.hear(Completed, Refused)
                 assert isinstance(done, Completed)
                 assert done.completion_tokens == 4
+                await named(victim, vandal.peer_id, "meddles")
 
 
 # --- Gossip -------------------------------------------------------------------------------------
@@ -302,21 +311,31 @@ async def test_a_million_blocks(victim: Victim, honest: Honest) -> None:
 
 
 async def test_origins_that_do_not_exist(victim: Victim, honest: Honest) -> None:
-    """A thousand members with large records, who are said to listen where nobody does."""
-    value = Card("x" * 64, tuple(f"/ip4/127.0.0.1/tcp/{n}" for n in range(1, 9))).pack()
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
+    """A thousand members with large records and forged chains: nobody dials them."""
+    dialled = asyncio.Event()
+    listening = await asyncio.start_server(lambda *_: dialled.set(), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    card = Card("x" * 64, (f"/ip4/127.0.0.1/tcp/{port}",)).pack()
+    chain = pack_chain(honest.certificates)
+    async with (
+        listening,
+        under_attack(victim, honest),
+        attacker(victim, source=next(SOURCES)) as vandal,
+    ):
         for number in range(strength(20, 1100)):
             origin = NodeKey.from_seed(number.to_bytes(32, "big")).peer_id
             filler = [
-                Change(b"filler%d" % n, n + 2, bytes(RECORD_VALUE_BYTES_MAX))
+                Change(b"filler%d" % n, n + 3, bytes(RECORD_VALUE_BYTES_MAX))
                 for n in range(strength(1, 10))
             ]
-            await vandal.say(delta(origin, Change(CARD, 1, value), *filler))
+            await vandal.say(delta(origin, Change(CARD, 1, card), Change(CHAIN, 2, chain), *filler))
             if number % 50 == 49:
                 # As fast as its budget of bytes allows, so that it is not cut.
                 await vandal.heard()
                 await asyncio.sleep(strength(0, 1) * 0.7)
         await vandal.heard()
+        await named(victim, vandal.peer_id, "malformed")
+        assert not dialled.is_set()
 
 
 # --- Requests and answers -----------------------------------------------------------------------
@@ -417,6 +436,8 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
                 await receiver.say(replace(passed_on, path=(receiver.peer_id,)))
                 await receiver.say(Refused(request.request_id, "overloaded", "no"))
                 await sender.hear(Refused)
+        for each in (one, two):
+            await named(victim, each.peer_id, "brings requests again")
 
 
 async def test_more_requests_than_anybody_may_have(victim: Victim, honest: Honest) -> None:
@@ -433,7 +454,7 @@ async def test_more_requests_than_anybody_may_have(victim: Victim, honest: Hones
                 refusal = await vandal.hear(Refused)
                 assert isinstance(refusal, Refused)
                 assert refusal.code == "overloaded"
-                await vandal.heard()
+                await named(victim, vandal.peer_id, "asks for more than it may")
 
 
 # --- Floods -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from overlay.errors import (
     TimedOut,
     Unreachable,
 )
-from overlay.forwarding.effects import Answer, Failure, Remember
+from overlay.forwarding.effects import Answer, Failure, Noticed, Remember
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GRAMMAR_CHARS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 from overlay.wire.messages import (
@@ -477,8 +477,10 @@ def test_a_peer_may_not_open_requests_without_end() -> None:
     for index in range(OPEN_REQUESTS_PER_PEER_MAX):
         message = forward(world, request_id=index.to_bytes(16, "big"))
         world.carry_out(receiver, receiver.forwarder.receive(sender, message, world.now))
-    (refusal,) = receiver.forwarder.receive(sender, forward(world), world.now)
+    refusal, noticed = receiver.forwarder.receive(sender, forward(world), world.now)
     assert refusal.message.code == "overloaded"  # type: ignore[union-attr]
+    assert isinstance(noticed, Noticed)
+    assert (noticed.peer, noticed.matter) == (sender, "asks for more than it may")
 
 
 def test_strangers_to_a_request_cannot_touch_it() -> None:
@@ -487,7 +489,6 @@ def test_strangers_to_a_request_cannot_touch_it() -> None:
     world.submit(0, RID, PROMPT)
     world.run(3)
     third = world.node(2).peer
-    origin = world.node(0).forwarder
     before = world.answer(0, RID)
     for message in (
         TokenFrame(RID, 3, (1,), "forged"),
@@ -495,11 +496,35 @@ def test_strangers_to_a_request_cannot_touch_it() -> None:
         Refused(RID, "overloaded", "forged"),
         Cancel(RID),
     ):
-        assert origin.receive(third, message, world.now) == []
-        assert world.node(1).forwarder.receive(third, message, world.now) == []
+        for node in (world.node(0), world.node(1)):
+            [noticed] = node.forwarder.receive(third, message, world.now)
+            assert isinstance(noticed, Noticed)
+            assert noticed.peer == third
     assert world.answer(0, RID) == before
     world.run()
     assert world.answer(0, RID) == WHOLE
+
+
+def test_who_was_asked_before_may_be_late() -> None:
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    origin, first = world.node(0).forwarder, world.node(1).peer
+    world.carry_out(world.node(0), origin.receive(first, Refused(RID, "paused", ""), world.now))
+    assert origin.receive(first, TokenFrame(RID, 3, (1,), "late"), world.now) == []
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_a_request_that_comes_again_while_it_is_open_is_noticed() -> None:
+    world = World(3, models={1})
+    first, third = world.node(0).peer, world.node(2).peer
+    receiver = world.node(1).forwarder
+    receiver.receive(first, forward(world), world.now)
+    [noticed] = receiver.receive(third, forward(world, path=(third,)), world.now)
+    assert noticed == Noticed(third, "brings requests again", "one is open here already")
+    assert receiver.open_requests == 1
 
 
 def test_an_answer_that_nobody_accepted_is_a_lie() -> None:
