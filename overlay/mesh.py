@@ -190,7 +190,7 @@ class Mesh:
 
     def peer_state(self, peer: PeerId) -> str:
         """``UP``, ``DOWN`` or ``LEFT``: this node's own judgement."""
-        return self.member.gossip.states()[peer].name
+        return self.member.gossip.state(peer).name
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:

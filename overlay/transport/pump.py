@@ -50,13 +50,15 @@ class Pump:
 
     def offer(self, frames: list[bytes]) -> zmq.ZMQError | None:
         """Queue a message without waiting; None, or why that cannot be (zmq.Again: queue full)."""
+        error: zmq.ZMQError | None = None
         try:
             self._link.send_multipart(frames, zmq.NOBLOCK)
-            if int(self._link.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                self.look()
-        except zmq.ZMQError as error:
-            return error
-        return None
+        except zmq.ZMQError as failure:
+            error = failure
+        # Also what could not be sent may have taken the news that something came.
+        if not self._link.closed and int(self._link.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self.look()
+        return error
 
     def drain(self) -> None:
         """The connection is over: read what came before its end."""

@@ -70,6 +70,25 @@ async def test_who_sends_all_the_time_reads_all_the_same(pair: Pair) -> None:
     two.pump.close()
 
 
+async def test_what_cannot_be_sent_takes_no_news_away() -> None:
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.ROUTER) as router,
+        context.socket(zmq.DEALER) as dealer,
+    ):
+        router.router_mandatory = True
+        router.bind("inproc://router")
+        end = End(router)
+        await asyncio.sleep(0)  # It has looked, and waits for news.
+        dealer.connect("inproc://router")
+        dealer.send(b"news")
+        # ZeroMQ takes in news when it sends, though not each time.
+        assert all(end.pump.offer([b"nobody", b""]) is not None for _ in range(1000))
+        await end.until(2)
+        assert end.got[1] == b"news"
+        end.pump.close()
+
+
 async def test_nothing_is_read_while_it_is_held(pair: Pair) -> None:
     held = True
     one, two = End(pair[0]), End(pair[1], held=lambda: held)
