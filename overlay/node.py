@@ -25,6 +25,7 @@ from overlay.explained import explained, overview, reply
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.explanations import Explanation
 from overlay.forwarding.terms import Terms
+from overlay.home.address_book import AddressBook
 from overlay.home.home import Home
 from overlay.http.app import create_app
 from overlay.http.backend import (
@@ -76,6 +77,9 @@ class Node:
         self._api: ApiServer | None = None
         self.api_url = ""
         self.listen: tuple[Multiaddr, ...] = ()
+        self._address_book = AddressBook(
+            home, lambda: self.mesh.contacts(), lambda: self.mesh.excluded
+        )
         self.mesh = self._new_mesh()
 
     # --- Life ---------------------------------------------------------------------------------
@@ -115,6 +119,7 @@ class Node:
         if self._api is not None:
             await self._api.close()
         await self.mesh.close()
+        self._address_book.close()
         await self._engines.close()
         self.home.unlock()
 
@@ -187,7 +192,7 @@ class Node:
             on_client_event=self._client_event,
             on_ledger=standing.save_ledger,
             on_revoked=standing.save_revocations,
-            on_peers=self._save_peers,
+            on_peers=self._address_book.changed,
             terms=self.config.terms,
             lan=self.config.lan,
             announce=tuple(map(parse_announced, self.config.announce)),
@@ -235,12 +240,6 @@ class Node:
         await old.close(reason)
         await self._start_mesh(self.listen, any_port=False)
         self._engines.set_hash_key(self.standing.membership.mesh_secret)
-
-    def _save_peers(self) -> None:
-        """Remember where members are, those that are away now among them."""
-        known = {**self.home.peers(), **self.mesh.contacts()}
-        excluded = self.mesh.excluded
-        self.home.save_peers({peer: known[peer] for peer in known if peer not in excluded})
 
     # --- Lending ------------------------------------------------------------------------------
 

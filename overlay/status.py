@@ -24,6 +24,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.mesh import Mesh
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.standing import ending_told, revocation_told
+from overlay.transport.budgets import Ban
 from overlay.transport.port_mapping import PortMapping
 
 #: Figures of `EngineStats` about the cache, which add up over models.
@@ -58,7 +59,6 @@ def status(
 ) -> dict[str, Any]:
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
     stats = [(m.info, m.stats) for m in mesh.member.neighbourhood.models.values()]
-    unlike = mesh.member.neighbourhood.unlike()
     relayed = mesh.transport.relayed()
     return {
         "peer_id": str(mesh.me),
@@ -73,7 +73,7 @@ def status(
         "observed": sorted({str(address) for address in mesh.transport.observed().values()}),
         "port_mapping": _port_mapping(mesh.whereabouts.mapping),
         "models": [info.name for info, _ in stats],
-        "peers": [_peer(mesh, peer, unlike) for peer in mesh.known_peers()],
+        "peers": _peers(mesh),
         "revocations": [revocation_told(each) for each in mesh.revocations],
         "cache": {
             "summary_blocks": len(mesh.member.neighbourhood.summary),
@@ -151,41 +151,50 @@ def listings(mesh: Mesh, created_s: int) -> list[ModelListing]:
     return list(found.values())
 
 
-def _peer(mesh: Mesh, peer: PeerId, unlike: list[tuple[PeerId, str]]) -> dict[str, Any]:
-    neighbour = mesh.member.neighbourhood.neighbours.get(peer)
-    card = neighbour.card if neighbour else None
-    load = neighbour.load if neighbour else None
-    link = mesh.transport.links().get(peer)
-    blocks = mesh.member.neighbourhood.index.blocks(peer)
-    inviter = mesh.member.roll.inviter(peer)
-    return {
-        "peer_id": str(peer),
-        "name": mesh.member.neighbourhood.name_of(peer),
-        "state": mesh.peer_state(peer),
-        "invited_by": None if inviter is None else str(inviter),
-        "incarnation": mesh.member.gossip.incarnation(peer),
-        "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
-        "models": [model.name for model in card.models] if card else [],
-        "paused": card is not None and card.paused,
-        "tokenizes_unlike": [model for other, model in unlike if other == peer],
-        "addresses": list(card.addresses) if card else [],
-        "cached_tokens": blocks * BLOCK_TOKENS,
-        "summary_blocks": blocks,
-        "running": load.running if load else 0,
-        "queued": load.queued if load else 0,
-        "link": None if link is None else link.direction,
-        "relay": None if link is None or link.relay is None else str(link.relay),
-        "slowed": peer in mesh.transport.slowed(),
-        "banned": _banned(mesh, peer),
-    }
+def _peers(mesh: Mesh) -> list[dict[str, Any]]:
+    known = mesh.member
+    links, slowed, bans = mesh.transport.links(), mesh.transport.slowed(), mesh.transport.bans()
+    unlike: dict[PeerId, list[str]] = {}
+    for peer, model in known.neighbourhood.unlike():
+        unlike.setdefault(peer, []).append(model)
+    found = []
+    for peer in mesh.known_peers():
+        neighbour = known.neighbourhood.neighbours.get(peer)
+        card = neighbour.card if neighbour else None
+        load = neighbour.load if neighbour else None
+        link = links.get(peer)
+        blocks = known.neighbourhood.index.blocks(peer)
+        inviter = known.roll.inviter(peer)
+        found.append(
+            {
+                "peer_id": str(peer),
+                "name": known.neighbourhood.name_of(peer),
+                "state": mesh.peer_state(peer),
+                "invited_by": None if inviter is None else str(inviter),
+                "incarnation": known.gossip.incarnation(peer),
+                "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
+                "models": [model.name for model in card.models] if card else [],
+                "paused": card is not None and card.paused,
+                "tokenizes_unlike": unlike.get(peer, []),
+                "addresses": list(card.addresses) if card else [],
+                "cached_tokens": blocks * BLOCK_TOKENS,
+                "summary_blocks": blocks,
+                "running": load.running if load else 0,
+                "queued": load.queued if load else 0,
+                "link": None if link is None else link.direction,
+                "relay": None if link is None or link.relay is None else str(link.relay),
+                "slowed": peer in slowed,
+                "banned": _banned(bans.get(peer), mesh.now()),
+            }
+        )
+    return found
 
 
-def _banned(mesh: Mesh, peer: PeerId) -> dict[str, str] | None:
+def _banned(ban: Ban | None, now: float) -> dict[str, str] | None:
     """Until when nothing is exchanged with the peer, and why."""
-    ban = mesh.transport.bans().get(peer)
     if ban is None:
         return None
-    until = datetime.fromtimestamp(time.time() + ban.until - mesh.now(), UTC)
+    until = datetime.fromtimestamp(time.time() + ban.until - now, UTC)
     return {"until": until.isoformat(timespec="seconds"), "reason": ban.reason}
 
 

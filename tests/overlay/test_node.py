@@ -539,7 +539,7 @@ async def test_a_revoked_node_stands_alone_until_it_is_invited_again(start: Star
     told = ann.revoke(bob.key.peer_id)
     assert (told["peer_id"], told["name"]) == (str(bob.key.peer_id), "bob")
     assert peers(ann) == {}
-    assert ann.home.peers() == {}
+    await until(lambda: ann.home.peers() == {})
     assert [each["peer_id"] for each in ann.status()["revocations"]] == [str(bob.key.peer_id)]
     await until(lambda: bob.status()["revoked"] is not None)
     assert bob.status()["revoked"]["by"] == str(ann.key.peer_id)

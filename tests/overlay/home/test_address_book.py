@@ -1,0 +1,95 @@
+"""Where members are is remembered, whatever their number and however often they change it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from overlay.home import address_book
+from overlay.home.address_book import AddressBook
+from overlay.home.contents import Contact
+from overlay.home.home import Home
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
+from tests.overlay.identity.strategies import key
+from tests.overlay.transport.nodes import PATIENCE_S
+
+ANN, BEN, CYD = (key(number).peer_id for number in (1, 2, 3))
+
+
+def at(port: int) -> Contact:
+    return Contact("somebody", (Multiaddr("ip4", "192.0.2.1", port),))
+
+
+class Counted(Home):
+    """A home that tells of each time that the book is written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.written: asyncio.Queue[Mapping[PeerId, Contact]] = asyncio.Queue()
+
+    def save_peers(self, peers: Mapping[PeerId, Contact]) -> None:
+        super().save_peers(peers)
+        self.written.put_nowait(peers)
+
+
+async def test_news_are_written_once_for_all_that_come_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_book, "WRITE_AFTER_S", 0.01)
+    home, met = Counted(tmp_path), {ANN: at(1)}
+    book = AddressBook(home, lambda: met, set)
+    for port in range(2, 100):
+        met[ANN] = at(port)
+        book.changed()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await home.written.get() == {ANN: at(99)}
+    assert Home(tmp_path).peers() == {ANN: at(99)}
+    book.close()
+    assert home.written.empty(), "there is nothing new"
+
+
+async def test_what_is_not_written_yet_is_at_the_end(tmp_path: Path) -> None:
+    home = Counted(tmp_path)
+    book = AddressBook(home, lambda: {ANN: at(1)}, set)
+    book.changed()
+    assert home.peers() == {}
+    book.close()
+    assert home.peers() == {ANN: at(1)}
+    book.changed()
+    book.close()
+    assert home.written.qsize() == 1, "the same need not be written again"
+
+
+async def test_those_who_are_away_are_remembered_unless_they_are_excluded(tmp_path: Path) -> None:
+    home = Counted(tmp_path)
+    home.save_peers({BEN: at(2), CYD: at(3)})
+    book = AddressBook(home, lambda: {ANN: at(1), BEN: at(4)}, lambda: {CYD})
+    book.changed()
+    book.close()
+    assert home.peers() == {ANN: at(1), BEN: at(4)}
+
+
+async def test_of_too_many_those_who_are_away_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_book, "MEMBERS_MAX", 2)
+    home = Counted(tmp_path)
+    home.save_peers({BEN: at(2), CYD: at(3)})
+    book = AddressBook(home, lambda: {ANN: at(1), CYD: at(3)}, set)
+    book.changed()
+    book.close()
+    assert home.peers() == {ANN: at(1), CYD: at(3)}
+
+
+async def test_where_nothing_can_be_written_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    book = AddressBook(Home(tmp_path / "file"), lambda: {ANN: at(1)}, set)
+    book.changed()
+    book.close()
+    assert "is not remembered" in caplog.text
