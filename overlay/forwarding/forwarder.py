@@ -167,8 +167,7 @@ class Forwarder:
         # One that was asked before may not have heard yet that it is asked no more.
         if sender == job.upstream or job.explanation.has_asked(sender):
             return []
-        kind = type(message).__name__
-        return [Noticed(sender, "meddles with requests", f"a {kind} for one that is not its own")]
+        return [Noticed(sender, "meddles with others' requests", type(message).__name__)]
 
     def on_engine(self, event: EngineEvent, now: float) -> list[Effect]:
         """An event of a local engine that concerns a request."""
@@ -207,8 +206,7 @@ class Forwarder:
         effects: list[Effect] = []
         for job in list(self._jobs.values()):
             if job.downstream == peer:
-                name = self._neighbourhood.name_of(peer)
-                lost = Unreachable(f"{name} went away in mid-answer")
+                lost = Unreachable(f"{self._neighbourhood.name_of(peer)} went away in mid-answer")
                 effects += self._downstream_failed(job, lost, now)
             elif job.upstream == peer:
                 effects += self._drop(job)
@@ -299,14 +297,10 @@ class Forwarder:
         if message.request_id in self._jobs:
             return [Noticed(sender, "brings requests again", "one is open here already")]
         local = self._neighbourhood.resolve(job.model)
-        private = local is not None and local.private
-        refusal = self.lending.arrives(sender, private=private)
-        if refusal is not None:
-            effects: list[Effect] = [stream.refused(sender, message.request_id, refusal)]
-            if self.lending.is_full_of(sender):
-                effects.append(Noticed(sender, "asks for more than it may", str(refusal)))
-            return effects
-        return self._admit(job, now)
+        refusal = self.lending.arrives(sender, private=local is not None and local.private)
+        if refusal is None:
+            return self._admit(job, now)
+        return [stream.refused(sender, message.request_id, refusal), *self.lending.noticed(sender)]
 
     # --- From downstream ----------------------------------------------------------------------
 

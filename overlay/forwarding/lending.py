@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from models.engine import Chunk, EngineEvent, Started
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
+from overlay.forwarding.effects import Noticed
 from overlay.forwarding.job import Job
 from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
@@ -38,10 +39,12 @@ class Lending:
         """Why no request of ``guest`` may come in now, if so. ``private``: its model is."""
         return self._noted(self._unwelcome(guest, private=private))
 
-    def is_full_of(self, guest: PeerId) -> bool:
-        """Whether ``guest`` has as many requests open here as any member may."""
-        open_here = sum(job.upstream == guest for job in self._jobs.values())
-        return open_here >= OPEN_REQUESTS_PER_PEER_MAX
+    def noticed(self, guest: PeerId) -> list[Noticed]:
+        """What is to be said of a guest that was refused."""
+        full = f"{OPEN_REQUESTS_PER_PEER_MAX} requests of it are open here"
+        return (
+            [Noticed(guest, "asks for more than it may", full)] if self._is_full_of(guest) else []
+        )
 
     def begins(self, job: Job, tokens: int, now: float) -> HearthError | None:
         """A job is to be computed here, and takes so many tokens. Why it may not, if so."""
@@ -95,7 +98,7 @@ class Lending:
             return paused()
         if private:
             return ModelNotFound("no such model is served here")
-        if self.is_full_of(guest):
+        if self._is_full_of(guest):
             return Overloaded(
                 f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours are open here: wait for one to end"
             )
@@ -105,6 +108,10 @@ class Lending:
                 "ask elsewhere, or wait for one to end"
             )
         return None
+
+    def _is_full_of(self, guest: PeerId) -> bool:
+        open_here = sum(job.upstream == guest for job in self._jobs.values())
+        return open_here >= OPEN_REQUESTS_PER_PEER_MAX
 
     def _used_up(self, wait_s: float, tokens: int) -> QuotaUsedUp | None:
         if not wait_s:

@@ -71,7 +71,7 @@ async def connections(
             each.bind((source, 0))
             with contextlib.suppress(BlockingIOError):
                 each.connect(address)
-            if number % 100 == 99:
+            if number % 50 == 49:
                 # Of more than ZeroMQ's backlog, the system would drop some.
                 await asyncio.sleep(0.02)
                 await PACE.keep()
