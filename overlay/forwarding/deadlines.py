@@ -29,25 +29,21 @@ class Deadlines:
             self._push(job)
 
     def next(self) -> float:
-        """When the next job will have waited long enough; infinity if nothing waits."""
-        while self._entries:
-            at, _, job = self._entries[0]
-            # Else it is over, or another entry of it stands for it.
-            waits = job.looked_at == at and self._jobs.get(job.request_id) is job
-            if waits and job.due == at:
-                return at
-            heapq.heappop(self._entries)
-            if waits:
-                self._push(job)
-        return math.inf
+        """No job will have waited long enough before; infinity if nothing waits."""
+        return self._entries[0][0] if self._entries else math.inf
 
     def take(self, now: float) -> list[Job]:
         """Who has waited long enough; they wait no more, until they are told to."""
         found = []
         while self.next() <= now:
-            _, _, job = heapq.heappop(self._entries)
-            job.looked_at = math.inf
-            found.append(job)
+            at, _, job = heapq.heappop(self._entries)
+            # Else it is over, or another entry of it stands for it.
+            if job.looked_at == at and self._jobs.get(job.request_id) is job:
+                if job.due == at:
+                    job.looked_at = math.inf
+                    found.append(job)
+                else:
+                    self._push(job)
         return found
 
     def _push(self, job: Job) -> None:

@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import zmq
 
+#: A plain number: to compute with pyzmq's flags takes longer than to read the socket's state.
+_READABLE: Final = int(zmq.POLLIN)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
 #: After so many messages in a row, everything else on the loop gets a turn.
 BATCH_MESSAGES: Final = 64
 
@@ -52,11 +55,11 @@ class Pump:
         """Queue a message without waiting; None, or why that cannot be (zmq.Again: queue full)."""
         error: zmq.ZMQError | None = None
         try:
-            self._link.send_multipart(frames, zmq.NOBLOCK)
+            self._link.send_multipart(frames, _NOBLOCK)
         except zmq.ZMQError as failure:
             error = failure
         # Also what could not be sent may have taken the news that something came.
-        if not self._link.closed and int(self._link.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._readable():
             self.look()
         return error
 
@@ -82,9 +85,14 @@ class Pump:
         self.look()
 
     def _read_one(self) -> bool:
+        """Whether there is more."""
         try:
-            frames = self._link.recv_multipart(zmq.NOBLOCK, copy=self._copy)
+            frames = self._link.recv_multipart(_NOBLOCK, copy=self._copy)
         except zmq.ZMQError:
             return False
         self._arrived(frames)
-        return True
+        return self._readable()
+
+    def _readable(self) -> bool:
+        # An exception for each message that is not there would cost more than this.
+        return not self._link.closed and bool(int(self._link.getsockopt(zmq.EVENTS)) & _READABLE)

@@ -203,8 +203,8 @@ def _saturation(quick: bool, minutes: float | None, progress: Progress) -> dict[
 
 
 def _links(quick: bool, progress: Progress) -> dict[str, Any]:
-    """Round trips beside rivals, and streams through a hop and a relay; prints the tables."""
-    with _counted(progress, "Links", 3 * bench_links.rounds(quick)) as advance:
+    """Round trips beside rivals; streams at home, over a hop, through a relay. Prints tables."""
+    with _counted(progress, "Links", 2 * bench_links.rounds(quick)) as advance:
         told = bench_links.run(quick, advance)
     print(f"\n## Links\n\n{bench_links.tables(told)}")
     return told

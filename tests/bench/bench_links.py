@@ -2,14 +2,18 @@
 
 Every end is a process of its own (`tests.bench.link_ends`), with the transport, the forwarding and
 the gossip of a node. Only the engine is a stand-in: it has a token for each request at every step.
+
+A *token's way* leads from the engine's event to the client's, one way, on one clock. At home both
+are in one process. What a hop adds is a way's percentile less the same percentile at home, of the
+same round.
 """
 
 from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib import metadata
 from typing import Any, Final
 
@@ -31,16 +35,22 @@ ROUNDS: Final = 7
 QUICK_ROUNDS: Final = 3
 PINGS: Final = 2000
 WARM_UP_PINGS: Final = 200
+#: The same with pauses, as tokens come: by then the machine has gone to sleep.
+RARE_PINGS: Final = 50
+RARE_PAUSE_S: Final = 0.02
 #: Answers at once, and tokens per second of each; 0: as many as it takes.
 LOADS: Final = {
     "4 answers of 50 tokens/s": (4, 50),
+    "4 answers of 500 tokens/s": (4, 500),
     "32 answers of 100 tokens/s": (32, 100),
     "32 answers, flat out": (32, 0),
 }
-SECONDS: Final = 3.0
+SECONDS: Final = 2.0
 QUICK_SECONDS: Final = 1.0
+HOME: Final = "at home"
 DIRECT: Final = "one hop"
 RELAYED: Final = "through a relay"
+WAYS: Final = (HOME, DIRECT, RELAYED)
 
 
 def rounds(quick: bool) -> int:
@@ -49,7 +59,7 @@ def rounds(quick: bool) -> int:
 
 
 async def measure(quick: bool, on_round: Callable[[], None]) -> dict[str, Any]:
-    """All samples. ``on_round`` is called for each of three times `rounds`."""
+    """All samples. ``on_round`` is called for each of twice `rounds`."""
     contenders = dict(CONTENDERS)
     told: dict[str, Any] = {}
     try:
@@ -57,9 +67,7 @@ async def measure(quick: bool, on_round: Callable[[], None]) -> dict[str, Any]:
     except metadata.PackageNotFoundError:
         contenders = {name: kinds for name, kinds in contenders.items() if kinds[0] != "grpc"}
     told["round_trips"] = await _round_trips(contenders, rounds(quick), on_round)
-    told["streams"] = {
-        way: await _streams(way == RELAYED, quick, on_round) for way in (DIRECT, RELAYED)
-    }
+    told["streams"] = await _streams(quick, on_round)
     return told
 
 
@@ -73,48 +81,57 @@ async def _round_trips(
             echo = await _start(stack, "echo", echo_kind)
             port = (await echo.ask(where=0))["port"]
             pingers[name] = await _start(stack, "pinger", pinger_kind, "--port", port)
-            await pingers[name].ask(pings=WARM_UP_PINGS)
+            await pingers[name].ask(pings=WARM_UP_PINGS, pause_s=0)
         for number in range(count):
             for name in in_turn(list(pingers), number):
-                samples[name].append(await pingers[name].ask(pings=PINGS))
+                sample = await pingers[name].ask(pings=PINGS, pause_s=0)
+                rare = await pingers[name].ask(pings=RARE_PINGS, pause_s=RARE_PAUSE_S)
+                samples[name].append({**sample, "rare_p50_us": rare["p50_us"]})
             on_round()
     return samples
 
 
 async def _streams(
-    relayed: bool, quick: bool, on_round: Callable[[], None]
-) -> dict[str, list[dict[str, Any]]]:
-    samples: dict[str, list[dict[str, Any]]] = {load: [] for load in LOADS}
+    quick: bool, on_round: Callable[[], None]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    samples: dict[str, dict[str, list[dict[str, Any]]]] = {
+        way: {load: [] for load in LOADS} for way in WAYS
+    }
     seconds = QUICK_SECONDS if quick else SECONDS
-    async with _members(relayed) as (origin, executor):
+    async with AsyncExitStack() as stack:
+        ends = {way: await _members(stack, way) for way in WAYS}
         for number in range(rounds(quick)):
             for load in in_turn(list(LOADS), number):
-                streams, pace = LOADS[load]
-                begun = await executor.ask(made=0)
-                sample = await origin.ask(ask=streams, steps_per_s=pace, seconds=seconds)
-                made = await executor.ask(made=0)
-                samples[load].append({**sample, "executor_cpu_s": made["cpu_s"] - begun["cpu_s"]})
+                for way in in_turn(WAYS, number):
+                    origin, executor = ends[way]
+                    streams, pace = LOADS[load]
+                    begun = await executor.ask(made=0)
+                    sample = await origin.ask(ask=streams, steps_per_s=pace, seconds=seconds)
+                    made = await executor.ask(made=0)
+                    sample["executor_cpu_s"] = made["cpu_s"] - begun["cpu_s"]
+                    samples[way][load].append(sample)
             on_round()
     return samples
 
 
-@asynccontextmanager
-async def _members(relayed: bool) -> AsyncIterator[tuple[Child, Child]]:
-    """The one that asks and the one that answers, linked directly or only through a third."""
-    async with AsyncExitStack() as stack:
-        middle = await _start(stack, "member", 0, *(() if relayed else ("--serves",)))
-        met = await middle.ask(where=0)
-        others = [await _start(stack, "member", 1, *(("--hidden",) if relayed else ()))]
-        if relayed:
-            others.append(await _start(stack, "member", 2, "--hidden", "--serves"))
-        for other in others:
-            await other.ask(meet=[met["peer"], met["port"]])
-        executor = others[1] if relayed else middle
-        origin = others[0]
-        peer = (await executor.ask(where=0))["peer"]
-        links = await origin.ask(linked=[peer])
-        assert any(links["relayed"]) == relayed, "the link is not as it was to be"
-        yield origin, executor
+async def _members(stack: AsyncExitStack, way: str) -> tuple[Child, Child]:
+    """The one that asks and the one that answers: the same, linked, or only through a third."""
+    relayed = way == RELAYED
+    middle = await _start(stack, "member", 0, *(() if relayed else ("--serves",)))
+    if way == HOME:
+        return middle, middle
+    met = await middle.ask(where=0)
+    others = [await _start(stack, "member", 1, *(("--hidden",) if relayed else ()))]
+    if relayed:
+        others.append(await _start(stack, "member", 2, "--hidden", "--serves"))
+    for other in others:
+        await other.ask(meet=[met["peer"], met["port"]])
+    executor = others[1] if relayed else middle
+    origin = others[0]
+    peer = (await executor.ask(where=0))["peer"]
+    links = await origin.ask(linked=[peer])
+    assert any(links["relayed"]) == relayed, "the link is not as it was to be"
+    return origin, executor
 
 
 async def _start(stack: AsyncExitStack, *arguments: object) -> Child:
@@ -146,7 +163,7 @@ def _round_trip_table(samples: dict[str, list[dict[str, float]]]) -> str:
     rows = []
     for name, found in samples.items():
         row = [name]
-        for key in ("p50_us", "p99_us"):
+        for key in ("p50_us", "p99_us", "rare_p50_us"):
             ratios = sorted(
                 own[key] / other[key] for own, other in zip(samples[HEARTH], found, strict=True)
             )
@@ -158,7 +175,13 @@ def _round_trip_table(samples: dict[str, list[dict[str, float]]]) -> str:
             )
         rows.append(row)
     return markdown(
-        ("round trip", "p50, µs", "Hearth's by this", "p99, µs", "Hearth's by this"), rows
+        (
+            "round trip",
+            *("p50, µs", "Hearth's by this"),
+            *("p99, µs", "Hearth's by this"),
+            *(f"p50 every {RARE_PAUSE_S * 1000:.0f} ms, µs", "Hearth's by this"),
+        ),
+        rows,
     )
 
 
@@ -177,6 +200,7 @@ def _stream_table(streams: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
                     f"{figures['tokens_per_s']:,.0f}",
                     f"{figures['p50_ms']:.2f}",
                     f"{figures['p99_ms']:.2f}",
+                    *(_added(found, streams[HOME][load], key) for key in ("p50_ms", "p99_ms")),
                     f"{figures['cpu_share']:.0%}",
                 ]
             )
@@ -187,10 +211,25 @@ def _stream_table(streams: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             "tokens/s",
             "token's way p50, ms",
             "p99, ms",
+            "added p50, ms",
+            "added p99, ms",
             "of a core, who asks",
         ),
         rows,
     )
+
+
+def _added(found: list[dict[str, Any]], home: list[dict[str, Any]], key: str) -> str:
+    if found is home:
+        return ""
+    added = sorted(
+        away[key] - here[key]
+        for away, here in zip(found, home, strict=True)
+        if away["count"] and here["count"]
+    )
+    if not added:
+        return "none came"
+    return f"{statistics.median(added):.2f} ({added[0]:.2f} to {added[-1]:.2f})"
 
 
 def run(quick: bool, on_round: Callable[[], None]) -> dict[str, Any]:

@@ -222,9 +222,11 @@ async def pinger(kind: str, port: int) -> Answer:
     ping = await PINGERS[kind](port)
 
     async def answer(order: dict[str, Any]) -> dict[str, Any]:
-        """``pings``: how many, one after the other."""
+        """``pings``: how many, one after the other, with pauses of ``pause_s``."""
         times_us = []
         for _ in range(order["pings"]):
+            if order["pause_s"]:
+                await asyncio.sleep(order["pause_s"])
             begun_s = time.perf_counter()
             await ping()
             times_us.append((time.perf_counter() - begun_s) * 1e6)

@@ -349,8 +349,9 @@ def test_a_silent_relay_is_not_asked_again_as_it_may_still_speak() -> None:
     world.run(3)
     assert executor.running
     assert late
-    world.now = origin.forwarder.next_deadline()
-    world.carry_out(origin, origin.forwarder.tick(world.now))
+    while not (effects := origin.forwarder.tick(world.now)):
+        world.now = origin.forwarder.next_deadline()
+    world.carry_out(origin, effects)
     assert origin.forwarder.receive(relay.peer, late[0], world.now) == []
     ending = world.ending(0, RID)
     assert isinstance(ending, Failure)
