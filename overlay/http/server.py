@@ -8,12 +8,16 @@ import errno
 import os
 import socket
 from collections.abc import Generator
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from overlay.errors import AddressInUse, ConfigError
 from overlay.limits import HTTP_CLOSE_S, HTTP_CONNECTIONS_MAX, HTTP_IDLE_S
+
+#: What answers say in ``Date`` is at most so old.
+_DATE_S: Final = 1.0
 
 
 class ApiServer:
@@ -60,18 +64,24 @@ class ApiServer:
         """Take no more connections, let open answers end for a few seconds, cut the rest."""
         if self._serving is None:
             return
-        self._server.should_exit = True
+        self._server.end()
         await self._serving
         if cut := self._server.server_state.tasks:
             await asyncio.wait(cut)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process belongs to the node."""
+    """uvicorn without its signal handlers, for the process belongs to the node, and without a loop
+    that wakes ten times a second to look whether it is to end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ending.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -80,6 +90,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        # It is told the count of tenths of a second, and renews ``Date`` at each tenth.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _DATE_S)
 
 
 async def _bind(host: str, port: int) -> socket.socket:

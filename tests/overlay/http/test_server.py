@@ -6,6 +6,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import httpx
 import openai
@@ -176,6 +178,12 @@ async def test_a_client_that_hangs_up_closes_the_answer(stream: bool) -> None:
             calling.cancel()
             await asyncio.wait({calling})
         await backend.closed.wait()
+
+
+async def test_answers_are_dated() -> None:
+    async with serving(ScriptedBackend()) as url, httpx.AsyncClient() as client:
+        dated = parsedate_to_datetime((await client.get(f"{url}/models")).headers["date"])
+    assert abs(datetime.now(UTC) - dated) < timedelta(minutes=1)
 
 
 async def test_closing_waits_for_open_answers() -> None:
