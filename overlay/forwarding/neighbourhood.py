@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from models.engine import CacheChanged, EngineStats, ModelInfo
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
@@ -19,6 +20,9 @@ from overlay.prefix.summary import Summary
 from overlay.routing.cost import Candidate
 from overlay.routing.losses import Losses
 from overlay.wire.messages import Change
+
+#: Names of models whose servers are remembered. A peer may ask for any.
+_NAMES_ASKED_MAX: Final = 16
 
 
 @dataclass(slots=True)
@@ -66,20 +70,20 @@ class Neighbourhood:
         #: Which of its own this node tells of.
         self.summary = Summary()
         self.losses = Losses()
-        #: The model that was asked for last, and who serves it; None: to be found anew. Nodes
-        #: decide more often than cards change, and mostly about one model.
-        self._asked: tuple[str, list[_Server]] | None = None
+        #: Who serves the models that were asked for lately, until a card changes: nodes decide more
+        #: often than that.
+        self._asked: dict[str, list[_Server]] = {}
 
     # --- Feeding ------------------------------------------------------------------------------
 
     def model_loaded(self, info: ModelInfo, *, private: bool = False) -> None:
         self.models[info.name] = LocalModel(info, private=private)
-        self._asked = None
+        self._asked.clear()
 
     def model_gone(self, name: str) -> None:
         """Forget a model, and its blocks with it."""
         self.summary.void(self.models.pop(name).hashes)
-        self._asked = None
+        self._asked.clear()
 
     def engine_stats(self, name: str, stats: EngineStats) -> None:
         self.models[name].stats = stats
@@ -116,7 +120,7 @@ class Neighbourhood:
                 (removed if change.value is None else added).append(block)
             elif change.key == CARD:
                 neighbour.card = None if change.value is None else Card.unpack(change.value)
-                self._asked = None
+                self._asked.clear()
             elif change.key == LOAD:
                 neighbour.load = None if change.value is None else Load.unpack(change.value)
                 fresh_load = True
@@ -134,13 +138,13 @@ class Neighbourhood:
         neighbour = self.neighbours.get(origin)
         if neighbour is not None:
             neighbour.card = neighbour.load = None
-            self._asked = None
+            self._asked.clear()
 
     def excluded(self, peer: PeerId) -> None:
         """The peer is no member any more, and has no link."""
         self.origin_reset(peer)
         self.neighbours.pop(peer, None)
-        self._asked = None
+        self._asked.clear()
 
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
@@ -311,7 +315,8 @@ class Neighbourhood:
 
     def _servers(self, model: str) -> list[_Server]:
         """Peers that serve a model of this name, reachable or not, in order."""
-        if self._asked is None or self._asked[0] != model:
+        servers = self._asked.get(model)
+        if servers is None:
             servers = []
             local = self.resolve(model)
             for peer in sorted(self.neighbours):
@@ -320,8 +325,10 @@ class Neighbourhood:
                 if card is not None:
                     unlike = local is not None and _unlike(local.info, card)
                     servers.append((peer, neighbour, card, unlike))
-            self._asked = (model, servers)
-        return self._asked[1]
+            if len(self._asked) >= _NAMES_ASKED_MAX:
+                del self._asked[next(iter(self._asked))]
+            self._asked[model] = servers
+        return servers
 
 
 def _model_named(card: Card, name: str) -> ModelCard | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.engine import CacheChanged, ModelInfo
 from overlay.forwarding.neighbourhood import Neighbourhood
-from overlay.gossip.records import block_key
+from overlay.gossip.records import CARD, Card, ModelCard, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import SUMMARY_BLOCKS_MAX
 from overlay.prefix.chain import BLOCK_TOKENS
@@ -52,6 +52,20 @@ def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
     own.records_changed(PEER, [Change(block_key(there), 2, None)])
     own.cache_changed("a", CacheChanged((here, there), ()))
     assert own.losses.share > 0
+
+
+def serving(own: Neighbourhood, model: str) -> list[PeerId]:
+    return [candidate.peer for candidate in own.candidates(model, (), 0.0, exclude=())]
+
+
+def test_who_serves_what_is_known_as_cards_change_whatever_is_asked_for() -> None:
+    own = neighbourhood()
+    own.link_measured(PEER, 1.0, 0.0)
+    for version, models in enumerate([("a", "b"), ("b",), ()], 1):
+        cards = tuple(ModelCard(name, bytes(16), context_length=4096) for name in models)
+        own.records_changed(PEER, [Change(CARD, version, Card("", (), cards).pack())])
+        for model in ("a", "b", *map(str, range(100)), "a"):
+            assert serving(own, model) == ([PEER] if model in models else [])
 
 
 hashes = st.sets(st.integers(0, 9), max_size=5)
