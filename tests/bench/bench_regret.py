@@ -201,7 +201,8 @@ def tables(comparison: Comparison) -> str:
         regret_report.worst(grid),
     ]
     if comparison.ablations:
-        ablated = {*comparison.plan.ablated()}
+        # Those that are done: there may be few of them yet.
+        ablated = {each.cell for done in comparison.ablations.values() for each in done}
         whole = [each for each in grid if each.cell in ablated]
         parts.append(regret_report.ablations(comparison.ablations, whole))
     return "\n\n".join(parts)
