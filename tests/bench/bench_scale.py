@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import psutil
 
-from overlay.limits import GOSSIP_INTERVAL_S
+from overlay.limits import GOSSIP_INTERVAL_S, HANDSHAKE_S
 from tests.bench import scale_sim
 from tests.bench.report import markdown
 from tests.support.tiny_gguf import write_tiny_gguf
@@ -244,6 +244,8 @@ async def _round(fleet: Fleet, told: Figures, dice: random.Random) -> None:
     await asyncio.gather(*(each.do("cache", each.numbers, 1) for each in fleet.processes))
     await fleet.all("part", {})
     told.partition_s.append(await fleet.converged(time.monotonic()))
+    # Until no attempt to dial is left that began before and waits for what was thrown away.
+    await asyncio.sleep(HANDSHAKE_S)
 
     gone = fleet.processes[1 : 1 + max(1, round(RESTARTED_SHARE * len(fleet.processes)))]
     for _ in range(REPEATS):
