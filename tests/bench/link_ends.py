@@ -35,9 +35,7 @@ from models.engine import (
     Tokens,
 )
 from overlay.admission.handshake import LocalNode
-from overlay.engines import EnginePool
 from overlay.forwarding import effects as fwd
-from overlay.forwarding.terms import NO_BOUNDS
 from overlay.http.backend import REQUEST_ID_BYTES, Ask
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
@@ -45,10 +43,10 @@ from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.mesh import Mesh
 from overlay.transport.transport import Transport
 from overlay.wire.messages import Hello, Message, TokenFrame
 from tests.bench.report import percentile
+from tests.support.bare_mesh import bare_mesh
 
 #: What goes to and fro: a token as it is on its way, and as many bytes for the rivals.
 FRAME: Final = TokenFrame(b"r" * REQUEST_ID_BYTES, 1000, (4711,), " token")
@@ -300,29 +298,9 @@ class MemberEnd:
     """A `Mesh` that asks, answers, or only stands between."""
 
     def __init__(self, number: int, *, serves: bool) -> None:
-        node = local_node(number)
-        assert node.membership is not None
         self.engine = Metronome()
-        pool: Any = self.engine
-        if not serves:
-            pool = EnginePool(hash_key=b"", on_event=lambda *_: None, on_models=lambda: None)
-        self.mesh = Mesh(
-            node=node,
-            ledger=InviteLedger(node.key.peer_id),
-            revocations=Revocations(node.membership.founder),
-            incarnation=round(time.time() * 1000),
-            engines=pool,
-            on_client_event=self._told,
-            on_ledger=lambda: None,
-            on_revoked=lambda: None,
-            on_peers=lambda: None,
-            terms=NO_BOUNDS,
-            lan=False,
-            announce=(),
-            map_port=False,
-            relays=True,
-            rng=random.Random(number),
-        )
+        pool: Any = self.engine if serves else None
+        self.mesh = bare_mesh(local_node(number), engines=pool, on_client_event=self._told)
         self.engine.sink = lambda event: self.mesh.engine_event(MODEL.name, event)
         self._counting = False
         self.frames = 0

@@ -28,7 +28,7 @@ from overlay.transport.link import Link, LinkEvent
 from overlay.transport.transport import Transport
 from overlay.wire.codec import encode
 from overlay.wire.messages import Message
-from tests.bench.token_source import TokenSource
+from tests.support.token_source import TokenSource
 
 #: How often it is looked whether the news are there.
 LOOK_S: Final = 0.02

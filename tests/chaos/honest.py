@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import random
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -18,18 +17,14 @@ from typing import Final
 
 from models.engine import Sampling
 from overlay.admission.handshake import LocalNode
-from overlay.engines import EnginePool
 from overlay.forwarding import effects as fwd
-from overlay.forwarding.terms import NO_BOUNDS
 from overlay.http.backend import Ask
 from overlay.identity.certificates import Membership
-from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from overlay.identity.revocations import Revocations
-from overlay.mesh import Mesh
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S
+from tests.support.bare_mesh import bare_mesh
 
 #: It takes its time, or it would exceed its own budgets.
 _PAUSE_S: Final = 0.01
@@ -107,27 +102,8 @@ class _Member:
         self._terms = terms
         self._answers: dict[bytes, asyncio.Future[fwd.ClientEvent]] = {}
         key = NodeKey.from_seed(terms.seed)
-        self._mesh = Mesh(
-            node=LocalNode(key, terms.membership, "honest", ()),
-            ledger=InviteLedger(key.peer_id),
-            revocations=Revocations(terms.membership.founder),
-            incarnation=int(time.time() * 1000),
-            engines=EnginePool(
-                hash_key=terms.membership.mesh_secret,
-                on_event=lambda model, event: None,
-                on_models=lambda: None,
-            ),
-            on_client_event=self._client_event,
-            on_ledger=lambda: None,
-            on_revoked=lambda: None,
-            on_peers=lambda: None,
-            terms=NO_BOUNDS,
-            lan=False,
-            announce=(),
-            map_port=False,
-            relays=True,
-            rng=random.Random(1),
-        )
+        node = LocalNode(key, terms.membership, "honest", ())
+        self._mesh = bare_mesh(node, on_client_event=self._client_event)
 
     async def serve(self, pipe: Connection) -> None:
         """Ask from a number, that is how often at least, to the None after it; until the end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,18 +12,15 @@ from functools import partial
 import pytest
 
 from overlay.admission.handshake import LocalNode
-from overlay.engines import EnginePool
-from overlay.forwarding.terms import NO_BOUNDS
 from overlay.identity.certificates import Membership, found_mesh, issue
-from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations, revoke
 from overlay.limits import MEMBERS_MAX
-from overlay.mesh import Mesh
 from overlay.transport.lan import LanDiscovery
 from overlay.wire.messages import RevocationNotice
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, keys
+from tests.support.bare_mesh import bare_mesh
 
 
 class Member:
@@ -34,27 +30,8 @@ class Member:
         self.heard_of_peers = asyncio.Event()
         self.node = node
         self.revocation_writes = 0
-        assert node.membership is not None
-        self.mesh = Mesh(
-            node=node,
-            ledger=InviteLedger(node.key.peer_id),
-            revocations=Revocations(node.membership.founder),
-            incarnation=1,
-            engines=EnginePool(
-                hash_key=node.membership.mesh_secret,
-                on_event=lambda model, event: None,
-                on_models=lambda: None,
-            ),
-            on_client_event=lambda request_id, event: None,
-            on_ledger=lambda: None,
-            on_revoked=self._revoked,
-            on_peers=self.heard_of_peers.set,
-            terms=NO_BOUNDS,
-            lan=lan,
-            announce=(),
-            map_port=False,
-            relays=True,
-            rng=random.Random(1),
+        self.mesh = bare_mesh(
+            node, on_revoked=self._revoked, on_peers=self.heard_of_peers.set, lan=lan
         )
 
     def _revoked(self) -> None:
