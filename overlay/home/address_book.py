@@ -15,8 +15,9 @@ from overlay.limits import MEMBERS_MAX
 
 log = logging.getLogger(__name__)
 
-#: Members may change what they tell of themselves at any rate, and a disk may be slow.
-WRITE_AFTER_S: Final = 1.0
+#: After each time that it is written: members may change what they tell of themselves at any rate,
+#: and a disk may be slow.
+WRITE_PAUSE_S: Final = 1.0
 
 
 class AddressBook:
@@ -31,21 +32,36 @@ class AddressBook:
         self._home = home
         self._met = met
         self._excluded = excluded
-        self._due: asyncio.TimerHandle | None = None
+        #: Nothing is written until it is over.
+        self._pause: asyncio.TimerHandle | None = None
+        #: There is something to write then.
+        self._news = False
 
     def changed(self) -> None:
-        """What ``met`` tells is news: it is written soon, or at `close`."""
-        if self._due is None:
-            self._due = asyncio.get_running_loop().call_later(WRITE_AFTER_S, self._write)
+        """What ``met`` tells is news: it is written now, after the pause, or at `close`.
+
+        The first news are not put off: who is killed a moment later could find nobody again.
+        """
+        self._news = True
+        if self._pause is None:
+            self._write()
 
     def close(self) -> None:
         """Write what is not written yet. Idempotent."""
-        if self._due is not None:
-            self._due.cancel()
-            self._write()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._news:
+            self._save()
 
     def _write(self) -> None:
-        self._due = None
+        self._pause = None
+        if self._news:
+            self._save()
+            self._pause = asyncio.get_running_loop().call_later(WRITE_PAUSE_S, self._write)
+
+    def _save(self) -> None:
+        self._news = False
         try:
             before = self._home.peers()
             met, excluded = self._met(), self._excluded()

@@ -36,12 +36,14 @@ class Counted(Home):
         self.written.put_nowait(peers)
 
 
-async def test_news_are_written_once_for_all_that_come_at_a_time(
+async def test_the_first_news_are_written_at_once_and_then_once_all_that_come_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(address_book, "WRITE_AFTER_S", 0.01)
+    monkeypatch.setattr(address_book, "WRITE_PAUSE_S", 0.01)
     home, met = Counted(tmp_path), {ANN: at(1)}
     book = AddressBook(home, lambda: met, set)
+    book.changed()
+    assert home.written.get_nowait() == Home(tmp_path).peers() == {ANN: at(1)}
     for port in range(2, 100):
         met[ANN] = at(port)
         book.changed()
@@ -53,15 +55,17 @@ async def test_news_are_written_once_for_all_that_come_at_a_time(
 
 
 async def test_what_is_not_written_yet_is_at_the_end(tmp_path: Path) -> None:
-    home = Counted(tmp_path)
-    book = AddressBook(home, lambda: {ANN: at(1)}, set)
+    home, met = Counted(tmp_path), {ANN: at(1)}
+    book = AddressBook(home, lambda: met, set)
     book.changed()
-    assert home.peers() == {}
-    book.close()
+    met[ANN] = at(2)
+    book.changed()
     assert home.peers() == {ANN: at(1)}
+    book.close()
+    assert home.peers() == {ANN: at(2)}
     book.changed()
     book.close()
-    assert home.written.qsize() == 1, "the same need not be written again"
+    assert home.written.qsize() == 2, "the same need not be written again"
 
 
 async def test_those_who_are_away_are_remembered_unless_they_are_excluded(tmp_path: Path) -> None:
