@@ -147,7 +147,8 @@ def test_what_is_due_first_sets_the_deadline() -> None:
     mesh.submit(0, REQUEST, PROMPT)
     accepted_by = mesh.now + ACCEPT_S
     assert node.member.next_deadline() == pytest.approx(accepted_by, abs=0.01)
-    mesh.run(ANSWER_S)
+    # It has been accepted and answered, which is found out then.
+    mesh.run(ACCEPT_S + ANSWER_S)
     assert node.member.next_deadline() == node.member.gossip.next_deadline()
 
 
