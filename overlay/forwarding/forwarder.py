@@ -53,7 +53,7 @@ from overlay.forwarding.inbound import job_of_forward
 from overlay.forwarding.job import Job, JobState
 from overlay.forwarding.lending import Lending, paused
 from overlay.forwarding.neighbourhood import Neighbourhood
-from overlay.forwarding.placement import Placement, answer_length
+from overlay.forwarding.placement import Placement
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -271,7 +271,7 @@ class Forwarder:
         local = self._neighbourhood.resolve(job.model)
         assert local is not None, "chosen as a candidate"
         assert job.tokens is not None, "a local model has tokenized the prompt"
-        expected = self._placement.prompt_length(job) - match_tokens + answer_length(job)
+        expected = self._placement.tokens_left(job, match_tokens)
         refusal = self.lending.begins(job, expected, now)
         if refusal is not None:
             return self._fail(job, refusal)

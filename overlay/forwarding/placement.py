@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.engine import GenerationRequest, Priority, Sampling, Tokens
 from overlay.errors import HearthError, ModelNotFound, NoRoute
+from overlay.forwarding.answers import AnswerLengths
 from overlay.forwarding.effects import Effect, Generate, Remember
 from overlay.forwarding.job import Job
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -16,8 +17,6 @@ from overlay.wire.messages import Forward
 
 #: Characters per token, roughly, where a prompt cannot be tokenized here.
 _CHARS_PER_TOKEN = 4
-#: Tokens of an answer whose length nobody knows yet: a paragraph or two.
-_ANSWER_TOKENS_EXPECTED = 128
 
 
 class Placement:
@@ -36,6 +35,7 @@ class Placement:
         self._ledger = ledger
         self._mesh_secret = mesh_secret
         self._policy = policy
+        self._answers = AnswerLengths()
 
     def know_tokens(self, job: Job, tokens: Tokens) -> bool:
         """The local model has tokenized the job's prompt.
@@ -61,6 +61,7 @@ class Placement:
 
     def afterwards(self, job: Job) -> list[Effect]:
         """What is still to be done for a job that has its whole answer."""
+        self._answers.ended(job)
         return [*self.remembered(job), *self._prefetch(job)]
 
     def prompt_length(self, job: Job) -> int:
@@ -71,6 +72,10 @@ class Placement:
             return len(job.prompt) // _CHARS_PER_TOKEN
         return sum(len(turn.content) for turn in job.prompt or ()) // _CHARS_PER_TOKEN
 
+    def tokens_left(self, job: Job, match_tokens: int) -> int:
+        """Tokens that are to be computed for it, where so many of its prompt are cached."""
+        return self.prompt_length(job) - match_tokens + self._answers.left(job)
+
     def choose(self, job: Job, now: float) -> Candidate | None:
         """Decide where the job costs least, and book it there. None: nobody can take it."""
         candidates = self._candidates(job, now)
@@ -80,7 +85,7 @@ class Placement:
         question = Question(
             prompt_tokens=length,
             hashes=job.hashes,
-            answer_tokens=answer_length(job),
+            answer_tokens=self._answers.left(job),
             forwarded=job.upstream is not None,
         )
         job.decision = self._policy.decide(question, candidates, now)
@@ -197,10 +202,3 @@ class Placement:
             queued=candidate.queued + pending.requests,
             pending_guest_tokens=candidate.pending_guest_tokens + pending.guest_tokens,
         )
-
-
-def answer_length(job: Job) -> int:
-    """Tokens of the answer that are expected to follow."""
-    most = job.sampling.max_tokens
-    left = _ANSWER_TOKENS_EXPECTED if most is None else min(most, _ANSWER_TOKENS_EXPECTED)
-    return max(1, left - len(job.generated))
