@@ -101,6 +101,8 @@ class Victim:
     model: str
     token: str
     figures: list[Figures] = field(default_factory=list)
+    #: Where its log has what came after the attack began.
+    log_begins: int = 0
 
     @property
     def peer_id(self) -> PeerId:
@@ -191,6 +193,7 @@ async def under_attack(victim: Victim, honest: Honest) -> AsyncIterator[None]:
     rss_bytes = victim.rss_bytes()
     async with honest.asking(1) as taken_s:
         PACE.begin()
+        victim.log_begins = victim.log.stat().st_size
         yield
     assert victim.process.poll() is None, victim.said()
     assert "Traceback" not in victim.said()
@@ -235,14 +238,19 @@ PACE: Final = Pace()
 
 
 async def named(victim: Victim, *words: object) -> str:
-    """Wait for a line of the victim's log with all the words in it."""
+    """Wait for a line with all the words in it, of what the victim's log has of this attack."""
     async with asyncio.timeout(PATIENCE_S):
-        with victim.log.open() as log:
+        with victim.log.open("rb") as log:
+            log.seek(victim.log_begins)
             while True:
-                for line in log:
-                    if all(str(word) in line for word in words):
-                        return line
-                await asyncio.sleep(0.02)
+                begins = log.tell()
+                line = log.readline()
+                if not line.endswith(b"\n"):
+                    # There is no more, or it is not all there yet.
+                    log.seek(begins)
+                    await asyncio.sleep(0.02)
+                elif all(str(word).encode() in line for word in words):
+                    return line.decode()
 
 
 # --- Attackers ----------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ async def test_half_open_connections(victim: Victim, honest: Honest) -> None:
         async for _ in lasting():
             async with attacker(victim, source=next(SOURCES)):
                 pass  # A member gets its link all the same.
+            await asyncio.sleep(strength(0, 1) * 0.1)
 
 
 # --- With a key of one's own --------------------------------------------------------------------
