@@ -117,9 +117,11 @@ class Roll:
         Only so many chains are each round; `unverified` has the others. Raises HearthError for one
         that no member publishes.
         """
+        if self.vouched(origin):
+            return True
         packed = self._gossip.record(origin, CHAIN)
-        if packed is None or self.vouched(origin):
-            return self.vouched(origin)
+        if packed is None:
+            return False
         if self._chain_checks_left == 0:
             self._unverified.add(origin)
             return False

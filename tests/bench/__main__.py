@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def main() -> None:
     machine = report.machine()
     print(f"Machine: {machine}")
     print(f"Command: {shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}")
+    by_themselves = {
+        "index": partial(_index, options.quick),
+        "gossip": partial(_gossip, options.quick),
+        "saturation": partial(_saturation, options.quick, options.minutes),
+        "links": partial(_links, options.quick),
+        "scale": partial(_scale, options.quick),
+        "idle": partial(_idle, options.quick),
+        "regret": partial(_regret, plan),
+    }
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -117,26 +127,8 @@ def main() -> None:
         transient=True,
     ) as progress:
         for part in PARTS if options.part == "all" else (options.part,):
-            if part == "index":
-                alone[part] = _index(options.quick, progress)
-                continue
-            if part == "gossip":
-                alone[part] = _gossip(options.quick, progress)
-                continue
-            if part == "saturation":
-                alone[part] = _saturation(options.quick, options.minutes, progress)
-                continue
-            if part == "links":
-                alone[part] = _links(options.quick, progress)
-                continue
-            if part == "scale":
-                alone[part] = _scale(options.quick, progress)
-                continue
-            if part == "idle":
-                alone[part] = _idle(options.quick, progress)
-                continue
-            if part == "regret":
-                alone[part] = _regret(plan, progress)
+            if part in by_themselves:
+                alone[part] = by_themselves[part](progress)
                 continue
             chosen = {None: PARTS[part], "all": tuple(SUBJECTS)}.get(
                 options.model, (options.model,)
