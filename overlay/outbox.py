@@ -13,7 +13,7 @@ from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import BATCH_FRAMES_MAX
-from overlay.wire.messages import Batch, Message, StreamAck, TokenFrame
+from overlay.wire.messages import Batch, BatchedFrame, Message, StreamAck, TokenFrame
 
 #: Characters of all frames in a message, which stays far below MESSAGE_BYTES_MAX then.
 _CHARS_MAX: Final = 16 << 10
@@ -54,7 +54,7 @@ class Outbox:
             part
             for message in batches(waiting)
             if not self._send(peer, message)
-            for part in (message.parts if isinstance(message, Batch) else (message,))
+            for part in (message.parts() if isinstance(message, Batch) else (message,))
         ]
 
 
@@ -64,12 +64,12 @@ def batches(waiting: Iterable[TokenFrame | StreamAck]) -> Iterator[Batch | Token
     acks: list[StreamAck] = []
     chars = 0
     for each in waiting:
-        # Log probabilities take some hundred bytes for each token.
-        big = isinstance(each, TokenFrame) and bool(each.logprobs)
-        if big or len(frames) + len(acks) == BATCH_FRAMES_MAX or chars > _CHARS_MAX:
+        # Log probabilities take some hundred bytes for each token, and have no place in a batch.
+        alone = isinstance(each, TokenFrame) and bool(each.logprobs)
+        if alone or len(frames) + len(acks) == BATCH_FRAMES_MAX or chars > _CHARS_MAX:
             yield from _batch(frames, acks)
             frames, acks, chars = [], [], 0
-        if big:
+        if alone:
             yield each
         elif isinstance(each, StreamAck):
             acks.append(each)
@@ -85,4 +85,5 @@ def _batch(
     if len(frames) + len(acks) == 1:
         yield (frames or acks)[0]
     elif frames or acks:
-        yield Batch(tuple(frames), tuple(acks))
+        rows = (BatchedFrame(f.request_id, f.seq, f.tokens, f.text) for f in frames)
+        yield Batch(tuple(rows), tuple(acks))

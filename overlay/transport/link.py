@@ -314,7 +314,7 @@ class Link:
                 raise Malformed("a direct link does not move to a direct one")
             case DialBack() if self.relay is not None or self.direction is Direction.OUTGOING:
                 raise Malformed("only who dialled can be dialled back")
-            case Batch() if len(message.parts) > BATCH_FRAMES_MAX:
+            case Batch() if message.count > BATCH_FRAMES_MAX:
                 raise LimitExceeded(f"a batch has at most {BATCH_FRAMES_MAX} frames")
         return [Received(message, size)]
 

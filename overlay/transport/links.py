@@ -269,7 +269,7 @@ class Links:
     def _received(self, line: Line, peer: PeerId, event: Received) -> None:
         if isinstance(event.message, Batch):
             now = time.monotonic()
-            self._budget(peer, now).read_batch(len(event.message.parts), now)
+            self._budget(peer, now).read_batch(event.message.count, now)
         match event.message:
             case Relay() | Relayed() | Unrelayed() | DialBack() | DialedBack() as message:
                 self._on_request(line, peer, message)
@@ -290,7 +290,7 @@ class Links:
 
     def _tell(self, peer: PeerId, event: Received) -> None:
         message = event.message
-        for part in message.parts if isinstance(message, Batch) else (message,):
+        for part in message.parts() if isinstance(message, Batch) else (message,):
             # What was told may have ended the link.
             if self._observer is not None and peer in self._up:
                 self._observer.received(peer, part, event.size)

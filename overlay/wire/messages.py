@@ -334,18 +334,31 @@ class Cancel:
     request_id: bytes
 
 
+class BatchedFrame(NamedTuple):
+    """A TokenFrame without log probabilities."""
+
+    request_id: bytes
+    seq: int
+    tokens: tuple[int, ...]
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Frames, and acknowledgements of others, as if each had come by itself."""
 
     KIND: ClassVar[int] = 28
-    frames: tuple[TokenFrame, ...]
+    frames: tuple[BatchedFrame, ...]
     acks: tuple[StreamAck, ...]
 
     @property
-    def parts(self) -> tuple[TokenFrame | StreamAck, ...]:
+    def count(self) -> int:
+        """Of its parts."""
+        return len(self.frames) + len(self.acks)
+
+    def parts(self) -> list[TokenFrame | StreamAck]:
         """What it is made of, in an order that it may be read in."""
-        return (*self.frames, *self.acks)
+        return [*(TokenFrame(*frame) for frame in self.frames), *self.acks]
 
 
 Message = (

@@ -114,20 +114,35 @@ class _Tables:
         return [tuple(islice(rows, len(each))) for each in values]
 
 
+class _Integers:
+    """Each value is a sequence of integers. All are checked together."""
+
+    def allows(self, values: Sequence[Any]) -> bool:
+        return _ROWS.allows(values) and _INTS.allows([*chain.from_iterable(values)])
+
+    def read(self, values: Sequence[Any]) -> Iterable[Any]:
+        _INTS.read([*chain.from_iterable(_ROWS.read(values))])
+        return values
+
+
 _ROWS: Final = _Scalars(tuple)
+_INTS: Final = _Scalars(int)
 _BYTES: Final = _Scalars(bytes)
-_SCALARS: Final[dict[Any, _Column]] = {
+_COLUMNS: Final[dict[Any, _Column]] = {
     bool: _Scalars(bool),
+    int: _INTS,
+    str: _Scalars(str),
     bytes: _BYTES,
     bytes | None: _Scalars(bytes, NoneType),
+    tuple[int, ...]: _Integers(),
     Counter: _Counters(),
     PeerId: _PeerIds(),
 }
 
 
 def _column(annotation: Any) -> _Column | None:
-    if annotation in _SCALARS:
-        return _SCALARS[annotation]
+    if annotation in _COLUMNS:
+        return _COLUMNS[annotation]
     if get_origin(annotation) is tuple and get_args(annotation)[1:] == (Ellipsis,):
         table = Table.of(get_args(annotation)[0])
         return None if table is None else _Tables(table)

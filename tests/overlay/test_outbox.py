@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +23,8 @@ def frame(seq: int, text: str = " token", request: bytes = REQUESTS[0]) -> Token
     return TokenFrame(request, seq, (4711,), text)
 
 
-def parts(message: Message) -> tuple[Message, ...]:
-    return message.parts if isinstance(message, Batch) else (message,)
+def parts(message: Message) -> Sequence[Message]:
+    return message.parts() if isinstance(message, Batch) else (message,)
 
 
 texts = st.sampled_from(["", " token", "\U0001f525" * FRAME_TOKENS_MAX * TOKEN_CHARS_MAX])
@@ -52,7 +53,9 @@ def test_batches_hold_all_in_order_and_fit_into_messages(
 
 def test_an_engine_step_is_one_message() -> None:
     step = [frame(7, request=request) for request in REQUESTS]
-    assert list(batches(step)) == [Batch(tuple(step), ())]
+    (message,) = batches(step)
+    assert isinstance(message, Batch)
+    assert message.parts() == step
 
 
 class Link:
@@ -78,8 +81,10 @@ async def test_what_one_turn_brings_leaves_at_its_end() -> None:
     link.outbox.send(OTHER, frame(0))
     assert link.sent == []
     await asyncio.sleep(0)
-    batch = Batch((frame(0), frame(1)), (StreamAck(REQUESTS[1], 3),))
-    assert link.sent == [(PEER, batch), (OTHER, frame(0))]
+    [(to_peer, batch), to_other] = link.sent
+    assert to_peer == PEER
+    assert parts(batch) == [frame(0), frame(1), StreamAck(REQUESTS[1], 3)]
+    assert to_other == (OTHER, frame(0))
     link.outbox.send(PEER, frame(2))
     await asyncio.sleep(0)
     assert link.sent[2:] == [(PEER, frame(2))]

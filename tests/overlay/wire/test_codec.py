@@ -22,6 +22,8 @@ from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
     COUNTER_MAX,
     Accepted,
+    Batch,
+    BatchedFrame,
     Cancel,
     Change,
     DigestEntry,
@@ -204,6 +206,10 @@ def test_too_many_items_exceed_the_limit() -> None:
         pytest.param(packed(TokenFrame.KIND, b"id", 0, [True], ""), id="bool among tokens"),
         pytest.param(packed(TokenFrame.KIND, b"id", 0, 5, ""), id="int for tokens"),
         pytest.param(packed(TokenFrame.KIND, b"id", 0, [[1]], ""), id="array among tokens"),
+        *(
+            pytest.param(packed(Batch.KIND, [[b"id", 0, *fields]], []), id=f"{fields} in a batch")
+            for fields in ([[1, "2"], ""], [[True], ""], [5, ""], [[[1]], ""], [[1], b""], [[1]])
+        ),
         pytest.param(packed(22, b"id", 0, math.nan), id="not a number"),
         pytest.param(packed(22, b"id", 0, math.inf), id="infinite"),
         pytest.param(packed(22, b"id", 0, "1"), id="text for float"),
@@ -270,6 +276,8 @@ def test_missing_fields_without_defaults_are_malformed(kind: Any, data: st.DataO
         pytest.param(Goodbye("\ud800"), id="surrogate"),
         pytest.param(StreamAck("id", 1), id="text for bytes"),  # type: ignore[arg-type]
         pytest.param(TokenFrame(b"id", 0, ("1",), ""), id="text among tokens"),  # type: ignore[arg-type]
+        pytest.param(Batch((BatchedFrame(b"id", 0, (True,), ""),), ()), id="bool in a batch"),
+        pytest.param(Batch((TokenFrame(b"id", 0, (1,), ""),), ()), id="another record"),  # type: ignore[arg-type]
         pytest.param(
             Hello((1,), bytes(32), b"", "", (), (), b""),  # type: ignore[arg-type]
             id="bytes for PeerId",
