@@ -198,14 +198,18 @@ class Connection:
     """The TCP connection that a frame came over, so that it can be cut.
 
     ZeroMQ has no call that disconnects one peer of a ROUTER. It does tell the file descriptor of
-    a frame's connection; the remote address, noted at once, guards against its reuse.
+    a frame's connection, and the host that it was made from; that and the remote port, noted at
+    once, guard against its reuse.
     """
 
-    __slots__ = ("_descriptor", "_remote")
+    __slots__ = ("_descriptor", "_host", "_remote")
 
     def __init__(self, frame: zmq.Frame) -> None:
         self._descriptor = int(frame.get(zmq.SRCFD))
-        self._remote = self._with_socket(lambda tcp: tcp.getpeername())
+        self._host = str(frame.get("Peer-Address"))
+        remote = self._with_socket(lambda tcp: tcp.getpeername())
+        # Who sent this may be gone, and the descriptor another's by now.
+        self._remote = remote if remote is not None and remote[0] == self._host else None
 
     @property
     def remote(self) -> str:
@@ -215,9 +219,7 @@ class Connection:
     @property
     def source(self) -> str:
         """The network address of the other end: for IPv6 the network of 64 bits, one household."""
-        if self._remote is None:
-            return ""
-        address = ipaddress.ip_address(self._remote[0].partition("%")[0])
+        address = ipaddress.ip_address(self._host.partition("%")[0])
         if isinstance(address, ipaddress.IPv4Address):
             return str(address)
         mapped = address.ipv4_mapped

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import sys
+from contextlib import closing
 
 import pytest
+import zmq
 
 from overlay.transport import sockets
+from overlay.transport.sockets import Connection
 
 resource = pytest.importorskip("resource")
 CODE = """
@@ -44,3 +49,37 @@ def test_what_is_enough_is_left_alone(
     monkeypatch.setattr(resource, "setrlimit", lambda which, value: told.append(value))
     sockets.allow_descriptors()
     assert told == ([raised] if raised else [])
+
+
+async def test_a_descriptor_that_is_another_connections_by_now_is_left_alone() -> None:
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.ROUTER) as router,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), source_address=("127.0.0.3", 0)) as far,
+        closing(server.accept()[0]) as near,
+    ):
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        with context.socket(zmq.DEALER) as dealer:
+            dealer.connect(f"tcp://127.0.0.2:0;127.0.0.1:{port}")
+            dealer.send(b"hello")
+            frame = router.recv_multipart(copy=False)[0]
+        descriptor = frame.get(zmq.SRCFD)
+        async with asyncio.timeout(10):
+            while is_open(descriptor):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        os.dup2(near.fileno(), descriptor)
+        connection = Connection(frame)
+        assert (connection.source, connection.remote) == ("127.0.0.2", "")
+        connection.cut()
+        far.sendall(b"x")
+        assert near.recv(1) == b"x"
+        os.close(descriptor)
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
