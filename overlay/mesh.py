@@ -250,7 +250,6 @@ class Mesh:
         self.excluded.discard(peer)
         self._carry_out(self.member.link_up(peer, hello.name, self.now(), hello.versions))
         self.look_around()
-        self._wake.set()
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         log.info("link to %s is down: %s", peer, reason)
