@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.chaos.honest import Honest, honest_member
-from tests.chaos.scene import Figures, Victim, honest_terms, start_victim
+from tests.chaos.scene import FULL, Figures, Victim, honest_terms, start_victim
 
 _FIGURES = pytest.StashKey[list[Figures]]()
 
@@ -24,14 +24,28 @@ def victim(
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
-async def honest(victim: Victim) -> AsyncIterator[Honest]:
-    async with honest_member(honest_terms(victim)) as honest:
+async def control(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> AsyncIterator[Honest | None]:
+    """In full strength, a member of another mesh: its founder is such a node, left in peace."""
+    if not FULL:
+        yield None
+        return
+    twin = start_victim(tmp_path_factory.mktemp("twin"), tiny_model)
+    async with honest_member(honest_terms(twin)) as control:
+        yield control
+    assert twin.stop() == 0, twin.said()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def honest(victim: Victim, control: Honest | None) -> AsyncIterator[Honest]:
+    async with honest_member(honest_terms(victim), control) as honest:
         yield honest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     figures = terminalreporter.config.stash.get(_FIGURES, [])
     if figures:
-        terminalreporter.section("an honest member's requests: before and after, attacked")
+        terminalreporter.section("an honest member's requests: at the twin, at the victim")
         for each in figures:
             terminalreporter.line(str(each))

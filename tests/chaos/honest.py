@@ -47,25 +47,29 @@ class Terms:
 
 
 class Honest:
-    """The member, as a test sees it."""
+    """The member, as a test sees it.
 
-    def __init__(self, pipe: Connection, terms: Terms) -> None:
+    ``control``: who asks a twin of its peer at the same time, if anybody does.
+    """
+
+    def __init__(self, pipe: Connection, terms: Terms, control: Honest | None) -> None:
         self._pipe = pipe
+        self.control = control
         self.peer_id = NodeKey.from_seed(terms.seed).peer_id
         self.certificates = terms.membership.certificates
 
     @asynccontextmanager
-    async def asking(self, at_least: int) -> AsyncIterator[list[float]]:
+    async def asking(self) -> AsyncIterator[list[float]]:
         """Meanwhile it asks, one request after the other, and all are answered by the peer.
 
         The list is filled at the end: the seconds that each answer took.
         """
         taken_s: list[float] = []
-        self._pipe.send(at_least)
+        self._pipe.send(True)
         try:
             yield taken_s
         finally:
-            self._pipe.send(None)
+            self._pipe.send(False)
             taken_s += await self.told()
 
     async def told(self) -> list[float]:
@@ -76,13 +80,13 @@ class Honest:
 
 
 @asynccontextmanager
-async def honest_member(terms: Terms) -> AsyncIterator[Honest]:
+async def honest_member(terms: Terms, control: Honest | None = None) -> AsyncIterator[Honest]:
     pipe, its_own = multiprocessing.Pipe()
     spawning = multiprocessing.get_context("spawn")
     process = spawning.Process(target=_run, args=(its_own, terms), daemon=True)
     process.start()
     its_own.close()
-    honest = Honest(pipe, terms)
+    honest = Honest(pipe, terms, control)
     assert await honest.told() == []
     yield honest
     pipe.close()
@@ -106,19 +110,18 @@ class _Member:
         self._mesh = bare_mesh(node, on_client_event=self._client_event)
 
     async def serve(self, pipe: Connection) -> None:
-        """Ask from a number, that is how often at least, to the None after it; until the end."""
+        """Ask from a True to the False after it; until the end."""
         await self._mesh.start([ANY_PORT])
         self._mesh.meet(self._terms.peer, [self._terms.address])
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._linked()
             pipe.send([])
-            while True:
-                at_least = await asyncio.to_thread(pipe.recv)
+            while await asyncio.to_thread(pipe.recv):
                 ending = asyncio.create_task(asyncio.to_thread(pipe.recv))
                 answer: list[float] | str
                 try:
-                    answer = await self._ask_until(ending, at_least)
+                    answer = await self._ask_until(ending)
                 except (AssertionError, TimeoutError) as error:
                     answer = repr(error)
                 await ending
@@ -128,9 +131,9 @@ class _Member:
         finally:
             await self._mesh.close()
 
-    async def _ask_until(self, ending: asyncio.Task[None], at_least: int) -> list[float]:
+    async def _ask_until(self, ending: asyncio.Task[bool]) -> list[float]:
         taken_s: list[float] = []
-        while not ending.done() or len(taken_s) < at_least:
+        while not (ending.done() and taken_s):
             begun = time.perf_counter()
             async with asyncio.timeout(PATIENCE_S):
                 await self._answered()
