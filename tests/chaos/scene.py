@@ -39,7 +39,7 @@ FULL: Final = os.environ.get("HEARTH_CHAOS") == "full"
 ATTACK_S: Final = 5
 #: The attackers' share of one core. Theirs would be other machines: what they take of the
 #: victim's, and of the honest member's, is no part of the attack.
-ATTACKER_SHARE: Final = 0.1
+ATTACKER_SHARE: Final = 0.2
 #: What one attack may cost the victim in memory, and the most that it may ever have, all attacks
 #: added up. Its budgets bound what waits of one peer
 #: (PARKED_BYTES_MAX: 32 MiB), of all records (REPLICAS_BYTES_MAX: about four times as much, as
