@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ def victim(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pytestconfig: pytest.Config
 ) -> Iterator[Victim]:
     """One victim takes all attacks, so that their traces add up."""
+    # Other tests leave millions of objects. To sweep them up in the middle of an attack, an
+    # attacker would fall silent for seconds, and lose its link for that.
+    gc.collect()
     victim = start_victim(tmp_path_factory.mktemp("victim"), tiny_model)
     pytestconfig.stash[_FIGURES] = victim.figures
     yield victim
