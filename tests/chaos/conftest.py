@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.chaos.cores import FULL
 from tests.chaos.honest import Honest, honest_member
-from tests.chaos.scene import FULL, Figures, Victim, honest_terms, start_victim
+from tests.chaos.scene import Figures, Victim, honest_terms, start_victim
 
 _FIGURES = pytest.StashKey[list[Figures]]()
 

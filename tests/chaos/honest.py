@@ -23,6 +23,7 @@ from overlay.identity.certificates import Membership
 from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from tests.chaos.cores import on_other_cores
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S
 from tests.support.bare_mesh import bare_mesh
 
@@ -84,7 +85,8 @@ async def honest_member(terms: Terms, control: Honest | None = None) -> AsyncIte
     pipe, its_own = multiprocessing.Pipe()
     spawning = multiprocessing.get_context("spawn")
     process = spawning.Process(target=_run, args=(its_own, terms), daemon=True)
-    process.start()
+    with on_other_cores():
+        process.start()
     its_own.close()
     honest = Honest(pipe, terms, control)
     assert await honest.told() == []

@@ -29,17 +29,13 @@ from overlay.identity.peer_id import PeerId
 from overlay.standing import Standing
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import Hello, Message, Ping, Pong
+from tests.chaos.cores import ATTACKER_SHARE, FULL, on_other_cores
 from tests.chaos.honest import Honest, Terms
 from tests.overlay.transport.nodes import PATIENCE_S, keys
 from tests.overlay.transport.raw import RawPeer, hello_of, raw_peer
 
-#: Whether attacks come in full strength, and the honest member's latency is compared.
-FULL: Final = os.environ.get("HEARTH_CHAOS") == "full"
 #: How long an attack lasts at least, in full strength.
 ATTACK_S: Final = 5
-#: The attackers' share of one core. Theirs would be other machines: what they take of the
-#: victim's, and of the honest member's, is no part of the attack.
-ATTACKER_SHARE: Final = 0.2
 #: What one attack may cost the victim in memory, and the most that it may ever have, all attacks
 #: added up. Its budgets bound what waits of one peer
 #: (PARKED_BYTES_MAX: 32 MiB), of all records (REPLICAS_BYTES_MAX: about four times as much, as
@@ -149,17 +145,18 @@ def start_victim(folder: Path, model: Path) -> Victim:
     standing = Standing(home, key)
     told = standing.invite(3600, 1, "", [Multiaddr("ip4", "127.0.0.1", 7710)], may_invite=False)
     log = folder / "victim.log"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tests.chaos.victim_node", "up", "--home", str(home.path)),
-            *("--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--no-lan"),
-            *("--model", str(model)),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=log.open("w"),
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
+    with on_other_cores():
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.chaos.victim_node", "up", "--home", str(home.path)),
+                *("--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--no-lan"),
+                *("--model", str(model)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("ready"):
