@@ -471,11 +471,13 @@ async def test_more_requests_than_anybody_may_have(victim: Victim, honest: Hones
 
 
 async def test_a_flood_is_cut_and_named(victim: Victim, honest: Honest) -> None:
-    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
-        flood = TokenFrame(b"", 0, (), "x" * 1_000_000)
-        async with saying(vandal, *[flood] * 1000):
-            await vandal.raw.cut()
-        await named(victim, vandal.peer_id, "banned")
+    flood = TokenFrame(b"", 0, (), "x" * 1_000_000)
+    async with under_attack(victim, honest):
+        async for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                async with saying(vandal, *[flood] * 1000):
+                    await vandal.raw.cut()
+                await named(victim, vandal.peer_id, "banned")
 
 
 async def test_revocations_that_nobody_made(victim: Victim, honest: Honest) -> None:
