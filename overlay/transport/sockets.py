@@ -213,8 +213,9 @@ class Connection:
 
     @property
     def remote(self) -> str:
-        """``host:port`` of the other end, or empty if it is gone already."""
-        return "" if self._remote is None else f"{self._remote[0]}:{self._remote[1]}"
+        """``host:port`` of the other end; no port if it is gone already."""
+        port = "" if self._remote is None else self._remote[1]
+        return f"{self._host}:{port}"
 
     @property
     def source(self) -> str:

@@ -70,7 +70,7 @@ async def test_a_descriptor_that_is_another_connections_by_now_is_left_alone() -
                 await asyncio.sleep(0.005)
         os.dup2(near.fileno(), descriptor)
         connection = Connection(frame)
-        assert (connection.source, connection.remote) == ("127.0.0.2", "")
+        assert (connection.source, connection.remote) == ("127.0.0.2", "127.0.0.2:")
         connection.cut()
         far.sendall(b"x")
         assert near.recv(1) == b"x"
