@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 #: Token ids, as the model's vocabulary numbers them.
@@ -78,11 +78,13 @@ class Sampling:
     json_schema: str = ""
 
 
-class Priority(StrEnum):
-    """The owner's own requests go before guests'."""
+class Priority(IntEnum):
+    """Who goes first: the owner's own requests, then guests', then what nobody waits for."""
 
-    OWNER = "owner"
-    GUEST = "guest"
+    OWNER = 0
+    GUEST = 1
+    #: A prompt that is computed for requests to come, in time that nobody else needs.
+    SPARE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,10 @@ class CacheChanged:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Load and speed, now. Rates are tokens per second, smoothed; 0 means not measured yet."""
+    """Load and speed, now. Rates are tokens per second, smoothed; 0 means not measured yet.
+
+    Requests of `Priority.SPARE` are no load, for they hold nobody up.
+    """
 
     queued: int = 0
     running: int = 0

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from models.engine import EngineStats, Finished
+from models.engine import EngineStats, Finished, Priority
 from models.llama.cache import Cache
 from models.llama.rate import Rate, Rates
 from models.llama.run import Run
@@ -79,6 +79,8 @@ class LoadMeter:
         """Emit EngineStats if they changed and it is time."""
         if not idle and now - self._told_s < STATS_INTERVAL_S:
             return
+        queue = [run for run in queue if run.priority is not Priority.SPARE]
+        running = [run for run in running if run.priority is not Priority.SPARE]
         pending = [(run.guest, run.expected) for run in queue]
         pending += [(run.guest, run.pending) for run in running if not run.decoding]
         stats = EngineStats(

@@ -125,9 +125,9 @@ def unpack_request(data: Any) -> GenerationRequest:
     )
 
 
-def is_owners(data: Any) -> bool:
-    """Whether a packed request is the owner's."""
-    return bool(data[3] == Priority.OWNER.value)
+def priority_of(data: Any) -> Priority:
+    """A packed request's."""
+    return Priority(data[3])
 
 
 def pack_info(info: ModelInfo) -> list[Any]:

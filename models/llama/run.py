@@ -39,8 +39,12 @@ class Run:
     answered_s: float | None = None
 
     @property
+    def priority(self) -> Priority:
+        return self.request.priority
+
+    @property
     def guest(self) -> bool:
-        return self.request.priority is Priority.GUEST
+        return self.priority is not Priority.OWNER
 
     @property
     def prompt_tokens(self) -> int:

@@ -74,8 +74,8 @@ class Scheduler:
         self._load = LoadMeter(backend.cells, rates, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
-        #: All of them are guests': the owner, who comes now, need not wait for the decode's end.
-        self.only_guests_prefill = False
+        #: Whose they are: who comes now, and goes before these, need not wait for the decode's end.
+        self.prefill_priority: Priority | None = None
 
     def warm_up(self) -> None:
         """Compute a little for nobody, before the first request: pages of the model's file are
@@ -154,10 +154,8 @@ class Scheduler:
                 f"The prompt has {length} tokens; the model's context holds {limit}, "
                 "and the answer needs some of them."
             )
-        # Guests' requests take no place in the owner's queue.
-        ahead = self._queue
-        if request.priority is Priority.OWNER:
-            ahead = [run for run in ahead if not run.guest]
+        # Guests' requests take no place in the owner's queue, nor what is spare in theirs.
+        ahead = [run for run in self._queue if run.priority <= request.priority]
         if len(ahead) >= ENGINE_QUEUE_MAX:
             raise EngineBusy(f"{len(ahead)} requests wait already; try again later.")
 
@@ -177,7 +175,7 @@ class Scheduler:
         began = self._clock()
         prompts = [run for run, _ in plan if not run.decoding]
         self.prefilling = frozenset(run.request.request_id for run in prompts)
-        self.only_guests_prefill = bool(prompts) and all(run.guest for run in prompts)
+        self.prefill_priority = prompts[0].priority if prompts else None
         slices = [
             Slice(
                 run.sequence,
@@ -188,7 +186,7 @@ class Scheduler:
             for run, count in plan
         ]
         outcome = self._backend.decode(slices)
-        self.prefilling, self.only_guests_prefill = frozenset(), False
+        self.prefilling, self.prefill_priority = frozenset(), None
         seconds = self._clock() - began
         if outcome is Outcome.DONE:
             self._load.note_decode(
@@ -208,9 +206,10 @@ class Scheduler:
         while self._queue and not (self._crowded and self._running):
             run = self._turns.first(self._queue, self._running)
             while not self._seat(run):
-                # The youngest guest gives way to the owner. It goes on later, from its own prefix.
+                # The youngest guest gives way to the owner, and what is spare to both. It goes on
+                # later, from its own prefix.
                 victim = youngest(self._running)
-                if run.guest or victim is None or not victim.guest:
+                if victim is None or victim.priority <= run.priority:
                     return
                 self._preempt(victim)
             self._queue.remove(run)

@@ -1,11 +1,11 @@
-"""Whose turn it is: the owner's, else the guest's that was served least."""
+"""Whose turn it is: the owner's, else the guest's that was served least; else what is spare."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from models.engine import GenerationRequest
+from models.engine import GenerationRequest, Priority
 from models.llama.chunks import TILE
 from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
 
@@ -17,7 +17,12 @@ class Turn(Protocol):
     arrival: int
 
     @property
-    def guest(self) -> bool: ...
+    def priority(self) -> Priority: ...
+
+    @property
+    def guest(self) -> bool:
+        """It is not the owner's."""
+        ...
 
     @property
     def pending(self) -> int:
@@ -66,22 +71,26 @@ class Turns:
         return min(
             queue,
             key=lambda run: (
-                run.guest,
+                run.priority,
                 self._served(run) + PROMPT_WEIGHT * due.get(run.request.client, 0) * run.guest,
                 run.arrival,
             ),
         )
 
     def in_prefill(self, running: Sequence[_T]) -> list[_T]:
-        """Who may compute a prompt now, in order: guests only while the owner has none.
+        """Who may compute a prompt now, in order: guests only while the owner has none, and what
+        is spare only while nobody else runs at all, for it would slow answers down.
 
         An owner's request that lacks little does not wait for one that lacks much. (Guests could
         use that against each other.)
         """
         prompts = [run for run in running if not run.decoding]
-        owners = [run for run in prompts if not run.guest]
-        if owners:
-            return sorted(owners, key=lambda run: (run.pending >= TILE, run.arrival))
+        first = min((run.priority for run in prompts), default=None)
+        prompts = [run for run in prompts if run.priority is first]
+        if first is Priority.SPARE and any(run.priority is not first for run in running):
+            return []
+        if first is Priority.OWNER:
+            return sorted(prompts, key=lambda run: (run.pending >= TILE, run.arrival))
         return sorted(prompts, key=lambda run: (self._served(run), run.arrival))
 
     def _served(self, run: Turn) -> int:
@@ -90,4 +99,4 @@ class Turns:
 
 def youngest(runs: Sequence[_T]) -> _T | None:
     """Who gives way: guests before the owner, and whoever came last; None if there is nobody."""
-    return max(runs, key=lambda run: (run.guest, run.arrival), default=None)
+    return max(runs, key=lambda run: (run.priority, run.arrival), default=None)

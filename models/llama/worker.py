@@ -132,7 +132,8 @@ class Worker:
             case (protocol.SUBMIT, request):
                 self._commands.put(frame)
                 # A guest's chunk is computed again; the owner would feel its rest as a delay.
-                if self._scheduler.only_guests_prefill and protocol.is_owners(request):
+                computed = self._scheduler.prefill_priority
+                if computed is not None and protocol.priority_of(request) < computed:
                     self._backend.abort()
             case _:
                 self._commands.put(frame)

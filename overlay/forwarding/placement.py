@@ -154,8 +154,8 @@ class Placement:
     def _prefetch(self, job: Job) -> list[Effect]:
         """Compute here what the peer that answered had cached, if the decision was for that.
 
-        The engine takes it for a guest's request, so that the owner never waits for it and friends
-        get their turns; nobody listens to its answer. The job's own id is free here for that.
+        The engine does it in time that is spare, so that neither the owner nor friends wait for it;
+        nobody listens to its answer. The job's own id is free here for that.
         """
         if not job.decision or not job.decision.prefetch_tokens:
             return []
@@ -168,7 +168,7 @@ class Placement:
             request_id=job.request_id,
             tokens=tokens,
             sampling=Sampling(max_tokens=1),
-            priority=Priority.GUEST,
+            priority=Priority.SPARE,
             client=bytes(self._me),
         )
         return [Generate(local.info.name, request)]

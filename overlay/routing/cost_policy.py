@@ -30,7 +30,8 @@ USES_EXPECTED: Final = 2.0
 NET_GAIN: Final = 1 / 8
 #: No conversation is expected to go on for more turns than this.
 TURNS_MAX: Final = 3.0
-#: What a second that nobody else needs is worth all the same: it takes power.
+#: What a second that nobody else needs is worth all the same: it takes power. A copy is computed
+#: in such time alone.
 SPARE_WORTH: Final = 0.1
 #: A holder of this share of the longest match holds the same prefix.
 SAME_PREFIX: Final = 0.75
@@ -75,7 +76,7 @@ class CostPolicy:
         if here is not None and not held:
             saved_ms = self._saved_ms(longest, uses)
             lacks = (longest.match_tokens - here.match_tokens) * _token_ms(question, here)
-            spare_ms = (here.alpha - 1 + SPARE_WORTH) * lacks
+            spare_ms = (self._prices.memory - 1 + SPARE_WORTH) * lacks
             worth_a_copy = saved_ms > spare_ms
             # A copy that is worth it comes anyway: this request need not wait for it.
             estimates[estimates.index(here)] = here.with_later(-min(saved_ms, spare_ms))

@@ -32,8 +32,12 @@ class Run:
     told_s: float = 0.0
 
     @property
+    def priority(self) -> Priority:
+        return self.request.priority
+
+    @property
     def guest(self) -> bool:
-        return self.request.priority is Priority.GUEST
+        return self.priority is not Priority.OWNER
 
     @property
     def decoding(self) -> bool:
@@ -51,9 +55,9 @@ class Batch:
     #: Who computes how many prompt tokens in each step.
     prompts: list[tuple[Run, int]]
 
-    @property
-    def only_guests_prefill(self) -> bool:
-        return bool(self.prompts) and all(run.guest for run, _ in self.prompts)
+    def gives_way(self, run: Run) -> bool:
+        """Whether its prompts are of those that have to wait until ``run`` has had its turn."""
+        return bool(self.prompts) and all(each.priority > run.priority for each, _ in self.prompts)
 
 
 def same_ahead(run: Run, other: Run) -> bool:

@@ -78,7 +78,7 @@ class SimEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         now = self._clock.now
-        ahead = [r for r in self._queue if request.priority is Priority.GUEST or not r.guest]
+        ahead = [r for r in self._queue if r.priority <= request.priority]
         if len(ahead) >= ENGINE_QUEUE_MAX:
             message = f"{len(ahead)} requests wait already; try again later."
             self._emit(Failed(request.request_id, EngineBusy.code, message))
@@ -100,7 +100,7 @@ class SimEngine:
         self._arrivals += 1
         self._turns.arrive(run)
         self._queue.append(run)
-        if self._batch is not None and not run.guest and self._batch.only_guests_prefill:
+        if self._batch is not None and self._batch.gives_way(run):
             self._break_off(self._batch)
         else:
             self._interrupt()
@@ -193,9 +193,10 @@ class SimEngine:
         while self._queue:
             run = self._turns.first(self._queue, self._running)
             while not self._seat(run):
-                # The youngest guest gives way to the owner. It goes on later, from its own prefix.
+                # The youngest guest gives way to the owner, and what is spare to both. It goes on
+                # later, from its own prefix.
                 victim = youngest(self._running)
-                if run.guest or victim is None or not victim.guest:
+                if victim is None or victim.priority <= run.priority:
                     return
                 self._preempt(victim)
             self._queue.remove(run)
@@ -361,11 +362,13 @@ class SimEngine:
             self.blocks.difference_update(changes.removed)
             self.blocks.update(changes.added)
             self._emit(CacheChanged(*changes))
+        queue = [r for r in self._queue if r.priority is not Priority.SPARE]
+        running = [r for r in self._running if r.priority is not Priority.SPARE]
         stats = EngineStats(
-            queued=len(self._queue),
-            running=len(self._running),
-            pending_prefill_tokens=self.pending_prefill_tokens(),
-            pending_guest_tokens=sum(r.pending for r in self._queue + self._running if r.guest),
+            queued=len(queue),
+            running=len(running),
+            pending_prefill_tokens=sum(r.pending for r in queue + running),
+            pending_guest_tokens=sum(r.pending for r in queue + running if r.guest),
             prefill_rate=self.machine.prefill_rate,
             decode_rate=self.machine.decode_rate,
             cells_used=self._tree.size,

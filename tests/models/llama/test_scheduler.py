@@ -170,6 +170,15 @@ prompts = st.builds(
 )
 
 
+#: Who asks, and how it is computed.
+_PRIORITIES = {
+    b"": Priority.OWNER,
+    b"ann": Priority.GUEST,
+    b"ben": Priority.GUEST,
+    b"me": Priority.SPARE,
+}
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Requests of all kinds on a machine that is too small for them."""
 
@@ -184,11 +193,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         tokens=prompts,
         max_tokens=st.one_of(st.none(), st.integers(0, 12)),
-        client=st.sampled_from([b"", b"", b"ann", b"ben"]),
+        client=st.sampled_from([b"", *_PRIORITIES]),
     )
     def submit(self, tokens: list[int], max_tokens: int | None, client: bytes) -> None:
-        priority = Priority.GUEST if client else Priority.OWNER
-        self.bench.submit(tokens, max_tokens, priority=priority, client=client)
+        self.bench.submit(tokens, max_tokens, priority=_PRIORITIES[client], client=client)
 
     @precondition(lambda self: self.bench.requests)
     @rule(data=st.data())
@@ -261,7 +269,7 @@ TestScheduler = SchedulerMachine.TestCase
 @given(
     missing=st.integers(0, CONTEXT),
     requests=st.lists(
-        st.tuples(prompts, st.integers(0, 12), st.sampled_from([b"", b"ann", b"ben"])), max_size=12
+        st.tuples(prompts, st.integers(0, 12), st.sampled_from([*_PRIORITIES])), max_size=12
     ),
 )
 def test_a_full_cache_loses_no_request(
@@ -270,8 +278,7 @@ def test_a_full_cache_loses_no_request(
     """The backend has fewer cells than it says; whoever can fit at all is answered."""
     bench = Bench(cells=CONTEXT, sequences=4, missing_cells=missing)
     for tokens, most, client in requests:
-        priority = Priority.GUEST if client else Priority.OWNER
-        bench.submit(tokens, most, priority=priority, client=client)
+        bench.submit(tokens, most, priority=_PRIORITIES[client], client=client)
         bench.scheduler.step()
     bench.run()
     bench.check()
@@ -377,11 +384,11 @@ def test_the_owners_prompt_is_not_cut_small_for_guests_streams() -> None:
 def test_a_decode_for_guests_prompts_may_be_broken_off() -> None:
     """And a worker breaks it off when the owner asks: nothing is lost but that chunk."""
     bench = Bench(cells=4096, context=2048)
-    seen: list[bool] = []
+    seen: list[Priority | None] = []
     decode = bench.backend.decode
 
     def watched(slices: Sequence[Slice]) -> Outcome:
-        seen.append(bench.scheduler.only_guests_prefill)
+        seen.append(bench.scheduler.prefill_priority)
         return decode(slices)
 
     bench.backend.decode = watched  # type: ignore[method-assign]
@@ -392,9 +399,73 @@ def test_a_decode_for_guests_prompts_may_be_broken_off() -> None:
     bench.scheduler.step()
     assert bench.ended(owner)
     bench.run()
-    assert seen == [True, False, True, False], "a guest's, the owner's, the guest's again, answers"
+    assert seen == [Priority.GUEST, Priority.OWNER, Priority.GUEST, None], "the last: answers"
     assert bench.tokens(guest) == answer_alone([1] * 40, 2)
-    assert not bench.scheduler.only_guests_prefill
+    assert bench.scheduler.prefill_priority is None
+
+
+def test_what_is_spare_is_computed_while_nobody_else_has_a_prompt() -> None:
+    bench = Bench(cells=4096, context=2048)
+    bench.scheduler.warm_up()
+    spare = bench.submit([1] * 1000, max_tokens=1, priority=Priority.SPARE, client=b"me")
+    bench.scheduler.step()
+    computed = bench.tree.size
+    assert computed
+    guest = bench.submit([2] * 100, max_tokens=1, priority=Priority.GUEST, client=b"ann")
+    while not bench.ended(guest):
+        bench.scheduler.step()
+    assert bench.tree.size == computed + 100, "the steps were the guest's alone"
+    bench.run()
+    assert bench.tokens(spare) == answer_alone([1] * 1000, 1)
+
+
+def test_what_is_spare_gives_its_cells_to_a_guest_and_goes_on() -> None:
+    bench = Bench(cells=2048, context=2048)
+    bench.scheduler.warm_up()
+    spare = bench.submit([1] * 2000, max_tokens=1, priority=Priority.SPARE, client=b"me")
+    bench.scheduler.step()
+    assert not bench.ended(spare)
+    guest = bench.submit([2] * 1000, max_tokens=1, priority=Priority.GUEST, client=b"ann")
+    bench.scheduler.step()
+    assert bench.said[guest], "it was the guest's turn at once"
+    bench.run()
+    assert bench.tokens(spare) == answer_alone([1] * 2000, 1)
+    assert bench.stats.preemptions == 1
+
+
+def test_what_is_spare_does_not_slow_answers_down() -> None:
+    bench = Bench(cells=4096, context=2048)
+    guest = bench.submit([1], max_tokens=None, priority=Priority.GUEST, client=b"ann")
+    bench.scheduler.step()
+    assert not bench.ended(guest)
+    spare = bench.submit([2] * 100, max_tokens=1, priority=Priority.SPARE, client=b"me")
+    while not bench.ended(guest):
+        bench.scheduler.step()
+        assert [count for _, count in bench.backend.decodes[-1]] == [1]
+    bench.run()
+    assert bench.tokens(spare) == answer_alone([2] * 100, 1)
+
+
+def test_what_is_spare_is_no_load() -> None:
+    bench = Bench(cells=4096, context=2048)
+    bench.submit([1] * 1000, max_tokens=1, priority=Priority.SPARE, client=b"me")
+    for n in range(5):
+        bench.submit([2, n], max_tokens=1, priority=Priority.SPARE, client=b"me")
+    told = set[int]()
+    while bench.scheduler.step():
+        stats = bench.stats
+        told.add(stats.queued + stats.running + stats.pending_prefill_tokens)
+    assert told == {0}
+
+
+def test_what_is_spare_takes_no_place_in_guests_queue() -> None:
+    bench = Bench(cells=64, context=64)
+    for n in range(ENGINE_QUEUE_MAX + 1):
+        bench.submit([1, n % 20], max_tokens=1, priority=Priority.SPARE, client=b"me")
+    guest = bench.submit([2] * 10, max_tokens=1, priority=Priority.GUEST, client=b"ann")
+    bench.run()
+    assert isinstance(bench.said[guest][-1], Finished)
+    assert sum(isinstance(said[-1], Failed) for said in bench.said.values()) == 1, "the last"
 
 
 def test_the_youngest_guest_gives_way_when_all_seats_are_taken() -> None:

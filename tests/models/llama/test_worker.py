@@ -13,20 +13,23 @@ from models.llama.worker import Worker
 
 
 @pytest.mark.parametrize(
-    ("only_guests_prefill", "priority", "aborts"),
+    ("computed", "priority", "aborts"),
     [
-        (True, Priority.OWNER, 1),
-        (True, Priority.GUEST, 0),
-        (False, Priority.OWNER, 0),
+        (Priority.GUEST, Priority.OWNER, 1),
+        (Priority.GUEST, Priority.GUEST, 0),
+        (Priority.OWNER, Priority.OWNER, 0),
+        (Priority.SPARE, Priority.GUEST, 1),
+        (Priority.SPARE, Priority.SPARE, 0),
+        (None, Priority.OWNER, 0),
     ],
 )
-def test_the_owner_breaks_off_what_is_computed_for_guests_prompts(
-    only_guests_prefill: bool, priority: Priority, aborts: int
+def test_who_goes_first_breaks_off_what_is_computed_for_later_ones_prompts(
+    computed: Priority | None, priority: Priority, aborts: int
 ) -> None:
     aborted: list[bool] = []
     worker = object.__new__(Worker)  # without a model
     worker._commands = queue.SimpleQueue()
-    worker._scheduler = SimpleNamespace(only_guests_prefill=only_guests_prefill)  # type: ignore[assignment]
+    worker._scheduler = SimpleNamespace(prefill_priority=computed)  # type: ignore[assignment]
     worker._backend = SimpleNamespace(abort=lambda: aborted.append(True))  # type: ignore[assignment]
     request = GenerationRequest(b"id", (1, 2), Sampling(), priority, client=b"")
     frame = (protocol.SUBMIT, protocol.pack_request(request))

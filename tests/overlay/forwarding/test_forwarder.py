@@ -372,7 +372,7 @@ def test_what_is_worth_it_is_computed_here_too_once_a_peer_has_answered() -> Non
     told = list(world.node(0).events[RID])
     prefetch = origin.running[RID]
     assert (prefetch.tokens, prefetch.sampling.max_tokens) == (TOKENS, 1)
-    assert (prefetch.priority, prefetch.client) == (Priority.GUEST, origin.peer)
+    assert (prefetch.priority, prefetch.client) == (Priority.SPARE, origin.peer)
     world.run()
     assert not origin.running
     assert origin.events[RID] == told, "nobody hears of it"

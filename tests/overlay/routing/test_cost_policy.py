@@ -186,11 +186,24 @@ def test_who_would_wait_longer_for_the_way_computes_at_once() -> None:
     assert (decision.choice, decision.prefetch_tokens) == (SELF, 0)
 
 
-def test_a_busy_machine_has_no_time_to_prefetch() -> None:
-    policy = CostPolicy(random.Random(0))
-    busy = replace(this_node, pending_prefill_tokens=2000)
-    near = [decide(policy, busy, replace(far, rtt_ms=100.0), now=10.0 * n) for n in range(20)]
-    assert not any(d.prefetch_tokens for d in near[5:10])
+def test_a_busy_machine_prefetches_as_an_idle_one_for_it_gives_way() -> None:
+    def told(here: Candidate) -> list[int]:
+        policy, near = CostPolicy(random.Random(0)), replace(far, rtt_ms=100.0)
+        return [decide(policy, here, near, now=10.0 * n).prefetch_tokens for n in range(20)]
+
+    idle = told(this_node)
+    assert any(idle)
+    assert told(replace(this_node, pending_prefill_tokens=2000)) == idle
+
+
+def test_where_memory_is_short_a_copy_has_to_be_worth_more() -> None:
+    def first(lost_share: float) -> int:
+        policy = CostPolicy(random.Random(0))
+        here, near = (replace(c, lost_share=lost_share) for c in (this_node, far))
+        tokens = [decide(policy, here, near, now=float(n)).prefetch_tokens for n in range(40)]
+        return tokens.index(608)
+
+    assert first(0.0) < first(0.2)
 
 
 def test_what_is_asked_for_once_is_not_fetched_home() -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine import Chunk, EngineEvent, Finished, GenerationRequest, Priority
+from models.engine import (
+    Chunk,
+    EngineEvent,
+    EngineStats,
+    Finished,
+    GenerationRequest,
+    Priority,
+)
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
 from overlay.sim.clock import Clock
@@ -14,6 +21,8 @@ from overlay.sim.engine import SimEngine, blocks_cached
 from overlay.sim.machine import Machine
 
 SECRET, KEY = b"secret", b"model"
+#: Who asks for what is computed for nobody yet.
+SPARE = b"this node"
 
 
 def test_prompts_are_computed_slower_beside_answers() -> None:
@@ -43,6 +52,8 @@ class Bench:
         self.first: dict[bytes, float] = {}
         self.finished: dict[bytes, float] = {}
         self.told: dict[bytes, list[int]] = {}
+        #: Requests and prompt tokens that were told of, without repetitions.
+        self.loads = [(0, 0)]
         tree = RadixTree(SECRET, KEY, cells)
         self.engine = SimEngine(
             Machine(),
@@ -56,9 +67,11 @@ class Bench:
     def ask(
         self, at_s: float, name: bytes, prompt: range, answer: int, client: bytes = b""
     ) -> None:
-        """``client`` names a guest; the owner has no name."""
+        """``client`` names a guest, or is `SPARE`; the owner has no name."""
         self.answers[name] = answer
         priority = Priority.GUEST if client else Priority.OWNER
+        if client == SPARE:
+            priority = Priority.SPARE
         request = GenerationRequest(name, tuple(prompt), priority=priority, client=client)
         self.clock.at(at_s, self.engine.submit, request)
 
@@ -69,6 +82,10 @@ class Bench:
         elif isinstance(event, Finished):
             assert event.request_id not in self.finished
             self.finished[event.request_id] = self.clock.now
+        elif isinstance(event, EngineStats):
+            load = event.queued + event.running, event.pending_prefill_tokens
+            if self.loads[-1:] != [load]:
+                self.loads.append(load)
 
     def run(self) -> None:
         while self.clock.step():
@@ -86,6 +103,27 @@ def test_the_owner_computes_alone_and_breaks_a_guests_step_off() -> None:
     # What the guest had computed in 0.3 s is computed again.
     assert beside.first[b"guest"] > 0.3 + 2 * Machine().cold_seconds(600)
     assert beside.engine.busy_s == pytest.approx(beside.finished[b"guest"])
+
+
+def test_what_is_spare_holds_nobody_up_and_is_no_load() -> None:
+    alone, beside = Bench(), Bench()
+    alone.ask(0.3, b"guest", range(600), 50, client=b"friend")
+    beside.ask(0.0, b"spare", range(1000, 1600), 1, client=SPARE)
+    beside.ask(0.3, b"guest", range(600), 50, client=b"friend")
+    alone.run()
+    beside.run()
+    assert beside.first[b"guest"] == pytest.approx(alone.first[b"guest"])
+    assert beside.finished[b"guest"] == pytest.approx(alone.finished[b"guest"])
+    assert beside.first[b"spare"] > beside.finished[b"guest"]
+    assert beside.loads == alone.loads
+
+
+def test_what_is_spare_gives_its_cells_to_a_guest() -> None:
+    bench = Bench(cells=1024)
+    bench.ask(0.0, b"spare", range(600), 1, client=SPARE)
+    bench.ask(1.0, b"guest", range(5000, 5900), 10, client=b"friend")
+    bench.run()
+    assert bench.finished[b"guest"] < bench.first[b"spare"]
 
 
 def test_guests_take_turns_by_what_they_were_served() -> None:
@@ -114,7 +152,7 @@ def test_the_youngest_guest_gives_way_and_goes_on_later() -> None:
             st.integers(0, 3),
             st.integers(1, 700),
             st.integers(1, 120),
-            st.sampled_from([b"", b"", b"a", b"b"]),
+            st.sampled_from([b"", b"", b"a", b"b", SPARE]),
         ),
         max_size=12,
     ),
