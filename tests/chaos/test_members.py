@@ -314,21 +314,13 @@ async def offer_model(vandal: Attacker, victim: Victim, name: str) -> None:
     """Make the victim believe that the attacker serves a model that nobody else has."""
     card = Card("attacker", (), (ModelCard(name, bytes(16), context_length=4096),))
     await vandal.say(delta(vandal.peer_id, Change(CARD, 1, card.pack())))
+    # Before the first answer came the victim's own ping, and before the second it has read that
+    # this was answered: it knows the link's round trip now, too.
+    for _ in range(2):
+        await vandal.heard()
     async with httpx.AsyncClient(base_url=victim.api, timeout=30) as client:
-        while vandal.peer_id not in await offering(client, name):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
         # To list the models it looks at its links, and so do decisions from here on.
         assert name in (await client.get("/v1/models")).text
-
-
-async def offering(client: httpx.AsyncClient, name: str) -> set[PeerId]:
-    """The reachable peers that serve the model, in the victim's eyes."""
-    peers = (await client.get("/mesh/status")).json()["peers"]
-    return {
-        PeerId.parse(peer["peer_id"])
-        for peer in peers
-        if name in peer["models"] and peer["rtt_ms"] is not None
-    }
 
 
 Answering = Callable[[bytes, PeerId], list[Message]]
