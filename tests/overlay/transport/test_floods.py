@@ -12,7 +12,7 @@ from overlay.limits import BATCH_FRAMES_MAX
 from overlay.transport import budgets, incoming
 from overlay.wire.codec import encode
 from overlay.wire.messages import Batch, Cancel, Ping, Refusal, StreamAck
-from tests.overlay.transport.nodes import Node, eventually, keys, linked, mesh
+from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, keys, linked, mesh
 from tests.overlay.transport.raw import RawPeer, admitted, raw_peer
 
 FLOOD = encode(Ping(1))
@@ -133,10 +133,14 @@ async def test_one_address_gets_so_many_connections(
         await eventually(lambda: node.events == [])
 
 
-async def test_batches_are_told_in_parts_and_slowed_by_them() -> None:
+async def test_batches_are_told_in_parts_and_slowed_by_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Twice what is granted at once: too much also for a node that pauses for a second.
+    monkeypatch.setattr(budgets, "SLOWED_MAX_S", PATIENCE_S)
     async with mesh(2) as (node, member):
         await linked(member, node)
-        parts = [StreamAck(b"request", number) for number in range(57 * BATCH_FRAMES_MAX)]
+        parts = [StreamAck(b"request", number) for number in range(100 * BATCH_FRAMES_MAX)]
         for at in range(0, len(parts), BATCH_FRAMES_MAX):
             batch = Batch((), tuple(parts[at : at + BATCH_FRAMES_MAX]))
             assert member.transport.send(node.peer_id, batch)
