@@ -98,5 +98,6 @@ class Turns:
 
 
 def youngest(runs: Sequence[_T]) -> _T | None:
-    """Who gives way: guests before the owner, and whoever came last; None if there is nobody."""
+    """Who gives way: what is spare, then guests, then the owner's, of each whatever came last; None
+    if there is nobody."""
     return max(runs, key=lambda run: (run.priority, run.arrival), default=None)

@@ -131,7 +131,7 @@ class Worker:
                     self._backend.abort()
             case (protocol.SUBMIT, request):
                 self._commands.put(frame)
-                # A guest's chunk is computed again; the owner would feel its rest as a delay.
+                # The chunk is computed again; who goes first would feel its rest as a delay.
                 computed = self._scheduler.prefill_priority
                 if computed is not None and protocol.priority_of(request) < computed:
                     self._backend.abort()
