@@ -178,6 +178,9 @@ RTT_INTERVAL_S: Final = 5.0
 TOMBSTONE_GRACE_S: Final = 600.0
 #: Phi at which a peer is judged DOWN (Hayashibara et al. 2004; 8 errs about once in 10^8).
 PHI_DOWN: Final = 8.0
+#: An origin that no link and no chain has shown to be a member is forgotten after this long: at
+#: CHAIN_CHECKS_PER_ROUND, the chains of MEMBERS_MAX take 16 rounds.
+UNPROVEN_S: Final = 60.0
 #: A DOWN peer's records are forgotten after this long.
 FORGET_PEER_S: Final = 24 * 3600.0
 #: No sign of life of a forwarded request for this long: route it elsewhere.

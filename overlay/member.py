@@ -378,10 +378,13 @@ class Member:
 
     def _meet(self, origin: PeerId, by: PeerId) -> list[Effect]:
         """Get to know a member, once it has told who it is. Nobody dials those who are made up."""
-        neighbour = self.neighbourhood.neighbours.get(origin)
         try:
-            if neighbour is None or neighbour.card is None or not self.roll.verify(origin):
-                return []
+            verified = self.roll.verify(origin)
         except HearthError as error:
+            for reset in self.gossip.disprove(origin):
+                self.neighbourhood.origin_reset(reset.origin)
             return [Unreadable(origin, by, str(error))]
+        neighbour = self.neighbourhood.neighbours.get(origin)
+        if not verified or neighbour is None or neighbour.card is None:
+            return []
         return [Meet(origin, readable(neighbour.card.addresses)), PeersChanged()]

@@ -177,8 +177,9 @@ class Mesh:
         return self.member.neighbourhood
 
     def known_peers(self) -> list[PeerId]:
-        """Every other member heard of."""
-        return sorted(peer for peer in self.member.gossip.states() if peer != self.me)
+        """Every other member heard of, without those who may be made up."""
+        gossip = self.member.gossip
+        return sorted(peer for peer in gossip.states() if peer != self.me and gossip.proven(peer))
 
     def contacts(self) -> dict[PeerId, Contact]:
         """The members heard of and where they may be reached, for the next start."""

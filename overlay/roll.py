@@ -45,6 +45,7 @@ class Roll:
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         #: Origins whose chains must wait for the next round.
         self._unverified: set[PeerId] = set()
+        gossip.prove(revocations.founder)
         if certificates:
             gossip.set(CHAIN, pack_chain(certificates), now)
         for record in revocations.records():
@@ -114,10 +115,11 @@ class Roll:
     def verify(self, origin: PeerId) -> bool:
         """Whether ``origin`` is `vouched` for, now that its chain has been looked at.
 
-        Only so many chains are each round; `unverified` has the others. Raises HearthError for one
-        that no member publishes.
+        Of whom it vouches for, others are told. Only so many chains are looked at each round;
+        `unverified` has the others. Raises HearthError for one that no member publishes.
         """
         if self.vouched(origin):
+            self._gossip.prove(origin)
             return True
         packed = self._gossip.record(origin, CHAIN)
         if packed is None:
@@ -134,6 +136,7 @@ class Roll:
         if len(self._verified) >= MEMBERS_MAX:
             del self._verified[next(iter(self._verified))]
         self._verified[origin] = packed
+        self._gossip.prove(origin)
         return True
 
     def unverified(self, rng: random.Random) -> list[PeerId]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 from overlay.errors import LocalProtocolError
@@ -33,15 +33,10 @@ from overlay.gossip.fitting import fit
 from overlay.gossip.liveness import Liveness
 from overlay.gossip.opening import Opener
 from overlay.gossip.own_words import OwnWords
-from overlay.gossip.replica import INCARNATION_MAX, Applied, Lack, OwnRecords, Replica, check
+from overlay.gossip.replica import INCARNATION_MAX, Lack, OwnRecords, Replica, check
+from overlay.gossip.replicas import Replicas
 from overlay.identity.peer_id import PeerId
-from overlay.limits import (
-    DELTA_BYTES_MAX,
-    FORGET_PEER_S,
-    GOSSIP_INTERVAL_S,
-    MEMBERS_MAX,
-    REPLICAS_BYTES_MAX,
-)
+from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S
 from overlay.wire.messages import (
     CompactSyn,
     CompactSynAck,
@@ -60,8 +55,6 @@ DISPUTE_ROUNDS: Final = 10
 INCARNATION_START_MAX: Final = 1 << 44
 _LATER: Final = "a later incarnation than it says itself"
 _EXCESS: Final = "more records than there is room for"
-#: What each origin may have, however much the others have.
-_SHARE_BYTES: Final = REPLICAS_BYTES_MAX // MEMBERS_MAX
 
 
 class Gossip:
@@ -85,12 +78,8 @@ class Gossip:
         self._rng = rng
         self._interval_s = interval_s
         self._own = OwnRecords(me, incarnation)
-        self._replicas: dict[PeerId, Replica] = {}
+        self._replicas = Replicas()
         self._own_words = OwnWords()
-        #: The replicas' size on the wire, as of the latest tick and grown since.
-        self._held_bytes = 0
-        #: Silent for so long that we tell nobody of them any more, and soon forget them.
-        self._hushed: set[PeerId] = set()
         self._banished = Banished(interval_s)
         self._liveness = Liveness(interval_s)
         self._opener = Opener(interval_s, rng)
@@ -139,8 +128,12 @@ class Gossip:
 
     def age_s(self, origin: PeerId, now: float) -> float:
         """Since the records of ``origin`` were last known to be current; infinite if never."""
-        replica = self._replicas.get(origin)
+        replica = self._replicas.by_origin.get(origin)
         return now - replica.current_s if replica else math.inf
+
+    def proven(self, origin: PeerId) -> bool:
+        """Whether ``origin`` is known to be a member; who is not may be made up."""
+        return self._replicas.proven(origin)
 
     # --- Time ---------------------------------------------------------------------------------
 
@@ -157,7 +150,7 @@ class Gossip:
             self._liveness.excuse(silent_s - self._interval_s)
         effects: list[Effect] = [*self._liveness.judge(now), *self._forget(now)]
         self._own.collect(now)
-        self._held_bytes = sum(replica.size_bytes for replica in self._replicas.values())
+        self._replicas.weigh()
         if now < self._round_s:
             return effects
         self._round_s = now + self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
@@ -177,7 +170,8 @@ class Gossip:
                 lacks += self._unmentioned(sender, digest)
                 deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
                 told = set(digest)
-                otherwise = tuple(entry for entry in self._digest() if entry not in told)
+                mine = self._digest({entry.origin for entry in digest})
+                otherwise = tuple(entry for entry in mine if entry not in told)
                 effects.append(Send(sender, SynAck(otherwise, deltas)))
             case CompactSyn():
                 entries = self._compact().read(message)
@@ -200,6 +194,7 @@ class Gossip:
     def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> list[Effect]:
         """A link to ``peer`` came up; ``compact`` says whether it reads compact digests."""
         self._banished.readmit(peer)
+        self._replicas.prove(peer)
         self._own_words.linked(peer, compact=compact)
         return [*self._liveness.alive(peer, now)]
 
@@ -212,16 +207,24 @@ class Gossip:
         """``peer`` stops on purpose: LEFT, until it links again or restarts."""
         return [*self._liveness.left(peer, now)]
 
+    def prove(self, origin: PeerId) -> None:
+        """``origin`` is a member, as its chain shows: from here on, others are told of it."""
+        self._replicas.prove(origin)
+
+    def disprove(self, origin: PeerId) -> list[OriginReset]:
+        """What is told of ``origin`` comes from no member: forget it, unless it has a link."""
+        return [] if origin in self._own_words else [self._drop(origin)]
+
     def banish(self, origin: PeerId, now: float) -> None:
         """Forget a peer that is no member any more, and heed nobody who still tells of it."""
         self._liveness.forget(origin)
-        replica = self._replicas.pop(origin, None)
+        replica = self._replicas.drop(origin)
         self._banished.banish(origin, replica.incarnation if replica else None, now)
 
     # --- Within -------------------------------------------------------------------------------
 
     def _replica(self, origin: PeerId) -> Replica | None:
-        return self._own if origin == self.me else self._replicas.get(origin)
+        return self._own if origin == self.me else self._replicas.by_origin.get(origin)
 
     def _answered(self, sender: PeerId, answer: SynAck, now: float) -> list[Effect]:
         check(answer.digest, answer.deltas)
@@ -238,24 +241,24 @@ class Gossip:
         They are hushed up long before they are forgotten, so that nobody learns of a dead peer
         anew from someone who forgets it a little later, round after round.
         """
-        self._hushed = self._liveness.silent(FORGET_PEER_S / 2, now)
-        if not self._hushed:
-            return []
-        return [self._drop(peer) for peer in sorted(self._liveness.silent(FORGET_PEER_S, now))]
+        self._replicas.hushed = self._liveness.silent(FORGET_PEER_S / 2, now)
+        forgotten = {*self._replicas.overdue(now)}
+        if self._replicas.hushed:
+            forgotten |= self._liveness.silent(FORGET_PEER_S, now)
+        return [self._drop(origin) for origin in sorted(forgotten)]
 
     def _drop(self, origin: PeerId) -> OriginReset:
         self._liveness.forget(origin)
-        self._replicas.pop(origin, None)
+        self._replicas.drop(origin)
         return OriginReset(origin)
 
-    def _digest(self) -> tuple[DigestEntry, ...]:
-        hushed = self._hushed
-        told = [r.known for origin, r in self._replicas.items() if origin not in hushed]
-        return (self._own.known, *told)
+    def _digest(self, mentioned: Set[PeerId] = frozenset()) -> tuple[DigestEntry, ...]:
+        told = self._replicas.told(mentioned)
+        return (self._own.known, *(replica.known for replica in told))
 
     def _compact(self) -> CompactDigest:
         up = self._liveness.up
-        live = [replica.known for origin, replica in self._replicas.items() if up(origin)]
+        live = [replica.known for replica in self._replicas.told() if up(replica.origin)]
         return CompactDigest((self._own.known, *live))
 
     def _compare(
@@ -267,8 +270,8 @@ class Gossip:
         """
         effects = self._heed(sender, digest)
         lacks: list[Lack | None] = []
-        replicas = self._replicas
-        kept_back = {sender, *self._hushed}
+        replicas = self._replicas.by_origin
+        kept_back = {sender, *self._replicas.untold()}
         for entry in digest:
             origin, incarnation, heartbeat, version, gc_version = entry
             replica = replicas.get(origin)
@@ -298,18 +301,18 @@ class Gossip:
 
     def _unmentioned(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Lack]:
         """What the sender of a whole ``digest`` lacks of origins that it does not know."""
-        kept_back = {sender, *self._hushed, *(entry.origin for entry in digest)}
-        known = {self.me: self._own, **self._replicas}
-        lacks = [r.lack_of(None) for origin, r in known.items() if origin not in kept_back]
+        kept_back = {sender, *(entry.origin for entry in digest)}
+        known = (self._own, *self._replicas.told())
+        lacks = [r.lack_of(None) for r in known if r.origin not in kept_back]
         return [lack for lack in lacks if lack is not None]
 
     def _heed(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Effect]:
         """Of which incarnation it is, a peer knows best; whatever lies above that is forged."""
         incarnation = self._own_words.hear(sender, digest)
-        replica = self._replicas.get(sender)
+        replica = self._replicas.by_origin.get(sender)
         if incarnation is None or replica is None or replica.incarnation <= incarnation:
             return []
-        self._replicas[sender] = Replica(sender, incarnation)
+        self._replicas.by_origin[sender] = Replica(sender, incarnation)
         return [OriginReset(sender)]
 
     def _hear(
@@ -338,7 +341,7 @@ class Gossip:
 
     def _apply(self, sender: PeerId, deltas: Sequence[OriginDelta], now: float) -> list[Effect]:
         effects: list[Effect] = []
-        me, replicas = self.me, self._replicas
+        me, replicas = self.me, self._replicas.by_origin
         for delta in deltas:
             origin = delta.origin
             if origin == me:
@@ -351,10 +354,7 @@ class Gossip:
             if self._own_words.contradict(sender, origin, delta.incarnation):
                 effects.append(Disbelieved(sender, origin, _LATER))
                 continue
-            size_bytes = replica.size_bytes
-            full = self._held_bytes > REPLICAS_BYTES_MAX and size_bytes > _SHARE_BYTES
-            applied = Applied(excess=True) if full else replica.apply(delta)
-            self._held_bytes += replica.size_bytes - size_bytes
+            applied = self._replicas.apply(replica, delta)
             if applied.excess:
                 effects.append(Disbelieved(sender, origin, _EXCESS))
             if applied.reset:
@@ -369,21 +369,16 @@ class Gossip:
     def _meet(
         self, origin: PeerId, incarnation: int, now: float, effects: list[Effect]
     ) -> Replica | None:
-        """A replica of a new origin, if it belongs to the mesh, and that has room for it.
-
-        Who has a link takes the place of one that has none: of those a liar can make up any number.
-        """
+        """A replica of a new origin, if it belongs to the mesh, and that has room for it."""
         if self._banished.shuts_out(origin, incarnation, now):
             return None
-        if len(self._replicas) + 1 >= MEMBERS_MAX:
-            hearsay = (other for other in self._replicas if other not in self._own_words)
-            displaced = next(hearsay, None) if origin in self._own_words else None
-            if displaced is None:
-                return None
+        displaced = self._replicas.room_for(origin, self._own_words)
+        if displaced == origin:
+            return None
+        if displaced is not None:
             effects.append(self._drop(displaced))
         self._liveness.mentioned(origin, now)
-        replica = self._replicas[origin] = Replica(origin, incarnation)
-        return replica
+        return self._replicas.meet(origin, incarnation, now)
 
     def _defend(
         self, sender: PeerId, claim: DigestEntry | OriginDelta, heartbeat: int, now: float

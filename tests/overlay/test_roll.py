@@ -17,7 +17,9 @@ from overlay.forwarding import effects as fwd
 from overlay.gossip.records import (
     CARD,
     CHAIN,
+    LOAD,
     Card,
+    Load,
     is_revocation,
     pack_chain,
     revocation_key,
@@ -27,10 +29,18 @@ from overlay.identity.certificates import Membership, found_mesh, issue, verify_
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND
+from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND, UNPROVEN_S
 from overlay.member import Effect, Meet, Member, Outcast, Revoked, Unreadable
 from overlay.routing.cost_policy import CostPolicy
-from overlay.wire.messages import Change, GossipAck, Message, OriginDelta, RevocationNotice
+from overlay.wire.messages import (
+    Change,
+    DigestEntry,
+    GossipAck,
+    Message,
+    OriginDelta,
+    RevocationNotice,
+    Syn,
+)
 from tests.overlay.identity.strategies import key
 
 TODAY = 1_800_000_000
@@ -400,11 +410,51 @@ def test_members_are_met_and_nobody_who_is_made_up() -> None:
         changes = (Change(CARD, 1, Card("made up").pack()), *chained)
         told = OriginDelta(node.peer_id, 1, 0, True, changes, len(changes), 0)
         network.send(mallory, founder.me, GossipAck((told,)))
+    network.settle()
+    # Of the one without a chain nobody knows better yet; that it is one, nobody else hears.
+    assert founder.member.gossip.states().keys() - network.by_id.keys() == {made_up[0].peer_id}
     network.run(6)
-    assert made_up[0].peer_id in third.member.gossip.states()
+    for node in (second, third):
+        assert node.member.gossip.states().keys() == network.by_id.keys() - {node.me}
     everybody = {node.me for node in network.nodes}
     for node in (founder, second, third):
         assert met(node) == everybody - {node.me}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 3), st.sampled_from([0.0, 0.4]), st.integers(0, 1 << 16))
+def test_members_are_heard_of_from_afar_and_who_is_made_up_only_next_to_the_liar(
+    place: int, loss: float, seed: int
+) -> None:
+    network = Network([0, 0, 1, 2], seed, loss=loss)
+    for one, other in zip(network.nodes, network.nodes[1:], strict=False):
+        network.link(one, other)
+    liar, neighbour = network.nodes[place], network.nodes[place + 1]
+    rng = random.Random(seed)
+    for number in range(10):
+        origin = key(100 + number).peer_id
+        records = [(CARD, Card("made up").pack()), (LOAD, Load().pack())]
+        records += [(CHAIN, pack_chain(liar.membership.certificates))] * rng.randrange(2)
+        rng.shuffle(records)
+        changes = tuple(
+            Change(name, version, value) for version, (name, value) in enumerate(records, 1)
+        )
+        told = OriginDelta(origin, 1, 0, True, changes, len(changes), 0)
+        heartbeats = Syn((DigestEntry(origin, 1, number, len(changes), 0),))
+        for message in (GossipAck((told,)), heartbeats):
+            network.send(liar, neighbour.me, message)
+        network.run(1)
+    network.loss = 0.0
+    network.run(10)
+    everybody = network.by_id.keys()
+    for node in network.nodes:
+        gossip = node.member.gossip
+        members = {peer for peer in gossip.states() if gossip.proven(peer)}
+        assert members == everybody - {node.me}
+        assert all(gossip.record(peer, CARD) for peer in members)
+        assert node in (liar, neighbour) or gossip.states().keys() == members
+    network.run(round(UNPROVEN_S / 1.3))
+    assert neighbour.member.gossip.states().keys() == everybody - {neighbour.me}
 
 
 def test_a_chain_may_come_after_the_card() -> None:

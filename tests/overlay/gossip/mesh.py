@@ -140,6 +140,8 @@ class Mesh:
             shown_s + rate * self.now,
             interval_s=INTERVAL_S,
         )
+        for member in self.ids:
+            gossip.prove(member)
         node = self.nodes[peer] = VirtualNode(gossip, self._starts, rate, shown_s)
         self.lives[peer, incarnation] = node
         heapq.heappush(self._ticks, (self.now, self._starts, node))

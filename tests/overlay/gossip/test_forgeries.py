@@ -7,19 +7,34 @@ import random
 import pytest
 
 from overlay.errors import Malformed
-from overlay.gossip import gossip as gossip_module
+from overlay.gossip import replicas
 from overlay.gossip.compact import CompactDigest
-from overlay.gossip.effects import Disbelieved, Disputed, OriginReset, RecordsChanged, Send
+from overlay.gossip.effects import (
+    Disbelieved,
+    Disputed,
+    OriginReset,
+    PeerState,
+    RecordsChanged,
+    Send,
+)
 from overlay.gossip.gossip import DISPUTE_ROUNDS, Gossip
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import INCARNATION_MAX
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MEMBERS_MAX, ORIGIN_BYTES_MAX, RECORD_VALUE_BYTES_MAX
+from overlay.limits import MEMBERS_MAX, ORIGIN_BYTES_MAX, RECORD_VALUE_BYTES_MAX, UNPROVEN_S
 from overlay.wire import codec
-from overlay.wire.messages import Change, CompactSynAck, DigestEntry, GossipAck, OriginDelta, Syn
+from overlay.wire.messages import (
+    Change,
+    CompactSynAck,
+    DigestEntry,
+    GossipAck,
+    OriginDelta,
+    Syn,
+    SynAck,
+)
 from tests.overlay.gossip.mesh import peer_id
 
-ME, LIAR, THIRD = peer_id(1), peer_id(2), peer_id(3)
+ME, LIAR, THIRD, OTHER = (peer_id(number) for number in range(1, 5))
 
 
 def linked(*peers: PeerId) -> Gossip:
@@ -122,17 +137,102 @@ def test_disputes_lead_to_no_incarnation_that_others_would_not_believe() -> None
         mine.receive(LIAR, Syn((DigestEntry(ME, INCARNATION_MAX + 1, 9, 9, 0),)), 0.0)
 
 
-def test_members_that_were_made_up_make_room_for_one_with_a_link() -> None:
+def crowd(mine: Gossip, *, proven: bool) -> list[PeerId]:
+    """The liar tells of as many origins as there is room for."""
+    origins = [peer_id(100 + number) for number in range(MEMBERS_MAX - 1)]
+    for origin in origins:
+        if proven:
+            mine.prove(origin)
+        mine.receive(LIAR, Syn((DigestEntry(origin, 1, 1, 1, 0),)), 0.0)
+    return origins
+
+
+def test_who_may_be_made_up_makes_room_for_anybody_the_oldest_first() -> None:
     mine = linked(LIAR)
-    for number in range(MEMBERS_MAX + 5):
-        mine.receive(LIAR, Syn((DigestEntry(peer_id(100 + number), 1, 1, 1, 0),)), 0.0)
-    assert mine.incarnation(peer_id(100 + MEMBERS_MAX)) is None
+    oldest, second, *_ = crowd(mine, proven=False)
+    effects = mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    assert effects[:1] == [OriginReset(oldest)]
+    assert mine.records(THIRD) == {b"card": b"true"}
+    assert mine.incarnation(oldest) is None
+    assert mine.incarnation(second) == 1
+
+
+def test_members_make_room_only_for_one_with_a_link() -> None:
+    mine = linked(LIAR)
+    first, second, *_ = crowd(mine, proven=True)
+    mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    assert mine.incarnation(THIRD) is None
     mine.alive(THIRD, 0.0)
     effects = mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
-    assert effects[:1] == [OriginReset(peer_id(100))]
+    assert effects[:1] == [OriginReset(first)]
     assert mine.records(THIRD) == {b"card": b"true"}
-    assert mine.incarnation(peer_id(100)) is None
-    assert mine.incarnation(peer_id(101)) == 1
+    assert mine.incarnation(second) == 1
+
+
+def told(mine: Gossip, now: float) -> tuple[set[PeerId], set[PeerId]]:
+    """Of whom it tells in digests, and in deltas, to one that has a link and knows nothing."""
+    opened = [each for each in mine.tick(now, [OTHER]) if isinstance(each, Send)]
+    answered = [each for each in mine.receive(OTHER, Syn(()), now) if isinstance(each, Send)]
+    digests: set[PeerId] = set()
+    deltas: set[PeerId] = set()
+    for send in (*opened, *answered):
+        assert isinstance(send.message, Syn | SynAck)
+        digests |= {entry.origin for entry in send.message.digest}
+        if isinstance(send.message, SynAck):
+            deltas |= {delta.origin for delta in send.message.deltas}
+    return digests, deltas
+
+
+def test_nobody_is_told_of_who_may_be_made_up() -> None:
+    mine = linked(LIAR, OTHER)
+    mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"x")), 0.0)
+    for heartbeat in (1, 2, 3):
+        mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, heartbeat, 1, 0),)), 1.0)
+    assert mine.state(THIRD) is PeerState.UP
+    assert THIRD not in set.union(*told(mine, 2.0))
+    mine.prove(THIRD)
+    digests, deltas = told(mine, 4.0)
+    assert THIRD in digests & deltas
+
+
+def test_a_link_proves_who_is_at_its_end() -> None:
+    mine = linked(LIAR, OTHER)
+    mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"x")), 0.0)
+    mine.alive(THIRD, 0.0)
+    mine.link_lost(THIRD, 0.0)
+    assert THIRD in told(mine, 2.0)[1]
+
+
+def test_who_tells_of_one_that_may_be_made_up_hears_what_is_lacking() -> None:
+    """Or else a member whose chain comes late would stay unknown."""
+    mine = linked(LIAR, OTHER)
+    mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, 1, 4, 0),)), 0.0)
+    [send] = mine.receive(OTHER, Syn((DigestEntry(THIRD, 7, 1, 4, 0),)), 0.0)
+    assert isinstance(send, Send)
+    assert isinstance(send.message, SynAck)
+    assert DigestEntry(THIRD, 7, 1, 0, 0) in send.message.digest
+
+
+def test_who_is_not_proven_to_be_a_member_is_forgotten() -> None:
+    mine = linked(LIAR, OTHER)
+    member = peer_id(9)
+    mine.prove(member)
+    for origin in (THIRD, member):
+        mine.receive(LIAR, tells(origin, 7, Change(b"card", 1, b"x")), 0.0)
+    for heartbeat in range(3):
+        mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, heartbeat, 1, 0),)), UNPROVEN_S - 1)
+    assert OriginReset(THIRD) not in mine.tick(UNPROVEN_S - 1, [])
+    assert OriginReset(THIRD) in mine.tick(UNPROVEN_S, [])
+    assert set(mine.states()) == {LIAR, OTHER, member}
+
+
+def test_a_false_chain_is_held_against_nobody_with_a_link() -> None:
+    mine = linked(LIAR, THIRD)
+    for origin in (THIRD, OTHER):
+        mine.receive(LIAR, tells(origin, 7, Change(b"chain", 1, b"forged")), 0.0)
+    assert mine.disprove(THIRD) == []
+    assert mine.disprove(OTHER) == [OriginReset(OTHER)]
+    assert set(mine.states()) == {LIAR, THIRD}
 
 
 def fill(mine: Gossip, origin: PeerId, count: int) -> list[Disbelieved]:
@@ -156,7 +256,7 @@ def test_one_origin_has_no_more_bytes_than_a_true_one() -> None:
 def test_however_much_is_told_of_others_each_has_its_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gossip_module, "REPLICAS_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(replicas, "REPLICAS_BYTES_MAX", 1 << 20)
     mine = linked(LIAR)
     for number in range(100, 110):
         fill(mine, peer_id(number), 20)

@@ -317,6 +317,8 @@ def test_nobody_is_left_out_message_after_message() -> None:
 
 def test_an_answer_tells_nothing_that_the_opener_told() -> None:
     mine = gossip()
+    for member in (PEER, THIRD):
+        mine.prove(member)
     mine.set(b"k", b"v", 0.0)
     mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 0.0)
     mine.receive(PEER, Syn((DigestEntry(PEER, 1, 7, 0, 0),)), 0.0)

@@ -1,0 +1,99 @@
+"""What a node knows of the other origins, and of which of them it tells others.
+
+Nothing in a record shows who wrote it, so a member can make up origins as it likes. Of one that
+nobody has proven to be a member, nobody else is told: so what is made up stays where it was told,
+gives way to others, and is forgotten soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Final
+
+from overlay.gossip.own_words import OwnWords
+from overlay.gossip.replica import Applied, Replica
+from overlay.identity.peer_id import PeerId
+from overlay.limits import MEMBERS_MAX, REPLICAS_BYTES_MAX, UNPROVEN_S
+from overlay.wire.messages import OriginDelta
+
+#: What each origin may have, however much the others have.
+_SHARE_BYTES: Final = REPLICAS_BYTES_MAX // MEMBERS_MAX
+
+
+class Replicas:
+    """Times in seconds, of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self.by_origin: dict[PeerId, Replica] = {}
+        #: Silent for so long that nobody is told of them any more; soon they are forgotten.
+        self.hushed: set[PeerId] = set()
+        self._proven: set[PeerId] = set()
+        #: The others, and since when there are replicas of them: the oldest first.
+        self._unproven: dict[PeerId, float] = {}
+        #: The replicas' size on the wire, as of the latest `weigh` and grown since.
+        self._held_bytes = 0
+
+    def prove(self, origin: PeerId) -> None:
+        """``origin`` is a member: others may be told of it, now or once something is known."""
+        self._proven.add(origin)
+        self._unproven.pop(origin, None)
+
+    def proven(self, origin: PeerId) -> bool:
+        """Whether ``origin`` is known to be a member."""
+        return origin in self._proven
+
+    def overdue(self, now: float) -> list[PeerId]:
+        """The origins that nobody has proven to be members, in all the time that they had."""
+        return [origin for origin, met_s in self._unproven.items() if now - met_s >= UNPROVEN_S]
+
+    def untold(self) -> set[PeerId]:
+        """The origins of which others are told nothing."""
+        return self.hushed.union(self._unproven)
+
+    def told(self, mentioned: Set[PeerId] = frozenset()) -> Iterator[Replica]:
+        """The replicas of the others.
+
+        Whoever ``mentioned`` an origin hears how much is known here, and so sends its chain.
+        """
+        untold = self.hushed.union(self._unproven.keys() - mentioned)
+        return (each for origin, each in self.by_origin.items() if origin not in untold)
+
+    def room_for(self, origin: PeerId, words: OwnWords) -> PeerId | None:
+        """Who must be dropped for a new ``origin``; itself if it has to stay out.
+
+        Who has a link takes the place of one that has none, and anybody that of the oldest of
+        those who may be made up.
+        """
+        if len(self.by_origin) + 1 < MEMBERS_MAX:
+            return None
+        hearsay = (other for other in self.by_origin if other not in words)
+        displaced = next(iter(self._unproven), None)
+        if displaced is None and origin in words:
+            displaced = next(hearsay, None)
+        return origin if displaced is None else displaced
+
+    def meet(self, origin: PeerId, incarnation: int, now: float) -> Replica:
+        """A replica of a new origin, of which nothing is known yet."""
+        if origin not in self._proven:
+            self._unproven[origin] = now
+        replica = self.by_origin[origin] = Replica(origin, incarnation)
+        return replica
+
+    def drop(self, origin: PeerId) -> Replica | None:
+        """Forget it; returns what was known."""
+        self._proven.discard(origin)
+        self._unproven.pop(origin, None)
+        return self.by_origin.pop(origin, None)
+
+    def weigh(self) -> None:
+        """Find out how much is held; call it now and then."""
+        self._held_bytes = sum(replica.size_bytes for replica in self.by_origin.values())
+
+    def apply(self, replica: Replica, delta: OriginDelta) -> Applied:
+        """As `Replica.apply`, while there is room in all."""
+        size_bytes = replica.size_bytes
+        if self._held_bytes > REPLICAS_BYTES_MAX and size_bytes > _SHARE_BYTES:
+            return Applied(excess=True)
+        applied = replica.apply(delta)
+        self._held_bytes += replica.size_bytes - size_bytes
+        return applied
