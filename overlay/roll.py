@@ -9,6 +9,7 @@ chain from the founder may be made up by whoever told of it.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Final
 
 from overlay.errors import HearthError, Malformed
@@ -78,24 +79,26 @@ class Roll:
             del self._seen[next(iter(self._seen))]
         return self.add(record, now)
 
-    def round(self, rng: random.Random) -> list[tuple[PeerId, bytes]]:
+    def round(self, rng: random.Random) -> Iterator[tuple[PeerId, bytes]]:
         """A round begins; the records to hear again, and who tells of them.
 
-        That is none, unless there were too many: then all, so that no flood hides one for long.
+        That is none, unless there were too many: then whoever comes first by chance is heard out,
+        and so on while more may be looked at, so that no flood hides one for long.
         """
         self._checks_left = REVOCATION_CHECKS_PER_ROUND
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         if not self._overdue:
-            return []
+            return
         self._overdue = False
         origins = sorted(self._gossip.states())
         rng.shuffle(origins)
-        return [
-            (origin, value)
-            for origin in origins
-            for key, value in self._gossip.records(origin).items()
-            if is_revocation(key)
-        ]
+        for origin in origins:
+            for key, value in self._gossip.records(origin).items():
+                if self._checks_left == 0:
+                    self._overdue = True
+                    return
+                if is_revocation(key):
+                    yield origin, value
 
     def chain(self, origin: PeerId) -> tuple[bytes, ...]:
         """The chain that ``origin`` publishes; none is known of the founder, or not yet.

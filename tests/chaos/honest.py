@@ -23,7 +23,7 @@ from overlay.identity.certificates import Membership
 from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from tests.chaos.cores import on_other_cores
+from tests.chaos.cores import no_attacker
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S
 from tests.support.bare_mesh import bare_mesh
 
@@ -44,18 +44,23 @@ class Terms:
     peer: PeerId
     address: Multiaddr
     model: str
+    peer_process: int
     nothing_fails: bool
 
 
 class Honest:
     """The member, as a test sees it.
 
-    ``control``: who asks a twin of its peer at the same time, if anybody does.
+    ``control``: who asks a twin of its peer at the same time, if anybody does. ``processes``: its
+    own, and its peer's.
     """
 
-    def __init__(self, pipe: Connection, terms: Terms, control: Honest | None) -> None:
+    def __init__(
+        self, pipe: Connection, terms: Terms, control: Honest | None, processes: tuple[int, int]
+    ) -> None:
         self._pipe = pipe
         self.control = control
+        self.processes = processes
         self.peer_id = NodeKey.from_seed(terms.seed).peer_id
         self.certificates = terms.membership.certificates
 
@@ -85,10 +90,11 @@ async def honest_member(terms: Terms, control: Honest | None = None) -> AsyncIte
     pipe, its_own = multiprocessing.Pipe()
     spawning = multiprocessing.get_context("spawn")
     process = spawning.Process(target=_run, args=(its_own, terms), daemon=True)
-    with on_other_cores():
+    with no_attacker():
         process.start()
     its_own.close()
-    honest = Honest(pipe, terms, control)
+    assert process.pid is not None
+    honest = Honest(pipe, terms, control, (process.pid, terms.peer_process))
     assert await honest.told() == []
     yield honest
     pipe.close()

@@ -98,6 +98,13 @@ async def saying(vandal: Attacker, *messages: Message) -> AsyncIterator[None]:
         await asyncio.wait({speaking})
 
 
+async def test_no_attack(victim: Victim, honest: Honest) -> None:
+    """What the figures say where there is nothing to tell."""
+    async with under_attack(victim, honest):
+        async for _ in lasting():
+            await asyncio.sleep(0.1)
+
+
 # --- Bytes --------------------------------------------------------------------------------------
 
 

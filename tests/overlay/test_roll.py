@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -381,6 +382,28 @@ def test_a_flood_of_forgeries_takes_little_time_and_hides_nothing(
     looked_at.clear()
     network.run(2)
     assert looked_at == []
+
+
+def test_a_round_goes_through_no_more_than_it_may_look_at() -> None:
+    network = Network([0, 0], 1)
+    founder, mallory, _ = network.nodes
+    network.link_all()
+    network.run(4)
+    for number in range(5 * REVOCATION_CHECKS_PER_ROUND):
+        forged = msgpack.packb([number.to_bytes(64, "big"), []])
+        mallory.member.gossip.set(revocation_key(forged), forged, network.now)
+    network.settle()
+    network.perform(mallory, mallory.member.tick(network.now + 1.3, network.peers(mallory)))
+    network.settle()
+    roll = founder.member.roll
+    for round_number in range(1, 4):
+        gone_through = 0
+        for _, record in roll.round(random.Random(1)):
+            gone_through += 1
+            with suppress(HearthError):
+                roll.heard(record, network.now)
+        # Those of the rounds before, and new ones.
+        assert gone_through == (1 + round_number) * REVOCATION_CHECKS_PER_ROUND
 
 
 def met(node: Node) -> set[PeerId]:
