@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import secrets
 import time
@@ -432,9 +433,13 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
     ):
         for each in (one, two):
             await offer_model(each, victim, model)
+        rounds = itertools.count(1)
         async for _ in lasting(20):
+            heartbeat = next(rounds)
             for sender, receiver in ((one, two), (two, one)):
-                await sender.say(GossipAck(()))  # It is still there.
+                if heartbeat % 50 == 0:  # It is still there; or else its requests would be dropped.
+                    alive = DigestEntry(sender.peer_id, NOW_MS, heartbeat, 1, 0)
+                    await sender.say(Syn((alive,)))
                 request = replace(forward(sender.peer_id, victim), model=model, hop_limit=4)
                 await sender.say(request)
                 passed_on = await receiver.hear(Forward)
