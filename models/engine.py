@@ -8,7 +8,7 @@ implementation; an OpenAI-compatible server elsewhere can be another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -284,6 +284,13 @@ class Engine(Protocol):
 
     def set_hash_key(self, key: bytes) -> None:
         """Key of the block hashes (the mesh secret); a CacheChanged(reset) follows."""
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        """Block hash -> what it costs to have the block elsewhere: as much as to compute so many
+        tokens. 0: it cannot be had; so it is with blocks that were never named.
+
+        What can be had elsewhere for less than its computation is evicted sooner.
+        """
 
     async def close(self) -> None:
         """Stop; idempotent."""

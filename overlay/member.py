@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 from models.engine import (
     CacheChanged,
@@ -291,6 +292,7 @@ class Member:
         if now >= self.gossip.next_deadline():
             self._publish(now)
             self._summarise(now)
+            effects += starmap(fwd.CopiesChanged, self.neighbourhood.copies_changed())
             effects += self._of_gossip(self.gossip.tick(now, linked), self.me, now)
             for origin, record in self.roll.round(self._rng):
                 effects += self._told_of(origin, record, origin, now)

@@ -328,6 +328,10 @@ class Mesh:
                     engine = self._engines.get(model)
                     if engine is not None:
                         engine.cancel(request_id)
+                case fwd.CopiesChanged(model=model, changed=changed):
+                    engine = self._engines.get(model)
+                    if engine is not None:
+                        engine.copies_changed(changed)
                 case Meet(peer=peer, addresses=addresses):
                     self.excluded.discard(peer)
                     self.meet(peer, addresses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,9 @@ class Cache(Protocol):
 
     def rekey(self, mesh_secret: bytes) -> None:
         """Hash blocks under another mesh secret from now on."""
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        """See `models.engine.Engine.copies_changed`."""
 
     def take_changes(self) -> Changes | None:
         """Block hashes that came and went since the last call; None if there are none."""

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,6 +196,10 @@ class LlamaEngine:
     def set_hash_key(self, key: bytes) -> None:
         """See `Engine.set_hash_key`."""
         self._send([protocol.HASH_KEY, key])
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        """See `Engine.copies_changed`."""
+        self._send([protocol.COPIES, protocol.pack_copies(changed)])
 
     async def close(self) -> None:
         """Stop the process; open requests get no more events. A disk cache is saved first."""

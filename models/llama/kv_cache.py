@@ -8,7 +8,7 @@ of cells in use. What is evicted is spilled, as long as that pays, and restored 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from models.llama.backend import Backend
@@ -194,6 +194,9 @@ class KvCache:
 
     def rekey(self, mesh_secret: bytes) -> None:
         self._tree.rekey(mesh_secret)
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        self._tree.copies_changed(changed)
 
     def take_changes(self) -> Changes | None:
         return self._tree.take_changes()

@@ -18,7 +18,7 @@ there is one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -188,6 +188,9 @@ class PrivateCache:
         for kept in self._kept:
             kept.block = None
             self._publish(kept)
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        """What was used last goes last, whoever else has it."""
 
     def take_changes(self) -> Changes | None:
         return self._changes.take()

@@ -1,7 +1,8 @@
 """Frames between a node and its engine process: msgpack lists, one after the other, on pipes.
 
 To the worker: ``[TOKENIZE, id, prompt]``, ``[REMEMBER, prompt, answer]``, ``[SUBMIT, request]``,
-``[CANCEL, request id]``, ``[HASH_KEY, key]``. From the worker: ``[PROGRESS, share]``, then
+``[CANCEL, request id]``, ``[HASH_KEY, key]``, ``[COPIES, [block, tokens, …]]``. From the worker:
+``[PROGRESS, share]``, then
 ``[READY, info]`` or ``[INVALID, message]``; after that ``[TOKENS, id, tokens]``,
 ``[REJECTED, id, code, message]`` and ``[EVENTS, [event, …]]``; at any time
 ``[LOG, level, message]``. An end of file means that the other side is gone.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgpack
@@ -41,6 +42,7 @@ SUBMIT: Final = "submit"
 CANCEL: Final = "cancel"
 HASH_KEY: Final = "hash-key"
 REMEMBER: Final = "remember"
+COPIES: Final = "copies"
 PROGRESS: Final = "progress"
 READY: Final = "ready"
 INVALID: Final = "invalid"
@@ -128,6 +130,14 @@ def unpack_request(data: Any) -> GenerationRequest:
 def priority_of(data: Any) -> Priority:
     """A packed request's."""
     return Priority(data[3])
+
+
+def pack_copies(changed: Mapping[int, int]) -> list[int]:
+    return [number for pair in changed.items() for number in pair]
+
+
+def unpack_copies(data: Any) -> dict[int, int]:
+    return dict(zip(data[::2], data[1::2], strict=True))
 
 
 def pack_info(info: ModelInfo) -> list[Any]:

@@ -7,7 +7,7 @@ it off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from models.engine import (
@@ -140,6 +140,10 @@ class Scheduler:
         """Hash blocks under another mesh secret from now on."""
         self._cache.rekey(mesh_secret)
         self._publish(idle=True)
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        """See `models.engine.Engine.copies_changed`."""
+        self._cache.copies_changed(changed)
 
     def _check(self, request: GenerationRequest) -> None:
         """Raises what is wrong with the request, or that there is no room for it."""

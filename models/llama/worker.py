@@ -179,6 +179,8 @@ class Worker:
                 self._scheduler.cancel(request_id)
             case (protocol.HASH_KEY, key):
                 self._scheduler.rekey(key)
+            case (protocol.COPIES, changed):
+                self._scheduler.copies_changed(protocol.unpack_copies(changed))
             case (kind,) if kind == _STOP:
                 self._stopped = True
 

@@ -102,6 +102,14 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
+class CopiesChanged:
+    """For the local engine of ``model``: see `models.engine.Engine.copies_changed`."""
+
+    model: str
+    changed: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Noticed:
     """A peer did what it should not, and nothing came of it: for the log, by ``matter``."""
 
@@ -110,4 +118,4 @@ class Noticed:
     detail: str
 
 
-Effect = Send | Tokenize | Remember | Generate | CancelGeneration | Emit | Noticed
+Effect = Send | Tokenize | Remember | Generate | CancelGeneration | Emit | CopiesChanged | Noticed

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from models.engine import CacheChanged, EngineStats, ModelInfo
+from overlay.forwarding.copies import Copies
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
@@ -19,10 +20,13 @@ from overlay.prefix.index import PeerIndex, leading
 from overlay.prefix.summary import Summary
 from overlay.routing.cost import Candidate
 from overlay.routing.losses import Losses
+from overlay.routing.prices import copy_worth, memory_price
 from overlay.wire.messages import Change
 
 #: Names of models whose servers are remembered. A peer may ask for any.
 _NAMES_ASKED_MAX: Final = 16
+#: Averages are over about so many rounds of gossip.
+_ROUNDS: Final = 30
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Neighbour:
     load: Load | None = None
     rtt_ms: float | None = None
     summary_at: float = 0.0
+    #: Tokens that it has yet to compute, on average.
+    work: float = 0.0
     #: It has refused us, and asks not to be asked before.
     refuses_until: float = -math.inf
 
@@ -70,6 +76,8 @@ class Neighbourhood:
         #: Which of its own this node tells of.
         self.summary = Summary()
         self.losses = Losses()
+        #: Which of the local models' blocks others hold, too.
+        self._copies: dict[str, Copies] = {}
         #: Who serves the models that were asked for lately, until a card changes: nodes decide more
         #: often than that.
         self._asked: dict[str, list[_Server]] = {}
@@ -78,11 +86,13 @@ class Neighbourhood:
 
     def model_loaded(self, info: ModelInfo, *, private: bool = False) -> None:
         self.models[info.name] = LocalModel(info, private=private)
+        self._copies[info.name] = Copies(self.me, self.index)
         self._asked.clear()
 
     def model_gone(self, name: str) -> None:
         """Forget a model, and its blocks with it."""
         self.summary.void(self.models.pop(name).hashes)
+        del self._copies[name]
         self._asked.clear()
 
     def engine_stats(self, name: str, stats: EngineStats) -> None:
@@ -91,9 +101,12 @@ class Neighbourhood:
     def cache_changed(self, name: str, event: CacheChanged) -> None:
         """Apply what the local engine says of its cache."""
         model = self.models[name]
+        copies = self._copies[name]
         if event.reset:
+            copies.changed_here((), model.hashes)
             self.summary.void(model.hashes)
             model.hashes = set()
+        copies.changed_here(event.added, event.removed)
         model.hashes.difference_update(event.removed)
         model.hashes.update(event.added)
         if model.private:
@@ -124,6 +137,9 @@ class Neighbourhood:
             elif change.key == LOAD:
                 neighbour.load = None if change.value is None else Load.unpack(change.value)
                 fresh_load = True
+        for name, copies in self._copies.items():
+            held = self.models[name].hashes
+            copies.changed_elsewhere(b for b in (*added, *removed) if b in held)
         if removed:
             self.index.remove(origin, removed)
             self.losses.gone(self._held_nowhere(removed))
@@ -307,6 +323,29 @@ class Neighbourhood:
                 load.lost_permille / 1000,
             )
             found.append(candidate)
+        return found
+
+    def copies_changed(self) -> list[tuple[str, dict[int, int]]]:
+        """By local model, what its engine is to be told of blocks that others hold, too.
+
+        Call it once in a round of gossip.
+        """
+        reachable, lost = [], [self.losses.share]
+        for peer, neighbour in self.neighbours.items():
+            load = neighbour.load or _IDLE
+            neighbour.work += (load.pending_prefill_tokens - neighbour.work) / _ROUNDS
+            if neighbour.rtt_ms is not None:
+                lost.append(load.lost_permille / 1000)
+                if load.guest_places != 0:
+                    reachable.append((peer, neighbour.rtt_ms / 1000, neighbour.work))
+        worth, found = copy_worth(memory_price(lost)), []
+        for name, model in self.models.items():
+            rate = model.stats.prefill_rate
+            ways = {
+                peer: worth * (rtt_s * rate + tokens) for peer, rtt_s, tokens in reachable if rate
+            }
+            if told := self._copies[name].take(model.hashes, ways):
+                found.append((name, told))
         return found
 
     def _held_nowhere(self, blocks: Iterable[int]) -> list[int]:

@@ -29,6 +29,15 @@ def worth(hits: int, depth: int) -> float:
     return log2(1 + hits) + depth / DOUBLE_COST_TOKENS
 
 
+def elsewhere(cost: int, depth: int) -> float:
+    """How much less, in turn-overs, a cached token is worth that can be had elsewhere: at most 0.
+
+    It spares only what that costs, and not the computation of ``depth`` tokens. ``cost``: see
+    `models.engine.Engine.copies_changed`.
+    """
+    return log2(min(1.0, cost / depth)) if cost else 0.0
+
+
 class Valued(Protocol):
     """Something with a value; the queue's owner sets it, from `EvictionQueue.clock`."""
 

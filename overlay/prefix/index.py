@@ -91,6 +91,15 @@ class PeerIndex(Generic[P]):
                 new ^= lowest
         return found
 
+    def holders(self, block: int) -> list[P]:
+        """The peers that hold the block."""
+        bits, found = self._holders.of(block), []
+        while bits:
+            lowest = bits & -bits
+            found.append(self._peers[lowest.bit_length() - 1])
+            bits ^= lowest
+        return found
+
     def __contains__(self, block: object) -> bool:
         """Whether any peer holds the block."""
         return isinstance(block, int) and self._holders.of(block) != 0

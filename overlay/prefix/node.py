@@ -36,6 +36,8 @@ class Node:
     locks: int = 0
     #: How many requests reused it; never less than those that reused what is below.
     hits: int = 0
+    #: Its worth at its last use; and less what others spare of it, as far as is known.
+    used: float = 0.0
     value: float = 0.0
     #: The state of a spilled node's edge, in order; None: the node is resident.
     pieces: list[Piece] | None = None
@@ -90,6 +92,7 @@ def split(node: Node, depth: int) -> Node:
         parent,
         locks=node.locks,
         hits=node.hits,
+        used=node.used,
         value=node.value,
         children={node.tokens[at]: node},
         hashes=node.hashes[:blocks],
@@ -121,7 +124,7 @@ def join(upper: Node) -> Node:
     child.start, child.parent = upper.start, parent
     child.tokens = upper.tokens + child.tokens
     child.hashes = upper.hashes + child.hashes
-    child.value = max(upper.value, child.value)
+    child.used = max(upper.used, child.used)
     if upper.pieces is not None and child.pieces is not None:
         for piece in child.pieces:
             if piece in upper.pieces:

@@ -14,12 +14,12 @@ one, unless a lock ends between them, only one of them is resident, or they diff
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from overlay.prefix.chain import BLOCK_TOKENS, extend, root_hash
 from overlay.prefix.changes import ChangeLog, Changes
-from overlay.prefix.eviction import EvictionQueue, worth
+from overlay.prefix.eviction import EvictionQueue, elsewhere, worth
 from overlay.prefix.node import Match, Node, Piece, common, is_one, join, split, walk
 
 
@@ -63,6 +63,8 @@ class RadixTree:
         self._tips: EvictionQueue[Node] = EvictionQueue(self._may_leave)
         self._spilled: EvictionQueue[Node] = EvictionQueue(self._may_go)
         self._changes = ChangeLog()
+        #: Blocks that can be had elsewhere: see `copies_changed`.
+        self._copies: dict[int, int] = {}
 
     # --- the verbs of a request ---------------------------------------------------------------
 
@@ -226,6 +228,15 @@ class RadixTree:
         self._merge(node)
         return True
 
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        """See `models.engine.Engine.copies_changed`."""
+        self._copies |= changed
+        for block in [block for block, tokens in changed.items() if not tokens]:
+            del self._copies[block]
+        for node in self.nodes():
+            if node.hashes and node.hashes[-1] in changed:
+                self._offer(node)
+
     # --- more about it ------------------------------------------------------------------------
 
     def owner_below(self, node: Node) -> int | None:
@@ -340,9 +351,11 @@ class RadixTree:
     # --- values -------------------------------------------------------------------------------
 
     def _use(self, node: Node) -> None:
-        node.value = self._clock + worth(node.hits, node.end)
+        node.used = self._clock + worth(node.hits, node.end)
 
     def _offer(self, node: Node) -> None:
+        copy = self._copies.get(node.hashes[-1], 0) if node.hashes else 0
+        node.value = node.used + elsewhere(copy, node.end)
         (self._tips if node.resident else self._spilled).offer(node)
 
     def _may_leave(self, node: Node) -> bool:

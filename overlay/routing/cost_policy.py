@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Final
 
-from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.routing.cost import (
     PROMPT_STEP_MS,
@@ -20,19 +18,15 @@ from overlay.routing.cost import (
 )
 from overlay.routing.decision import TIE_MS, Decision
 from overlay.routing.history import History
+from overlay.routing.keeper import keeper
 from overlay.routing.policy import Question
-from overlay.routing.prices import Prices
+from overlay.routing.prices import SPARE_WORTH, USES_EXPECTED, Prices
 from overlay.routing.speeds import Speeds
 
-#: How often a prefix that is asked for once more is asked for after that, at least.
-USES_EXPECTED: Final = 2.0
 #: Where room is short, what comes makes something else go that is worth nearly as much.
 NET_GAIN: Final = 1 / 8
 #: No conversation is expected to go on for more turns than this.
 TURNS_MAX: Final = 3.0
-#: What a second that nobody else needs is worth all the same: it takes power. A copy is computed
-#: in such time alone.
-SPARE_WORTH: Final = 0.1
 #: A holder of this share of the longest match holds the same prefix.
 SAME_PREFIX: Final = 0.75
 
@@ -106,11 +100,11 @@ class CostPolicy:
         copies go.
         """
         holders = [e for e in estimates if e.match_tokens >= SAME_PREFIX * longest.match_tokens]
-        keeper = _keeper(_end(question, longest), holders)
+        kept = keeper(_end(question, longest), [e.peer for e in holders])
         copy_ms = longest.match_tokens * _token_ms(question, longest)
         room_ms = (self._prices.memory - 1) * copy_ms / max(1.0, uses)
         return [
-            each.with_later(room_ms) if each in holders and each.peer != keeper else each
+            each.with_later(room_ms) if each in holders and each.peer != kept else each
             for each in estimates
         ]
 
@@ -144,12 +138,3 @@ def _end(question: Question, longest: Estimate) -> int:
 def _token_ms(question: Question, at: Estimate) -> float:
     """How long one more token of the prompt takes there."""
     return at.prefill_ms / max(1, question.prompt_tokens - at.match_tokens)
-
-
-def _keeper(prefix: int, holders: Sequence[Estimate]) -> PeerId:
-    """The holder that all nodes agree on (rendezvous hashing: Thaler, Ravishankar 1998)."""
-
-    def weight(holder: Estimate) -> bytes:
-        return blake2b(prefix.to_bytes(8, "big") + bytes(holder.peer), digest_size=8).digest()
-
-    return max(holders, key=weight).peer

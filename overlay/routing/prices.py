@@ -24,6 +24,25 @@ LOOK_MAX: Final = 0.2
 #: Caches lose everything at worst, and work must be done at any price.
 LOST_MAX: Final = 0.8
 ALPHA_MAX: Final = 40.0
+#: How often a prefix that is asked for once more is asked for after that, at least.
+USES_EXPECTED: Final = 2.0
+#: What a second that nobody else needs is worth all the same: it takes power. A copy is computed
+#: in such time alone.
+SPARE_WORTH: Final = 0.1
+
+
+def memory_price(lost_shares: Sequence[float]) -> float:
+    """The price of a cell where nodes lose such shares of what they compute: at least 1."""
+    return float((1 - min(LOST_MAX, fmean(lost_shares))) ** -2)
+
+
+def copy_worth(memory: float) -> float:
+    """What a copy that spares a way of one second is worth, in seconds of its computation.
+
+    It spares the way as often as it is expected to be used; its own room and power are dear. With
+    more than a second for each that it takes, it would be worth fetching if it were not here.
+    """
+    return (1 + USES_EXPECTED) / (memory * (memory - 1 + SPARE_WORTH))
 
 
 class Prices:
@@ -45,8 +64,7 @@ class Prices:
             c.peer: look * (c.pending_prefill_tokens > 0) + keep * self.busy(c.peer)
             for c in candidates
         }
-        lost = fmean(c.lost_share for c in candidates)
-        self.memory = (1 - min(LOST_MAX, lost)) ** -2
+        self.memory = memory_price([c.lost_share for c in candidates])
 
     def busy(self, peer: PeerId) -> float:
         """The share of its time in which the peer has prompts to compute, from 0 to 1."""

@@ -8,7 +8,7 @@ Between two changes of the batch all steps are alike, so they are one event.
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from models.engine import (
@@ -114,6 +114,9 @@ class SimEngine:
                     self._break_off(batch)
                 else:
                     self._interrupt()
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        self._tree.copies_changed(changed)
 
     def stop(self) -> None:
         """Its machine is off: nothing is told of anything any more."""

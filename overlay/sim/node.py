@@ -36,10 +36,12 @@ class Node:
         send: Callable[[PeerId, PeerId, Message], bool],
         tell: Callable[[PeerId, bytes, fwd.ClientEvent], None],
         gossip: bool,
+        spares: bool,
     ) -> None:
         """``send`` says whether there was a link; ``tell`` passes on what clients would see.
 
-        ``gossip`` False: it never tells anybody of itself.
+        ``gossip`` False: it never tells anybody of itself. ``spares``: its engine hears of what can
+        be had elsewhere.
         """
         self.member = member
         self.peer = member.me
@@ -48,6 +50,7 @@ class Node:
         self._send = send
         self._tell = tell
         self._gossip = gossip
+        self._spares = spares
         #: When it is woken next; not at all before it has started.
         self._due = -math.inf
         self.running = True
@@ -86,6 +89,8 @@ class Node:
                     self.engine.submit(request)
                 case fwd.CancelGeneration(request_id=request_id):
                     self.engine.cancel(request_id)
+                case fwd.CopiesChanged(changed=changed) if self._spares:
+                    self.engine.copies_changed(changed)
                 case _:
                     pass  # what only tells, and what answers' tokens are (the engine knows)
         self._wake()

@@ -100,7 +100,7 @@ def run(
     else:
         rival = REGISTRY[policy]
         gossip = rival.knows in ("load", "summaries")
-        world.populate(rival.policies(world, policy_rng), gossip=gossip)
+        world.populate(rival.policies(world, policy_rng), gossip=gossip, spares=False)
     world.run(on_progress)
     share = scenario.warm_up / (scenario.warm_up + scenario.requests)
     return Report.of(policy, world.outcomes, world.counters(), warm_up=share)

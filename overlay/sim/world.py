@@ -102,10 +102,16 @@ class World:
         self._number = {peer: n for n, peer in enumerate(self.peers)}
         self.nodes: list[Node] = []
 
-    def populate(self, policy_of: Callable[[PeerId], Policy], *, gossip: bool) -> None:
-        """Start the nodes; all know each other already. ``gossip`` False: nothing more travels."""
+    def populate(
+        self, policy_of: Callable[[PeerId], Policy], *, gossip: bool, spares: bool = True
+    ) -> None:
+        """Start the nodes; all know each other already.
+
+        ``gossip`` False: nothing more travels. ``spares`` False: engines evict as if alone.
+        """
         self._policy_of = policy_of
         self._gossip = gossip
+        self._spares = spares
         for n, peer in enumerate(self.peers):
             self._coming[peer] = {}
             self.nodes.append(self._started(n, incarnation=1))
@@ -139,6 +145,7 @@ class World:
             send=self._send,
             tell=self._tell,
             gossip=self._gossip,
+            spares=self._spares,
         )
         member.described(f"node {n}", (), self.clock.now)
         return node

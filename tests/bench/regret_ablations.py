@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Final
 from unittest.mock import ANY, patch
 
+from overlay.forwarding.copies import Copies
 from overlay.routing import cost_policy
 from overlay.routing.cost import Candidate, Estimate, estimate
 from overlay.routing.decision import Decision
@@ -124,7 +125,11 @@ ABLATIONS: Final = {
     ),
     "hearth without keepers": Ablation(
         "where memory is dear, any holder of a prefix does",
-        lambda: patch.object(cost_policy, "_keeper", lambda _prefix, _holders: ANY),
+        lambda: patch.object(cost_policy, "keeper", lambda _prefix, _holders: ANY),
+    ),
+    "hearth without sparing": Ablation(
+        "each cache evicts as if the mesh's other copies were none",
+        lambda: patch.object(Copies, "take", lambda *_given: {}),
     ),
     "hearth without owners": Ablation(
         "a node's own clients expect to wait there as guests do",

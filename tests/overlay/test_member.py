@@ -66,6 +66,26 @@ def says(origin: PeerId, key: bytes, value: bytes) -> GossipAck:
     return GossipAck((OriginDelta(origin, 1, 0, True, (Change(key, 1, value),), 1, 0),))
 
 
+# --- Copies -------------------------------------------------------------------------------------
+
+
+def test_of_two_that_hold_the_same_one_is_told_to_give_it_up_first() -> None:
+    mesh = VirtualMesh(3, serving=[0, 1, 2])
+    mesh.compute(0, PROMPT)
+    mesh.run(GOSSIP_S)
+    mesh.compute(1, PROMPT)
+    mesh.run(GOSSIP_S)
+    told = [
+        [effect for effect in node.told if isinstance(effect, fwd.CopiesChanged)]
+        for node in mesh.nodes
+    ]
+    assert not told[2]
+    assert all(effect.model == TOY.name for effect in told[0] + told[1])
+    first, second = ({b for effect in each for b in effect.changed} for each in told[:2])
+    assert first | second == set(block_hashes(SECRET, TOY.key, PROMPT))
+    assert not first & second
+
+
 # --- A request, where gossip leads it -----------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class TokenSource:
         what = "a token source"
         self.info = ModelInfo(name, _KEY, (), what, _CONTEXT_LENGTH, _CELLS, 0, bytes(16))
         self._sink = sink
+        #: Blocks that can be had elsewhere, as it was told.
+        self.copies: dict[int, int] = {}
         stats = EngineStats(cells_total=_CELLS, prefill_rate=1e4, decode_rate=1e3)
         asyncio.get_running_loop().call_soon(sink, stats)
 
@@ -68,6 +71,9 @@ class TokenSource:
 
     def set_hash_key(self, key: bytes) -> None:
         self._sink(CacheChanged((), (), reset=True))
+
+    def copies_changed(self, changed: Mapping[int, int]) -> None:
+        self.copies |= changed
 
     async def close(self) -> None:
         pass

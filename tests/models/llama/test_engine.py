@@ -327,6 +327,19 @@ async def test_refusals(start: Starter) -> None:
     caller.engine.cancel(request_id)
 
 
+async def test_what_can_be_had_elsewhere(start: Starter) -> None:
+    caller = await start(cells=1024)
+    first, second = [await caller.engine.tokenize(text * 300) for text in "xy"]
+    await caller.ask(first)
+    await caller.ask(second)
+    blocks = block_hashes(b"secret", caller.engine.info.key, second)
+    caller.engine.copies_changed(dict.fromkeys(blocks, 1))
+    await caller.ask(await caller.engine.tokenize("z" * 500))
+    left = block_hashes(b"secret", caller.engine.info.key, first)
+    assert caller.ears.blocks.issuperset(left)
+    assert not caller.ears.blocks.issuperset(blocks)
+
+
 async def test_another_hash_key(start: Starter) -> None:
     caller = await start()
     tokens = await caller.engine.tokenize("x" * 70)

@@ -67,6 +67,15 @@ requests = st.builds(
 )
 
 
+@given(st.dictionaries(st.integers(0, 2**64 - 1), counts))
+def test_copies(changed: dict[int, int]) -> None:
+    unpacker = protocol.unpacker()
+    unpacker.feed(protocol.pack([protocol.COPIES, protocol.pack_copies(changed)]))
+    ((kind, packed),) = unpacker
+    assert kind == protocol.COPIES
+    assert protocol.unpack_copies(packed) == changed
+
+
 @given(st.lists(events, max_size=5), st.integers(1, 50))
 def test_events(said: list[EngineEvent], size: int) -> None:
     data = protocol.pack([protocol.EVENTS, [protocol.pack_event(event) for event in said]])

@@ -27,7 +27,7 @@ from models.llama.backend import Outcome, Slice
 from models.llama.disk import DiskStore
 from models.llama.kv_cache import KvCache
 from models.llama.rate import Rates
-from models.llama.scheduler import RUNNING_MAX, Scheduler
+from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX, Scheduler
 from models.llama.spill import Spill
 from overlay.errors import ModelFileInvalid
 from overlay.limits import ENGINE_QUEUE_MAX
@@ -670,6 +670,19 @@ def test_another_secret_hashes_everything_anew() -> None:
     )
     bench.scheduler.rekey(b"other")
     assert heard == [CacheChanged(block_hashes(b"other", MODEL_KEY, [1] * 64), (), reset=True)]
+
+
+def test_what_can_be_had_elsewhere_gives_way_first() -> None:
+    bench = Bench(cells=4 * EVICT_TOKENS, context=2 * EVICT_TOKENS)
+    prompts = [[token] * EVICT_TOKENS for token in (1, 2, 3)]
+    for prompt in prompts:
+        bench.submit(prompt, max_tokens=0)
+        bench.run()
+    bench.scheduler.copies_changed({block_hashes(SECRET, MODEL_KEY, prompts[1])[-1]: 1})
+    bench.submit([4] * (EVICT_TOKENS + 1), max_tokens=0)
+    bench.run()
+    assert [bench.cache.missing(prompt) for prompt in prompts] == [0, EVICT_TOKENS, 0]
+    bench.check()
 
 
 def test_speeds_are_measured() -> None:

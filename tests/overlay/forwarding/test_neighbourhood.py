@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import CacheChanged, ModelInfo
+from models.engine import CacheChanged, EngineStats, ModelInfo
+from overlay.forwarding.copies import SAME
 from overlay.forwarding.neighbourhood import Neighbourhood
-from overlay.gossip.records import CARD, Card, ModelCard, block_key
+from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import SUMMARY_BLOCKS_MAX
 from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.routing.keeper import keeper
+from overlay.routing.prices import copy_worth
 from overlay.wire.messages import Change
 
 ME, PEER = PeerId(b"m" * 32), PeerId(b"p" * 32)
@@ -52,6 +56,33 @@ def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
     own.records_changed(PEER, [Change(block_key(there), 2, None)])
     own.cache_changed("a", CacheChanged((here, there), ()))
     assert own.losses.share > 0
+
+
+def test_what_a_peer_holds_too_costs_the_way_and_the_wait_there() -> None:
+    own = neighbourhood("a", "b")
+    blocks = tuple(BLOCKS[:20])
+    own.engine_stats("a", EngineStats(prefill_rate=1000.0))
+    own.cache_changed("a", CacheChanged(blocks, ()))
+    own.records_changed(PEER, [Change(block_key(block), 1, b"") for block in blocks])
+    assert own.copies_changed() == [], "it has no link"
+    own.link_measured(PEER, 20.0, 0.0)
+    [(model, told)] = own.copies_changed()
+    theirs = {block for block in blocks if keeper(block, [ME, PEER]) == PEER}
+    way = 20 * copy_worth(1.0)
+    assert (model, told) == ("a", dict.fromkeys(theirs, way))
+    own.records_changed(PEER, [Change(LOAD, 2, Load(pending_prefill_tokens=300).pack())])
+    [(_, told)] = own.copies_changed()
+    assert told == dict.fromkeys(theirs, pytest.approx(1.5 * way)), "on average of some rounds"
+    for _ in range(300):
+        for _, changed in own.copies_changed():
+            told |= changed
+    assert told[min(theirs)] == pytest.approx(16 * way, rel=SAME)
+    own.records_changed(PEER, [Change(LOAD, 3, Load(lost_permille=1000).pack())])
+    [(_, dear)] = own.copies_changed()
+    assert dear[min(theirs)] < told[min(theirs)] / 10, "room is dear"
+    own.records_changed(PEER, [Change(LOAD, 4, Load(guest_places=0).pack())])
+    [(_, told)] = own.copies_changed()
+    assert told == dict.fromkeys(theirs, 0), "it takes nobody's requests"
 
 
 def serving(own: Neighbourhood, model: str) -> list[PeerId]:

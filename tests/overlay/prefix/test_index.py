@@ -59,6 +59,11 @@ class PeerIndexMachine(RuleBasedStateMachine):
                 expected[peer] = depth
         assert self.index.match(hashes) == expected
 
+    @rule(block=st.sampled_from(range(6)))
+    def holders(self, block: int) -> None:
+        expected = [peer for peer, held in self.model.items() if block in held]
+        assert sorted(self.index.holders(block)) == sorted(expected)
+
     @invariant()
     def counts_agree(self) -> None:
         for peer in "ABCDE":

@@ -58,6 +58,7 @@ class RadixMachine(RuleBasedStateMachine):
         self.holders: list[Holder] = []
         self.told: set[int] = set()
         self.secret = SECRET
+        self.copies: dict[int, int] = {}
 
     def resident(self) -> set[tuple[int, ...]]:
         """All prefixes in the KV cache."""
@@ -185,6 +186,13 @@ class RadixMachine(RuleBasedStateMachine):
         self.secret = secret
         self.tree.rekey(secret)
 
+    @rule(copied=st.dictionaries(st.integers(0, 20), st.integers(0, 100), max_size=4))
+    def copies_change(self, copied: dict[int, int]) -> None:
+        known = [block for node in self.tree.nodes() for block in node.hashes]
+        changed = {known[n % len(known)]: tokens for n, tokens in copied.items() if known}
+        self.tree.copies_changed(changed)
+        self.copies = {b: tokens for b, tokens in (self.copies | changed).items() if tokens}
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         check_integrity(self.tree)
@@ -283,6 +291,57 @@ def test_what_was_hit_outlives_what_was_not() -> None:
     assert tip is not None
     assert tree.cut(tip, keep=3) == Evicted(owner=2, keep=3)
     assert coldest(tree) == [5, 6, 7]
+
+
+#: A block each, computed within a third of a turn-over.
+FIRST, SECOND = list(range(32)), list(range(100, 132))
+
+
+def with_copies(tree: RadixTree, tokens: list[int], cost: int) -> None:
+    """The prefix can be had elsewhere, at the cost of computing so many tokens."""
+    tree.copies_changed({block_hashes(SECRET, MODEL_KEY, tokens)[-1]: cost})
+
+
+def test_what_can_be_had_elsewhere_goes_first() -> None:
+    tree = new_tree()
+    leave_behind(tree, FIRST, owner=1)
+    leave_behind(tree, SECOND, owner=2)
+    with_copies(tree, SECOND, 1)
+    assert coldest(tree) == SECOND
+    with_copies(tree, SECOND, 0)
+    assert coldest(tree) == FIRST, "it has gone there"
+
+
+def test_the_nearer_a_copy_is_the_sooner_this_one_goes() -> None:
+    tree = new_tree()
+    leave_behind(tree, FIRST, owner=1)
+    leave_behind(tree, SECOND, owner=2)
+    with_copies(tree, FIRST, 16)
+    with_copies(tree, SECOND, 8)
+    assert coldest(tree) == SECOND
+    with_copies(tree, SECOND, 31)
+    assert coldest(tree) == FIRST
+
+
+def test_a_copy_that_is_dearer_than_the_computation_is_worth_nothing() -> None:
+    tree = new_tree()
+    leave_behind(tree, FIRST, owner=1)
+    leave_behind(tree, SECOND, owner=2)
+    with_copies(tree, SECOND, 33)
+    assert coldest(tree) == FIRST
+
+
+def test_what_can_be_had_elsewhere_is_forgotten_first_once_it_is_spilled() -> None:
+    tree = new_tree()
+    for owner, tokens in ((1, FIRST), (2, SECOND)):
+        leave_behind(tree, tokens, owner)
+        tip = tree.coldest_tip()
+        assert tip is not None
+        tree.cut(tip, 0, [Piece(0, 32)])
+    with_copies(tree, SECOND, 1)
+    leaf = tree.coldest_spilled()
+    assert leaf is not None
+    assert leaf.path() == SECOND
 
 
 def test_what_was_hit_once_ages_as_the_cache_turns_over() -> None:

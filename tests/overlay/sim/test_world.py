@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.limits import REQUEST_DEADLINE_S
+from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.routing.cost_policy import CostPolicy
 from overlay.sim.baselines import REGISTRY
 from overlay.sim.churn import Fault, Gone, Split
@@ -54,6 +55,27 @@ def outcomes(
 
 def question(at_s: float, origin: int, prompt: Iterable[int], answer: int = 20) -> Session:
     return Session(at_s, origin, [Turn(tuple(prompt), (7,) * answer, 0.0)])
+
+
+@pytest.mark.parametrize("spares", [True, False])
+def test_engines_hear_of_copies_elsewhere_unless_they_are_rivals(spares: bool) -> None:
+    # Both are asked before either has told the other of anything.
+    asked = [question(0.0, n, range(640)) for n in range(2)]
+    asked.append(question(20.0, 0, range(1000, 1040)))
+    world = World(
+        [Machine()] * 2,
+        [8192] * 2,
+        Network(uniform(2, 0.02), Links(), random.Random(1)),
+        iter(asked),
+        requests=3,
+        rng=random.Random(2),
+    )
+    world.populate(lambda _: CostPolicy(random.Random(3)), gossip=True, spares=spares)
+    told: list[int] = []
+    for node in world.nodes:
+        node.engine.copies_changed = told.extend  # type: ignore[method-assign,assignment]
+    world.run(lambda _: None)
+    assert len({*told}) == (640 // BLOCK_TOKENS if spares else 0)
 
 
 def test_the_deadline_is_kept_to_without_gossip() -> None:
