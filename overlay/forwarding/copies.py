@@ -17,6 +17,10 @@ from overlay.routing.keeper import keeper
 
 #: Ways and waits change without a word: so many blocks are looked at again each time, in turn.
 LOOKS: Final = 256
+#: So many holders are weighed for that each time, and so many for blocks that came or went, at a
+#: microsecond each; the other blocks have to wait.
+WEIGHED_AGAIN_MAX: Final = 2048
+WEIGHED_MAX: Final = 4096
 #: What has changed by no more than this share is not worth telling.
 SAME: Final = 0.25
 
@@ -48,18 +52,30 @@ class Copies:
         each peer that can be asked.
         """
         told: dict[int, int] = {}
-        for block in [*islice(self._costs, LOOKS), *self._stale]:
-            before = self._costs.pop(block, 0)
-            holders = self._index.holders(block) if block in held else []
-            cost = self._cost(block, [peer for peer in holders if peer in ways], ways)
-            if before and cost and abs(cost - before) <= SAME * before:
-                cost = before
-            if cost != before:
-                told[block] = cost
-            if holders:
-                self._costs[block] = cost
-        self._stale.clear()
+        weighed = 0
+        for block in [*islice(self._costs, LOOKS)]:
+            if weighed >= WEIGHED_AGAIN_MAX:
+                break
+            weighed += self._look(block, held, ways, told)
+        weighed = 0
+        while self._stale and weighed < WEIGHED_MAX:
+            weighed += self._look(self._stale.pop(), held, ways, told)
         return told
+
+    def _look(
+        self, block: int, held: Container[int], ways: Mapping[PeerId, float], told: dict[int, int]
+    ) -> int:
+        """Find out what is to be told of the block; returns how much work it was."""
+        before = self._costs.pop(block, 0)
+        holders = self._index.holders(block) if block in held else []
+        cost = self._cost(block, [peer for peer in holders if peer in ways], ways)
+        if before and cost and abs(cost - before) <= SAME * before:
+            cost = before
+        if cost != before:
+            told[block] = cost
+        if holders:
+            self._costs[block] = cost
+        return 1 + len(holders)
 
     def _cost(self, block: int, holders: list[PeerId], ways: Mapping[PeerId, float]) -> int:
         if not holders or keeper(block, [self._me, *holders]) == self._me:

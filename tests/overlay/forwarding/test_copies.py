@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.forwarding.copies import LOOKS, Copies
+from overlay.forwarding.copies import LOOKS, WEIGHED_MAX, Copies
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.index import PeerIndex
 from overlay.routing.keeper import keeper
@@ -73,6 +73,24 @@ def test_other_ways_are_told_in_time_and_about_the_same_ones_not() -> None:
     told = [copies.take({*blocks}, {NEAR: 130.0}) for _ in range(3)]
     assert [len(each) for each in told] == [LOOKS, LOOKS, 0]
     assert told[0] | told[1] == dict.fromkeys(blocks, 130)
+
+
+def test_what_a_crowd_holds_is_told_little_by_little() -> None:
+    index: PeerIndex[PeerId] = PeerIndex()
+    crowd = [PeerId(number.to_bytes(32, "big")) for number in range(1, 64)]
+    blocks = range(256)
+    for peer in crowd:
+        index.add(peer, blocks)
+    copies = Copies(PeerId(bytes(32)), index)
+    copies.changed_here(blocks, ())
+    found: dict[int, int] = {}
+    for taken in range(1, 1 + -(-256 * 64 // WEIGHED_MAX)):
+        told = copies.take({*blocks}, dict.fromkeys(crowd, 10.0))
+        assert found.keys().isdisjoint(told)
+        found |= told
+        assert len(found) <= taken * WEIGHED_MAX / 64
+    kept = [b for b in blocks if keeper(b, [PeerId(bytes(32)), *crowd]) == PeerId(bytes(32))]
+    assert found == dict.fromkeys({*blocks}.difference(kept), 10)
 
 
 @given(st.sets(st.sampled_from([ME, NEAR, FAR]), min_size=1), st.integers(0, 2**64 - 1))
