@@ -194,7 +194,7 @@ class Gossip:
     def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> list[Effect]:
         """A link to ``peer`` came up; ``compact`` says whether it reads compact digests."""
         self._banished.readmit(peer)
-        self._replicas.prove(peer)
+        self._replicas.linked(peer)
         self._own_words.linked(peer, compact=compact)
         return [*self._liveness.alive(peer, now)]
 

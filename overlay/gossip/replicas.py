@@ -1,8 +1,8 @@
 """What a node knows of the other origins, and of which of them it tells others.
 
 Nothing in a record shows who wrote it, so a member can make up origins as it likes. Of one that
-nobody has proven to be a member, nobody else is told: so what is made up stays where it was told,
-gives way to others, and is forgotten soon.
+no chain proves to be a member, nobody else is told: so what is made up stays where it was told,
+gives way to others, and is forgotten soon. A link is proof, too, but to its own ends alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class Replicas:
         #: Silent for so long that nobody is told of them any more; soon they are forgotten.
         self.hushed: set[PeerId] = set()
         self._proven: set[PeerId] = set()
-        #: The others, and since when there are replicas of them: the oldest first.
+        #: Who had a link, which is proof to this node alone.
+        self._linked: set[PeerId] = set()
+        #: Those whom others cannot know to be members, and since when there are replicas of them:
+        #: the oldest first.
         self._unproven: dict[PeerId, float] = {}
         #: The replicas' size on the wire, as of the latest `weigh` and grown since.
         self._held_bytes = 0
@@ -38,13 +41,21 @@ class Replicas:
         self._proven.add(origin)
         self._unproven.pop(origin, None)
 
+    def linked(self, origin: PeerId) -> None:
+        """``origin`` has shown over a link that it is a member."""
+        self._linked.add(origin)
+
     def proven(self, origin: PeerId) -> bool:
         """Whether ``origin`` is known to be a member."""
-        return origin in self._proven
+        return origin in self._proven or origin in self._linked
 
     def overdue(self, now: float) -> list[PeerId]:
         """The origins that nobody has proven to be members, in all the time that they had."""
-        return [origin for origin, met_s in self._unproven.items() if now - met_s >= UNPROVEN_S]
+        return [
+            origin
+            for origin, met_s in self._unproven.items()
+            if now - met_s >= UNPROVEN_S and origin not in self._linked
+        ]
 
     def untold(self) -> set[PeerId]:
         """The origins of which others are told nothing."""
@@ -67,7 +78,7 @@ class Replicas:
         if len(self.by_origin) + 1 < MEMBERS_MAX:
             return None
         hearsay = (other for other in self.by_origin if other not in words)
-        displaced = next(iter(self._unproven), None)
+        displaced = next((other for other in self._unproven if other not in words), None)
         if displaced is None and origin in words:
             displaced = next(hearsay, None)
         return origin if displaced is None else displaced
@@ -82,6 +93,7 @@ class Replicas:
     def drop(self, origin: PeerId) -> Replica | None:
         """Forget it; returns what was known."""
         self._proven.discard(origin)
+        self._linked.discard(origin)
         self._unproven.pop(origin, None)
         return self.by_origin.pop(origin, None)
 

@@ -109,6 +109,7 @@ class Node:
     def link_up(self, peer: PeerId, rtt_ms: float) -> None:
         now = self._clock.now
         self.links[peer] = rtt_ms
+        self.member.gossip.prove(peer)  # Chains are not simulated.
         self.carry_out(self.member.link_up(peer, "", now))
         self.member.links_measured({peer: rtt_ms}, now)
 

@@ -106,6 +106,7 @@ class Pair:
         others = introductions[:place] + introductions[place + 1 :]
         core.receive(others[0].origin, GossipAck(tuple(others)), 0.0)
         for delta in others:
+            core.prove(delta.origin)
             core.alive(delta.origin, 0.0)
         return core
 

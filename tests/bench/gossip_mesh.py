@@ -130,6 +130,7 @@ class HearthMesh(VirtualMesh):
             others = introductions[:node] + introductions[node + 1 :]
             core.receive(self._linked[node][0], GossipAck(tuple(others)), 0.0)
             for peer in self._linked[node]:
+                core.prove(peer)
                 core.alive(peer, 0.0)
         self.known[:] = len(introductions[0].changes)
 

@@ -83,6 +83,7 @@ class VirtualMesh:
             for other in self.nodes:
                 if other is not node:
                     name = f"n{self.nodes.index(other)}"
+                    node.member.gossip.prove(other.member.me)  # As its chain would.
                     self.perform(node, node.member.link_up(other.member.me, name, self.now))
 
     def submit(self, index: int, request_id: bytes, tokens: Tokens) -> None:

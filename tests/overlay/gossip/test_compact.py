@@ -104,6 +104,7 @@ ME, PEER = peer_id(1), peer_id(2)
 def acquainted(*, compact: bool = True) -> Gossip:
     """A node that has a link with PEER, and has heard of it."""
     mine = Gossip(ME, 5, random.Random(0), 0.0)
+    mine.prove(PEER)
     mine.alive(PEER, 0.0, compact=compact)
     mine.receive(PEER, Syn((DigestEntry(PEER, 5, 1, 0, 0),)), 0.0)
     mine.tick(0.0, [PEER])

@@ -86,6 +86,8 @@ def test_who_has_a_link_speaks_for_itself(forged: GossipAck | Syn) -> None:
 
 def test_a_compact_digest_is_its_senders_own_word_too() -> None:
     mine = linked(LIAR, THIRD)
+    for member in (LIAR, THIRD):
+        mine.prove(member)
     mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, 1, 0, 0),)), 0.0)
     said = [DigestEntry(ME, 5, 0, 0, 0), DigestEntry(LIAR, 7, 1, 0, 0)]
     mine.receive(LIAR, Syn((said[1],)), 0.0)
@@ -195,12 +197,17 @@ def test_nobody_is_told_of_who_may_be_made_up() -> None:
     assert THIRD in digests & deltas
 
 
-def test_a_link_proves_who_is_at_its_end() -> None:
+def test_a_link_is_proof_to_its_ends_alone() -> None:
+    """Whom others could not tell from one that is made up, they are not told of."""
     mine = linked(LIAR, OTHER)
-    mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"x")), 0.0)
     mine.alive(THIRD, 0.0)
-    mine.link_lost(THIRD, 0.0)
-    assert THIRD in told(mine, 2.0)[1]
+    mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"x")), 0.0)
+    assert mine.proven(THIRD)
+    assert THIRD not in set.union(*told(mine, 2.0))
+    assert OriginReset(THIRD) not in mine.tick(UNPROVEN_S, [])
+    mine.link_lost(THIRD, UNPROVEN_S)
+    assert mine.proven(THIRD)
+    assert OriginReset(THIRD) not in mine.tick(UNPROVEN_S, [])
 
 
 def test_who_tells_of_one_that_may_be_made_up_hears_what_is_lacking() -> None:
