@@ -57,16 +57,16 @@ class Replicas:
             if now - met_s >= UNPROVEN_S and origin not in self._linked
         ]
 
-    def untold(self) -> set[PeerId]:
-        """The origins of which others are told nothing."""
-        return self.hushed.union(self._unproven)
+    def untold(self, mentioned: Set[PeerId] = frozenset()) -> set[PeerId]:
+        """The origins of which one is told nothing that ``mentioned`` these.
+
+        Whoever mentions an origin hears how much is known here, and so sends its chain.
+        """
+        return self.hushed.union(self._unproven.keys() - mentioned)
 
     def told(self, mentioned: Set[PeerId] = frozenset()) -> Iterator[Replica]:
-        """The replicas of the others.
-
-        Whoever ``mentioned`` an origin hears how much is known here, and so sends its chain.
-        """
-        untold = self.hushed.union(self._unproven.keys() - mentioned)
+        """The replicas of all but the `untold`."""
+        untold = self.untold(mentioned)
         return (each for origin, each in self.by_origin.items() if origin not in untold)
 
     def room_for(self, origin: PeerId, words: OwnWords) -> PeerId | None:
@@ -77,11 +77,8 @@ class Replicas:
         """
         if len(self.by_origin) + 1 < MEMBERS_MAX:
             return None
-        hearsay = (other for other in self.by_origin if other not in words)
-        displaced = next((other for other in self._unproven if other not in words), None)
-        if displaced is None and origin in words:
-            displaced = next(hearsay, None)
-        return origin if displaced is None else displaced
+        yielding = [*self._unproven, *(self.by_origin if origin in words else ())]
+        return next((other for other in yielding if other not in words), origin)
 
     def meet(self, origin: PeerId, incarnation: int, now: float) -> Replica:
         """A replica of a new origin, of which nothing is known yet."""

@@ -297,15 +297,20 @@ def test_what_was_hit_outlives_what_was_not() -> None:
 FIRST, SECOND = list(range(32)), list(range(100, 132))
 
 
+def tree_of_two() -> RadixTree:
+    tree = new_tree()
+    for owner, tokens in ((1, FIRST), (2, SECOND)):
+        leave_behind(tree, tokens, owner)
+    return tree
+
+
 def with_copies(tree: RadixTree, tokens: list[int], cost: int) -> None:
     """The prefix can be had elsewhere, at the cost of computing so many tokens."""
     tree.copies_changed({block_hashes(SECRET, MODEL_KEY, tokens)[-1]: cost})
 
 
 def test_what_can_be_had_elsewhere_goes_first() -> None:
-    tree = new_tree()
-    leave_behind(tree, FIRST, owner=1)
-    leave_behind(tree, SECOND, owner=2)
+    tree = tree_of_two()
     with_copies(tree, SECOND, 1)
     assert coldest(tree) == SECOND
     with_copies(tree, SECOND, 0)
@@ -313,9 +318,7 @@ def test_what_can_be_had_elsewhere_goes_first() -> None:
 
 
 def test_the_nearer_a_copy_is_the_sooner_this_one_goes() -> None:
-    tree = new_tree()
-    leave_behind(tree, FIRST, owner=1)
-    leave_behind(tree, SECOND, owner=2)
+    tree = tree_of_two()
     with_copies(tree, FIRST, 16)
     with_copies(tree, SECOND, 8)
     assert coldest(tree) == SECOND
@@ -324,9 +327,7 @@ def test_the_nearer_a_copy_is_the_sooner_this_one_goes() -> None:
 
 
 def test_a_copy_that_is_dearer_than_the_computation_is_worth_nothing() -> None:
-    tree = new_tree()
-    leave_behind(tree, FIRST, owner=1)
-    leave_behind(tree, SECOND, owner=2)
+    tree = tree_of_two()
     with_copies(tree, SECOND, 33)
     assert coldest(tree) == FIRST
 
