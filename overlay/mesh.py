@@ -22,6 +22,7 @@ from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import Terms
+from overlay.gossip.effects import PeerState
 from overlay.home.contents import Contact
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
@@ -30,14 +31,7 @@ from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import MEMBERS_MAX
-from overlay.member import (
-    Effect,
-    Meet,
-    Member,
-    Outcast,
-    PeersChanged,
-    Revoked,
-)
+from overlay.member import Effect, Meet, Member, Outcast, PeersChanged, Revoked
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy
@@ -176,10 +170,10 @@ class Mesh:
         self.member.links_measured(measured, self.now())
         return self.member.neighbourhood
 
-    def known_peers(self) -> list[PeerId]:
-        """Every other member heard of, without those who may be made up."""
+    def known_peers(self) -> dict[PeerId, PeerState]:
+        """What this node thinks of every other member, but for those who may be made up."""
         gossip = self.member.gossip
-        return sorted(peer for peer in gossip.states() if peer != self.me and gossip.proven(peer))
+        return {peer: state for peer, state in gossip.states().items() if gossip.proven(peer)}
 
     def contacts(self) -> dict[PeerId, Contact]:
         """The members heard of and where they may be reached, for the next start."""
@@ -188,10 +182,6 @@ class Mesh:
             for peer, neighbour in self.member.neighbourhood.neighbours.items()
             if neighbour.card is not None and self.member.roll.vouched(peer)
         }
-
-    def peer_state(self, peer: PeerId) -> str:
-        """``UP``, ``DOWN`` or ``LEFT``: this node's own judgement."""
-        return self.member.gossip.state(peer).name
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
@@ -282,15 +272,23 @@ class Mesh:
 
     async def _drive(self) -> None:
         while True:
-            self.look_around()
-            self._describe()
-            if self.revoked is None:
-                self.transport.detour(p for p in self.known_peers() if self.peer_state(p) == "UP")
-            self._carry_out(self.member.tick(self.now(), sorted(self.transport.links())))
+            now = self.now()
+            # Most deadlines are those of requests, and may be many in a second.
+            round_due = now >= self.member.gossip.next_deadline()
+            self._carry_out(self.member.tick(now, self._linked() if round_due else ()))
             self._due = self.member.next_deadline()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self.now()))
+
+    def _linked(self) -> list[PeerId]:
+        """Who has a link, for a round of gossip; and what else takes a look at every peer."""
+        self.look_around()
+        self._describe()
+        if self.revoked is None:
+            known = self.known_peers()
+            self.transport.detour(peer for peer in known if known[peer] is PeerState.UP)
+        return sorted(self.transport.links())
 
     def now(self) -> float:
         """Seconds, of the clock that all times in here are of."""

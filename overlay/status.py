@@ -18,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from overlay.forwarding.hindsight import TTFT_RATIO_BOUNDS, Hindsight, Match
+from overlay.gossip.effects import PeerState
 from overlay.http.backend import ModelListing
 from overlay.identity.certificates import format_mesh_id
 from overlay.identity.peer_id import PeerId
@@ -158,7 +159,7 @@ def _peers(mesh: Mesh) -> list[dict[str, Any]]:
     for peer, model in known.neighbourhood.unlike():
         unlike.setdefault(peer, []).append(model)
     found = []
-    for peer in mesh.known_peers():
+    for peer, state in sorted(mesh.known_peers().items()):
         neighbour = known.neighbourhood.neighbours.get(peer)
         card = neighbour.card if neighbour else None
         load = neighbour.load if neighbour else None
@@ -169,7 +170,7 @@ def _peers(mesh: Mesh) -> list[dict[str, Any]]:
             {
                 "peer_id": str(peer),
                 "name": known.neighbourhood.name_of(peer),
-                "state": mesh.peer_state(peer),
+                "state": state.name,
                 "invited_by": None if inviter is None else str(inviter),
                 "incarnation": known.gossip.incarnation(peer),
                 "rtt_ms": None if link is None or link.rtt_ms is None else round(link.rtt_ms, 2),
@@ -217,7 +218,7 @@ class _MeshCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         mesh = self._mesh
-        up = sum(mesh.peer_state(peer) == "UP" for peer in mesh.known_peers())
+        up = sum(state is PeerState.UP for state in mesh.known_peers().values())
         yield GaugeMetricFamily("hearth_peers_up", "Peers judged UP.", value=up)
         yield GaugeMetricFamily(
             "hearth_open_requests",

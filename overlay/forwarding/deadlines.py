@@ -5,15 +5,20 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from overlay.forwarding.job import Job
+
+#: Entries of jobs that are over, which are not worth sweeping up.
+_IDLE_ENTRIES: Final = 64
 
 
 class Deadlines:
     """A heap with an entry for each job, at the time it ends or before.
 
     Patience is mostly extended, with each frame of an answer. Its entry then stays where it is,
-    and moves when its time has come.
+    and moves when its time has come. So does that of a job that is over, until it comes first, or
+    until most are of that kind: jobs last for moments, and their deadlines for minutes.
     """
 
     def __init__(self, jobs: Mapping[bytes, Job]) -> None:
@@ -30,6 +35,8 @@ class Deadlines:
 
     def next(self) -> float:
         """No job will have waited long enough before; infinity if nothing waits."""
+        while self._entries and not self._stands(self._entries[0]):
+            heapq.heappop(self._entries)
         return self._entries[0][0] if self._entries else math.inf
 
     def take(self, now: float) -> list[Job]:
@@ -37,16 +44,22 @@ class Deadlines:
         found = []
         while self.next() <= now:
             at, _, job = heapq.heappop(self._entries)
-            # Else it is over, or another entry of it stands for it.
-            if job.looked_at == at and self._jobs.get(job.request_id) is job:
-                if job.due == at:
-                    job.looked_at = math.inf
-                    found.append(job)
-                else:
-                    self._push(job)
+            if job.due == at:
+                job.looked_at = math.inf
+                found.append(job)
+            else:
+                self._push(job)
         return found
 
+    def _stands(self, entry: tuple[float, int, Job]) -> bool:
+        """Whether it is of a job that is not over, and that no other entry stands for."""
+        at, _, job = entry
+        return job.looked_at == at and self._jobs.get(job.request_id) is job
+
     def _push(self, job: Job) -> None:
+        if len(self._entries) > 2 * len(self._jobs) + _IDLE_ENTRIES:
+            self._entries = [entry for entry in self._entries if self._stands(entry)]
+            heapq.heapify(self._entries)
         self._pushed += 1
         job.looked_at = job.due
         heapq.heappush(self._entries, (job.due, self._pushed, job))

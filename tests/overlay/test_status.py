@@ -31,7 +31,7 @@ def mesh_with(*models: LocalModel) -> Mesh:
     for model in models:
         member.neighbourhood.models[model.info.name] = model
     transport = SimpleNamespace(relayed=Allowance)
-    return cast(Mesh, SimpleNamespace(known_peers=lambda: [], member=member, transport=transport))
+    return cast(Mesh, SimpleNamespace(known_peers=dict, member=member, transport=transport))
 
 
 def test_every_figure_of_an_engine_is_a_metric() -> None:

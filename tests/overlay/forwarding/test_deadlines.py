@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -63,3 +65,32 @@ class DeadlinesMachine(RuleBasedStateMachine):
 
 
 TestDeadlines = DeadlinesMachine.TestCase
+
+
+class Prompt(str):
+    """One that can be watched."""
+
+
+def a_job(number: int, deadline: float, prompt: str = "p") -> Job:
+    return Job(number.to_bytes(4, "big"), "m", prompt, Sampling(), None, (), 2, 0.0, deadline)
+
+
+def test_jobs_that_are_over_are_let_go_long_before_their_deadline() -> None:
+    jobs: dict[bytes, Job] = {}
+    deadlines = Deadlines(jobs)
+    lasting = a_job(0, 1.0)
+    jobs[lasting.request_id] = lasting
+    deadlines.wait(lasting, 1.0)
+    kept: weakref.WeakSet[Prompt] = weakref.WeakSet()
+    for number in range(1, 1001):
+        prompt = Prompt(number)
+        kept.add(prompt)
+        job = a_job(number, 600.0, prompt)
+        jobs[job.request_id] = job
+        deadlines.wait(job, 600.0)
+        del jobs[job.request_id]
+    del job, prompt
+    gc.collect()
+    assert len(kept) < 100
+    del jobs[lasting.request_id]
+    assert deadlines.next() == math.inf, "nobody is to be woken for what is over"
