@@ -101,6 +101,7 @@ class Forwarder:
         self._deadlines = Deadlines(self._jobs)
         self.ledger = Ledger()
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
+        self.left_alone = self._placement.left_alone
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
         self.lending = Lending(terms, self._jobs)
@@ -183,7 +184,8 @@ class Forwarder:
             case Started(cached_tokens=cached, queue_ms=queue_ms):
                 return stream.begun(job, cached, queue_ms)
             case Chunk():
-                self._note_answering(job)
+                if job.state is not JobState.STREAMING:
+                    self.ledger.answering(job.request_id)
                 return stream.progress(job, event, now)
             case Finished():
                 return self._complete(job, stream.completed_of(event), now)
@@ -224,13 +226,15 @@ class Forwarder:
         """Give up what has been waited for long enough."""
         effects: list[Effect] = []
         for job in self._deadlines.take(now):
-            effects += self._stop_downstream(job)
             if now >= job.deadline:
                 late = TimedOut(f"no whole answer within {now - job.submitted_at:.0f} s")
-                effects += self._fail(job, late)
+                effects += [*self._stop_downstream(job), *self._fail(job, late)]
+            elif job.state is JobState.ACCEPTED and not self._placement.others(job, now):
+                self._deadlines.wait(job, now + self._placement.patience_s(job))
             else:
+                self._placement.fell_silent(job, now)
                 silent = TimedOut("the peer that computed the answer fell silent")
-                effects += self._downstream_failed(job, silent, now)
+                effects += self._give_up(job, silent, now)
         return effects
 
     def next_deadline(self) -> float:
@@ -311,49 +315,45 @@ class Forwarder:
             raise Malformed("an answer begins with Accepted")
         match message:
             case Accepted():
-                self._deadlines.wait(job, job.deadline)
+                if job.state is JobState.DISPATCHED:
+                    self._deadlines.wait(job, now + self._placement.patience_s(job))
                 if job.model_key is None:
                     job.model_key = self._placement.key_at(sender, job.model)
                 if message.executor != sender:
                     self.ledger.settled(job.request_id)  # the peer has passed it on
                 return stream.accepted(job, message)
             case Begun(cached_tokens=cached, queue_ms=queue_ms):
-                self._deadlines.wait(job, now + self._prefill_patience_s(job))
+                if job.state is JobState.ACCEPTED:
+                    self._deadlines.wait(job, now + self._placement.patience_s(job))
                 return stream.begun(job, cached, queue_ms)
             case TokenFrame(seq=seq):
                 if seq > job.frames_in:
-                    return self._reset_stream(job, now)
-                self._deadlines.wait(job, now + STREAM_STALL_S)
-                self._note_answering(job)
+                    return self._give_up(job, StreamReset("frames were lost"), now)
+                if seq == job.frames_in:
+                    self._deadlines.wait(job, now + STREAM_STALL_S)
+                if job.state is not JobState.STREAMING:
+                    self.ledger.answering(job.request_id)
                 return stream.frame(job, sender, message, now)
             case Completed(seq=seq):
                 if seq != job.frames_in:
-                    return self._reset_stream(job, now)
+                    return self._give_up(job, StreamReset("frames were lost"), now)
+                self.left_alone.answered(sender)
                 return self._complete(job, message, now)
             case Refused():
                 error = stream.error_of(message)
-                self._neighbourhood.refused(sender, now + error.retry_after_s)
+                self.left_alone.refused(sender, now + error.retry_after_s)
                 return self._downstream_failed(job, error, now)
         return []
 
-    def _note_answering(self, job: Job) -> None:
-        if job.state is not JobState.STREAMING:
-            self.ledger.answering(job.request_id)
-
-    def _prefill_patience_s(self, job: Job) -> float:
-        cost_ms = job.decision.chosen.cost_ms if job.decision else 0.0
-        return max(STREAM_STALL_S, 4 * cost_ms / 1000)
-
-    def _reset_stream(self, job: Job, now: float) -> list[Effect]:
-        """Frames were lost on the way; the tokens that we have are good, so go on from them."""
-        lost = StreamReset("frames were lost")
-        return [*self._stop_downstream(job), *self._downstream_failed(job, lost, now)]
+    def _give_up(self, job: Job, error: HearthError, now: float) -> list[Effect]:
+        """The tokens that we have are good, so go on from them."""
+        return [*self._stop_downstream(job), *self._downstream_failed(job, error, now)]
 
     def _downstream_failed(self, job: Job, error: HearthError, now: float) -> list[Effect]:
         assert job.downstream is not None, "only a dispatched job has a downstream"
         self.ledger.settled(job.request_id)
         job.last_error = job.explanation.attempts[-1].error = error
-        taken = job.state in (JobState.ACCEPTED, JobState.STREAMING)
+        taken = job.state not in (JobState.TOKENIZING, JobState.DISPATCHED)
         # Who only passed it on may well take it itself; but a second time is not trusted.
         behind = job.executor if taken and not job.failed_over else None
         job.tried.add(behind or job.downstream)

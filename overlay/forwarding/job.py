@@ -17,7 +17,7 @@ from overlay.wire.messages import TokenFrame
 
 
 class JobState(Enum):
-    """``TOKENIZING -> DISPATCHED -> ACCEPTED -> STREAMING``, then the job is gone.
+    """``TOKENIZING -> DISPATCHED -> ACCEPTED -> BEGUN -> STREAMING``, then the job is gone.
 
     A dispatch that fails goes back from any state to DISPATCHED, elsewhere.
     """
@@ -25,8 +25,10 @@ class JobState(Enum):
     TOKENIZING = auto()
     #: Handed to an engine or a peer that has not said yet that it takes it.
     DISPATCHED = auto()
-    #: Queued or in prefill.
+    #: Queued.
     ACCEPTED = auto()
+    #: In prefill.
+    BEGUN = auto()
     STREAMING = auto()
 
 

@@ -41,8 +41,6 @@ class Neighbour:
     summary_at: float = 0.0
     #: Tokens that it has yet to compute, on average.
     work: float = 0.0
-    #: It has refused us, and asks not to be asked before.
-    refuses_until: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -176,10 +174,6 @@ class Neighbourhood:
         if peer in self.neighbours:
             self.neighbours[peer].rtt_ms = None
 
-    def refused(self, peer: PeerId, until: float) -> None:
-        """The peer refused a request, and asks for no other before ``until``."""
-        self.neighbours.setdefault(peer, Neighbour()).refuses_until = until
-
     # --- Asking -------------------------------------------------------------------------------
 
     def resolve(self, name: str) -> LocalModel | None:
@@ -192,10 +186,6 @@ class Neighbourhood:
     def models_for(self, *, guest: bool) -> list[LocalModel]:
         """The local models that the owner may ask for, or a ``guest``."""
         return [model for model in self.models.values() if not (guest and model.private)]
-
-    def refuses(self, peer: PeerId, now: float) -> bool:
-        """Whether the peer has asked not to be asked yet."""
-        return peer in self.neighbours and now < self.neighbours[peer].refuses_until
 
     def card_of(self, peer: PeerId, name: str) -> ModelCard | None:
         """What ``peer`` says of its model ``name``, if it is reachable and has one."""

@@ -7,8 +7,10 @@ from overlay.errors import HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
 from overlay.forwarding.effects import Effect, Generate, Remember
 from overlay.forwarding.job import Job
+from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
+from overlay.limits import STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import Candidate
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
@@ -33,6 +35,7 @@ class Placement:
         self._me = me
         self._neighbourhood = neighbourhood
         self._ledger = ledger
+        self.left_alone = LeftAlone()
         self._mesh_secret = mesh_secret
         self._policy = policy
         self._answers = AnswerLengths()
@@ -100,6 +103,23 @@ class Placement:
             lag_s=OWN_NEWS_LAG_S if chosen.is_self else NEWS_LAG_S + chosen.rtt_ms / 1000,
         )
         return chosen
+
+    def others(self, job: Job, now: float) -> bool:
+        """Whether somebody else than its downstream could take the job, and would be asked."""
+        return any(
+            candidate.peer != job.downstream and not self.left_alone.has(candidate.peer, now)
+            for candidate in self._serving(job, now)
+        )
+
+    def patience_s(self, job: Job) -> float:
+        """How long its downstream may take for each of its next steps: its turn, a first token."""
+        cost_ms = job.decision.chosen.cost_ms if job.decision else 0.0
+        return max(STREAM_STALL_S, 4 * cost_ms / 1000)
+
+    def fell_silent(self, job: Job, now: float) -> None:
+        """Its downstream was waited for in vain."""
+        assert job.downstream is not None, "a dispatched job has a downstream"
+        self.left_alone.fell_silent(job.downstream, now)
 
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
         """The message that hands the job to a peer: tokens, if they mean the same there."""
@@ -173,11 +193,11 @@ class Placement:
         )
         return [Generate(local.info.name, request)]
 
-    def _candidates(self, job: Job, now: float) -> list[Candidate]:
+    def _serving(self, job: Job, now: float) -> list[Candidate]:
         tokens_only = job.prompt is None or bool(job.generated)
         if tokens_only and job.model_key is None:
             return []  # Tokens mean something only to the tokenizer that made them.
-        found = self._neighbourhood.candidates(
+        return self._neighbourhood.candidates(
             job.model,
             job.hashes,
             now,
@@ -185,8 +205,11 @@ class Placement:
             key=job.model_key if tokens_only else None,
             here_only=job.local_only or job.hop_limit == 0,
         )
-        # Who has said not to ask before some time is asked only if there is nobody else.
-        unwilling = {c.peer for c in found if self._neighbourhood.refuses(c.peer, now)}
+
+    def _candidates(self, job: Job, now: float) -> list[Candidate]:
+        found = self._serving(job, now)
+        # They are asked only if there is nobody else.
+        unwilling = {c.peer for c in found if self.left_alone.has(c.peer, now)}
         if len(unwilling) < len(found):
             found = [c for c in found if c.peer not in unwilling]
             job.tried |= unwilling

@@ -47,7 +47,8 @@ def accepted(job: Job, message: Accepted) -> list[Effect]:
     """
     if not 0 <= message.hops <= HOP_LIMIT_MAX:
         raise Malformed(f"a request takes at most {HOP_LIMIT_MAX} hops")
-    job.state = JobState.ACCEPTED
+    if job.state is JobState.DISPATCHED:
+        job.state = JobState.ACCEPTED
     job.executor = message.executor
     job.hops = message.hops
     return [] if job.upstream is None else [Send(job.upstream, message)]
@@ -55,6 +56,8 @@ def accepted(job: Job, message: Accepted) -> list[Effect]:
 
 def begun(job: Job, cached_tokens: int, queue_ms: float) -> list[Effect]:
     """The job left the executor's queue."""
+    if job.state is JobState.ACCEPTED:
+        job.state = JobState.BEGUN
     if job.upstream is None:
         return []
     return [Send(job.upstream, Begun(job.request_id, cached_tokens, queue_ms))]

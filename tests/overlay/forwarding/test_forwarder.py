@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -20,13 +21,21 @@ from overlay.errors import (
 )
 from overlay.forwarding.effects import Answer, Failure, Noticed, Remember
 from overlay.identity.peer_id import PeerId
-from overlay.limits import GRAMMAR_CHARS_MAX, OPEN_REQUESTS_PER_PEER_MAX
+from overlay.limits import (
+    GRAMMAR_CHARS_MAX,
+    OPEN_REQUESTS_PER_PEER_MAX,
+    REQUEST_DEADLINE_S,
+    STREAM_STALL_S,
+)
 from overlay.wire.messages import (
     Accepted,
+    Begun,
     Cancel,
     Completed,
     Forward,
+    Message,
     Refused,
+    StreamAck,
     TokenFrame,
 )
 from tests.overlay.forwarding.world import ANSWER, MODEL, World, logprob_of, text_of
@@ -329,6 +338,73 @@ def test_a_silent_peer_is_given_up() -> None:
     world.carry_out(origin, origin.forwarder.tick(world.now))
     world.run()
     assert world.answer(0, RID) == WHOLE
+
+
+def keeps_quiet_after(*kinds: type) -> Callable[[PeerId, PeerId, Message], bool]:
+    """A peer's answers get lost, but for the first of each of these kinds."""
+    said: set[type] = set()
+
+    def lose(sender: PeerId, receiver: PeerId, message: Message) -> bool:
+        if isinstance(message, (Forward, Cancel, StreamAck)):
+            return False
+        said_before = type(message) in said
+        said.add(type(message))
+        return said_before or not isinstance(message, kinds)
+
+    return lose
+
+
+def wait_in_vain(world: World, index: int) -> float:
+    """Let time pass until the node does something; returns the seconds that takes."""
+    node, begun = world.node(index), world.now
+    while not (effects := node.forwarder.tick(world.now)):
+        world.now = node.forwarder.next_deadline()
+    world.carry_out(node, effects)
+    world.deliver()
+    return world.now - begun
+
+
+@pytest.mark.parametrize(
+    "kinds", [(), (Accepted,), (Accepted, Begun), (Accepted, Begun, TokenFrame)]
+)
+def test_a_peer_that_draws_requests_and_answers_none_does_so_once(kinds: tuple[type, ...]) -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.lose = keeps_quiet_after(*kinds)
+    world.submit(0, RID, PROMPT)
+    world.run(2)
+    assert wait_in_vain(world, 0) <= STREAM_STALL_S
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    world.submit(0, OTHER, PROMPT)
+    world.run()
+    ending = world.ending(0, OTHER)
+    assert isinstance(ending, Answer)
+    assert ending.route == "local"
+
+
+def test_saying_the_same_again_and_again_wins_a_silent_peer_no_time() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.lose = keeps_quiet_after(Accepted, Begun)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    origin, liar = world.node(0), world.node(1).peer
+    world.now += STREAM_STALL_S - 1
+    for message in (Accepted(RID, liar, 1, 640), Begun(RID, 640, 0.0)):
+        assert origin.forwarder.receive(liar, message, world.now) == []
+    assert wait_in_vain(world, 0) <= 1
+
+
+def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
+    world = World(2, models={1})
+    world.lose = keeps_quiet_after(Accepted)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    assert wait_in_vain(world, 0) == pytest.approx(REQUEST_DEADLINE_S)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert "no whole answer" in str(ending.error)
 
 
 def test_a_silent_relay_is_not_asked_again_as_it_may_still_speak() -> None:

@@ -1,0 +1,49 @@
+"""Who refused, or fell silent, is not asked before its time."""
+
+from __future__ import annotations
+
+from overlay.forwarding.left_alone import LeftAlone
+from overlay.identity.peer_id import PeerId
+from overlay.limits import BAN_MAX_S, BAN_S, MEMBERS_MAX
+
+PEER = PeerId(bytes([1]) * 32)
+OTHER = PeerId(bytes([2]) * 32)
+
+
+def test_a_silent_peer_is_left_alone_each_time_for_twice_as_long() -> None:
+    left_alone, now = LeftAlone(), 100.0
+    for times in range(10):
+        left_alone.fell_silent(PEER, now)
+        # Requests that waited at the same time count once.
+        left_alone.fell_silent(PEER, now + 1)
+        lasts_s = min(BAN_S * 2**times, BAN_MAX_S)
+        assert left_alone.has(PEER, now + lasts_s - 1)
+        now += lasts_s
+        assert not left_alone.has(PEER, now)
+    assert not left_alone.has(OTHER, now)
+
+
+def test_a_whole_answer_is_a_new_beginning() -> None:
+    left_alone, now = LeftAlone(), 100.0
+    for _ in range(3):
+        left_alone.fell_silent(PEER, now)
+        now += BAN_MAX_S
+    left_alone.answered(PEER)
+    left_alone.fell_silent(PEER, now)
+    assert not left_alone.has(PEER, now + BAN_S)
+
+
+def test_a_refusal_does_not_end_what_silence_began() -> None:
+    left_alone = LeftAlone()
+    left_alone.fell_silent(PEER, 100.0)
+    left_alone.refused(PEER, 100.0)
+    assert left_alone.has(PEER, 100.0)
+
+
+def test_only_so_many_are_remembered() -> None:
+    left_alone = LeftAlone()
+    peers = [PeerId(number.to_bytes(32, "big")) for number in range(MEMBERS_MAX + 1)]
+    for peer in peers:
+        left_alone.refused(peer, 200.0)
+    assert not left_alone.has(peers[0], 100.0)
+    assert left_alone.has(peers[-1], 100.0)
