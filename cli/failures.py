@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from cli.text import printable
+from cli.text import printable, wrap_words
 from overlay.errors import HearthError
 
 EXIT_FAILED = 1
@@ -46,10 +47,13 @@ class HearthCommand(click.Command):
 
 
 class HearthGroup(click.Group):
-    """A group of such commands."""
+    """A group of such commands, listed in the order in which they were added."""
 
     command_class = HearthCommand
     group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
 
 def report(ctx: click.Context, code: str, message: str) -> None:
@@ -58,7 +62,10 @@ def report(ctx: click.Context, code: str, message: str) -> None:
     if ctx.params.get("as_json"):
         click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
     else:
-        click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+        text = f"error: {message}"
+        if sys.stderr.isatty():
+            text = wrap_words(text, shutil.get_terminal_size().columns)
+        click.echo(click.style("error:", fg="red", bold=True) + text[len("error:") :], err=True)
 
 
 def _brief(error: Exception) -> str:
@@ -75,7 +82,8 @@ def _write_log(ctx: click.Context) -> Path:
 
         path = config_of(ctx).home / "errors.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as log:
+        # It may name folders and addresses: for the owner's eyes.
+        with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
             log.write(entry)
     except (OSError, HearthError, ImportError):
         handle, name = tempfile.mkstemp(prefix="hearth-", suffix=".log", text=True)

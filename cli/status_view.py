@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -41,8 +41,8 @@ def _own(status: Mapping[str, Any]) -> Table:
         grid.add_row("member", Text(ending, style="yellow"))
     if revoked := status.get("revoked"):
         grid.add_row("revoked", Text(_own_end(revoked), style="red"))
-    elif revocations := status.get("revocations"):
-        grid.add_row("thrown out", Text(", ".join(thrown_out(revocations))))
+    elif away := thrown_out(status):
+        grid.add_row("thrown out", Text(", ".join(away)))
     grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
     grid.add_row("api", Text(printable(str(status.get("api") or ""))))
     grid.add_row("listen", Text(_listen(status.get("listen"))))
@@ -88,9 +88,11 @@ def _own_end(revoked: Mapping[str, Any]) -> str:
     return f"by {by} on {at}: ask for a new invite, then hearth join TOKEN"
 
 
-def thrown_out(revocations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Whose membership was revoked, the latest ones by PeerId and day."""
-    latest = sorted(revocations, key=lambda each: str(each.get("at")), reverse=True)
+def thrown_out(status: Mapping[str, Any]) -> list[str]:
+    """Whose membership was revoked, the latest ones by PeerId and day; not who is back."""
+    members = {each.get("peer_id") for each in (status, *(status.get("peers") or []))}
+    away = [e for e in status.get("revocations") or [] if e.get("peer_id") not in members]
+    latest = sorted(away, key=lambda each: str(each.get("at")), reverse=True)
     parts = [
         f"{short_peer(str(each.get('peer_id')))} on {_day(each.get('at'))}"
         for each in latest[:_THROWN_OUT_SHOWN]

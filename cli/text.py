@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 #: C0 and C1 controls but newline and tab: a model's answer or a peer's name must not drive the
@@ -49,6 +50,14 @@ def size(number_of_bytes: float) -> str:
             return f"{number_of_bytes:.0f} B" if unit == "B" else f"{number_of_bytes:.1f} {unit}"
         number_of_bytes /= 1000
     return f"{number_of_bytes:.1f} TB"
+
+
+def wrap_words(text: str, width: int) -> str:
+    """Break lines between words, as terminals do not; a longer word stays whole."""
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def wrap_parts(parts: Sequence[str], width: int, separator: str = " · ") -> list[str]:

@@ -199,12 +199,14 @@ class Repl:
     def _status(self, argument: str) -> None:
         try:
             self._console.print(status_view(self._client.status()))
+            self._console.print()
         except HearthError as error:
             self._fail(printable(str(error)))
 
     def _why(self, argument: str) -> None:
         try:
             self._console.print(explanation_view(self._client.explanation(self._asked)))
+            self._console.print()
         except HearthError as error:
             self._fail(printable(str(error)))
 

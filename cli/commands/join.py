@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @home_option
 @click.pass_context
 def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> None:
-    """Join the mesh that TOKEN invites to, whether the node runs or not."""
+    """Join the mesh that TOKEN invites to.
+
+    Works whether the node runs or not. A node is in one mesh at a time.
+    """
     from cli.session import running_client
     from overlay.errors import NodeNotRunning
 

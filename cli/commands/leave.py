@@ -17,10 +17,10 @@ from cli.text import printable
 @home_option
 @click.pass_context
 def leave(ctx: click.Context, yes: bool, as_json: bool) -> None:
-    """Leave the mesh, whether the node runs or not.
+    """Leave the mesh.
 
-    The node keeps its key, and goes on in a mesh of its own. It comes back with a new invite. Those
-    who joined through it stay members.
+    Works whether the node runs or not. It keeps its key, and goes on in a mesh of its own. It comes
+    back with a new invite. Those who joined through it stay members.
     """
     from cli.session import running_client, without_node
     from overlay.errors import NodeNotRunning

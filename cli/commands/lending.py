@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @home_option
 @click.pass_context
 def pause(ctx: click.Context, now: bool, as_json: bool) -> None:
-    """Take no more requests of friends, until resumed, even over restarts.
+    """Take no more requests of friends, until resumed.
 
-    Your own requests go on as ever, here and at friends'. What the node computes for friends goes
-    on to its end, unless --now. The node must be running.
+    A pause outlasts restarts. Your own requests go on as ever, here and at friends'. What the node
+    computes for friends goes on to its end, unless --now. The node must be running.
     """
     with _client(ctx) as client:
         reply = client.pause(now=now)

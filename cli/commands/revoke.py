@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 @home_option
 @click.pass_context
 def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
-    """Throw PEER out of the mesh, and with it those who joined through it.
+    """Throw PEER out of the mesh.
 
-    PEER is a name, a PeerId, or the end of one. The founder may revoke everybody, others those who
-    joined through them. With a new invite PEER may come back. Works whether the node runs or not.
+    Those who joined through it fall with it. PEER is a name, a PeerId, or the end of one. The
+    founder may revoke everybody, others those who joined through them. With a new invite PEER may
+    come back. Works whether the node runs or not.
     """
     from cli.members import find_member, invited_through, named
     from cli.session import running_client

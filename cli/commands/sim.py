@@ -148,9 +148,10 @@ def sim(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Simulate a mesh: the nodes' own code, in virtual time, with several policies.
+    """Simulate a mesh, and compare routing policies.
 
-    All policies see the same requests. The same seed gives the same results.
+    The nodes' own code runs, in virtual time. All policies see the same requests. The same seed
+    gives the same results.
 
     \b
     hearth sim --nodes 16 --rtt 100

