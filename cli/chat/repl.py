@@ -20,7 +20,7 @@ from cli.interrupts import StopSwitch
 from cli.status_view import status_view
 from cli.terminal import keys_unseen
 from cli.text import printable, wrap_parts
-from overlay.errors import HearthError
+from overlay.errors import ContextLengthExceeded, HearthError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,9 @@ class Repl:
     def _after(self, text: str, reply: Reply | None, failure: HearthError | None) -> None:
         self._asked = None if reply is None else reply.hearth.get("request_id")
         if failure is not None:
-            self._fail(f"{printable(str(failure))}  (/retry asks again)")
+            fits = not isinstance(failure, ContextLengthExceeded)
+            hint = "/retry asks again" if fits else "/new starts afresh"
+            self._fail(f"{printable(str(failure))}  ({hint})")
             return
         if reply is not None or text:
             self._conversation.answered(text)

@@ -13,13 +13,19 @@ from cli.chat.prompt import open_prompt
 from cli.chat.repl import Repl, Settings
 from cli.chat.watch import MeshWatch
 from cli.session import Session
+from overlay.errors import ModelNotFound
 
 
 def run_chat(
     session: Session, conversation: Conversation, route: str, console: Console, history: Path
 ) -> None:
-    """Chat on this terminal until the user leaves."""
+    """Chat on this terminal until the user leaves. Raises ModelNotFound."""
     with MeshWatch(session.client) as watch:
+        if session.model and not watch.error and not watch.model_named(session.model):
+            names = ", ".join(watch.models) or "none yet"
+            raise ModelNotFound(
+                f"no node serves a model named {session.model!r}; there is: {names}"
+            )
         repl = Repl(session.client, watch, console, conversation, Settings(session.model, route))
         console.print(banner(watch.state, repl.model, session.own_node))
         if watch.error:

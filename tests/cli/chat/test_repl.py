@@ -18,7 +18,7 @@ from cli.chat.repl import Repl, Settings
 from cli.chat.watch import MeshWatch
 from cli.client import NodeClient
 from models.engine import Message
-from overlay.errors import EngineFailed
+from overlay.errors import ContextLengthExceeded, EngineFailed
 from overlay.http.backend import Route, Text
 from tests.cli.fake_node import ADMIN_TOKEN, ANSWERED, REQUEST_ID, FakeBackend, FakeNode, Hold
 
@@ -91,6 +91,13 @@ def test_a_conversation(chat: Chat, backend: FakeBackend) -> None:
 def test_a_model_may_be_named_by_its_alias(chat: Chat, backend: FakeBackend) -> None:
     chat.run("/model Demo", "Hi")
     assert [ask.model for ask in backend.asks] == ["SmolLM2-135M-Instruct"]
+
+
+def test_a_conversation_that_is_too_long_is_to_be_begun_anew(
+    chat: Chat, backend: FakeBackend
+) -> None:
+    backend.scripts.append((ContextLengthExceeded("The prompt has 10,272 tokens."),))
+    assert "10,272 tokens.  (/new starts afresh)" in chat.run("Hi")
 
 
 def test_a_failed_question_can_be_asked_again(chat: Chat, backend: FakeBackend) -> None:

@@ -107,6 +107,14 @@ def test_ctrl_c_stops_the_answer_and_then_leaves(backend: FakeBackend) -> None:
 
 
 @pytest.mark.usefixtures("node")
+def test_a_chat_with_a_model_that_nobody_serves_does_not_begin() -> None:
+    with terminal("chat", "--model", "llama-70b") as screen:
+        screen.expect("error:")
+        screen.expect("no node serves a model named 'llama-70b'; there is: SmolLM2")
+        assert screen.process.wait(_PATIENCE_S) == 1
+
+
+@pytest.mark.usefixtures("node")
 def test_the_watched_status_leaves_at_q() -> None:
     with terminal("status", "--watch") as screen:
         screen.expect("12D3…UERE")
