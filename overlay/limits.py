@@ -161,7 +161,10 @@ LOGPROBS_MAX: Final = 20
 GRAMMAR_CHARS_MAX: Final = 32 << 10
 #: Answers to one prompt (``n``): each takes a place in the engine.
 ANSWERS_MAX: Final = 8
-#: Open connections to the HTTP API.
+#: Characters of what a client calls a model: it is remembered, to be explained. All names and
+#: aliases are shorter.
+ASKED_MODEL_CHARS_MAX: Final = 256
+#: Open connections to the HTTP API; the longest idle gives way to a new one.
 HTTP_CONNECTIONS_MAX: Final = 512
 
 # --- Time -------------------------------------------------------------------------------------
@@ -223,6 +226,8 @@ INVITE_TTL_MAX_S: Final = 30 * 24 * 3600
 SSE_KEEP_ALIVE_S: Final = 15.0
 #: An idle HTTP connection stays open longer than clients' pools (5 s to 60 s) would reuse it.
 HTTP_IDLE_S: Final = 75
+#: An HTTP request's body must have come by then: 8 MiB at half a megabit per second.
+HTTP_BODY_S: Final = 120
 #: Open answers may run on for this long when the API closes.
 HTTP_CLOSE_S: Final = 5
 #: A membership certificate is valid this long.

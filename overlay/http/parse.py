@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from models.engine import Message, Prompt, Sampling
-from overlay.errors import InvalidRequest, Malformed
+from overlay.errors import InvalidRequest, Malformed, ModelNotFound
 from overlay.http.backend import Ask, Route
 from overlay.http.choices import SEEDS
 from overlay.http.fields import Fields, echo, kind, number, text
@@ -20,6 +20,7 @@ from overlay.http.form import parse_form
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     ANSWERS_MAX,
+    ASKED_MODEL_CHARS_MAX,
     INVITE_TTL_MAX_S,
     INVITE_TTL_S,
     INVITE_USES_MAX,
@@ -86,7 +87,7 @@ def parse_json(body: bytes) -> object:
 
 
 def parse_chat(body: object) -> Call:
-    """The body of ``POST /v1/chat/completions``. Raises InvalidRequest."""
+    """The body of ``POST /v1/chat/completions``. Raises InvalidRequest, ModelNotFound."""
     fields = Fields(body)
     _refuse_unsupported(fields, _UNSUPPORTED)
     max_tokens = fields.integer("max_tokens", 1, _INT32_MAX)
@@ -97,7 +98,7 @@ def parse_chat(body: object) -> Call:
 
 
 def parse_completion(body: object) -> Call:
-    """The body of ``POST /v1/completions``. Raises InvalidRequest."""
+    """The body of ``POST /v1/completions``. Raises InvalidRequest, ModelNotFound."""
     fields = Fields(body)
     _refuse_unsupported(fields, _UNSUPPORTED | _UNSUPPORTED_IN_COMPLETIONS)
     logprobs = None
@@ -183,6 +184,8 @@ def _call(fields: Fields, prompt: Prompt, max_tokens: int | None, logprobs: int 
     model = fields.text("model")
     if model == "":
         raise InvalidRequest("model must not be empty: leave it out for the default", "model")
+    if model is not None and len(model) > ASKED_MODEL_CHARS_MAX:
+        raise ModelNotFound(f"nobody in the mesh serves a model named {echo(model)}")
     options = fields.value("stream_options")
     hearth = _hearth(fields.value("hearth"))
     return Call(

@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from overlay.errors import AddressInUse, ConfigError
+from overlay.http.connection import ApiConnection
 from overlay.limits import HTTP_CLOSE_S, HTTP_CONNECTIONS_MAX, HTTP_IDLE_S
 
 #: What answers say in ``Date`` is at most so old.
@@ -29,7 +30,7 @@ class ApiServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=ApiConnection,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -71,6 +71,7 @@ _INTERNAL_SENTENCE: Final = "the node ran into a bug: its log says more"
 _HTTP_CODES: Final[Mapping[int, str]] = {
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_too_slow",
     413: "request_too_large",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -288,6 +289,31 @@ async def test_a_body_that_is_too_large(
     response = await client.post("/v1/chat/completions", content=content)
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
+
+
+async def test_a_body_that_never_ends(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "HTTP_BODY_S", 0.01)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    response = await client.post("/v1/chat/completions", content=pieces())
+    assert response.status_code == 408
+    assert response.json()["error"]["code"] == "request_too_slow"
+
+
+async def test_a_model_of_a_name_without_end(
+    client: httpx.AsyncClient, backend: ScriptedBackend
+) -> None:
+    """It would be remembered, to be explained, and said again to whoever asked."""
+    asked = {"model": "x" * 1_000_000, "messages": [{"role": "user", "content": "hi"}]}
+    response = await client.post("/v1/chat/completions", json=asked)
+    assert response.status_code == 404
+    assert len(response.content) < 1000
+    assert backend.asks == []
 
 
 # --- The mesh ---------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -248,3 +249,64 @@ async def test_signal_handlers_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     async with serving(ScriptedBackend()):
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+async def said(reader: asyncio.StreamReader) -> bytes:
+    """What the server says until it ends the connection, however it does that."""
+    heard = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(1 << 16):
+            heard += piece
+    return heard
+
+
+async def test_idle_connections_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.http.server.HTTP_CONNECTIONS_MAX", 8)
+    monkeypatch.setattr("overlay.http.connection.HTTP_CONNECTIONS_MAX", 8)
+    async with AsyncExitStack() as stack:
+        url = httpx.URL(await stack.enter_async_context(serving(ScriptedBackend())))
+        connections = []
+        for number in range(20):
+            connection = await asyncio.open_connection(url.host, url.port)
+            stack.callback(connection[1].close)
+            if number % 2:
+                connection[1].write(b"GET /health HTTP/1.1\r\nHost: 127")
+            connections.append(connection)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{url}/models")).status_code == 200
+        # The first ones have given way.
+        assert await said(connections[0][0]) == b""
+
+
+async def test_an_answer_under_way_gives_way_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.http.connection.HTTP_CONNECTIONS_MAX", 8)
+    go_on = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        backend = ScriptedBackend(Text("Hel", 1), go_on, ANSWERED)
+        url = httpx.URL(await stack.enter_async_context(serving(backend)))
+        client = await stack.enter_async_context(httpx.AsyncClient())
+        body = {"messages": MESSAGES, "stream": True}
+        calling = client.stream("POST", f"{url}/chat/completions", json=body)
+        lines = (await stack.enter_async_context(calling)).aiter_lines()
+        await anext(lines)
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(url.host, url.port)
+            stack.callback(writer.close)
+        assert (await client.get(f"{url}/models")).status_code == 200
+        go_on.set()
+        assert "data: [DONE]" in [line async for line in lines]
+
+
+async def test_nonsense_after_a_refusal_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever can connect may send it: a traceback for each time would fill the disk."""
+    async with serving(ScriptedBackend()) as served:
+        url = httpx.URL(served)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(
+            b"POST /mesh/leave HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert b"401" in await reader.readline()
+        writer.write(b"this is no chunk\r\n")
+        await said(reader)
+        writer.close()
+    assert not caplog.records

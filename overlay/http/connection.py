@@ -1,0 +1,51 @@
+"""One connection to the API: bounds on what uvicorn leaves to whoever can connect."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from overlay.limits import HTTP_CONNECTIONS_MAX
+
+
+class ApiConnection(H11Protocol):
+    """uvicorn's, but that idle connections keep nobody out, and that nonsense is no bug.
+
+    uvicorn waits for ever for a first request, and refuses requests while too many connections are
+    open. So whoever can connect, without a key or a word, could take all places. Here the
+    connection that has been idle for longest gives way to a new one.
+    """
+
+    _idle_since: float
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._idle_since = self.loop.time()
+        if len(self.connections) >= HTTP_CONNECTIONS_MAX:
+            others = [each for each in self.connections if isinstance(each, ApiConnection)]
+            idle = [each for each in others if each.is_idle and each is not self]
+            if idle:
+                min(idle, key=lambda each: each._idle_since).give_way()
+
+    @property
+    def is_idle(self) -> bool:
+        """No whole head of a request has come that is not answered yet."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def give_way(self) -> None:
+        """End the connection."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def handle_events(self) -> None:
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:
+            # What came is no HTTP, and the answer has begun: uvicorn cannot refuse it any more.
+            self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
