@@ -48,6 +48,8 @@ class Listener:
         self._new_link = new_link
         self._exchange = exchange
         self._routes: dict[bytes, _Route] = {}
+        #: Of these, those that had not been let in when the latest one came, oldest first.
+        self._strangers: list[_Route] = []
         self._handshakes = Handshakes()
         self._complaints = Complaints()
         self._accepting = True
@@ -85,8 +87,8 @@ class Listener:
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
         source = connection.source
-        strangers = [
-            route for route in self._routes.values() if route.line.link.state is LinkState.OPENING
+        strangers = self._strangers = [
+            route for route in self._strangers if route.line.link.state is LinkState.OPENING
         ]
         if (
             not self._accepting
@@ -109,6 +111,7 @@ class Listener:
             self._exchange,
         )
         route = self._routes[name] = _Route(remote_curve, connection, source, line)
+        strangers.append(route)
         line.over.add_done_callback(lambda _: self._over(name, route))
         line.carry_out(line.link.open())
         return route

@@ -54,16 +54,18 @@ class PublicAddresses:
         }
         ports = sorted({each.port for each in own if not _is_loopback(each)})
         found = []
+        candidates = {
+            host: [
+                candidate
+                for candidate in (Multiaddr.of(host, port) for port in ports)
+                if candidate not in own and not _is_loopback(candidate)
+            ]
+            for host in {address.host for address in seen.values()}
+        }
         # Who was asked longest ago comes first.
         asked = {peer: self._asked.get(peer, -math.inf) for peer in seen}
         for peer in sorted(seen, key=lambda peer: (asked[peer], peer)):
-            wanted = [
-                candidate
-                for candidate in (Multiaddr.of(seen[peer].host, port) for port in ports)
-                if candidate not in own
-                and candidate not in self._checked
-                and not _is_loopback(candidate)
-            ]
+            wanted = [c for c in candidates[seen[peer].host] if c not in self._checked]
             if wanted and now >= asked[peer] + DIAL_BACK_INTERVAL_S:
                 self._asked[peer] = self._checked[wanted[0]] = now
                 self._open[peer] = wanted[0]

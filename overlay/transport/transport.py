@@ -73,8 +73,9 @@ class Transport:
         )
         self._bans = Bans()
         self._breaches = Breaches()
-        #: Peers that are not dialled because of a ban.
-        self._banned: set[PeerId] = set()
+        #: Whom a ban kept from links at the latest tick, by CURVE key: of whoever dials, no more is
+        #: known at first.
+        self._banned: dict[bytes, PeerId] = {}
         self._sockets = Sockets(node().key)
         self._turns = Turns()
         self._dial_backs = DialBacks(self._sockets)
@@ -173,7 +174,7 @@ class Transport:
             if link.relay is None
         }
         relays = sorted(nearness, key=lambda peer: (nearness[peer], peer))
-        unlinked = set(peers) - links.keys() - self._banned
+        unlinked = set(peers) - links.keys() - set(self._banned.values())
         for peer, relay in self._detours.due(unlinked, relays, time.monotonic()):
             self._circuits.dial(peer, relay)
 
@@ -262,7 +263,7 @@ class Transport:
         now = time.monotonic()
         ban = self._bans.ban(peer, reason, now)
         log.warning("%s is banned for %.0f s: %s", peer, ban.until - now, reason)
-        self._banned.add(peer)
+        self._banned[curve_public(peer)] = peer
         self._links_changed(peer)
         self._links.refuse(peer, _refusal(ban, now))
 
@@ -285,7 +286,7 @@ class Transport:
         dial = self._dials.get(peer)
         if dial is None:
             return
-        if peer in self._banned or self._links.has_incoming(peer):
+        if self._bans.of(peer, time.monotonic()) or self._links.has_incoming(peer):
             dial.hold()
         else:
             dial.resume()
@@ -317,9 +318,8 @@ class Transport:
     ) -> Link:
         now = time.monotonic()
         seen = seen_at(endpoint) if role is Role.LISTENER and relay is None else None
-        banned = (
-            ban for peer, ban in self._bans.all(now).items() if curve_public(peer) == remote_curve
-        )
+        banned = self._banned.get(remote_curve)
+        ban = None if banned is None else self._bans.of(banned, now)
         handshake = Handshake(
             role=role,
             me=self._node(),
@@ -332,7 +332,7 @@ class Transport:
             observed="" if seen is None else str(seen),
         )
         direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
-        unwelcome = next((_refusal(ban, now) for ban in banned), None)
+        unwelcome = None if ban is None else _refusal(ban, now)
         return Link(handshake, direction, endpoint, now, unwelcome, relay)
 
     async def _tick(self) -> None:
@@ -341,8 +341,8 @@ class Transport:
             self._links.tick()
             self._circuits.tick(time.monotonic())
             self._look_from_outside(time.monotonic())
-            for peer in sorted(self._banned - self.bans().keys()):
-                self._banned.remove(peer)
+            for peer in sorted(set(self._banned.values()) - self.bans().keys()):
+                del self._banned[curve_public(peer)]
                 self._links_changed(peer)
 
 
