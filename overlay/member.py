@@ -56,8 +56,10 @@ class Meet:
 
 
 @dataclass(frozen=True, slots=True)
-class PeersChanged:
-    """What is known of the peers' names, addresses or models changed."""
+class PeerChanged:
+    """What is known of the peer's name, addresses or models may have changed."""
+
+    peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Outcast:
 Effect = (
     fwd.Effect
     | Meet
-    | PeersChanged
+    | PeerChanged
     | Revoked
     | Outcast
     | gsp.PeerUp
@@ -246,7 +248,7 @@ class Member:
         return [*self.forwarder.peer_lost(peer, now)]
 
     def links_measured(self, rtts_ms: Mapping[PeerId, float], now: float) -> None:
-        """Round trip times of the links that are up and measured: call it before each decision."""
+        """Round trip times of links that are up: as each is measured, and of all in each round."""
         for peer, rtt_ms in rtts_ms.items():
             current_at = now - self.gossip.age_s(peer, now)
             self.neighbourhood.link_measured(peer, rtt_ms, current_at)
@@ -372,6 +374,7 @@ class Member:
         try:
             if self.neighbourhood.records_changed(origin, changes):
                 self.forwarder.ledger.news(origin, now)
+            self.neighbourhood.summary_current(origin, now - self.gossip.age_s(origin, now))
         except Malformed as error:
             return [*effects, Unreadable(origin, by, str(error))]
         if any(change.key in (CARD, CHAIN) for change in changes):
@@ -389,4 +392,4 @@ class Member:
         neighbour = self.neighbourhood.neighbours.get(origin)
         if not verified or neighbour is None or neighbour.card is None:
             return []
-        return [Meet(origin, readable(neighbour.card.addresses)), PeersChanged()]
+        return [Meet(origin, readable(neighbour.card.addresses)), PeerChanged(origin)]

@@ -20,7 +20,6 @@ from overlay.admission.handshake import LocalNode
 from overlay.engines import EnginePool
 from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
-from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import Terms
 from overlay.gossip.effects import PeerState
 from overlay.home.contents import Contact
@@ -31,7 +30,7 @@ from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import MEMBERS_MAX
-from overlay.member import Effect, Meet, Member, Outcast, PeersChanged, Revoked
+from overlay.member import Effect, Meet, Member, Outcast, PeerChanged, Revoked
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy
@@ -163,13 +162,6 @@ class Mesh:
         found = self.revocations.find(self.membership.certificates)
         return found[0] if found else None
 
-    def look_around(self) -> Neighbourhood:
-        """The neighbourhood, with the links as they are now."""
-        links = self.transport.links().items()
-        measured = {peer: link.rtt_ms for peer, link in links if link.rtt_ms is not None}
-        self.member.links_measured(measured, self.now())
-        return self.member.neighbourhood
-
     def known_peers(self) -> dict[PeerId, PeerState]:
         """What this node thinks of every other member, but for those who may be made up."""
         gossip = self.member.gossip
@@ -213,7 +205,6 @@ class Mesh:
     # --- Requests of local clients ------------------------------------------------------------
 
     def submit(self, request_id: bytes, ask: Ask, model: str) -> None:
-        self.look_around()
         local_only = ask.route is Route.LOCAL
         effects = self.member.submit(
             request_id, model, ask.prompt, ask.sampling, self.now(), local_only=local_only
@@ -228,7 +219,7 @@ class Mesh:
     def models_changed(self) -> None:
         """The set of served models changed."""
         self.member.models_changed(self._engines.infos(), self._engines.lost, self.now())
-        self._log.warn_of_unlike()
+        self._log.warn_of_all_unlike()
 
     def engine_event(self, model: str, event: EngineEvent) -> None:
         """An event of a local engine."""
@@ -240,7 +231,9 @@ class Mesh:
         log.info("link to %s (%s) is up", hello.name, peer)
         self.excluded.discard(peer)
         self._carry_out(self.member.link_up(peer, hello.name, self.now(), hello.versions))
-        self.look_around()
+
+    def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
+        self.member.links_measured({peer: rtt_ms}, self.now())
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         log.info("link to %s is down: %s", peer, reason)
@@ -283,12 +276,14 @@ class Mesh:
 
     def _linked(self) -> list[PeerId]:
         """Who has a link, for a round of gossip; and what else takes a look at every peer."""
-        self.look_around()
+        links = self.transport.links()
+        measured = {peer: its.rtt_ms for peer, its in links.items() if its.rtt_ms is not None}
+        self.member.links_measured(measured, self.now())
         self._describe()
         if self.revoked is None:
             known = self.known_peers()
             self.transport.detour(peer for peer in known if known[peer] is PeerState.UP)
-        return sorted(self.transport.links())
+        return sorted(links)
 
     def now(self) -> float:
         """Seconds, of the clock that all times in here are of."""
@@ -337,8 +332,8 @@ class Mesh:
                     queue.extend(self._enforce(effect))
                 case Outcast(peer=peer):
                     queue.extend(self._exclude(peer))
-                case PeersChanged():
-                    self._log.warn_of_unlike()
+                case PeerChanged(peer=peer):
+                    self._log.warn_of_unlike(peer)
                     self._on_peers()
                 case _:
                     self._log.tell(effect, self.now())
@@ -394,5 +389,4 @@ class Mesh:
             result = await engine.tokenize(effect.prompt)
         except HearthError as error:
             result = error
-        self.look_around()
         self._carry_out(self.member.tokenized(effect.request_id, result, self.now()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -13,6 +14,9 @@ from overlay.transport.complaints import Complaints
 
 log = logging.getLogger(__name__)
 
+#: Models of peers that are remembered as told of; of more than that, each may be told of again.
+_WARNED_MAX: Final = 4096
+
 
 class MeshLog:
     """Calls peers by the names that the ``neighbourhood`` knows."""
@@ -21,7 +25,7 @@ class MeshLog:
         self._neighbourhood = neighbourhood
         self._complaints = Complaints()
         #: Peers, and models of theirs, that tokenize unlike this node; said once.
-        self._warned_of: set[tuple[PeerId, str]] = set()
+        self._warned_of: dict[tuple[PeerId, str], None] = {}
 
     def tell(
         self,
@@ -51,11 +55,18 @@ class MeshLog:
             case fwd.Noticed(peer=peer, matter=matter, detail=detail):
                 self._complaints.about(peer, matter, detail, now)
 
-    def warn_of_unlike(self) -> None:
-        """Say which peers tokenize unlike this node."""
-        for peer, model in self._neighbourhood.unlike():
+    def warn_of_all_unlike(self) -> None:
+        """This node's models changed: say which peers tokenize unlike it."""
+        for peer, _ in self._neighbourhood.unlike():
+            self.warn_of_unlike(peer)
+
+    def warn_of_unlike(self, peer: PeerId) -> None:
+        """Say so if the peer tokenizes unlike this node."""
+        for model in self._neighbourhood.models_unlike(peer):
             if (peer, model) not in self._warned_of:
-                self._warned_of.add((peer, model))
+                self._warned_of[peer, model] = None
+                if len(self._warned_of) > _WARNED_MAX:
+                    del self._warned_of[next(iter(self._warned_of))]
                 log.warning(
                     "%s (%s) tokenizes %s unlike this node, though it is the same model: its cache "
                     "is not used; run the same version of Hearth and llama.cpp on both",

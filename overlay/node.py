@@ -235,6 +235,7 @@ class Node:
     async def _change_mesh(self, reason: str) -> None:
         self.standing = Standing(self.home, self.key)
         old, self.mesh = self.mesh, self._new_mesh()
+        self._address_book.reread()
         for queue in self._clients.values():
             queue.put_nowait(fwd.Failure(Unreachable("the node is in another mesh now: ask again")))
         await old.close(reason)

@@ -137,7 +137,7 @@ def lending(mesh: Mesh, paused_since_s: float | None) -> dict[str, Any]:
 
 def listings(mesh: Mesh, created_s: int) -> list[ModelListing]:
     """The models that can be asked for now, this node's own first."""
-    neighbourhood = mesh.look_around()
+    neighbourhood = mesh.member.neighbourhood
     found = {
         info.name: ModelListing(
             info.name, info.aliases, info.description, True, info.context_length, created_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import isfinite
 
 from overlay.errors import HearthError, InvalidRequest, RequestUnknown
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -80,8 +81,11 @@ class Explanation:
     #: If it failed.
     error: HearthError | None = None
 
-    def decided(self, decision: Decision, known: Neighbourhood, now: float) -> None:
-        """This node chose, by what is known of the neighbourhood now."""
+    def decided(self, decision: Decision, known: Neighbourhood, now: float) -> Decision:
+        """This node chose, by what is known of the neighbourhood now.
+
+        Returns what is kept of the decision: most of many estimates are of no more use.
+        """
         estimates = tuple(
             estimate
             for rank, estimate in enumerate(decision.estimates)
@@ -91,16 +95,19 @@ class Explanation:
         )
         peers = [estimate.peer for estimate in estimates if not estimate.is_self]
         unlike = frozenset(peer for peer in peers if known.tokenizes_unlike(peer, self.model))
-        usable = [peer for peer in peers if peer not in unlike]
+        ages_s = {peer: known.summary_age_s(peer, now) for peer in peers if peer not in unlike}
+        kept = replace(decision, estimates=estimates)
         self.attempts.append(
             Attempt(
                 decided_at=now,
-                decision=replace(decision, estimates=estimates),
+                decision=kept,
                 considered=len(decision.estimates),
-                summary_ages_s={peer: known.summary_age_s(peer, now) for peer in usable},
+                # Infinite: it was never known to be current, so it is of no use yet.
+                summary_ages_s={peer: age for peer, age in ages_s.items() if isfinite(age)},
                 unlike=unlike,
             )
         )
+        return kept
 
     def has_asked(self, peer: PeerId) -> bool:
         """Whether the request went to ``peer``, now or before."""

@@ -263,7 +263,7 @@ class Forwarder:
         if chosen is None:
             return self._fail(job, job.last_error or self._placement.nobody(job))
         assert job.decision is not None, "a choice is a decision's"
-        job.explanation.decided(job.decision, self._neighbourhood, now)
+        job.decision = job.explanation.decided(job.decision, self._neighbourhood, now)
         self.hindsight.decided(job.explanation)
         job.dispatch(chosen.peer, chosen.rtt_ms)
         if chosen.is_self:

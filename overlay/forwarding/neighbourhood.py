@@ -170,6 +170,10 @@ class Neighbourhood:
         neighbour.rtt_ms = rtt_ms
         neighbour.summary_at = summary_at
 
+    def summary_current(self, peer: PeerId, at: float) -> None:
+        """All that a peer which is known here tells of was known here ``at`` that time."""
+        self.neighbours[peer].summary_at = at
+
     def link_down(self, peer: PeerId) -> None:
         if peer in self.neighbours:
             self.neighbours[peer].rtt_ms = None
@@ -202,15 +206,20 @@ class Neighbourhood:
         local, card = self.resolve(name), self.card_of(peer, name)
         return local is not None and card is not None and _unlike(local.info, card)
 
-    def unlike(self) -> list[tuple[PeerId, str]]:
-        """Every peer, and its model, that tokenizes unlike ours of the same key."""
+    def models_unlike(self, peer: PeerId) -> list[str]:
+        """The models of a peer that tokenize unlike ours of the same keys."""
+        neighbour = self.neighbours.get(peer)
+        if neighbour is None or neighbour.card is None:
+            return []
         return [
-            (peer, card.name)
-            for peer in sorted(self.neighbours)
-            if (told := self.neighbours[peer].card) is not None
-            for card in told.models
+            card.name
+            for card in neighbour.card.models
             if any(_unlike(model.info, card) for model in self.models.values())
         ]
+
+    def unlike(self) -> list[tuple[PeerId, str]]:
+        """Every peer, and its model, that tokenizes unlike ours of the same key."""
+        return [(p, model) for p in sorted(self.neighbours) for model in self.models_unlike(p)]
 
     def summary_age_s(self, peer: PeerId, now: float) -> float:
         """Since the summary of a peer that is known here was last known to be current."""
@@ -263,7 +272,6 @@ class Neighbourhood:
         ``hashes``: block hashes of the prompt, empty if it could not be tokenized here. ``key``:
         only nodes where the model has this key and tokens mean the same. ``here_only``: no peers.
         """
-        blocks = self.index.match(hashes)
         found: list[Candidate] = []
         local = self.resolve(model)
         if local is not None and self.me not in exclude and key in (None, local.info.key):
@@ -286,6 +294,7 @@ class Neighbourhood:
             )
         if here_only:
             return found
+        blocks = self.index.match(hashes)
         for peer, neighbour, card, unlike in self._servers(model):
             rtt_ms = neighbour.rtt_ms
             if (

@@ -32,6 +32,8 @@ class AddressBook:
         self._home = home
         self._met = met
         self._excluded = excluded
+        #: What the file holds, once it has been looked at: nobody else writes it.
+        self._book: Mapping[PeerId, Contact] | None = None
         #: Nothing is written until it is over.
         self._pause: asyncio.TimerHandle | None = None
         #: There is something to write then.
@@ -45,6 +47,10 @@ class AddressBook:
         self._news = True
         if self._pause is None:
             self._write()
+
+    def reread(self) -> None:
+        """The home belongs to another mesh now, and its file was written anew."""
+        self._book = None
 
     def close(self) -> None:
         """Write what is not written yet. Idempotent."""
@@ -63,7 +69,7 @@ class AddressBook:
     def _save(self) -> None:
         self._news = False
         try:
-            before = self._home.peers()
+            before = self._home.peers() if self._book is None else self._book
             met, excluded = self._met(), self._excluded()
             # Those who are away stay in it, as far as there is room.
             known = {**met, **before, **met}
@@ -71,5 +77,6 @@ class AddressBook:
             book = {peer: known[peer] for peer in kept}
             if book != before:
                 self._home.save_peers(book)
+            self._book = book
         except ConfigError as error:
             log.warning("where members are is not remembered: %s", error)

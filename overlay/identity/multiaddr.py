@@ -6,9 +6,11 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from overlay.errors import ConfigError, Malformed
+from overlay.limits import ADDRESSES_MAX, MEMBERS_MAX
 
 #: Protocol codes of the multicodec table; one byte each, so they also serve in tokens.
 _CODES = {"ip4": 4, "ip6": 41, "dns": 53, "dns4": 54, "dns6": 55}
@@ -48,10 +50,7 @@ class Multiaddr:
     @classmethod
     def parse(cls, text: str) -> Multiaddr:
         """Read ``/family/host/tcp/port``. Raises Malformed."""
-        parts = text.split("/")
-        if len(parts) != 5 or parts[0] or parts[3] != "tcp":
-            raise Malformed(f"{text[:80]!r} is not an address like /ip4/192.0.2.7/tcp/7710")
-        return cls(parts[1], parts[2], _port(parts[4]))
+        return _parsed(text)
 
     def __str__(self) -> str:
         return f"/{self.family}/{self.host}/tcp/{self.port}"
@@ -93,6 +92,15 @@ class Multiaddr:
             cls(family, _host_text(family, host), int.from_bytes(port, "big")),
             offset + length + 2,
         )
+
+
+@lru_cache(ADDRESSES_MAX * MEMBERS_MAX)
+def _parsed(text: str) -> Multiaddr:
+    """As `Multiaddr.parse`: members' addresses are read again and again, and seldom change."""
+    parts = text.split("/")
+    if len(parts) != 5 or parts[0] or parts[3] != "tcp":
+        raise Malformed(f"{text[:80]!r} is not an address like /ip4/192.0.2.7/tcp/7710")
+    return Multiaddr(parts[1], parts[2], _port(parts[4]))
 
 
 def readable(texts: Iterable[str]) -> tuple[Multiaddr, ...]:

@@ -6,9 +6,12 @@ the identity multihash of the protobuf-encoded Ed25519 public key, hence ``12D3K
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import base58
 
 from overlay.errors import Malformed
+from overlay.limits import MEMBERS_MAX
 
 #: Identity multihash (00), length 36 (24); protobuf: type Ed25519 (08 01), 32 data bytes (12 20).
 _PREFIX = bytes.fromhex("002408011220")
@@ -39,7 +42,7 @@ class PeerId(bytes):
         return cls(raw[len(_PREFIX) :])
 
     def __str__(self) -> str:
-        return base58.b58encode(_PREFIX + bytes(self)).decode("ascii")
+        return _text(bytes(self))
 
     def __repr__(self) -> str:
         return f"PeerId({self.short})"
@@ -48,3 +51,9 @@ class PeerId(bytes):
     def short(self) -> str:
         """The last eight characters, for logs and tables."""
         return str(self)[-8:]
+
+
+@lru_cache(2 * MEMBERS_MAX)
+def _text(public_key: bytes) -> str:
+    """A status of many members, and every line of the log, asks for the same ones."""
+    return base58.b58encode(_PREFIX + public_key).decode("ascii")

@@ -104,6 +104,13 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """The round trip, smoothed."""
+
+    rtt_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Breach:
     """The peer, a member, broke the protocol; a Down follows."""
 
@@ -123,7 +130,9 @@ class Gone:
     """The peer has read our Goodbye and sends nothing more."""
 
 
-LinkEvent = Transmit | Up | Received | Joined | LedgerChanged | Shown | Breach | Down | Gone
+LinkEvent = (
+    Transmit | Up | Received | Measured | Joined | LedgerChanged | Shown | Breach | Down | Gone
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +307,7 @@ class Link:
             case Ping(nonce=nonce):
                 return [Transmit(encode(Pong(nonce)))]
             case Pong(nonce=nonce):
-                self._measure(nonce, now)
-                return []
+                return self._measure(nonce, now)
             case Goodbye(reason=reason):
                 answer = Transmit(encode(Goodbye("goodbye")))
                 farewell = f"said goodbye: {_readable(reason)}"
@@ -349,16 +357,17 @@ class Link:
         self._pings.pop(self._next_ping - _PINGS_OPEN_MAX, None)
         return Transmit(encode(Ping(self._next_ping)))
 
-    def _measure(self, nonce: int, now: float) -> None:
+    def _measure(self, nonce: int, now: float) -> list[LinkEvent]:
         sent = self._pings.pop(nonce, None)
         if sent is None:
-            return
+            return []
         last = (now - sent) * 1000
         self._rtt_last_ms = last
         if self._rtt_ms is None:
             self._rtt_ms = last
         else:
             self._rtt_ms += _RTT_WEIGHT * (last - self._rtt_ms)
+        return [Measured(self._rtt_ms)]
 
 
 def _readable(text: str) -> str:

@@ -30,6 +30,7 @@ from overlay.transport.link import (
     LinkEvent,
     LinkState,
     LinkStatus,
+    Measured,
     Received,
     Transmit,
     Up,
@@ -53,6 +54,9 @@ class LinkObserver(Protocol):
 
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         """There is a link to a member; before this there was none."""
+
+    def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
+        """The round trip of the link that is in use, each time that it is measured."""
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         """The last link to the peer is gone."""
@@ -252,6 +256,10 @@ class Links:
             case Received():
                 if line.link.peer is not None:
                     self._received(line, line.link.peer, event)
+            case Measured(rtt_ms=rtt_ms):
+                measured = line.link.peer
+                if self._observer and measured is not None and self.line(measured) is line:
+                    self._observer.link_measured(measured, rtt_ms)
             case LedgerChanged():
                 self._on_ledger()
             case Shown(record=record):

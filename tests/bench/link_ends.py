@@ -130,6 +130,9 @@ class LinkEnd:
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         self.up.set()
 
+    def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
+        pass
+
     def link_down(self, peer: PeerId, reason: str) -> None:
         self.up.clear()
 

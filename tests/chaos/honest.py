@@ -173,7 +173,7 @@ class _Member:
 
     def _sees_peer(self) -> bool:
         terms = self._terms
-        return self._mesh.look_around().card_of(terms.peer, terms.model) is not None
+        return self._mesh.member.neighbourhood.card_of(terms.peer, terms.model) is not None
 
     def _client_event(self, request_id: bytes, event: fwd.ClientEvent) -> None:
         if not isinstance(event, fwd.TextDelta):

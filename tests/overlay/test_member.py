@@ -17,7 +17,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX
-from overlay.member import Meet, Member, PeersChanged, Unreadable
+from overlay.member import Meet, Member, PeerChanged, Unreadable
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.messages import (
@@ -284,7 +284,7 @@ def test_a_card_introduces_a_peer_that_has_no_link() -> None:
     member = Member(ME, 1, SECRET, CostPolicy(rng), rng, NOW, revocations=founded_by_far)
     addresses = ("/ip4/192.0.2.7/tcp/7710", "/from/the/future")
     effects = member.receive(PEER, says(FAR, CARD, Card("far", addresses).pack()), NOW)
-    assert effects == [Meet(FAR, (Multiaddr("ip4", "192.0.2.7", 7710),)), PeersChanged()]
+    assert effects == [Meet(FAR, (Multiaddr("ip4", "192.0.2.7", 7710),)), PeerChanged(FAR)]
     assert member.neighbourhood.name_of(FAR) == "far"
 
 

@@ -12,13 +12,22 @@ from functools import partial
 import pytest
 
 from overlay.admission.handshake import LocalNode
+from overlay.gossip.records import BLOCK_VALUE, CARD, Card, ModelCard, block_key
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations, revoke
 from overlay.limits import MEMBERS_MAX
+from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.transport.lan import LanDiscovery
-from overlay.wire.messages import RevocationNotice
+from overlay.wire.messages import (
+    PROTOCOL_VERSION,
+    Change,
+    GossipAck,
+    Hello,
+    OriginDelta,
+    RevocationNotice,
+)
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, keys
 from tests.support.bare_mesh import bare_mesh
 
@@ -104,6 +113,27 @@ def test_announcements_of_too_many_peers_are_ignored(monkeypatch: pytest.MonkeyP
             PeerId(number.to_bytes(32, "big")), [Multiaddr("ip4", "192.0.2.7", 7710)]
         )
     assert len(dialled) == MEMBERS_MAX
+
+
+def test_whoever_has_a_link_may_be_asked_as_soon_as_its_round_trip_is_known() -> None:
+    """Not only after the next round of gossip."""
+    me, other = members(2)
+    mesh = Member(me, lan=False).mesh
+    peer = other.key.peer_id
+    card = Card("bea", (), (ModelCard("toy", bytes(16)),))
+    hello = Hello((PROTOCOL_VERSION,), peer, b"", "bea", (), (), b"")
+    mesh.link_up(peer, hello)
+    record, block = Change(CARD, 1, card.pack()), Change(block_key(7), 2, BLOCK_VALUE)
+    mesh.received(peer, GossipAck((OriginDelta(peer, 1, 0, True, (record,), 1, 0),)), 100)
+    known = mesh.member.neighbourhood
+    assert known.card_of(peer, "toy") is None
+    mesh.link_measured(peer, 7.0)
+    assert known.card_of(peer, "toy") == card.models[0]
+    assert known.neighbours[peer].rtt_ms == 7.0
+    mesh.received(peer, GossipAck((OriginDelta(peer, 1, 1, False, (block,), 2, 0),)), 100)
+    [candidate] = known.candidates("toy", [7], mesh.now(), exclude=())
+    assert candidate.match_tokens == BLOCK_TOKENS
+    assert candidate.summary_weight == 1, "it has just been heard of"
 
 
 # --- Revocations ------------------------------------------------------------------------------

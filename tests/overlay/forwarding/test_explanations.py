@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -209,11 +210,23 @@ def test_only_the_cheapest_candidates_are_kept_and_always_ours_and_the_chosen() 
     for peer in peers[:-1]:
         known.link_measured(peer, 1.0, 0.0)
     one = explanation(RID)
-    one.decided(Decision(peers[50], estimates, False, 10), known, 0.0)
+    told = one.decided(Decision(peers[50], estimates, False, 10), known, 0.0)
     (attempt,) = one.attempts
+    assert attempt.decision == told
     kept = [e.peer for e in attempt.decision.estimates]
     assert kept == [*peers[:EXPLAINED_CANDIDATES_MAX], peers[50], peers[-1]]
     assert attempt.considered == 100
+
+
+def test_a_summary_that_was_never_current_has_no_age() -> None:
+    known = Neighbourhood(PeerId(b"m" * 32))
+    known.link_measured(PEER, 1.0, -math.inf)
+    one = explanation(RID)
+    estimates = (Estimate(PEER, False, 0, 0, 0, 0, 0, 0, 1),)
+    one.decided(Decision(PEER, estimates, True, 10), known, 100.0)
+    known.summary_current(PEER, 95.0)
+    one.decided(Decision(PEER, estimates, False, 10), known, 100.0)
+    assert [attempt.summary_ages_s for attempt in one.attempts] == [{}, {PEER: 5.0}]
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=60), st.integers(0, 5))

@@ -30,6 +30,11 @@ class Counted(Home):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.written: asyncio.Queue[Mapping[PeerId, Contact]] = asyncio.Queue()
+        self.looks = 0
+
+    def peers(self) -> dict[PeerId, Contact]:
+        self.looks += 1
+        return super().peers()
 
     def save_peers(self, peers: Mapping[PeerId, Contact]) -> None:
         super().save_peers(peers)
@@ -44,6 +49,7 @@ async def test_the_first_news_are_written_at_once_and_then_once_all_that_come_at
     book = AddressBook(home, lambda: met, set)
     book.changed()
     assert home.written.get_nowait() == Home(tmp_path).peers() == {ANN: at(1)}
+    assert home.looks == 1
     for port in range(2, 100):
         met[ANN] = at(port)
         book.changed()
@@ -52,6 +58,7 @@ async def test_the_first_news_are_written_at_once_and_then_once_all_that_come_at
     assert Home(tmp_path).peers() == {ANN: at(99)}
     book.close()
     assert home.written.empty(), "there is nothing new"
+    assert home.looks == 1, "nobody else writes it"
 
 
 async def test_what_is_not_written_yet_is_at_the_end(tmp_path: Path) -> None:
@@ -75,6 +82,18 @@ async def test_those_who_are_away_are_remembered_unless_they_are_excluded(tmp_pa
     book.changed()
     book.close()
     assert home.peers() == {ANN: at(1), BEN: at(4)}
+
+
+async def test_a_book_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    home = Counted(tmp_path)
+    book = AddressBook(home, lambda: {ANN: at(1)}, set)
+    book.changed()
+    book.close()
+    home.save_peers({BEN: at(2)})
+    book.reread()
+    book.changed()
+    book.close()
+    assert home.peers() == {ANN: at(1), BEN: at(2)}
 
 
 async def test_of_too_many_those_who_are_away_are_forgotten(

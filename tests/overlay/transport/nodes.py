@@ -35,6 +35,7 @@ class Node:
         self.revocations = Revocations(membership.founder if membership else key.peer_id)
         self.on_ledger: Callable[[], None] = self._write_ledger
         self.events: list[tuple[str, PeerId, str | Hello | Message]] = []
+        self.measured: list[tuple[PeerId, float]] = []
         self.shown: list[bytes] = []
         self._news = asyncio.Event()
         self.transport = Transport(
@@ -61,6 +62,10 @@ class Node:
 
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         self._note("up", peer, hello)
+
+    def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
+        self.measured.append((peer, rtt_ms))
+        self._news.set()
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         self._note("down", peer, reason)

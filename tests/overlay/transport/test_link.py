@@ -27,6 +27,7 @@ from overlay.transport.link import (
     Link,
     LinkEvent,
     LinkState,
+    Measured,
     Received,
     Transmit,
     Up,
@@ -143,11 +144,13 @@ def up() -> Link:
 
 def test_both_ends_come_up() -> None:
     pair = Pair()
-    [event] = pair.said[pair.dialler]
+    event, measured = pair.said[pair.dialler]
     assert isinstance(event, Up)
+    assert isinstance(measured, Measured)
     assert event.peer == pair.dialler.peer == MEMBER.peer_id
-    [event] = pair.said[pair.listener]
+    event, measured = pair.said[pair.listener]
     assert isinstance(event, Up)
+    assert isinstance(measured, Measured)
     assert event.peer == pair.listener.peer == FOUNDER.peer_id
 
 
@@ -190,8 +193,9 @@ def test_a_late_answer_counts_from_its_own_ping() -> None:
     [first] = messages(end.tick(1.0, TODAY))
     end.tick(2.0, TODAY)
     assert isinstance(first, Ping)
-    end.receive(encode(Pong(first.nonce)), 2.5, TODAY)
+    [measured] = end.receive(encode(Pong(first.nonce)), 2.5, TODAY)
     assert end.status().rtt_last_ms == pytest.approx(1500)
+    assert measured == Measured(end.status().rtt_ms or 0.0)
 
 
 def test_silence_is_the_end() -> None:

@@ -32,6 +32,16 @@ async def test_a_link_comes_up_once_on_both_sides() -> None:
         assert one.transport.links()[other.peer_id].endpoint == other.addresses[0].endpoint
 
 
+async def test_each_round_trip_is_told_as_soon_as_it_is_known() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        for node, peer in ((one, other), (other, one)):
+            await node.until(lambda: bool(node.measured))  # noqa: B023
+            [(measured, rtt_ms)] = node.measured
+            assert measured == peer.peer_id
+            assert node.transport.links()[peer.peer_id].rtt_ms == rtt_ms
+
+
 async def test_messages_arrive_in_order_and_both_ways() -> None:
     async with mesh(2) as (one, other):
         await linked(one, other)

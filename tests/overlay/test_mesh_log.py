@@ -1,0 +1,54 @@
+"""What the log says of peers, however many there are and whatever they tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.engine import ModelInfo
+from overlay import mesh_log
+from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.gossip.records import CARD, Card, ModelCard
+from overlay.identity.peer_id import PeerId
+from overlay.mesh_log import MeshLog
+from overlay.wire.messages import Change
+
+ME, ANN, BEN = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))
+TOY = ModelInfo("toy", b"k" * 16, (), "a toy", 4096, 8192, 1, probe=b"a" * 16)
+
+
+def unlike(known: Neighbourhood, peer: PeerId, *models: str) -> None:
+    """The peer serves models of our model's key that tokenize unlike it."""
+    cards = tuple(ModelCard(name, TOY.key, probe=b"b" * 16) for name in models)
+    known.records_changed(peer, (Change(CARD, 1, Card("", (), cards).pack()),))
+
+
+@pytest.fixture
+def known() -> Neighbourhood:
+    hood = Neighbourhood(ME)
+    hood.model_loaded(TOY)
+    return hood
+
+
+def test_a_peer_that_tokenizes_unlike_us_is_told_of_once(
+    known: Neighbourhood, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = MeshLog(known)
+    unlike(known, ANN, "toy")
+    unlike(known, BEN, "toy")
+    for _ in range(2):
+        told.warn_of_unlike(ANN)
+    assert [str(ANN) in line for line in caplog.messages] == [True]
+    for _ in range(2):
+        told.warn_of_all_unlike()
+    assert [str(BEN) in line for line in caplog.messages] == [False, True]
+
+
+def test_who_goes_on_telling_of_other_models_fills_no_memory(
+    known: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh_log, "_WARNED_MAX", 4)
+    told = MeshLog(known)
+    for number in range(20):
+        unlike(known, ANN, f"model {number}")
+        told.warn_of_unlike(ANN)
+    assert len(told._warned_of) == 4
