@@ -283,7 +283,7 @@ class Engine(Protocol):
         """End a request early (Finished, ``cancelled``); unknown ids are ignored."""
 
     def set_hash_key(self, key: bytes) -> None:
-        """Key of the block hashes (the mesh secret); a CacheChanged(reset) follows."""
+        """Key of the block hashes (the mesh secret); CacheChanged(reset), EngineStats follow."""
 
     def copies_changed(self, changed: Mapping[int, int]) -> None:
         """Block hash -> what it costs to have the block elsewhere: as much as to compute so many

@@ -67,6 +67,10 @@ class LoadMeter:
         self._cached_tokens += finished.cached_tokens
         self._completion_tokens += finished.completion_tokens
 
+    def forget_told(self) -> None:
+        """Tell all at the next `tell`, even what did not change: its hearer is a new one."""
+        self._told, self._told_s = EngineStats(), float("-inf")
+
     def tell(
         self,
         queue: Sequence[Run],

@@ -137,8 +137,9 @@ class Scheduler:
         self._cache.close()
 
     def rekey(self, mesh_secret: bytes) -> None:
-        """Hash blocks under another mesh secret from now on."""
+        """Hash blocks under another mesh secret from now on, and tell that mesh all anew."""
         self._cache.rekey(mesh_secret)
+        self._load.forget_told()
         self._publish(idle=True)
 
     def copies_changed(self, changed: Mapping[int, int]) -> None:
