@@ -10,12 +10,12 @@ LOCK := requirements.lock
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make chat    install Hearth here, fetch the demo model (98 MB, once), open a chat"
+	@echo "make chat    install Hearth here, fetch the demo model (93 MB), open a chat"
 	@echo "make test    install with the development tools and run the tests"
-	@echo "make chaos   attack a node with all that we could think of, in full strength (15 minutes)"
+	@echo "make chaos   attack a node in every way we know (15 minutes)"
 	@echo "make lint    style, formatting and types"
-	@echo "make bench   a quick version of the measurements in docs/ (a quarter of an hour)"
-	@echo "make lock    take the newest versions of all packages, and pin them in $(LOCK)"
+	@echo "make bench   a quick version of the measurements in docs/ (15 minutes)"
+	@echo "make lock    pin the newest versions of all packages in $(LOCK)"
 	@echo "make clean   remove $(VENV) and caches (models stay)"
 	@echo
 	@echo "PYTHON=... picks the interpreter (3.11 or newer); now: $(PYTHON)"

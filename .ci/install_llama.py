@@ -88,7 +88,7 @@ def main(lock: Path) -> int:
     log_path = Path(sys.prefix) / "install-llama.log"
     command = [sys.executable, "-m", "pip", "install", "--verbose", "--no-input"]
     command += ["-c", str(lock), requirement(lock)]
-    print("Installing llama.cpp (it compiles once, about 3 to 5 minutes on a laptop)", flush=True)
+    print("Installing llama.cpp (it compiles once, 2 to 5 minutes on a laptop)", flush=True)
     progress = Progress()
     ticker = threading.Thread(target=progress.tick_until_over)
     ticker.start()

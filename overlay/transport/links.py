@@ -363,10 +363,14 @@ class Links:
                 log.exception("the end of the link to %s could not be handled", peer)
 
     def _complain(self, line: Line, reason: str) -> None:
-        """Of a member, or of whoever dialled; why a dial of ours failed, `Dial` knows."""
+        """Of a member, or of whoever dialled; why a dial of ours failed, `Dial` knows.
+
+        Of a member that was thrown out, the mesh tells.
+        """
         link, now = line.link, time.monotonic()
         if link.peer is not None:
-            self._complaints.about(link.peer, "loses its link", reason, now)
+            if not link.leaving:
+                self._complaints.about(link.peer, "loses its link", reason, now)
         elif link.direction is Direction.INCOMING:
             source = link.endpoint.rpartition(":")[0].removeprefix("::ffff:") or link.endpoint
             who = "a stranger" if link.claimant is None else link.claimant
