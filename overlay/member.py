@@ -255,6 +255,8 @@ class Member:
 
     def receive(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
         """A message from ``peer``. Raises RemoteProtocolError on a lie: then hang up."""
+        if isinstance(message, fwd.ForwardingMessage):
+            return [*self.forwarder.receive(peer, message, now)]
         if isinstance(message, gsp.GossipMessage):
             return self._of_gossip(self.gossip.receive(peer, message, now), peer, now)
         if isinstance(message, Goodbye):
@@ -265,7 +267,7 @@ class Member:
                 return [] if heard is None else self._revoked(heard, message.record)
             except IdentityError as error:
                 raise Malformed(str(error)) from None
-        return [*self.forwarder.receive(peer, message, now)]
+        return []
 
     def revoked(self, record: bytes, now: float) -> list[Effect]:
         """A revocation, from whomever.

@@ -30,7 +30,8 @@ class Deadlines:
     def wait(self, job: Job, until: float) -> None:
         """Its downstream has until then to be heard of; the whole job has its deadline."""
         job.patience_until = until
-        if job.due < job.looked_at:
+        # Entries are never later than the job's own deadline.
+        if until < job.looked_at:
             self._push(job)
 
     def next(self) -> float:

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from models.engine import FinishReason, GenerationRequest, Prompt, TokenLogprob, Tokens
 from overlay.errors import HearthError
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
 from overlay.routing.decision import Decision
-from overlay.wire.messages import Message
+from overlay.wire.messages import (
+    Accepted,
+    Begun,
+    Cancel,
+    Completed,
+    Forward,
+    Message,
+    Refused,
+    StreamAck,
+    TokenFrame,
+)
+
+#: What comes in for each token is first: those who tell messages apart ask in this order.
+ForwardingMessage = (
+    TokenFrame | StreamAck | Forward | Accepted | Begun | Completed | Refused | Cancel
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send ``message`` to ``peer``; if that cannot be done, call `Forwarder.undeliverable`."""
 
     peer: PeerId
@@ -43,8 +58,7 @@ class CancelGeneration:
     request_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(NamedTuple):
     """Text of the answer, in order, none lost or doubled.
 
     ``logprobs`` are of tokens whose text may still be held back.
@@ -84,8 +98,7 @@ class Failure:
 ClientEvent = TextDelta | Answer | Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Tell the local client of a request."""
 
     request_id: bytes

@@ -42,6 +42,7 @@ from overlay.forwarding.effects import (
     Effect,
     Emit,
     Failure,
+    ForwardingMessage,
     Generate,
     Noticed,
     Send,
@@ -151,11 +152,11 @@ class Forwarder:
         job = self._jobs.get(request_id)
         return [] if job is None else self._drop(job)
 
-    def receive(self, sender: PeerId, message: Message, now: float) -> list[Effect]:
-        """A message of the Forwarding group. Raises RemoteProtocolError on a lie."""
+    def receive(self, sender: PeerId, message: ForwardingMessage, now: float) -> list[Effect]:
+        """A peer says something of a request. Raises RemoteProtocolError on a lie."""
         if isinstance(message, Forward):
             return self._on_forward(sender, message, now)
-        job = self._jobs.get(getattr(message, "request_id", b""))
+        job = self._jobs.get(message.request_id)
         if job is None:
             return []
         if sender == job.upstream:
@@ -181,12 +182,12 @@ class Forwarder:
         if refusal is not None:
             return [*self._stop_downstream(job), *self._fail(job, refusal)]
         match event:
-            case Started(cached_tokens=cached, queue_ms=queue_ms):
-                return stream.begun(job, cached, queue_ms)
             case Chunk():
                 if job.state is not JobState.STREAMING:
                     self.ledger.answering(job.request_id)
                 return stream.progress(job, event, now)
+            case Started(cached_tokens=cached, queue_ms=queue_ms):
+                return stream.begun(job, cached, queue_ms)
             case Finished():
                 return self._complete(job, stream.completed_of(event), now)
             case Failed(code=code, message=text):
@@ -309,11 +310,19 @@ class Forwarder:
     # --- From downstream ----------------------------------------------------------------------
 
     def _on_downstream(
-        self, job: Job, sender: PeerId, message: Message, now: float
+        self, job: Job, sender: PeerId, message: ForwardingMessage, now: float
     ) -> list[Effect]:
         if job.state is JobState.DISPATCHED and not isinstance(message, (Accepted, Refused)):
             raise Malformed("an answer begins with Accepted")
         match message:
+            case TokenFrame(seq=seq):
+                if seq > job.frames_in:
+                    return self._give_up(job, StreamReset("frames were lost"), now)
+                if seq == job.frames_in:
+                    self._deadlines.wait(job, now + STREAM_STALL_S)
+                if job.state is not JobState.STREAMING:
+                    self.ledger.answering(job.request_id)
+                return stream.frame(job, sender, message, now)
             case Accepted():
                 if job.state is JobState.DISPATCHED:
                     self._deadlines.wait(job, now + self._placement.patience_s(job))
@@ -326,14 +335,6 @@ class Forwarder:
                 if job.state is JobState.ACCEPTED:
                     self._deadlines.wait(job, now + self._placement.patience_s(job))
                 return stream.begun(job, cached, queue_ms)
-            case TokenFrame(seq=seq):
-                if seq > job.frames_in:
-                    return self._give_up(job, StreamReset("frames were lost"), now)
-                if seq == job.frames_in:
-                    self._deadlines.wait(job, now + STREAM_STALL_S)
-                if job.state is not JobState.STREAMING:
-                    self.ledger.answering(job.request_id)
-                return stream.frame(job, sender, message, now)
             case Completed(seq=seq):
                 if seq != job.frames_in:
                     return self._give_up(job, StreamReset("frames were lost"), now)

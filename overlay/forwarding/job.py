@@ -95,11 +95,6 @@ class Job:
         self.downstream, self.rtt_ms = downstream, rtt_ms
         self.state, self.frames_in = JobState.DISPATCHED, 0
 
-    def note_first_token(self, now: float) -> None:
-        """Something of the answer goes upstream now."""
-        if self.first_token_at is None:
-            self.first_token_at = now
-
 
 class SendWindow:
     """Frames sent upstream and not acknowledged yet; when full, tokens wait and are merged.
@@ -121,6 +116,8 @@ class SendWindow:
 
     def push(self, new: Chunk | TokenFrame) -> list[TokenFrame]:
         """Add tokens; returns the frames to send now, if the window has room."""
+        if not self._waiting and self.sent - self.acked < self._limit:
+            return [self._frame(new.tokens, new.text, new.logprobs)]
         self._waiting.append(new)
         return self._drain()
 
@@ -154,8 +151,8 @@ class SendWindow:
             tokens += new.tokens
             text.append(new.text)
             logprobs += new.logprobs
-        frame = TokenFrame(
-            self._request_id, self.sent, tuple(tokens), "".join(text), tuple(logprobs)
-        )
+        return self._frame(tuple(tokens), "".join(text), tuple(logprobs))
+
+    def _frame(self, tokens: Tokens, text: str, logprobs: tuple[TokenLogprob, ...]) -> TokenFrame:
         self.sent += 1
-        return frame
+        return TokenFrame(self._request_id, self.sent - 1, tokens, text, logprobs)

@@ -66,16 +66,17 @@ def begun(job: Job, cached_tokens: int, queue_ms: float) -> list[Effect]:
 def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     """New tokens from downstream."""
     job.state = JobState.STREAMING
-    job.generated.extend(new.tokens)
-    if job.upstream is not None:
-        assert job.window is not None, "a job with a peer upstream has a window"
-        job.note_first_token(now)
-        return [Send(job.upstream, frame) for frame in job.window.push(new)]
-    job.delivered_chars += len(new.text)
-    if not new.text and not new.logprobs:
-        return []
-    job.note_first_token(now)
-    return [Emit(job.request_id, TextDelta(new.text, len(new.tokens), new.logprobs))]
+    job.generated += new.tokens
+    if job.upstream is None:
+        job.delivered_chars += len(new.text)
+        if not new.text and not new.logprobs:
+            return []
+    if job.first_token_at is None:
+        job.first_token_at = now
+    if job.upstream is None:
+        return [Emit(job.request_id, TextDelta(new.text, len(new.tokens), new.logprobs))]
+    assert job.window is not None, "a job with a peer upstream has a window"
+    return [Send(job.upstream, frame) for frame in job.window.push(new)]
 
 
 def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Effect]:
@@ -83,18 +84,22 @@ def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Eff
 
     Raises Malformed or LimitExceeded for more than was asked for.
     """
-    ack = Send(sender, StreamAck(job.request_id, message.seq))
     if message.seq < job.frames_in:
-        return [ack]
+        return [_ack(job, sender, message)]
     check_tokens(message.tokens)
     _check_length(job, message)
-    _check_logprobs(job, message)
+    if message.logprobs or job.sampling.logprobs is not None:
+        _check_logprobs(job, message)
     job.frames_in += 1
     job.chars_in += len(message.text)
     effects = progress(job, message, now)
     if job.frames_in % _ACK_EVERY_FRAMES == 0:
-        effects.append(ack)
+        effects.append(_ack(job, sender, message))
     return effects
+
+
+def _ack(job: Job, sender: PeerId, message: TokenFrame) -> Send:
+    return Send(sender, StreamAck(job.request_id, message.seq))
 
 
 def _check_length(job: Job, message: TokenFrame) -> None:
