@@ -285,9 +285,8 @@ class Mesh:
             self.transport.detour(peer for peer in known if known[peer] is PeerState.UP)
         return sorted(links)
 
-    def now(self) -> float:
-        """Seconds, of the clock that all times in here are of."""
-        return time.monotonic()
+    #: Seconds, of the clock that all times in here are of.
+    now = staticmethod(time.monotonic)
 
     # --- Effects ------------------------------------------------------------------------------
 

@@ -68,8 +68,9 @@ class Bucket:
         self._left = min(self._left, burst)
 
     def _refill(self, now: float) -> None:
-        self._left = min(self._burst, self._left + self._per_s * max(0.0, now - self._at))
-        self._at = max(self._at, now)
+        if now > self._at:
+            self._left = min(self._burst, self._left + self._per_s * (now - self._at))
+            self._at = now
 
 
 class Budget:

@@ -248,7 +248,7 @@ class Circuits:
                     self._ready(way)
                 case Unsealed(data=data):
                     assert way.line is not None, "a circuit is ready before it carries anything"
-                    way.line.receive([data])
+                    way.line.receive(data)
                 case Broken(reason=reason):
                     self._end(way, reason)
 

@@ -102,9 +102,13 @@ class Line:
     def carry_out(self, events: list[LinkEvent]) -> None:
         self._exchange.carry_out(self, events)
 
-    def receive(self, frames: list[bytes]) -> None:
-        # A message is one frame; anything else is none, and so are empty bytes.
-        self._exchange.receive(self, frames[0] if len(frames) == 1 else b"")
+    def receive(self, data: bytes) -> None:
+        self._exchange.receive(self, data)
+
+
+def message_of(frames: list[zmq.Frame]) -> bytes:
+    """A message is one frame; anything else is none, and so are empty bytes."""
+    return frames[0].bytes if len(frames) == 1 else b""
 
 
 async def converse(
@@ -133,7 +137,11 @@ async def converse(
     try:
         line = Line(new_link(), lambda data: pump.offer([data]), exchange)
         # While the peer is slowed, what it sends stays with ZeroMQ, and then with the peer.
-        pump = Pump(dealer, line.receive, held=lambda: bool(line.inbox))
+        pump = Pump(
+            dealer,
+            lambda frames: line.receive(message_of(frames)),
+            held=lambda: bool(line.inbox),
+        )
         line.inbox.on_empty = pump.look
         try:
             line.carry_out(line.link.open())

@@ -13,7 +13,7 @@ import zmq
 from overlay.limits import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
 from overlay.transport.budgets import Handshakes
 from overlay.transport.complaints import Complaints
-from overlay.transport.connection import Exchange, Line
+from overlay.transport.connection import Exchange, Line, message_of
 from overlay.transport.link import Link, LinkState
 from overlay.transport.pump import Pump
 from overlay.transport.sockets import LINGER_MS, Connection, sender_key
@@ -53,7 +53,7 @@ class Listener:
         self._handshakes = Handshakes()
         self._complaints = Complaints()
         self._accepting = True
-        self._pump = Pump(router, self._arrived, copy=False)
+        self._pump = Pump(router, self._arrived)
 
     def stop_accepting(self) -> None:
         """New connections are cut from here on."""
@@ -83,7 +83,7 @@ class Listener:
             if route.late_messages >= _LATE_MESSAGES_MAX:
                 route.connection.cut()
                 return
-        route.line.receive([frame.bytes for frame in frames])
+        route.line.receive(message_of(frames))
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
         source = connection.source

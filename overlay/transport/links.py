@@ -249,13 +249,13 @@ class Links:
 
     def _carry_out(self, line: Line, event: LinkEvent) -> None:
         match event:
+            case Received():
+                if line.link.peer is not None:
+                    self._received(line, line.link.peer, event)
             case Transmit(data=data):
                 line.say(data)
             case Up(peer=peer, hello=hello):
                 self._line_up(line, peer, hello)
-            case Received():
-                if line.link.peer is not None:
-                    self._received(line, line.link.peer, event)
             case Measured(rtt_ms=rtt_ms):
                 measured = line.link.peer
                 if self._observer and measured is not None and self.line(measured) is line:
@@ -323,7 +323,8 @@ class Links:
         return [line for line in self._up.get(peer, ()) if line.link.relay is not None]
 
     def _has_more_to_come(self, peer: PeerId) -> bool:
-        return not all(line.moved_in for line in self._relayed(peer))
+        lines = self._up.get(peer, ())
+        return any(line.link.relay is not None and not line.moved_in for line in lines)
 
     def _hand_over(self, peer: PeerId) -> None:
         """Once a direct link is up, the relayed ones have had their day."""

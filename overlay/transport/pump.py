@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import zmq
 
-#: A plain number: to compute with pyzmq's flags takes longer than to read the socket's state.
+#: Plain numbers: to compute with pyzmq's flags takes longer than to read the socket's state.
 _READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: After so many messages in a row, everything else on the loop gets a turn.
 BATCH_MESSAGES: Final = 64
 
@@ -25,21 +26,19 @@ class Pump:
     """``arrived`` gets the frames of each message that comes, until `close`.
 
     While ``held`` says so nothing is read: then ZeroMQ keeps it, and after that the peer. Call
-    `look` when that is over. ``copy`` False: frames are `zmq.Frame`, which tell of their origin.
+    `look` when that is over.
     """
 
     def __init__(
         self,
         link: zmq.Socket[bytes],
-        arrived: Callable[[list[Any]], None],
+        arrived: Callable[[list[zmq.Frame]], None],
         *,
         held: Callable[[], bool] = lambda: False,
-        copy: bool = True,
     ) -> None:
         self._link = link
         self._arrived = arrived
         self._held = held
-        self._copy = copy
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(link.getsockopt(zmq.FD))
         self._looking: asyncio.Handle | None = None
@@ -55,7 +54,9 @@ class Pump:
         """Queue a message without waiting; None, or why that cannot be (zmq.Again: queue full)."""
         error: zmq.ZMQError | None = None
         try:
-            self._link.send_multipart(frames, _NOBLOCK)
+            for frame in frames[:-1]:
+                self._link.send(frame, _NOT_LAST)
+            self._link.send(frames[-1], _NOBLOCK)
         except zmq.ZMQError as failure:
             error = failure
         # Also what could not be sent may have taken the news that something came.
@@ -87,12 +88,17 @@ class Pump:
     def _read_one(self) -> bool:
         """Whether there is more."""
         try:
-            frames = self._link.recv_multipart(_NOBLOCK, copy=self._copy)
+            # Frames tell of their origin, and whether more follow; else that would be one more
+            # question to the socket.
+            frames = [self._link.recv(_NOBLOCK, copy=False)]
+            while frames[-1].more:
+                frames.append(self._link.recv(_NOBLOCK, copy=False))
         except zmq.ZMQError:
             return False
         self._arrived(frames)
         return self._readable()
 
     def _readable(self) -> bool:
-        # An exception for each message that is not there would cost more than this.
-        return not self._link.closed and bool(int(self._link.getsockopt(zmq.EVENTS)) & _READABLE)
+        # An exception for each message that is not there would cost more than this, and so would
+        # to ask for the socket's state: pyzmq makes an enumeration's member for each question.
+        return not self._link.closed and bool(zmq.zmq_poll([(self._link, _READABLE)], 0))

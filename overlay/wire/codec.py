@@ -33,6 +33,7 @@ _Pack = Callable[[Any], Any]
 _Read = Callable[["_Source"], Any]
 
 _NIL = 0xC0
+_PACKER: Final = msgpack.Packer()
 _ARRAY_HEADS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 
 
@@ -44,7 +45,7 @@ def encode(message: Message) -> bytes:
     """
     kind, pack = _PACKERS[type(message)]
     try:
-        data: bytes = msgpack.packb([kind, *pack(message)])
+        data: bytes = _PACKER.pack([kind, *pack(message)])
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise LocalProtocolError(f"cannot pack {type(message).__name__}: {error}") from error
     if len(data) > MESSAGE_BYTES_MAX:

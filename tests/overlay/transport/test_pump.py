@@ -36,8 +36,8 @@ class End:
                 self.news.clear()
                 await self.news.wait()
 
-    def _arrived(self, frames: list[bytes]) -> None:
-        self.got += frames
+    def _arrived(self, frames: list[zmq.Frame]) -> None:
+        self.got += [frame.bytes for frame in frames]
         self.news.set()
 
 
