@@ -8,7 +8,7 @@ is to leave in one turn of the loop is sent at its end, so that nothing waits fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from overlay.identity.peer_id import PeerId
@@ -33,10 +33,14 @@ class Outbox:
 
     def send(self, peer: PeerId, message: Message) -> list[Message]:
         """Send now, or with all that this turn brings, in order. Returns what could not be sent."""
-        if isinstance(message, TokenFrame | StreamAck):
+        if isinstance(message, (TokenFrame, StreamAck)):
+            waiting = self._waiting.get(peer)
+            if waiting is not None:
+                waiting.append(message)
+                return []
             if not self._waiting:
                 asyncio.get_running_loop().call_soon(self._flush)
-            self._waiting.setdefault(peer, []).append(message)
+            self._waiting[peer] = [message]
             return []
         lost = self._send_waiting(peer)
         return lost if self._send(peer, message) else [*lost, message]
@@ -58,8 +62,9 @@ class Outbox:
         ]
 
 
-def batches(waiting: Iterable[TokenFrame | StreamAck]) -> Iterator[Batch | TokenFrame | StreamAck]:
+def batches(waiting: Iterable[TokenFrame | StreamAck]) -> list[Batch | TokenFrame | StreamAck]:
     """As few messages as they fit into. Frames stay in order, and so do acknowledgements."""
+    messages: list[Batch | TokenFrame | StreamAck] = []
     frames: list[TokenFrame] = []
     acks: list[StreamAck] = []
     chars = 0
@@ -67,23 +72,22 @@ def batches(waiting: Iterable[TokenFrame | StreamAck]) -> Iterator[Batch | Token
         # Log probabilities take some hundred bytes for each token, and have no place in a batch.
         alone = isinstance(each, TokenFrame) and bool(each.logprobs)
         if alone or len(frames) + len(acks) == BATCH_FRAMES_MAX or chars > _CHARS_MAX:
-            yield from _batch(frames, acks)
+            messages += _batch(frames, acks)
             frames, acks, chars = [], [], 0
         if alone:
-            yield each
+            messages.append(each)
         elif isinstance(each, StreamAck):
             acks.append(each)
         else:
             frames.append(each)
             chars += len(each.text)
-    yield from _batch(frames, acks)
+    return messages + _batch(frames, acks)
 
 
-def _batch(
-    frames: list[TokenFrame], acks: list[StreamAck]
-) -> Iterator[Batch | TokenFrame | StreamAck]:
+def _batch(frames: list[TokenFrame], acks: list[StreamAck]) -> list[Batch | TokenFrame | StreamAck]:
     if len(frames) + len(acks) == 1:
-        yield (frames or acks)[0]
-    elif frames or acks:
-        rows = (BatchedFrame(f.request_id, f.seq, f.tokens, f.text) for f in frames)
-        yield Batch(tuple(rows), tuple(acks))
+        return [(frames or acks)[0]]
+    if not frames and not acks:
+        return []
+    rows = [BatchedFrame(f.request_id, f.seq, f.tokens, f.text) for f in frames]
+    return [Batch(tuple(rows), tuple(acks))]

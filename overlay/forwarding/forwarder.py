@@ -200,9 +200,7 @@ class Forwarder:
             return []
         if peer == job.downstream and isinstance(message, Forward):
             return self._downstream_failed(job, Unreachable("the peer's link is down"), now)
-        if peer == job.upstream:
-            return self._drop(job)
-        return []
+        return self._drop(job) if peer == job.upstream else []
 
     def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:
         """The peer is down: fail over what it computes for us, drop what we compute for it."""

@@ -272,19 +272,22 @@ class Begun:
     queue_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class TokenFrame:
-    """New tokens of the answer. ``seq`` counts frames from 0 without a gap.
-
-    ``logprobs``: one for each token if the request asked for them, else none.
-    """
-
-    KIND: ClassVar[int] = 23
+class _TokenFrame(NamedTuple):
     request_id: bytes
     seq: int
     tokens: tuple[int, ...]
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class TokenFrame(_TokenFrame):
+    """New tokens of the answer. ``seq`` counts frames from 0 without a gap.
+
+    ``logprobs``: one for each token if the request asked for them, else none.
+    """
+
+    __slots__ = ()
+    KIND: ClassVar[int] = 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +361,7 @@ class Batch:
 
     def parts(self) -> list[TokenFrame | StreamAck]:
         """What it is made of, in an order that it may be read in."""
-        return [*(TokenFrame(*frame) for frame in self.frames), *self.acks]
+        return [*[TokenFrame(*frame) for frame in self.frames], *self.acks]
 
 
 Message = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -63,7 +62,7 @@ async def test_the_longest_message_arrives() -> None:
         assert one.transport.send(other.peer_id, longest)
         assert await other.until_seen("received") == longest
         with pytest.raises(LimitExceeded):
-            one.transport.send(other.peer_id, replace(longest, text="x" * MESSAGE_BYTES_MAX))
+            one.transport.send(other.peer_id, longest._replace(text="x" * MESSAGE_BYTES_MAX))
 
 
 async def test_three_nodes_and_who_sent_what() -> None:
