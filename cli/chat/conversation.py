@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Final, Self
+
+_HEADING: Final = re.compile(r"^## (?:You|Answer)$", re.MULTILINE)
+#: Such a line within a text, which Markdown shows without its backslash.
+_QUOTED: Final = re.compile(r"^\\(?=\\*## (?:You|Answer)$)", re.MULTILINE)
+_TO_QUOTE: Final = re.compile(r"^(?=\\*## (?:You|Answer)$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +60,29 @@ class Conversation:
         return messages
 
     def transcript(self) -> str:
-        """The conversation as Markdown."""
+        """The conversation as Markdown, which `from_transcript` reads."""
         parts = [f"> {line}".rstrip() for line in (self.system or "").splitlines()]
         sections = ["\n".join(parts)] if parts else []
         for turn in self.turns:
-            sections += [f"## You\n\n{turn.question}", f"## Answer\n\n{turn.answer.strip()}"]
+            sections += [_section("You", turn.question), _section("Answer", turn.answer)]
         if self.pending is not None:
-            sections.append(f"## You\n\n{self.pending}")
+            sections.append(_section("You", self.pending))
         return "\n\n".join(sections) + "\n"
+
+    @classmethod
+    def from_transcript(cls, text: str) -> Self:
+        """The conversation, but for white space at the ends of its texts. Raises ValueError."""
+        head, *texts = _HEADING.split(text)
+        names = _HEADING.findall(text)
+        if not texts or names != (["## You", "## Answer"] * len(names))[: len(names)]:
+            raise ValueError("questions and answers do not alternate")
+        said = [_QUOTED.sub("", each).strip() for each in texts]
+        quoted = [line.removeprefix(">").removeprefix(" ") for line in head.strip().split("\n")]
+        turns = [Turn(*pair) for pair in zip(said[::2], said[1::2], strict=False)]
+        pending = said[-1] if len(said) % 2 else None
+        return cls("\n".join(quoted) or None, turns, pending)
+
+
+def _section(heading: str, text: str) -> str:
+    quoted = _TO_QUOTE.sub(r"\\", text.strip())
+    return f"## {heading}\n\n{quoted}"

@@ -19,7 +19,7 @@ from cli.footer import footer_parts
 from cli.interrupts import StopSwitch
 from cli.status_view import status_view
 from cli.terminal import keys_unseen
-from cli.text import printable, wrap_parts
+from cli.text import count, printable, wrap_parts
 from overlay.errors import ContextLengthExceeded, HearthError
 
 
@@ -145,6 +145,7 @@ class Repl:
             "status": self._status,
             "why": self._why,
             "save": self._save,
+            "load": self._load,
             "exit": self._exit,
         }.get(call.name)
         if call.name == "retry":
@@ -235,6 +236,22 @@ class Repl:
             self._fail(f"{path} cannot be written: {error.strerror}")
         else:
             self._note(f"Saved to {path}.")
+
+    def _load(self, argument: str) -> None:
+        if not argument:
+            self._fail("give a file: /load FILE")
+            return
+        path = Path(argument).expanduser()
+        try:
+            self._conversation = Conversation.from_transcript(path.read_text())
+        except OSError as error:
+            self._fail(f"{path} cannot be read: {error.strerror}")
+        except ValueError:
+            self._fail(f"{path} is no conversation that /save wrote")
+        else:
+            asked = count(len(self._conversation.turns), "question")
+            more = "; /retry asks the last one again" if self._conversation.pending else ""
+            self._note(f"Going on with {path}: {asked} answered{more}.")
 
     def _exit(self, argument: str) -> None:
         self._left = True

@@ -22,6 +22,7 @@ COMMANDS = (
     SlashCommand("why", "", "say why the last question went where it went"),
     SlashCommand("retry", "", "ask the last question again"),
     SlashCommand("save", "FILE", "write the conversation to a Markdown file"),
+    SlashCommand("load", "FILE", "go on with a conversation that was saved"),
     SlashCommand("exit", "", "leave (also Ctrl-D)"),
 )
 

@@ -1,4 +1,13 @@
-from cli.chat.conversation import Conversation
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.chat.conversation import Conversation, Turn
+
+#: Texts as they are asked and answered, and such as might be taken for the transcript's own lines.
+TEXTS = st.text("aA#>\\ \n", max_size=12) | st.lists(
+    st.sampled_from(["## You", "## Answer", "\\## You", "> a", "", "b"])
+).map("\n".join)
 
 
 def roles(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
@@ -50,3 +59,25 @@ def test_the_transcript_reads_as_markdown() -> None:
     assert conversation.transcript() == (
         "> Be brief.\n> Be kind.\n\n## You\n\na\n\n## Answer\n\nA\n\n## You\n\nb\n"
     )
+
+
+@given(
+    st.none() | st.lists(st.sampled_from(["a", " b", "", "> c", "## You"])).map("\n".join),
+    st.lists(st.tuples(TEXTS, TEXTS), min_size=1),
+    st.none() | TEXTS,
+)
+def test_a_transcript_can_be_gone_on_with(
+    system: str | None, said: list[tuple[str, str]], pending: str | None
+) -> None:
+    system = (system or "").strip("\n") or None
+    turns = [Turn(question.strip(), answer.strip()) for question, answer in said]
+    whole = Conversation(system, turns, None if pending is None else pending.strip())
+    assert Conversation.from_transcript(whole.transcript()) == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# A page\n", "## Answer\n\na\n", "## You\n\na\n\n## You\n\nb\n"]
+)
+def test_what_is_no_transcript(text: str) -> None:
+    with pytest.raises(ValueError, match="alternate"):
+        Conversation.from_transcript(text)

@@ -117,6 +117,25 @@ def test_new_and_system_start_afresh(chat: Chat, backend: FakeBackend) -> None:
     ]
 
 
+def test_a_saved_conversation_goes_on_in_another_chat(
+    chat: Chat, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("page").write_text("# No chat\n")
+    chat.run("/system Be brief.", "Hi", "/save talk.md", "/new")
+    shown = chat.run("/load talk.md", "And you?", "/load no", "/load page", "/load")
+    assert "Going on with talk.md: 1 question answered." in shown
+    assert "error: no cannot be read: No such file" in shown
+    assert "error: page is no conversation that /save wrote" in shown
+    assert "error: give a file: /load FILE" in shown
+    assert backend.asks[-1].prompt == (
+        Message("system", "Be brief."),
+        Message("user", "Hi"),
+        Message("assistant", "Hello."),
+        Message("user", "And you?"),
+    )
+
+
 def test_save_writes_once_and_never_over_a_file(chat: Chat, tmp_path: Path) -> None:
     path = tmp_path / "talk.md"
     chat.run("Hi", f"/save {path}")
