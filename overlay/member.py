@@ -66,11 +66,11 @@ class PeerChanged:
 class Unreadable:
     """Records of ``origin`` are malformed; ``by`` told of them, and may have them from others.
 
-    ``reason`` is for people.
+    ``by`` None: some time ago, by whom is not known. ``reason`` is for people.
     """
 
     origin: PeerId
-    by: PeerId
+    by: PeerId | None
     reason: str
 
 
@@ -298,10 +298,12 @@ class Member:
             self._summarise(now)
             effects += starmap(fwd.CopiesChanged, self.neighbourhood.copies_changed())
             effects += self._of_gossip(self.gossip.tick(now, linked), self.me, now)
+            # Who has no link may be made up.
+            tellers = {peer: peer for peer in linked}
             for origin, record in self.roll.round(self._rng):
-                effects += self._told_of(origin, record, origin, now)
+                effects += self._told_of(origin, record, tellers.get(origin), now)
             for origin in self.roll.unverified(self._rng):
-                effects += self._meet(origin, origin)
+                effects += self._meet(origin, tellers.get(origin))
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
@@ -356,7 +358,9 @@ class Member:
             outcasts.append(revocation.subject)
         return [Revoked(revocation, record), *map(Outcast, outcasts)]
 
-    def _told_of(self, origin: PeerId, record: bytes, by: PeerId, now: float) -> list[Effect]:
+    def _told_of(
+        self, origin: PeerId, record: bytes, by: PeerId | None, now: float
+    ) -> list[Effect]:
         """``origin`` publishes a revocation, says ``by``."""
         try:
             revocation = self.roll.heard(record, now)
@@ -383,7 +387,7 @@ class Member:
             effects += self._meet(origin, by)
         return effects
 
-    def _meet(self, origin: PeerId, by: PeerId) -> list[Effect]:
+    def _meet(self, origin: PeerId, by: PeerId | None) -> list[Effect]:
         """Get to know a member, once it has told who it is. Nobody dials those who are made up."""
         try:
             verified = self.roll.verify(origin)

@@ -47,11 +47,14 @@ class MeshLog:
                     now,
                 )
             case gsp.Disbelieved(by=peer, origin=origin, reason=reason):
-                self._complaints.about(
-                    peer, f"is not believed about {origin}", f"it told of {reason}", now
-                )
+                # Whom it tells of, it can make up: that makes no new matter.
+                told = f"about {origin} it told of {reason}"
+                self._complaints.about(peer, "is not believed", told, now)
             case Unreadable(origin=origin, by=peer, reason=reason):
-                self._complaints.about(peer, f"told of malformed records of {origin}", reason, now)
+                name = peer or "somebody"
+                self._complaints.about(
+                    name, "told of malformed records", f"of {origin}: {reason}", now
+                )
             case fwd.Noticed(peer=peer, matter=matter, detail=detail):
                 self._complaints.about(peer, matter, detail, now)
 

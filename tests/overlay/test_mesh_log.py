@@ -7,8 +7,10 @@ import pytest
 from models.engine import ModelInfo
 from overlay import mesh_log
 from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.gossip.effects import Disbelieved
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
+from overlay.member import Unreadable
 from overlay.mesh_log import MeshLog
 from overlay.wire.messages import Change
 
@@ -52,3 +54,19 @@ def test_who_goes_on_telling_of_other_models_fills_no_memory(
         unlike(known, ANN, f"model {number}")
         told.warn_of_unlike(ANN)
     assert len(told._warned_of) == 4
+
+
+@pytest.mark.parametrize("by", [ANN, None])
+def test_origins_that_are_made_up_do_not_fill_the_log(
+    by: PeerId | None, known: Neighbourhood, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = MeshLog(known)
+    made_up = [PeerId(number.to_bytes(32, "big")) for number in range(100)]
+    for origin in made_up:
+        told.tell(Unreadable(origin, by, "no msgpack"), 1.0)
+        told.tell(Disbelieved(ANN, origin, "too much"), 1.0)
+    first, second = caplog.messages
+    for words in (str(by or "somebody"), "malformed", str(made_up[0]), "no msgpack"):
+        assert words in first
+    for words in (str(ANN), "not believed", str(made_up[0]), "too much"):
+        assert words in second
