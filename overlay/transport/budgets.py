@@ -12,7 +12,6 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
-    BATCH_FRAMES_PER_MESSAGE,
     BREACHES_MAX,
     BREACHES_S,
     HANDSHAKES_BURST,
@@ -87,9 +86,9 @@ class Budget:
         self._messages.take(1, now)
         self._bytes.take(size, now)
 
-    def read_batch(self, frames: int, now: float) -> None:
-        """The message that was read last has so many frames."""
-        self._messages.take(max(0, frames / BATCH_FRAMES_PER_MESSAGE - 1), now)
+    def weighed(self, weight: float, now: float) -> None:
+        """The message that was read last counts as so many."""
+        self._messages.take(weight - 1, now)
 
     def wait_s(self, now: float) -> float:
         """For how long nothing more of it is to be read; 0: the next message may be."""

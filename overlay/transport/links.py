@@ -36,6 +36,7 @@ from overlay.transport.link import (
     Up,
 )
 from overlay.transport.pump import BATCH_MESSAGES
+from overlay.transport.weight import weight
 from overlay.wire.between_transports import DialBack, DialedBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
 from overlay.wire.messages import Batch, Hello, Message
@@ -275,9 +276,8 @@ class Links:
                 line.let_go()
 
     def _received(self, line: Line, peer: PeerId, event: Received) -> None:
-        if isinstance(event.message, Batch):
-            now = time.monotonic()
-            self._budget(peer, now).read_batch(event.message.count, now)
+        now = time.monotonic()
+        self._budget(peer, now).weighed(weight(event.message), now)
         match event.message:
             case Relay() | Relayed() | Unrelayed() | DialBack() | DialedBack() as message:
                 self._on_request(line, peer, message)

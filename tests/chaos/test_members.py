@@ -284,6 +284,8 @@ async def test_a_million_blocks(victim: Victim, honest: Honest) -> None:
                     ]
                     await vandal.say(delta(vandal.peer_id, *changes, after=first))
                     await vandal.heard()
+                    # As fast as its budget of messages allows, so that it is not cut.
+                    await asyncio.sleep(strength(0, 1) * 0.25)
                 await named(victim, vandal.peer_id, "not believed", "records")
 
 

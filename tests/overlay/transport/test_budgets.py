@@ -9,8 +9,6 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
-    BATCH_FRAMES_MAX,
-    BATCH_FRAMES_PER_MESSAGE,
     BREACHES_MAX,
     BREACHES_S,
     HANDSHAKES_BURST,
@@ -57,23 +55,22 @@ def test_never_more_is_read_than_the_budget(bursts: list[tuple[int, int]], size:
         assert index * size <= PEER_BYTES_BURST + PEER_BYTES_PER_S * now + size + 1
 
 
-def test_a_large_batch_counts_as_several_messages() -> None:
+def test_a_heavy_message_counts_as_several() -> None:
     budget = Budget(0.0)
-    messages = BATCH_FRAMES_MAX // BATCH_FRAMES_PER_MESSAGE
-    for _ in range(PEER_MESSAGES_BURST // messages):
+    for _ in range(PEER_MESSAGES_BURST // 8):
         assert not budget.wait_s(0.0)
         budget.read(1000, 0.0)
-        budget.read_batch(BATCH_FRAMES_MAX, 0.0)
+        budget.weighed(8.0, 0.0)
     budget.read(1000, 0.0)
     assert budget.wait_s(0.0) == 1 / PEER_MESSAGES_PER_S
 
 
-def test_a_small_batch_is_one_message() -> None:
+def test_a_light_message_is_one() -> None:
     budget, alone = Budget(0.0), Budget(0.0)
     for _ in range(PEER_MESSAGES_BURST + 1):
         alone.read(100, 0.0)
         budget.read(100, 0.0)
-        budget.read_batch(2, 0.0)
+        budget.weighed(1.0, 0.0)
     assert budget.wait_s(0.0) == alone.wait_s(0.0) > 0
 
 

@@ -1,0 +1,43 @@
+"""How many ordinary messages it costs to take one in that has many parts.
+
+A message may be a mebibyte, and most of what a peer may say in one comes to a look into a table.
+Not so gossip: each origin that it mentions, and each record, takes its time, whoever made it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from overlay.limits import BATCH_FRAMES_PER_MESSAGE, CHANGES_PER_MESSAGE, ENTRIES_PER_MESSAGE
+from overlay.wire.messages import (
+    Batch,
+    CompactSynAck,
+    GossipAck,
+    Message,
+    OriginDelta,
+    Syn,
+    SynAck,
+)
+
+_ONE: Final = 1.0
+
+
+def weight(message: Message) -> float:
+    """In messages; at least one."""
+    match message:
+        case Batch():
+            parts = message.count / BATCH_FRAMES_PER_MESSAGE
+        case Syn(digest=digest):
+            parts = len(digest) / ENTRIES_PER_MESSAGE
+        case SynAck(digest=digest, deltas=deltas):
+            parts = len(digest) / ENTRIES_PER_MESSAGE + _weight_of(deltas)
+        case CompactSynAck(deltas=deltas) | GossipAck(deltas=deltas):
+            parts = _weight_of(deltas)
+        case _:
+            return _ONE
+    return max(_ONE, parts)
+
+
+def _weight_of(deltas: Sequence[OriginDelta]) -> float:
+    return len(deltas) + sum(len(delta.changes) for delta in deltas) / CHANGES_PER_MESSAGE

@@ -1,0 +1,72 @@
+"""What has many parts counts as many messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from overlay.gossip.records import block_key
+from overlay.identity.peer_id import PeerId
+from overlay.limits import (
+    BATCH_FRAMES_MAX,
+    BATCH_FRAMES_PER_MESSAGE,
+    CHANGES_PER_MESSAGE,
+    DELTA_BYTES_MAX,
+    ENTRIES_PER_MESSAGE,
+    MEMBERS_MAX,
+    PEER_MESSAGES_PER_S,
+)
+from overlay.transport.weight import weight
+from overlay.wire.codec import encode
+from overlay.wire.messages import (
+    Batch,
+    Change,
+    CompactSynAck,
+    DigestEntry,
+    GossipAck,
+    Message,
+    OriginDelta,
+    Ping,
+    StreamAck,
+    Syn,
+    SynAck,
+)
+
+PEER = PeerId(bytes([1]) * 32)
+ENTRY = DigestEntry(PEER, 1, 1, 1, 0)
+
+
+def delta(changes: int) -> OriginDelta:
+    blocks = tuple(Change(block_key(number), number + 1, b"") for number in range(changes))
+    return OriginDelta(PEER, 1, 0, False, blocks, changes, 0)
+
+
+@pytest.mark.parametrize(
+    ("message", "messages"),
+    [
+        (Ping(1), 1),
+        (Batch((), (StreamAck(b"r", 1),)), 1),
+        (Batch((), (StreamAck(b"r", 1),) * BATCH_FRAMES_MAX), 64 / BATCH_FRAMES_PER_MESSAGE),
+        (Syn(()), 1),
+        (Syn((ENTRY,) * 1000), 1000 / ENTRIES_PER_MESSAGE),
+        (GossipAck((delta(0),) * 100), 100),
+        (GossipAck((delta(20_000),)), 1 + 20_000 / CHANGES_PER_MESSAGE),
+        (CompactSynAck(b"", b"", b"", (delta(0),) * 100), 100),
+        (SynAck((ENTRY,) * 100, (delta(0),) * 100), 100 + 100 / ENTRIES_PER_MESSAGE),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_parts_count(message: Message, messages: float) -> None:
+    assert weight(message) == messages
+
+
+def test_an_honest_peer_in_the_largest_mesh_is_far_from_being_slowed() -> None:
+    """All of a digest, and a full delta either of loads or of blocks, twice a second."""
+    digest = (ENTRY,) * MEMBERS_MAX
+    load = OriginDelta(PEER, 1 << 41, 1, False, (Change(b"load", 2, bytes(16)),), 2, 0)
+    of_load = len(encode(GossipAck((load, load)))) - len(encode(GossipAck((load,))))
+    blocks = len(encode(GossipAck((delta(1000),)))) / 1000
+    for deltas in (
+        (load,) * (DELTA_BYTES_MAX // of_load),
+        (delta(int(DELTA_BYTES_MAX / blocks)),),
+    ):
+        assert 2 * (weight(Syn(digest)) + weight(SynAck((), deltas))) < PEER_MESSAGES_PER_S
