@@ -298,12 +298,11 @@ class Member:
             self._summarise(now)
             effects += starmap(fwd.CopiesChanged, self.neighbourhood.copies_changed())
             effects += self._of_gossip(self.gossip.tick(now, linked), self.me, now)
-            # Who has no link may be made up.
-            tellers = {peer: peer for peer in linked}
             for origin, record in self.roll.round(self._rng):
-                effects += self._told_of(origin, record, tellers.get(origin), now)
+                by = origin if origin in linked else None  # It may be made up.
+                effects += self._told_of(origin, record, by, now)
             for origin in self.roll.unverified(self._rng):
-                effects += self._meet(origin, tellers.get(origin))
+                effects += self._meet(origin, origin if origin in linked else None)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
