@@ -336,7 +336,8 @@ class Mesh:
                     self._on_peers()
                 case _:
                     self._log.tell(effect, self.now())
-        if self.member.next_deadline() < self._due:
+        # Gossip's is set where it is seen to: when the driver is awake.
+        if self.member.forwarder.next_deadline() < self._due:
             self._wake.set()
 
     def _lost(self, peer: PeerId, message: Message) -> None:

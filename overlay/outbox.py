@@ -51,15 +51,11 @@ class Outbox:
                 self._on_lost(peer, message)
 
     def _send_waiting(self, peer: PeerId) -> list[Message]:
-        waiting = self._waiting.pop(peer, None)
-        if waiting is None:
-            return []
-        return [
-            part
-            for message in batches(waiting)
-            if not self._send(peer, message)
-            for part in (message.parts() if isinstance(message, Batch) else (message,))
-        ]
+        lost: list[Message] = []
+        for message in batches(self._waiting.pop(peer, ())):
+            if not self._send(peer, message):
+                lost += message.parts() if isinstance(message, Batch) else [message]
+        return lost
 
 
 def batches(waiting: Iterable[TokenFrame | StreamAck]) -> list[Batch | TokenFrame | StreamAck]:

@@ -140,7 +140,7 @@ async def converse(
         pump = Pump(
             dealer,
             lambda frames: line.receive(message_of(frames)),
-            held=lambda: bool(line.inbox),
+            held=line.inbox.__len__,
         )
         line.inbox.on_empty = pump.look
         try:

@@ -59,6 +59,8 @@ from overlay.wire.messages import (
     Ping,
     Pong,
     Refusal,
+    StreamAck,
+    TokenFrame,
 )
 
 #: A link on which nothing was heard for so long is down.
@@ -304,6 +306,11 @@ class Link:
 
     def _receive_up(self, message: Message, size: int, now: float) -> list[LinkEvent]:
         match message:
+            case TokenFrame() | StreamAck():
+                pass  # Most are: they need not be held against all that follows.
+            case Batch():
+                if message.count > BATCH_FRAMES_MAX:
+                    raise LimitExceeded(f"a batch has at most {BATCH_FRAMES_MAX} frames")
             case Ping(nonce=nonce):
                 return [Transmit(encode(Pong(nonce)))]
             case Pong(nonce=nonce):
@@ -322,8 +329,6 @@ class Link:
                 raise Malformed("a direct link does not move to a direct one")
             case DialBack() if self.relay is not None or self.direction is Direction.OUTGOING:
                 raise Malformed("only who dialled can be dialled back")
-            case Batch() if message.count > BATCH_FRAMES_MAX:
-                raise LimitExceeded(f"a batch has at most {BATCH_FRAMES_MAX} frames")
         return [Received(message, size)]
 
     def _admission(self, effects: Iterable[AdmissionEffect], now: float) -> list[LinkEvent]:

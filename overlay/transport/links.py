@@ -195,30 +195,31 @@ class Links:
             line.carry_out(line.link.receive(data, now, time.time()))
         elif line.inbox:
             self._park(line, peer, data, now)
-        elif self._budget(peer, now).wait_s(now):
+        elif (budget := self._budget(peer, now)).wait_s(now):
             log.info("%s sends too much: it is slowed", peer)
             self._park(line, peer, data, now)
             self._read_parked(line, peer)
         else:
-            self._read(line, peer, data, now)
+            self._read(line, budget, data, now)
 
     def _park(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
         line.inbox.put(data)
         line.link.heard(now)
         self._judge(line, peer, now)
 
-    def _read(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
-        self._budget(peer, now).read(len(data), now)
-        line.carry_out(line.link.receive(data, now, time.time()))
+    def _read(self, line: Line, budget: Budget, data: bytes, now: float) -> None:
+        budget.read(len(data), now)
+        self.carry_out(line, line.link.receive(data, now, time.time()))
 
     def _read_parked(self, line: Line, peer: PeerId) -> None:
         """Read what the budget allows, and come back for the rest."""
         for _ in range(BATCH_MESSAGES):
             now = time.monotonic()
-            wait_s = self._budget(peer, now).wait_s(now)
+            budget = self._budget(peer, now)
+            wait_s = budget.wait_s(now)
             if not line.inbox or wait_s:
                 break
-            self._read(line, peer, line.inbox.take(), now)
+            self._read(line, budget, line.inbox.take(), now)
         if line.inbox:
             self._judge(line, peer, now)
             asyncio.get_running_loop().call_later(wait_s, self._read_parked, line, peer)
@@ -323,8 +324,10 @@ class Links:
         return [line for line in self._up.get(peer, ()) if line.link.relay is not None]
 
     def _has_more_to_come(self, peer: PeerId) -> bool:
-        lines = self._up.get(peer, ())
-        return any(line.link.relay is not None and not line.moved_in for line in lines)
+        for line in self._up.get(peer, ()):
+            if line.link.relay is not None and not line.moved_in:
+                return True
+        return False
 
     def _hand_over(self, peer: PeerId) -> None:
         """Once a direct link is up, the relayed ones have had their day."""

@@ -34,7 +34,7 @@ class Pump:
         link: zmq.Socket[bytes],
         arrived: Callable[[list[zmq.Frame]], None],
         *,
-        held: Callable[[], bool] = lambda: False,
+        held: Callable[[], object] = lambda: False,
     ) -> None:
         self._link = link
         self._arrived = arrived
