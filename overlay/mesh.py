@@ -337,7 +337,7 @@ class Mesh:
                 case _:
                     self._log.tell(effect, self.now())
         # Gossip's is set where it is seen to: when the driver is awake.
-        if self.member.forwarder.next_deadline() < self._due:
+        if self.member.forwarder.deadlines.soonest < self._due:
             self._wake.set()
 
     def _lost(self, peer: PeerId, message: Message) -> None:

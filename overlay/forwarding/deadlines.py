@@ -26,6 +26,8 @@ class Deadlines:
         self._jobs = jobs
         self._entries: list[tuple[float, int, Job]] = []
         self._pushed = 0
+        #: No job will have waited long enough before: what `next` said, or what was pushed since.
+        self.soonest = math.inf
 
     def wait(self, job: Job, until: float) -> None:
         """Its downstream has until then to be heard of; the whole job has its deadline."""
@@ -38,7 +40,8 @@ class Deadlines:
         """No job will have waited long enough before; infinity if nothing waits."""
         while self._entries and not self._stands(self._entries[0]):
             heapq.heappop(self._entries)
-        return self._entries[0][0] if self._entries else math.inf
+        self.soonest = self._entries[0][0] if self._entries else math.inf
+        return self.soonest
 
     def take(self, now: float) -> list[Job]:
         """Who has waited long enough; they wait no more, until they are told to."""
@@ -63,4 +66,5 @@ class Deadlines:
             heapq.heapify(self._entries)
         self._pushed += 1
         job.looked_at = job.due
+        self.soonest = min(self.soonest, job.due)
         heapq.heappush(self._entries, (job.due, self._pushed, job))

@@ -99,7 +99,7 @@ class Forwarder:
         self.me = me
         self._neighbourhood = neighbourhood
         self._jobs: dict[bytes, Job] = {}
-        self._deadlines = Deadlines(self._jobs)
+        self.deadlines = Deadlines(self._jobs)
         self.ledger = Ledger()
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
         self.left_alone = self._placement.left_alone
@@ -224,12 +224,12 @@ class Forwarder:
     def tick(self, now: float) -> list[Effect]:
         """Give up what has been waited for long enough."""
         effects: list[Effect] = []
-        for job in self._deadlines.take(now):
+        for job in self.deadlines.take(now):
             if now >= job.deadline:
                 late = TimedOut(f"no whole answer within {now - job.submitted_at:.0f} s")
                 effects += [*self._stop_downstream(job), *self._fail(job, late)]
             elif job.state is JobState.ACCEPTED and not self._placement.others(job, now):
-                self._deadlines.wait(job, now + self._placement.patience_s(job))
+                self.deadlines.wait(job, now + self._placement.patience_s(job))
             else:
                 self._placement.fell_silent(job, now)
                 silent = TimedOut("the peer that computed the answer fell silent")
@@ -238,7 +238,7 @@ class Forwarder:
 
     def next_deadline(self) -> float:
         """When to call `tick` next; infinity if nothing waits."""
-        return self._deadlines.next()
+        return self.deadlines.next()
 
     @property
     def open_requests(self) -> int:
@@ -249,7 +249,7 @@ class Forwarder:
     def _admit(self, job: Job, now: float) -> list[Effect]:
         self._jobs[job.request_id] = job
         self.explanations.keep(job.explanation)
-        self._deadlines.wait(job, job.deadline)
+        self.deadlines.wait(job, job.deadline)
         local = self._neighbourhood.resolve(job.model)
         if job.tokens is not None and local is not None and job.model_key == local.info.key:
             self._placement.know_tokens(job, job.tokens)
@@ -267,7 +267,7 @@ class Forwarder:
         job.dispatch(chosen.peer, chosen.rtt_ms)
         if chosen.is_self:
             return self._run_here(job, chosen.match_tokens, now)
-        self._deadlines.wait(job, now + ACCEPT_S + chosen.rtt_ms / 1000)
+        self.deadlines.wait(job, now + ACCEPT_S + chosen.rtt_ms / 1000)
         return [Send(chosen.peer, self._placement.forward_of(job, chosen, now))]
 
     def _run_here(self, job: Job, match_tokens: int, now: float) -> list[Effect]:
@@ -278,7 +278,7 @@ class Forwarder:
         refusal = self.lending.begins(job, expected, now)
         if refusal is not None:
             return self._fail(job, refusal)
-        self._deadlines.wait(job, job.deadline)
+        self.deadlines.wait(job, job.deadline)
         self._neighbourhood.prompt_runs(local.info.name, job.hashes)
         request = GenerationRequest(
             request_id=job.request_id,
@@ -317,13 +317,13 @@ class Forwarder:
                 if seq > job.frames_in:
                     return self._give_up(job, StreamReset("frames were lost"), now)
                 if seq == job.frames_in:
-                    self._deadlines.wait(job, now + STREAM_STALL_S)
+                    self.deadlines.wait(job, now + STREAM_STALL_S)
                 if job.state is not JobState.STREAMING:
                     self.ledger.answering(job.request_id)
                 return stream.frame(job, sender, message, now)
             case Accepted():
                 if job.state is JobState.DISPATCHED:
-                    self._deadlines.wait(job, now + self._placement.patience_s(job))
+                    self.deadlines.wait(job, now + self._placement.patience_s(job))
                 if job.model_key is None:
                     job.model_key = self._placement.key_at(sender, job.model)
                 if message.executor != sender:
@@ -331,7 +331,7 @@ class Forwarder:
                 return stream.accepted(job, message)
             case Begun(cached_tokens=cached, queue_ms=queue_ms):
                 if job.state is JobState.ACCEPTED:
-                    self._deadlines.wait(job, now + self._placement.patience_s(job))
+                    self.deadlines.wait(job, now + self._placement.patience_s(job))
                 return stream.begun(job, cached, queue_ms)
             case Completed(seq=seq):
                 if seq != job.frames_in:

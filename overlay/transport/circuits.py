@@ -248,7 +248,7 @@ class Circuits:
                     self._ready(way)
                 case Unsealed(data=data):
                     assert way.line is not None, "a circuit is ready before it carries anything"
-                    way.line.receive(data)
+                    self._links.receive(way.line, data)
                 case Broken(reason=reason):
                     self._end(way, reason)
 

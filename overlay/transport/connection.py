@@ -102,9 +102,6 @@ class Line:
     def carry_out(self, events: list[LinkEvent]) -> None:
         self._exchange.carry_out(self, events)
 
-    def receive(self, data: bytes) -> None:
-        self._exchange.receive(self, data)
-
 
 def message_of(frames: list[zmq.Frame]) -> bytes:
     """A message is one frame; anything else is none, and so are empty bytes."""
@@ -139,7 +136,7 @@ async def converse(
         # While the peer is slowed, what it sends stays with ZeroMQ, and then with the peer.
         pump = Pump(
             dealer,
-            lambda frames: line.receive(message_of(frames)),
+            lambda frames: exchange.receive(line, message_of(frames)),
             held=line.inbox.__len__,
         )
         line.inbox.on_empty = pump.look

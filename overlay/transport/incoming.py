@@ -83,7 +83,7 @@ class Listener:
             if route.late_messages >= _LATE_MESSAGES_MAX:
                 route.connection.cut()
                 return
-        route.line.receive(message_of(frames))
+        self._exchange.receive(route.line, message_of(frames))
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
         source = connection.source

@@ -61,7 +61,9 @@ class DeadlinesMachine(RuleBasedStateMachine):
 
     @invariant()
     def none_is_due_before_the_next(self) -> None:
-        assert self.deadlines.next() <= min((job.due for job in self.waiting()), default=math.inf)
+        soonest = self.deadlines.soonest
+        due = min((job.due for job in self.waiting()), default=math.inf)
+        assert soonest <= self.deadlines.next() <= due
 
 
 TestDeadlines = DeadlinesMachine.TestCase
