@@ -18,6 +18,7 @@ class MeshState:
     mesh_id: str = ""
     #: Names of the peers that are UP.
     up: tuple[str, ...] = ()
+    #: Those of the others, and of those met before this node started.
     down: tuple[str, ...] = ()
     #: PeerId -> name, this node's own included.
     names: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +32,11 @@ class MeshState:
             peer_id=printable(str(status.get("peer_id") or "")),
             mesh_id=printable(str(status.get("mesh_id") or "")),
             up=tuple(peer_name(peer) for peer in up),
-            down=tuple(peer_name(peer) for peer in peers if not is_up(peer)),
+            down=tuple(
+                peer_name(peer)
+                for peer in (*peers, *(status.get("absent") or []))
+                if not is_up(peer)
+            ),
             names={
                 str(node.get("peer_id")): printable(str(node.get("name") or ""))
                 for node in (status, *peers)

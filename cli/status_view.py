@@ -24,7 +24,10 @@ def status_view(status: Mapping[str, Any]) -> RenderableType:
     if peers:
         parts.append(_peer_table(peers))
         parts += [Text(line, style="yellow") for line in (*_bans(peers), *_mismatches(peers))]
-    else:
+    if absent := status.get("absent"):
+        names = ", ".join(peer_name(peer) for peer in absent)
+        parts.append(Text(f"Not heard of since this node started: {names}", style="dim"))
+    elif not peers:
         parts.append(Text("No peers yet. Invite a friend with: hearth invite", style="dim"))
     return Group(*parts)
 

@@ -347,6 +347,7 @@ class Node:
             version=metadata.version("hearth-mesh"),
             uptime_s=time.monotonic() - self._started,
             paused_since_s=self._paused_since,
+            met_before=self._address_book.known(),
         )
 
     def explanation(self, beginning: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from overlay.forwarding.hindsight import TTFT_RATIO_BOUNDS, Hindsight, Match
 from overlay.gossip.effects import PeerState
+from overlay.home.contents import Contact
 from overlay.http.backend import ModelListing
 from overlay.identity.certificates import format_mesh_id
 from overlay.identity.peer_id import PeerId
@@ -57,6 +58,7 @@ def status(
     version: str,
     uptime_s: float,
     paused_since_s: float | None,
+    met_before: Mapping[PeerId, Contact],
 ) -> dict[str, Any]:
     """The object of ``/mesh/status``; its shape is documented in the HTTP reference."""
     stats = [(m.info, m.stats) for m in mesh.member.neighbourhood.models.values()]
@@ -75,6 +77,7 @@ def status(
         "port_mapping": _port_mapping(mesh.whereabouts.mapping),
         "models": [info.name for info, _ in stats],
         "peers": _peers(mesh),
+        "absent": _absent(mesh, met_before),
         "revocations": [revocation_told(each) for each in mesh.revocations],
         "cache": {
             "summary_blocks": len(mesh.member.neighbourhood.summary),
@@ -189,6 +192,13 @@ def _peers(mesh: Mesh) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _absent(mesh: Mesh, met_before: Mapping[PeerId, Contact]) -> list[dict[str, str]]:
+    """Of ``met_before``, those that were not heard of since this node started."""
+    here = {mesh.me, *mesh.known_peers(), *mesh.excluded}
+    away = sorted(met_before.keys() - here)
+    return [{"peer_id": str(peer), "name": met_before[peer].name} for peer in away]
 
 
 def _banned(ban: Ban | None, now: float) -> dict[str, str] | None:

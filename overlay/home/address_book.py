@@ -39,6 +39,12 @@ class AddressBook:
         #: There is something to write then.
         self._news = False
 
+    def known(self) -> Mapping[PeerId, Contact]:
+        """All whom the file holds. Raises ConfigError."""
+        if self._book is None:
+            self._book = self._home.peers()
+        return self._book
+
     def changed(self) -> None:
         """What ``met`` tells is news: it is written now, after the pause, or at `close`.
 
@@ -69,7 +75,7 @@ class AddressBook:
     def _save(self) -> None:
         self._news = False
         try:
-            before = self._home.peers() if self._book is None else self._book
+            before = self.known()
             met, excluded = self._met(), self._excluded()
             # Those who are away stay in it, as far as there is room.
             known = {**met, **before, **met}

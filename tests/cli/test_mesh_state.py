@@ -13,6 +13,11 @@ def test_a_lone_node() -> None:
     assert MeshState.from_status({}).peers_line == "no peers yet"
 
 
+def test_friends_who_are_still_away() -> None:
+    state = MeshState.from_status({"absent": [{"peer_id": FRIEND_ID, "name": "bea"}]})
+    assert state.peers_line == "0 peers up, 1 down"
+
+
 def test_names_cannot_drive_the_terminal() -> None:
     state = MeshState.from_status({"peers": [{"name": "\x1b[2Jx", "state": "UP"}]})
     assert state.up == ("[2Jx",)

@@ -141,3 +141,10 @@ def test_a_full_view_fits_an_ordinary_terminal() -> None:
     )
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
+
+
+def test_friends_who_are_still_away_are_named() -> None:
+    alone = shown(peers=[], absent=[])
+    assert alone[-1] == "No peers yet. Invite a friend with: hearth invite"
+    away = shown(peers=[], absent=[{"peer_id": PEER_ID, "name": "bea"}])
+    assert away[-1] == "Not heard of since this node started: bea"

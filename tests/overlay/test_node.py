@@ -465,6 +465,19 @@ async def test_a_node_that_stops_is_left_at_once(start: StartNode) -> None:
     await until(lambda: any(p["state"] == "LEFT" for p in ann.status()["peers"]))
 
 
+async def test_members_met_before_a_start_are_absent_until_they_are_heard_of(
+    start: StartNode,
+) -> None:
+    ann, bob = await start("ann", model="none"), await start("bob", model="none")
+    await joined(ann, bob)
+    await bob.close()
+    await ann.close()
+    ann = await start("ann", model="none", listen=str(ann.listen[0]))
+    assert ann.status()["absent"] == [{"peer_id": str(bob.key.peer_id), "name": "bob"}]
+    await start("bob", model="none")
+    await until(lambda: not ann.status()["absent"])
+
+
 async def test_a_home_serves_one_node_and_is_free_afterwards(start: StartNode) -> None:
     node = await start("ann", model="none")
     with pytest.raises(HomeInUse):
