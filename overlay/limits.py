@@ -45,7 +45,7 @@ HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
 # --- Counts -----------------------------------------------------------------------------------
 
-#: Members of one mesh that a node keeps records of.
+#: Members of one mesh that a node keeps records of, and links with.
 MEMBERS_MAX: Final = 1024
 #: Messages a stranger may send on one connection (hello, join and a retry of each).
 STRANGER_MESSAGES_MAX: Final = 4
@@ -186,7 +186,8 @@ TOMBSTONE_GRACE_S: Final = 600.0
 #: Phi at which a peer is judged DOWN (Hayashibara et al. 2004; 8 errs about once in 10^8).
 PHI_DOWN: Final = 8.0
 #: An origin that no link and no chain has shown to be a member is forgotten after this long: at
-#: CHAIN_CHECKS_PER_ROUND, the chains of MEMBERS_MAX take 16 rounds.
+#: CHAIN_CHECKS_PER_ROUND, the chains of MEMBERS_MAX take 16 rounds. So is who had a link and told
+#: nothing, once that has ended.
 UNPROVEN_S: Final = 60.0
 #: A DOWN peer's records are forgotten after this long.
 FORGET_PEER_S: Final = 24 * 3600.0

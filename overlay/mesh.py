@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from models.engine import EngineEvent, Failed, Tokens
+from overlay.acquaintances import Acquaintances
 from overlay.admission.handshake import LocalNode
 from overlay.engines import EnginePool
 from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
@@ -29,7 +30,6 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import MEMBERS_MAX
 from overlay.member import Effect, Meet, Member, Outcast, PeerChanged, Revoked
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
@@ -80,9 +80,6 @@ class Mesh:
         self._on_revoked = on_revoked
         self._on_peers = on_peers
         self._addresses: tuple[Multiaddr, ...] = ()
-        self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
-        #: Who was a member until its revocation was heard of.
-        self.excluded: set[PeerId] = set()
         self.revocations = revocations
         self._wake = asyncio.Event()
         #: What the driver sleeps until; whatever must happen before wakes it.
@@ -113,6 +110,7 @@ class Mesh:
             rng=rng,
             relays=relays,
         )
+        self.acquaintances = Acquaintances(self.transport, self.member.gossip)
         self._outbox = Outbox(self.transport.send, self._lost)
         self.whereabouts = Whereabouts(
             self.transport,
@@ -182,17 +180,12 @@ class Mesh:
 
     def meet(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Keep a link to a peer that we know from elsewhere (a token, the peers of last time)."""
-        if peer != self.me and addresses and self.revoked is None:
-            self._met[peer] = tuple(addresses)
-            self.transport.dial(peer, addresses)
+        if peer != self.me and self.revoked is None:
+            self.acquaintances.meet(peer, addresses)
 
     def _found_on_lan(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
-        """Try what was announced first, and keep the rest: an announcement may be an old one."""
-        if self.revoked is not None or peer in self.excluded:
-            return
-        if peer in self._met or len(self._met) < MEMBERS_MAX:
-            known = self._met.setdefault(peer, ())
-            self.transport.dial(peer, tuple(dict.fromkeys((*addresses, *known))))
+        if self.revoked is None:
+            self.acquaintances.found_on_lan(peer, addresses)
 
     def pause(self, *, hand_back: bool = False) -> None:
         """Take no more requests of other members; ``hand_back``: end those under way, too."""
@@ -229,7 +222,7 @@ class Mesh:
 
     def link_up(self, peer: PeerId, hello: Hello) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
-        self.excluded.discard(peer)
+        self.acquaintances.readmit(peer)
         self._carry_out(self.member.link_up(peer, hello.name, self.now(), hello.versions))
 
     def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
@@ -325,7 +318,7 @@ class Mesh:
                     if engine is not None:
                         engine.copies_changed(changed)
                 case Meet(peer=peer, addresses=addresses):
-                    self.excluded.discard(peer)
+                    self.acquaintances.readmit(peer)
                     self.meet(peer, addresses)
                 case Revoked():
                     queue.extend(self._enforce(effect))
@@ -359,9 +352,7 @@ class Mesh:
     def _exclude(self, peer: PeerId) -> list[Effect]:
         if peer in self.transport.links():
             return []  # with a newer certificate
-        self.excluded.add(peer)
-        self._met.pop(peer, None)
-        self.transport.hang_up(peer, "it is no member any more")
+        self.acquaintances.exclude(peer)
         effects = self.member.exclude(peer, self.now())
         self._on_peers()
         return effects
@@ -375,9 +366,7 @@ class Mesh:
     def _stand_down(self) -> None:
         """This node is no member any more. Nobody would link to it: let them be."""
         self._say_revoked()
-        for peer in {*self._met, *self.transport.links()}:
-            self.transport.hang_up(peer, "this node is no member any more")
-        self._met.clear()
+        self.acquaintances.part("this node is no member any more")
         self.whereabouts.hide()
 
     async def _tokenize(self, effect: fwd.Tokenize) -> None:

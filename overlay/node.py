@@ -78,7 +78,7 @@ class Node:
         self.api_url = ""
         self.listen: tuple[Multiaddr, ...] = ()
         self._address_book = AddressBook(
-            home, lambda: self.mesh.contacts(), lambda: self.mesh.excluded
+            home, lambda: self.mesh.contacts(), lambda: self.mesh.acquaintances.excluded
         )
         self.mesh = self._new_mesh()
 

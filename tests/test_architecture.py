@@ -21,6 +21,7 @@ LAYERS = [
     "overlay.explained",
     "overlay.mesh",
     "overlay.whereabouts",
+    "overlay.acquaintances",
     "overlay.mesh_log",
     "overlay.outbox",
     "overlay.member",

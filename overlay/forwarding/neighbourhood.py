@@ -147,12 +147,18 @@ class Neighbourhood:
         return fresh_load
 
     def origin_reset(self, origin: PeerId) -> None:
-        """Its records begin anew (it restarted, or we were away too long)."""
+        """Its records begin anew (it restarted, or we were away too long), or are forgotten.
+
+        So is the peer, unless it has a link: members can make up others without end.
+        """
         self.index.drop(origin)
         neighbour = self.neighbours.get(origin)
-        if neighbour is not None:
-            neighbour.card = neighbour.load = None
-            self._asked.clear()
+        if neighbour is None:
+            return
+        neighbour.card = neighbour.load = None
+        if neighbour.rtt_ms is None:
+            del self.neighbours[origin]
+        self._asked.clear()
 
     def excluded(self, peer: PeerId) -> None:
         """The peer is no member any more, and has no link."""

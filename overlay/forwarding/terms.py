@@ -53,6 +53,7 @@ class TokenQuota:
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
+        #: Who had something last is last.
         self._spent: dict[PeerId, deque[_Spent]] = {}
         #: Of requests that are under way: the guest, and tokens that are reserved and not spent.
         self._reserved: dict[bytes, tuple[PeerId, int]] = {}
@@ -81,7 +82,8 @@ class TokenQuota:
         if wait_s:
             return wait_s
         self._reserved[request_id] = (guest, max(0, reserved - tokens))
-        entries = self._spent.setdefault(guest, deque())
+        self._forget(now)
+        entries = self._spent[guest] = self._spent.pop(guest, deque())
         if entries and now - entries[-1].first_at < _ENTRY_S:
             entries[-1].last_at = now
             entries[-1].tokens += tokens
@@ -113,6 +115,13 @@ class TokenQuota:
             if too_many <= 0:
                 return entry.last_at + QUOTA_WINDOW_S - now
         return QUOTA_WINDOW_S  # until requests of the guest that are under way have ended
+
+    def _forget(self, now: float) -> None:
+        """Close the accounts of those that had nothing within the last minute."""
+        for guest in list(self._spent):
+            self._expire(guest, now)
+            if guest in self._spent:
+                break
 
     def _expire(self, guest: PeerId, now: float) -> None:
         entries = self._spent.get(guest)

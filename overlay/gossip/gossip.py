@@ -36,7 +36,7 @@ from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import INCARNATION_MAX, Lack, OwnRecords, Replica, check
 from overlay.gossip.replicas import Replicas
 from overlay.identity.peer_id import PeerId
-from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S
+from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, UNPROVEN_S
 from overlay.wire.messages import (
     CompactSyn,
     CompactSynAck,
@@ -239,10 +239,16 @@ class Gossip:
         """Hush up who has been silent for half of FORGET_PEER_S, and forget them after the other.
 
         They are hushed up long before they are forgotten, so that nobody learns of a dead peer
-        anew from someone who forgets it a little later, round after round.
+        anew from someone who forgets it a little later, round after round. Who had a link and told
+        nothing is forgotten after UNPROVEN_S: any number of members may come and go.
         """
         self._replicas.hushed = self._liveness.silent(FORGET_PEER_S / 2, now)
         forgotten = {*self._replicas.overdue(now)}
+        forgotten |= {
+            peer
+            for peer in self._liveness.silent(UNPROVEN_S, now)
+            if peer not in self._replicas.by_origin and peer not in self._own_words
+        }
         if self._replicas.hushed:
             forgotten |= self._liveness.silent(FORGET_PEER_S, now)
         return [self._drop(origin) for origin in sorted(forgotten)]

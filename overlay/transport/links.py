@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged, Shown
-from overlay.errors import HearthError, Revoked
+from overlay.errors import HearthError, LimitExceeded, Revoked
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import MEMBERS_MAX, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
@@ -305,6 +305,10 @@ class Links:
                 self._observer.received(peer, part, event.size)
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
+        if peer not in self._up and len(self._up) >= MEMBERS_MAX:
+            full = LimitExceeded(f"this node has links with {MEMBERS_MAX} members already")
+            line.carry_out(line.link.refuse(full))
+            return
         relayed = line.link.relay is not None
         if line.link.direction is Direction.INCOMING:
             # The peer dials again when its old connection is gone, whether we noticed or not.

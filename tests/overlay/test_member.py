@@ -16,7 +16,7 @@ from overlay.gossip.records import CARD, Card, Load, block_of
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX
+from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX, UNPROVEN_S
 from overlay.member import Meet, Member, PeerChanged, Unreadable
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
@@ -303,6 +303,41 @@ def test_a_link_and_a_goodbye_tell_who_is_here() -> None:
     assert isinstance(down, PeerDown)
     assert down.peer == PEER
     assert member.gossip.state(PEER) is PeerState.LEFT
+
+
+def test_nothing_is_kept_of_members_that_came_and_went() -> None:
+    member = alone()
+    for number in range(10, 20):
+        peer = PeerId(bytes([number]) * 32)
+        member.link_up(peer, "passer-by", NOW)
+        member.links_measured({peer: 1.0}, NOW)
+        member.link_down(peer, NOW)
+    for second in range(int(UNPROVEN_S) + 5):
+        member.tick(NOW + second, [])
+    assert member.neighbourhood.neighbours == {}
+
+
+def test_nothing_is_kept_of_members_that_a_peer_made_up() -> None:
+    member = alone()
+    member.link_up(PEER, "bob", NOW)
+    member.links_measured({PEER: 1.0}, NOW)
+    for number in range(10, 20):
+        made_up = PeerId(bytes([number]) * 32)
+        member.receive(PEER, says(made_up, CARD, Card("x").pack()), NOW)
+    assert len(member.neighbourhood.neighbours) == 11
+    for second in range(int(UNPROVEN_S) + 5):
+        member.tick(NOW + second, [PEER])
+    assert member.neighbourhood.neighbours.keys() == {PEER}
+
+
+def test_a_peer_with_a_link_is_not_forgotten_when_it_restarts() -> None:
+    member = alone()
+    member.link_up(PEER, "bob", NOW)
+    member.links_measured({PEER: 1.0}, NOW)
+    member.receive(PEER, says(PEER, CARD, Card("bob").pack()), NOW)
+    member.receive(PEER, Syn((DigestEntry(PEER, 7, 1, 1, 0),)), NOW)
+    neighbour = member.neighbourhood.neighbours[PEER]
+    assert (neighbour.name, neighbour.card, neighbour.rtt_ms) == ("bob", None, 1.0)
 
 
 def test_who_knows_records_of_ours_that_we_never_wrote_is_told_of() -> None:

@@ -177,7 +177,7 @@ async def test_a_revoked_member_is_cut_off_by_all_and_stands_down(stack: AsyncEx
         assert member.revocation_writes == 1
         assert out.mesh.me not in member.mesh.known_peers()
         assert out.mesh.me not in member.mesh.contacts()
-        assert out.mesh.me in member.mesh.excluded
+        assert out.mesh.me in member.mesh.acquaintances.excluded
         assert len(member.mesh.transport.links()) == 2
     await until(lambda: out.mesh.transport.links() == {})
     # It does not try any more, and nobody tries it.

@@ -30,6 +30,16 @@ def test_what_is_spent_counts_for_a_minute() -> None:
     assert quota.spent(70.0) == {}
 
 
+def test_no_account_is_kept_of_who_came_only_once() -> None:
+    quota = TokenQuota(100)
+    for number in range(10):
+        guest, now = PeerId(number.to_bytes(32, "big")), number * QUOTA_WINDOW_S
+        assert quota.reserve(guest, ONE, 5, now) == 0
+        assert quota.spend(ONE, 5, now) == 0
+        quota.release(ONE)
+        assert quota._spent.keys() == {guest}
+
+
 def test_what_is_reserved_is_nobody_elses_and_what_is_left_of_it_is_free() -> None:
     quota = TokenQuota(100)
     assert quota.reserve(ANN, ONE, 90, 0.0) == 0

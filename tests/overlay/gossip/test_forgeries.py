@@ -233,6 +233,25 @@ def test_who_is_not_proven_to_be_a_member_is_forgotten() -> None:
     assert set(mine.states()) == {LIAR, OTHER, member}
 
 
+def test_members_that_come_and_go_and_tell_nothing_are_forgotten() -> None:
+    """Whoever may invite can make up any number of them."""
+    mine = linked(LIAR)
+    mine.receive(LIAR, tells(LIAR, 7, Change(b"card", 1, b"x")), 0.0)
+    passers_by = [peer_id(number) for number in range(100, 110)]
+    for peer in passers_by:
+        mine.alive(peer, 1.0)
+        mine.link_lost(peer, 1.0)
+    mine.alive(passers_by[0], 2.0)
+    mine.link_lost(LIAR, 2.0)
+    for now in range(3, int(UNPROVEN_S)):
+        mine.tick(now, [])
+        assert set(mine.states()) == {LIAR, *passers_by}
+    effects = mine.tick(UNPROVEN_S + 5, [])
+    assert [e.origin for e in effects if isinstance(e, OriginReset)] == sorted(passers_by[1:])
+    assert not any(mine.proven(peer) for peer in passers_by[1:])
+    assert set(mine.states()) == {LIAR, passers_by[0]}, "who told something may come back"
+
+
 def test_a_false_chain_is_held_against_nobody_with_a_link() -> None:
     mine = linked(LIAR, THIRD)
     for origin in (THIRD, OTHER):

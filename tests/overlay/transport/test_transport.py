@@ -12,6 +12,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import MESSAGE_BYTES_MAX
+from overlay.transport import dialling
 from overlay.transport.link import Direction, LinkStatus
 from overlay.wire.messages import Cancel, Goodbye, Hello, StreamAck, Syn, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, Node, eventually, linked, mesh
@@ -39,6 +40,20 @@ async def test_each_round_trip_is_told_as_soon_as_it_is_known() -> None:
             [(measured, rtt_ms)] = node.measured
             assert measured == peer.peer_id
             assert node.transport.links()[peer.peer_id].rtt_ms == rtt_ms
+
+
+async def test_there_are_links_with_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may invite can make up any number, and each link takes a file descriptor."""
+    monkeypatch.setattr("overlay.transport.links.MEMBERS_MAX", 1)
+    monkeypatch.setattr(dialling, "REDIAL_MAX_S", 0.2)
+    async with mesh(3) as (hub, first, second):
+        await linked(first, hub)
+        second.dial(hub)
+        await second.until_seen("down")
+        assert "links with 1 members already" in str(second.seen("down")[0][1])
+        assert hub.transport.links().keys() == {first.peer_id}
+        first.transport.hang_up(hub.peer_id, "it makes room")
+        await hub.until(lambda: hub.transport.links().keys() == {second.peer_id})
 
 
 async def test_messages_arrive_in_order_and_both_ways() -> None:
