@@ -196,7 +196,7 @@ def _peers(mesh: Mesh) -> list[dict[str, Any]]:
 
 def _absent(mesh: Mesh, met_before: Mapping[PeerId, Contact]) -> list[dict[str, str]]:
     """Of ``met_before``, those that were not heard of since this node started."""
-    here = {mesh.me, *mesh.known_peers(), *mesh.excluded}
+    here = {mesh.me, *mesh.known_peers(), *mesh.acquaintances.excluded}
     away = sorted(met_before.keys() - here)
     return [{"peer_id": str(peer), "name": met_before[peer].name} for peer in away]
 
