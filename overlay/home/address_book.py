@@ -38,6 +38,8 @@ class AddressBook:
         self._pause: asyncio.TimerHandle | None = None
         #: There is something to write then.
         self._news = False
+        #: Why it could not be written the last time, or empty.
+        self._failure = ""
 
     def known(self) -> Mapping[PeerId, Contact]:
         """All whom the file holds. Raises ConfigError."""
@@ -84,5 +86,9 @@ class AddressBook:
             if book != before:
                 self._home.save_peers(book)
             self._book = book
+            self._failure = ""
         except ConfigError as error:
-            log.warning("where members are is not remembered: %s", error)
+            # Said once: a full disk would else be filled further, every second.
+            if str(error) != self._failure:
+                log.warning("where members are is not remembered: %s", error)
+            self._failure = str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from overlay.errors import Malformed
 from overlay.home.files import Kind, T
@@ -15,6 +15,9 @@ from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
+
+#: Unix seconds, of the year 2106: all that is kept was written before.
+_TIME_END_S: Final = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,27 @@ def _read_revocations(data: Any) -> dict[PeerId, Revocations]:
     }
 
 
+def _read_incarnation(data: Any) -> int:
+    incarnation = int(data["incarnation"])
+    if not 0 <= incarnation < 1000 * _TIME_END_S:
+        raise Malformed("this is no time in milliseconds")
+    return incarnation
+
+
+def _read_name(data: Any) -> str:
+    name = data["name"]
+    if not isinstance(name, str):
+        raise Malformed("a name is a string")
+    return name
+
+
+def _read_paused(data: Any) -> float:
+    since = float(data["since"])
+    if not 0 <= since < _TIME_END_S:
+        raise Malformed("this is no time in seconds")
+    return since
+
+
 def _read_runtime(data: Any) -> Runtime:
     return Runtime(int(data["pid"]), str(data["api"]), str(data["admin_token"]))
 
@@ -122,12 +146,12 @@ REVOCATIONS = Kind(
 )
 INCARNATION = Kind(
     "incarnation.json",
-    _json(lambda data: int(data["incarnation"])),
+    _json(_read_incarnation),
     "delete it once this machine's clock is right",
 )
 NAME = Kind(
     "name.json",
-    _json(lambda data: str(data["name"])),
+    _json(_read_name),
     "delete it, and give the name again with --name",
 )
 PEERS = Kind(
@@ -137,7 +161,7 @@ PEERS = Kind(
 )
 PAUSED = Kind(
     "paused.json",
-    _json(lambda data: float(data["since"])),
+    _json(_read_paused),
     "delete it to lend this machine again, then pause anew if you like",
 )
 RUNTIME = Kind(

@@ -12,13 +12,24 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from overlay.errors import ConfigError, HearthError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: What reading values of another shape raises.
+_UNREADABLE: Final = (
+    ArithmeticError,
+    AttributeError,
+    HearthError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class Files:
                 return None
         try:
             return kind.read(data.decode())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, HearthError):
+        except _UNREADABLE:
             raise self.damaged(kind) from None
 
     def damaged(self, kind: Kind[T]) -> ConfigError:

@@ -312,8 +312,11 @@ class InviteLedger:
                 )
                 for entry in data["invites"]
             )
+            times = [at for each in invites for at in (each.issued_at, each.expires_at)]
+            if not all(0 <= at < 1 << 32 for at in times):
+                raise Malformed("an invite is of no time at all")
             return cls(PeerId.parse(data["inviter"]), invites)
-        except (KeyError, TypeError, ValueError, HearthError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError, HearthError) as error:
             raise Malformed(f"this is no ledger of invites ({error})") from None
 
     def _forget_old(self, now: float) -> None:

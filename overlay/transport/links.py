@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from overlay.admission.handshake import LedgerChanged, Shown
-from overlay.errors import HearthError, LimitExceeded, Revoked
+from overlay.admission.handshake import LedgerChanged, Shown, refusal
+from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, Revoked
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import MEMBERS_MAX, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
@@ -242,9 +242,17 @@ class Links:
         try:
             for event in events:
                 self._carry_out(line, event)
+        except ConfigError as error:
+            # A full disk, say. What was to follow must not happen: a grant, above all.
+            now = time.monotonic()
+            self._complaints.about("this node", "cannot write to its disk", str(error), now)
+            why = Overloaded("the node cannot write to its disk: tell its owner")
+            line.say(encode(refusal(why)))
+            line.link.close(_FAILED)
+            self._line_down(line, Down(_FAILED))
         except Exception:
-            # Our bug, or a full disk: it must not end the reading of everybody's messages, and
-            # what was to follow must not happen.
+            # Our bug: it must not end the reading of everybody's messages, and what was to follow
+            # must not happen.
             log.exception("an event of the link to %s could not be handled", line.link.endpoint)
             line.link.close(_FAILED)
             self._line_down(line, Down(_FAILED))

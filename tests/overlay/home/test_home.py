@@ -169,6 +169,30 @@ def test_a_damaged_file_is_named_and_kept(home: Home, name: str, damage: str) ->
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("incarnation.json", '{"incarnation": Infinity}'),
+        ("incarnation.json", '{"incarnation": 1e30}'),
+        ("incarnation.json", '{"incarnation": -5}'),
+        ("paused.json", '{"since": 1e15}'),
+        ("paused.json", '{"since": NaN}'),
+        ("paused.json", f'{{"since": 1{"0" * 400}}}'),
+        ("name.json", '{"name": null}'),
+        ("invites.json", '{"inviter": "%s", "invites": [%s]}'),
+    ],
+)
+def test_numbers_that_cannot_be_are_damage(home: Home, name: str, damaged: str) -> None:
+    readers = {**_READERS, "name.json": Home.name}
+    if name == "invites.json":
+        made = json.dumps({"secret": "00" * 16, "label": "", "uses": 1, "joined": []})
+        damaged %= key(2).peer_id, made[:-1] + ', "issued_at": 1, "expires_at": 1e300}'
+    home.load_or_create_key()
+    (home.path / name).write_text(damaged)
+    with pytest.raises(ConfigError, match=rf"{name} is damaged: \w+"):
+        readers[name](home)
+
+
 @pytest.mark.parametrize("damage", _DAMAGES)
 def test_peers_that_cannot_be_read_are_set_aside(
     home: Home, damage: str, caplog: pytest.LogCaptureFixture

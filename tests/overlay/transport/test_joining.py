@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -11,10 +12,16 @@ from dataclasses import replace
 
 import pytest
 
-from overlay.errors import InviteExpired, InviteUnknown, InviteUsedUp, Unreachable
+from overlay.errors import (
+    ConfigError,
+    InviteExpired,
+    InviteUnknown,
+    InviteUsedUp,
+    Overloaded,
+    Unreachable,
+)
 from overlay.identity.invites import JoinToken
 from overlay.identity.multiaddr import Multiaddr
-from overlay.transport import incoming
 from overlay.transport.joining import join
 from overlay.wire.messages import Cancel
 from tests.overlay.transport.nodes import Node, keys, mesh
@@ -84,17 +91,21 @@ async def test_an_invite_works_once_and_then_says_so() -> None:
 
 
 async def test_a_ledger_that_cannot_be_written_grants_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def full_disk() -> None:
-        raise OSError("no space left on device")
+        raise ConfigError("cannot use invites.json: no space left on device")
 
-    monkeypatch.setattr(incoming, "_CUT_AFTER_S", 0.0)
     async with mesh(1) as (founder,):
-        token = invite(founder)
+        token = invite(founder, uses=2)
         founder.on_ledger = full_disk
-        with pytest.raises(Unreachable):
-            await join(next(NODE_KEYS), token, "friend")
+        for _ in range(2):
+            with pytest.raises(Overloaded, match="cannot write to its disk"):
+                await join(next(NODE_KEYS), token, "friend")
+    # Whoever has a token can try again and again.
+    [line] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "no space left" in line.message
+    assert line.exc_info is None
 
 
 async def test_many_join_at_the_same_time() -> None:
