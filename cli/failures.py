@@ -55,6 +55,13 @@ class HearthGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            text = _fitting(f"Error: {error.format_message()}")
+            raise click.UsageError(text.removeprefix("Error: "), error.ctx) from None
+
 
 def report(ctx: click.Context, code: str, message: str) -> None:
     """Say what went wrong: as JSON on stdout where JSON was asked for, else on stderr."""
@@ -62,10 +69,15 @@ def report(ctx: click.Context, code: str, message: str) -> None:
     if ctx.params.get("as_json"):
         click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
     else:
-        text = f"error: {message}"
-        if sys.stderr.isatty():
-            text = wrap_words(text, shutil.get_terminal_size().columns)
+        text = _fitting(f"error: {message}")
         click.echo(click.style("error:", fg="red", bold=True) + text[len("error:") :], err=True)
+
+
+def _fitting(text: str) -> str:
+    """As wide as the terminal, if stderr is one."""
+    if not sys.stderr.isatty():
+        return text
+    return wrap_words(text, shutil.get_terminal_size().columns)
 
 
 def _brief(error: Exception) -> str:

@@ -95,9 +95,10 @@ def _print_tables(root: str, files: list[dict[str, Any]], served: list[dict[str,
 
 @models.command()
 @click.argument("name")
+@json_option
 @home_option
 @click.pass_context
-def pull(ctx: click.Context, name: str) -> None:
+def pull(ctx: click.Context, name: str, as_json: bool) -> None:
     """Fetch the model NAME into the store and verify it (for now: demo)."""
     from rich.console import Console
 
@@ -114,4 +115,8 @@ def pull(ctx: click.Context, name: str) -> None:
         )
     with DownloadProgress(Console(stderr=True), name) as progress:
         model = ModelStore(config_of(ctx).store).ensure(name, progress)
-    click.echo(f"{model.name} is in {model.path}")
+    if as_json:
+        pulled = {"name": model.name, "path": str(model.path)}
+        click.echo(json.dumps(pulled, ensure_ascii=False, indent=2))
+    else:
+        click.echo(f"{model.name} is in {model.path}")

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from models.store.store import ModelStore
 from overlay.home.home import Home
 from tests.cli.conftest import Run
 
@@ -38,6 +40,15 @@ def test_only_known_models_can_be_pulled(run: Run) -> None:
     assert result.exit_code == 1
     assert "demo" in result.stderr
     assert "--model /path/to/model.gguf" in result.stderr
+    told = json.loads(run("models", "pull", "llama-70b", "--json").stdout)
+    assert told["error"]["code"] == "model-not-found"
+
+
+def test_where_a_model_was_put(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    there = SimpleNamespace(name="Pocket", path=tmp_path / "pocket.gguf")
+    monkeypatch.setattr(ModelStore, "ensure", lambda *_: there)
+    told = json.loads(run("models", "pull", "demo", "--json").stdout)
+    assert told == {"name": "Pocket", "path": str(there.path)}
 
 
 def test_usage_errors(run: Run) -> None:

@@ -123,6 +123,12 @@ def test_the_watched_status_leaves_at_q() -> None:
         assert screen.process.wait(_PATIENCE_S) == 0
 
 
+def test_errors_break_between_words() -> None:
+    with terminal("invite", "--expires", "5x") as screen:
+        screen.expect("is no duration: write 90s, 30m, 24h\r\nor 7d")
+        assert screen.process.wait(_PATIENCE_S) == 2
+
+
 @pytest.mark.usefixtures("node")
 def test_ask_on_a_terminal_ends_with_a_footer() -> None:
     with terminal("ask", "Why?") as screen:
