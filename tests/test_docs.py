@@ -158,6 +158,8 @@ def test_the_page_of_limits_is_current() -> None:
     assert told == limits_page(), (
         "run: python -m tests.support.limits_page > docs/reference/limits.md"
     )
+    assert "| PEER_BYTES_PER_S | 16 MiB a second |" in told
+    assert "| BAN_S | 60 s |" in told
 
 
 @named(HAND_WRITTEN)

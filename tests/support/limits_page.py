@@ -39,10 +39,11 @@ def limits_page() -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    if name.endswith("_BYTES_MAX") and value % 1024 == 0:
+    rate = " a second" if name.endswith("_PER_S") else ""
+    if "_BYTES_" in name and value % 1024 == 0:
         kib = int(value) >> 10
-        return f"{kib} KiB" if kib < 1024 else f"{kib >> 10} MiB"
-    unit = " s" if name.endswith("_S") else ""
+        return (f"{kib} KiB" if kib < 1024 else f"{kib >> 10} MiB") + rate
+    unit = rate or (" s" if name.endswith("_S") else "")
     return f"{value:,}{unit}" if isinstance(value, int) else f"{value:,g}{unit}"
 
 
