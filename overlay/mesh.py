@@ -100,7 +100,7 @@ class Mesh:
             terms=terms,
         )
         self.member.described(node.name, (), now)
-        self._log = MeshLog(self.member.neighbourhood)
+        self._log = MeshLog(self.member.neighbourhood, self.member.gossip.proven)
         self.transport = Transport(
             node=lambda: self._node,
             ledger=ledger,

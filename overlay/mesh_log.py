@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from overlay.forwarding import effects as fwd
@@ -19,10 +20,15 @@ _WARNED_MAX: Final = 4096
 
 
 class MeshLog:
-    """Calls peers by the names that the ``neighbourhood`` knows."""
+    """Calls peers by the names that the ``neighbourhood`` knows.
 
-    def __init__(self, neighbourhood: Neighbourhood) -> None:
+    ``proven``: whether a peer is known to be a member. Of who may be made up it is not said that
+    they come and go: there may be any number of them.
+    """
+
+    def __init__(self, neighbourhood: Neighbourhood, proven: Callable[[PeerId], bool]) -> None:
         self._neighbourhood = neighbourhood
+        self._proven = proven
         self._complaints = Complaints()
         #: Peers, and models of theirs, that tokenize unlike this node; said once.
         self._warned_of: dict[tuple[PeerId, str], None] = {}
@@ -34,6 +40,8 @@ class MeshLog:
     ) -> None:
         name_of = self._neighbourhood.name_of
         match news:
+            case gsp.PeerUp(peer=peer) | gsp.PeerDown(peer=peer) if not self._proven(peer):
+                pass
             case gsp.PeerUp(peer=peer):
                 log.info("%s is UP", name_of(peer))
             case gsp.PeerDown(peer=peer, reason=reason):

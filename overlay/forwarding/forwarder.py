@@ -105,7 +105,7 @@ class Forwarder:
         self.left_alone = self._placement.left_alone
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
-        self.lending = Lending(terms, self._jobs)
+        self.lending = Lending(terms)
 
     # --- Entry points -------------------------------------------------------------------------
 
@@ -248,6 +248,7 @@ class Forwarder:
 
     def _admit(self, job: Job, now: float) -> list[Effect]:
         self._jobs[job.request_id] = job
+        self.lending.admitted(job)
         self.explanations.keep(job.explanation)
         self.deadlines.wait(job, job.deadline)
         local = self._neighbourhood.resolve(job.model)

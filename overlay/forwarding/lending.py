@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 
 from models.engine import Chunk, EngineEvent, Started
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
@@ -22,10 +21,11 @@ from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
 class Lending:
     """What a node's owner grants to guests; the owner's own requests are never refused here."""
 
-    def __init__(self, terms: Terms, jobs: Mapping[bytes, Job]) -> None:
-        """``jobs``: all that are open here, as they come and go."""
+    def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self._jobs = jobs
+        #: Whose each open request is, and how many each guest has.
+        self._guest_of: dict[bytes, PeerId] = {}
+        self._open: Counter[PeerId] = Counter()
         #: Takes no new requests of guests.
         self.paused = False
         #: How often a guest was refused, by the code of the error.
@@ -38,6 +38,12 @@ class Lending:
     def arrives(self, guest: PeerId, *, private: bool) -> HearthError | None:
         """Why no request of ``guest`` may come in now, if so. ``private``: its model is."""
         return self._noted(self._unwelcome(guest, private=private))
+
+    def admitted(self, job: Job) -> None:
+        """A job is open here from now on, until it has `ended`."""
+        if job.upstream is not None:
+            self._guest_of[job.request_id] = job.upstream
+            self._open[job.upstream] += 1
 
     def noticed(self, guest: PeerId) -> list[Noticed]:
         """What is to be said of a guest that was refused."""
@@ -69,7 +75,12 @@ class Lending:
         return self._noted(self._used_up(wait_s, tokens))
 
     def ended(self, request_id: bytes) -> None:
-        """A job is over, or is computed elsewhere."""
+        """A job is over. Idempotent."""
+        guest = self._guest_of.pop(request_id, None)
+        if guest is not None:
+            self._open[guest] -= 1
+            if not self._open[guest]:
+                del self._open[guest]
         if self._quota is not None:
             self._quota.release(request_id)
 
@@ -78,7 +89,7 @@ class Lending:
     @property
     def guests(self) -> int:
         """Requests of other members that are open here."""
-        return sum(job.upstream is not None for job in self._jobs.values())
+        return len(self._guest_of)
 
     @property
     def places(self) -> int | None:
@@ -110,8 +121,7 @@ class Lending:
         return None
 
     def _is_full_of(self, guest: PeerId) -> bool:
-        open_here = sum(job.upstream == guest for job in self._jobs.values())
-        return open_here >= OPEN_REQUESTS_PER_PEER_MAX
+        return self._open[guest] >= OPEN_REQUESTS_PER_PEER_MAX
 
     def _used_up(self, wait_s: float, tokens: int) -> QuotaUsedUp | None:
         if not wait_s:

@@ -63,8 +63,8 @@ class _Way:
     line: Line | None = None
 
     @property
-    def key(self) -> tuple[Role, PeerId, PeerId]:
-        return self.role, self.relay, self.peer
+    def key(self) -> tuple[Role, PeerId]:
+        return self.role, self.peer
 
 
 class _Outlet:
@@ -166,7 +166,8 @@ class Circuits:
         self._links = links
         self._new_link = new_link
         self._on_end = on_end
-        self._ways: dict[tuple[Role, PeerId, PeerId], _Way] = {}
+        #: By relay, and then by role and peer.
+        self._ways: dict[PeerId, dict[tuple[Role, PeerId], _Way]] = {}
         #: By relay. They outlive the ways: a relay remembers, too, what it has passed on of late.
         self._outlets: dict[PeerId, _Outlet] = {}
 
@@ -191,7 +192,7 @@ class Circuits:
 
     def tick(self, now: float) -> None:
         """Give up what has not become a link in time. Call it every second or so."""
-        for way in list(self._ways.values()):
+        for way in [way for ways in self._ways.values() for way in ways.values()]:
             if way.line is None and now >= way.begun + HANDSHAKE_S:
                 self._end(way, f"no answer within {HANDSHAKE_S:.0f} s")
         for relay in [relay for relay, outlet in self._outlets.items() if outlet.idle(now)]:
@@ -221,7 +222,7 @@ class Circuits:
     def _begin(self, role: Role, relay: PeerId, peer: PeerId) -> _Way:
         circuit = Circuit(role, self._me, peer, secrets.token_bytes(SEED_BYTES))
         way = _Way(role, relay, peer, circuit, time.monotonic())
-        self._ways[way.key] = way
+        self._ways.setdefault(relay, {})[way.key] = way
         return way
 
     def _outlet(self, relay: PeerId) -> _Outlet:
@@ -234,7 +235,7 @@ class Circuits:
         role = receiver_of(payload)
         if role is None or peer == self._me.peer_id:
             return
-        way = self._ways.get((role, relay, peer))
+        way = self._ways.get(relay, {}).get((role, peer))
         if opens(payload) and not (way and way.circuit.is_opened_by(payload)):
             way = self._opened(relay, peer, way)
         if way is None:
@@ -255,9 +256,8 @@ class Circuits:
     def _opened(self, relay: PeerId, peer: PeerId, old: _Way | None) -> _Way | None:
         opening = [
             way
-            for way in self._ways.values()
+            for way in self._ways.get(relay, {}).values()
             if way.role is Role.LISTENER
-            and way.relay == relay
             and (way.line is None or way.line.link.state is not LinkState.UP)
         ]
         if len(opening) >= CIRCUITS_OPENING_PER_RELAY_MAX:
@@ -288,8 +288,8 @@ class Circuits:
 
     def _lost(self, relay: PeerId, reason: str, peer: PeerId | None = None) -> None:
         """Nothing gets through the relay, or not to one peer."""
-        for way in list(self._ways.values()):
-            if way.relay == relay and peer in (None, way.peer):
+        for way in list(self._ways.get(relay, {}).values()):
+            if peer in (None, way.peer):
                 self._end(way, reason)
 
     def _end(self, way: _Way, reason: str) -> None:
@@ -301,8 +301,11 @@ class Circuits:
         self._forget(way)
 
     def _forget(self, way: _Way) -> None:
-        if self._ways.get(way.key) is way:
-            del self._ways[way.key]
+        ways = self._ways.get(way.relay, {})
+        if ways.get(way.key) is way:
+            del ways[way.key]
+            if not ways:
+                del self._ways[way.relay]
             self._outlet(way.relay).close(way)
             if way.role is Role.DIALER:
                 self._on_end(way.peer, way.relay)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from models.engine import ModelInfo
 from overlay import mesh_log
 from overlay.forwarding.neighbourhood import Neighbourhood
-from overlay.gossip.effects import Disbelieved
+from overlay.gossip.effects import Disbelieved, PeerDown, PeerUp
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.member import Unreadable
@@ -34,7 +36,7 @@ def known() -> Neighbourhood:
 def test_a_peer_that_tokenizes_unlike_us_is_told_of_once(
     known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = MeshLog(known)
+    told = MeshLog(known, lambda peer: True)
     unlike(known, ANN, "toy")
     unlike(known, BEN, "toy")
     for _ in range(2):
@@ -49,7 +51,7 @@ def test_who_goes_on_telling_of_other_models_fills_no_memory(
     known: Neighbourhood, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mesh_log, "_WARNED_MAX", 4)
-    told = MeshLog(known)
+    told = MeshLog(known, lambda peer: True)
     for number in range(20):
         unlike(known, ANN, f"model {number}")
         told.warn_of_unlike(ANN)
@@ -60,7 +62,7 @@ def test_who_goes_on_telling_of_other_models_fills_no_memory(
 def test_origins_that_are_made_up_do_not_fill_the_log(
     by: PeerId | None, known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = MeshLog(known)
+    told = MeshLog(known, lambda peer: True)
     made_up = [PeerId(number.to_bytes(32, "big")) for number in range(100)]
     for origin in made_up:
         told.tell(Unreadable(origin, by, "no msgpack"), 1.0)
@@ -70,3 +72,14 @@ def test_origins_that_are_made_up_do_not_fill_the_log(
         assert words in first
     for words in (str(ANN), "not believed", str(made_up[0]), "too much"):
         assert words in second
+
+
+def test_it_is_not_told_that_who_may_be_made_up_comes_and_goes(
+    known: Neighbourhood, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    told = MeshLog(known, lambda peer: peer == ANN)
+    for peer in (ANN, BEN):
+        told.tell(PeerUp(peer), 0.0)
+        told.tell(PeerDown(peer, "silence"), 0.0)
+    assert caplog.messages == [f"{ANN.short} is UP", f"{ANN.short} is DOWN: silence"]

@@ -19,7 +19,7 @@ from overlay.errors import (
     TimedOut,
     Unreachable,
 )
-from overlay.forwarding.effects import Answer, Failure, Noticed, Remember
+from overlay.forwarding.effects import Answer, Failure, Noticed, Remember, Tokenize
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     GRAMMAR_CHARS_MAX,
@@ -558,6 +558,11 @@ def test_a_peer_may_not_open_requests_without_end() -> None:
     assert refusal.message.code == "overloaded"  # type: ignore[union-attr]
     assert isinstance(noticed, Noticed)
     assert (noticed.peer, noticed.matter) == (sender, "asks for more than it may")
+    world.run()
+    assert receiver.forwarder.lending.guests == 0
+    [begun] = receiver.forwarder.receive(sender, forward(world), world.now)
+    assert isinstance(begun, Tokenize)
+    assert receiver.forwarder.lending.guests == 1
 
 
 def test_strangers_to_a_request_cannot_touch_it() -> None:
