@@ -173,8 +173,8 @@ class Standing:
         """
         if self.membership.founder == self._key.peer_id:
             raise IdentityError(
-                "this node founded its mesh, which is bound to its key: stop the node, and give "
-                "it another home (--home DIR) for another mesh"
+                "this node founded its mesh, which is bound to its key: for another mesh, take "
+                "another home (--home DIR)"
             )
         self._home.forget_mesh(self._key.peer_id)
         return {"mesh_id": format_mesh_id(self.membership.mesh_id)}

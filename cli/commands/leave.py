@@ -25,16 +25,21 @@ def leave(ctx: click.Context, yes: bool, as_json: bool) -> None:
     from cli.session import running_client, without_node
     from overlay.errors import NodeNotRunning
 
+    def confirm(ends: object) -> None:
+        # The founder's membership has no end, and cannot be left: there is nothing to ask.
+        if ends is not None and not (yes or as_json):
+            confirmed("Leave the mesh? It takes a new invite to come back.")
+
     config = config_of(ctx)
-    if not (yes or as_json):
-        confirmed("Leave the mesh? It takes a new invite to come back.")
     try:
         client = running_client(config)
     except NodeNotRunning:
         with without_node(config) as standing:
+            confirm(standing.membership.expires_at)
             left = standing.leave()
     else:
         with client:
+            confirm(client.status().get("membership_ends"))
             left = client.leave()
     if as_json:
         click.echo(json.dumps(left, ensure_ascii=False, indent=2))

@@ -50,7 +50,8 @@ def test_on_a_terminal_one_is_asked(
 ) -> None:
     friend = {**STATUS["peers"][1], "invited_by": None}
     gone = {**STATUS["peers"][0], "invited_by": FRIEND_ID}
-    backend.state = {**STATUS, "peers": [friend, gone]}
+    ends = "2999-01-01T12:00:00+00:00"
+    backend.state = {**STATUS, "peers": [friend, gone], "membership_ends": ends}
     monkeypatch.setattr("cli.options._answers", lambda: True)
     result = run("revoke", "bea", input="n\n")
     assert result.exit_code == 1
@@ -174,7 +175,10 @@ def test_leave_without_a_node(run: Run, home: Path) -> None:
     assert (result.exit_code, "belongs to no mesh" in result.stderr) == (1, True)
 
 
-def test_a_founder_does_not_leave(run: Run, home: Path) -> None:
+def test_a_founder_does_not_leave_and_is_not_asked(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.options._answers", lambda: True)
     at_home = member_of(home, founder=1, me=1)
     result = run("leave")
     assert (result.exit_code, "founded its mesh" in result.stderr) == (1, True)
