@@ -97,6 +97,8 @@ def up(
     """
     import asyncio
 
+    from cli.log import log_to_terminal
+
     lan = False if no_lan else None
     config = config_of(
         ctx,
@@ -115,16 +117,8 @@ def up(
         guest_tokens_per_minute=guest_tokens_per_minute,
         private=private or None,
     )
-    _log_to_terminal()
+    log_to_terminal()
     asyncio.run(_serve(config))
-
-
-def _log_to_terminal() -> None:
-    """Warnings, and who comes and goes."""
-    import logging
-
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("overlay.mesh_log").setLevel(logging.INFO)
 
 
 async def _serve(config: NodeConfig) -> None:
