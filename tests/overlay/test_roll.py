@@ -480,6 +480,27 @@ def test_members_are_heard_of_from_afar_and_who_is_made_up_only_next_to_the_liar
     assert neighbour.member.gossip.states().keys() == everybody - {neighbour.me}
 
 
+def test_members_that_come_and_go_do_not_make_one_that_stays_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("overlay.roll", "overlay.gossip.replicas"):
+        monkeypatch.setattr(f"{module}.MEMBERS_MAX", 3)
+    network = Network([0] * 8, 1)
+    founder, staying, *passing = network.nodes
+    for peer in (staying, *passing):
+        founder.member.link_up(peer.me, "", network.now)
+        changes = (
+            Change(CARD, 1, Card("somebody").pack()),
+            Change(CHAIN, 2, pack_chain(peer.membership.certificates)),
+        )
+        told = GossipAck((OriginDelta(peer.me, 1, 0, True, changes, 2, 0),))
+        founder.member.receive(peer.me, told, network.now)
+        assert founder.member.roll.vouched(peer.me)
+        assert founder.member.roll.vouched(staying.me)
+        if peer is not staying:
+            founder.member.link_down(peer.me, network.now)
+
+
 def test_a_chain_may_come_after_the_card() -> None:
     network = Network([0, 0], 1)
     founder, second, third = network.nodes
