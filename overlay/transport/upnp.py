@@ -133,11 +133,12 @@ class _Requester(UpnpRequester):
                 client.stream(
                     http_request.method,
                     http_request.url,
-                    headers=dict(http_request.headers),
+                    headers={**http_request.headers, "Accept-Encoding": "identity"},
                     content=http_request.body,
                 ) as response,
             ):
-                async for chunk in response.aiter_bytes():
+                # As it comes: a little that is compressed may be more than there is memory.
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > GATEWAY_ANSWER_BYTES_MAX:
                         raise UpnpError(message="its answer is too long")

@@ -175,13 +175,14 @@ async def test_it_follows_the_machine_into_another_network(
     assert router.searches == 2
 
 
+@pytest.mark.parametrize("host", ["192.168.0.2", "127.0.0.1", "0.0.0.0", "239.1.2.3"])
 async def test_a_router_behind_another_one_is_of_no_use(
-    router: Router, mapping: PortMapping
+    router: Router, mapping: PortMapping, host: str
 ) -> None:
-    router.host = "192.168.0.2"
+    router.host = host
     mapping.follow(OWN)
     await settled(mapping)
-    assert "behind another one: its address there, 192.168.0.2," in mapping.failure
+    assert f"behind another one: its address there, {host}," in mapping.failure
     assert router.mapped == {}
 
 

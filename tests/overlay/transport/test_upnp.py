@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+
 import pytest
+from async_upnp_client.const import HttpRequest
 
 from overlay.limits import GATEWAY_ANSWER_BYTES_MAX
 from overlay.transport import upnp
@@ -113,6 +117,24 @@ async def test_a_router_is_asked_nowhere_else() -> None:
         with pytest.raises(GatewayError):
             await found(router)
         assert other.requests == []
+
+
+async def test_what_is_compressed_is_not_unpacked() -> None:
+    """Half a megabyte of it may be half a gigabyte."""
+    packed = gzip.compress(bytes(100_000))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+        writer.write(head.encode() + packed)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asked = HttpRequest("GET", f"http://127.0.0.1:{port}/description.xml", {}, None)
+        answered = await upnp._Requester("127.0.0.1").async_http_request(asked)
+    assert answered.body is not None
+    assert len(answered.body) <= len(packed)
 
 
 @pytest.mark.usefixtures("hurried")
