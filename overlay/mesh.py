@@ -34,6 +34,7 @@ from overlay.member import Effect, Meet, Member, Outcast, PeerChanged, Revoked
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy
+from overlay.tokenizing import Tokenizing
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.port_mapping import PortMapping
 from overlay.transport.transport import Transport
@@ -85,7 +86,7 @@ class Mesh:
         #: What the driver sleeps until; whatever must happen before wakes it.
         self._due = 0.0
         self._driver: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tokenizing = Tokenizing(engines.get, self._tokenized)
         self.me = node.key.peer_id
         now = self.now()
         self.member = Member(
@@ -145,8 +146,9 @@ class Mesh:
 
     async def close(self, reason: str = "the node stops") -> None:
         """Say goodbye and stop; requests still open are dropped."""
-        for task in (*self._tasks, *([self._driver] if self._driver else [])):
-            task.cancel()
+        self._tokenizing.close()
+        if self._driver is not None:
+            self._driver.cancel()
         await asyncio.gather(self.whereabouts.close(), self.transport.close(reason))
 
     @property
@@ -295,9 +297,7 @@ class Mesh:
                 case fwd.Emit(request_id=request_id, event=event):
                     self._on_client_event(request_id, event)
                 case fwd.Tokenize():
-                    task = asyncio.create_task(self._tokenize(effect))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self._tokenizing.begin(effect)
                 case fwd.Remember(model=model, prompt=prompt, answer=answer):
                     engine = self._engines.get(model)
                     if engine is not None:
@@ -310,6 +310,7 @@ class Mesh:
                         gone = Failed(request.request_id, EngineFailed.code, "the model is gone")
                         queue.extend(self.member.engine_event(model, gone, self.now()))
                 case fwd.CancelGeneration(model=model, request_id=request_id):
+                    self._tokenizing.cancel(request_id)
                     engine = self._engines.get(model)
                     if engine is not None:
                         engine.cancel(request_id)
@@ -369,13 +370,5 @@ class Mesh:
         self.acquaintances.part("this node is no member any more")
         self.whereabouts.hide()
 
-    async def _tokenize(self, effect: fwd.Tokenize) -> None:
-        result: Tokens | HearthError
-        try:
-            engine = self._engines.get(effect.model)
-            if engine is None:
-                raise EngineFailed("the model is gone")
-            result = await engine.tokenize(effect.prompt)
-        except HearthError as error:
-            result = error
-        self._carry_out(self.member.tokenized(effect.request_id, result, self.now()))
+    def _tokenized(self, request_id: bytes, result: Tokens | HearthError) -> None:
+        self._carry_out(self.member.tokenized(request_id, result, self.now()))

@@ -24,6 +24,7 @@ LAYERS = [
     "overlay.acquaintances",
     "overlay.mesh_log",
     "overlay.outbox",
+    "overlay.tokenizing",
     "overlay.member",
     "overlay.publisher",
     "overlay.roll",

@@ -37,11 +37,15 @@ class Send(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tokenize:
-    """Tokenize with the local model ``model``; answer with `Forwarder.tokenized`."""
+    """Tokenize with the local model ``model``; answer with `Forwarder.tokenized`.
+
+    ``guest``: for which member; None: for a client of this node.
+    """
 
     request_id: bytes
     model: str
     prompt: Prompt
+    guest: PeerId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class CancelGeneration:
+    """Take back what `Generate`, or `Tokenize`, asked for."""
+
     model: str
     request_id: bytes
 

@@ -255,7 +255,7 @@ class Forwarder:
         if job.tokens is not None and local is not None and job.model_key == local.info.key:
             self._placement.know_tokens(job, job.tokens)
         elif local is not None and job.prompt is not None:
-            return [Tokenize(job.request_id, local.info.name, job.prompt)]
+            return [Tokenize(job.request_id, local.info.name, job.prompt, job.upstream)]
         return self._route(job, now)
 
     def _route(self, job: Job, now: float) -> list[Effect]:
@@ -391,9 +391,7 @@ class Forwarder:
         self.ledger.settled(job.request_id)
 
     def _stop_downstream(self, job: Job) -> list[Effect]:
-        if job.downstream is None:
-            return []
-        if job.downstream != self.me:
+        if job.downstream is not None and job.downstream != self.me:
             job.tried.add(job.downstream)  # what it still sends must not be taken for a new answer
             return [Send(job.downstream, Cancel(job.request_id))]
         local = self._neighbourhood.resolve(job.model)

@@ -19,7 +19,14 @@ from overlay.errors import (
     TimedOut,
     Unreachable,
 )
-from overlay.forwarding.effects import Answer, Failure, Noticed, Remember, Tokenize
+from overlay.forwarding.effects import (
+    Answer,
+    CancelGeneration,
+    Failure,
+    Noticed,
+    Remember,
+    Tokenize,
+)
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     GRAMMAR_CHARS_MAX,
@@ -563,6 +570,16 @@ def test_a_peer_may_not_open_requests_without_end() -> None:
     [begun] = receiver.forwarder.receive(sender, forward(world), world.now)
     assert isinstance(begun, Tokenize)
     assert receiver.forwarder.lending.guests == 1
+
+
+def test_a_prompt_that_is_taken_back_need_not_be_tokenized() -> None:
+    world = World(2)
+    receiver, sender = world.node(1), world.node(0).peer
+    [begun] = receiver.forwarder.receive(sender, forward(world), world.now)
+    assert isinstance(begun, Tokenize)
+    assert begun.guest == sender
+    stopped = receiver.forwarder.receive(sender, Cancel(RID), world.now)
+    assert stopped == [CancelGeneration(MODEL, RID)]
 
 
 def test_strangers_to_a_request_cannot_touch_it() -> None:
