@@ -317,6 +317,21 @@ async def test_origins_that_do_not_exist(victim: Victim, honest: Honest) -> None
         assert not dialled.is_set()
 
 
+async def test_malformed_records_of_origins_that_do_not_exist(
+    victim: Victim, honest: Honest
+) -> None:
+    """However many a member makes up, it is named once a minute."""
+    async with under_attack(victim, honest):
+        async for _ in lasting():
+            async with attacker(victim, source=next(SOURCES)) as vandal:
+                for _ in range(strength(100, 1000)):
+                    origin = PeerId(secrets.token_bytes(32))
+                    await vandal.say(delta(origin, Change(CARD, 1, b"\xc1")))
+                await vandal.heard()
+                await named(victim, vandal.peer_id, "malformed")
+                assert victim.said().count(str(vandal.peer_id)) < 10
+
+
 # --- Requests and answers -----------------------------------------------------------------------
 
 
