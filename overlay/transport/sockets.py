@@ -235,8 +235,15 @@ class Connection:
             tcp.shutdown(socket.SHUT_RDWR)
 
     def _with_socket(self, use: Any) -> Any:
+        descriptor = None
         try:
-            with socket.socket(fileno=os.dup(self._descriptor)) as tcp:
+            descriptor = os.dup(self._descriptor)
+            with socket.socket(fileno=descriptor) as tcp:
+                descriptor = None  # It is closed with the socket.
                 return use(tcp)
         except OSError:
             return None
+        finally:
+            # By now it was no socket, but an eventfd of ZeroMQ's, say.
+            if descriptor is not None:
+                os.close(descriptor)

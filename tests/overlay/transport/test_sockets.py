@@ -83,3 +83,26 @@ def is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+class Frame:
+    """Of a connection that is gone: its descriptor is another's by now."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def get(self, option: object) -> object:
+        return self._descriptor if option == zmq.SRCFD else "127.0.0.1"
+
+
+def test_a_descriptor_that_is_no_socket_any_more_is_left_as_it_is() -> None:
+    """A copy of it that nobody closes would be one more with each peer that is gone so soon."""
+    reading, writing = os.pipe()
+    try:
+        connection = Connection(Frame(writing))  # type: ignore[arg-type]
+        connection.cut()
+        assert connection.remote == "127.0.0.1:"
+        os.close(writing)
+        assert os.read(reading, 1) == b"", "somebody else has the pipe open"
+    finally:
+        os.close(reading)
