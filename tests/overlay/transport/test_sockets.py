@@ -98,6 +98,7 @@ class Frame:
 def test_a_descriptor_that_is_no_socket_any_more_is_left_as_it_is() -> None:
     """A copy of it that nobody closes would be one more with each peer that is gone so soon."""
     reading, writing = os.pipe()
+    os.set_blocking(reading, False)
     try:
         connection = Connection(Frame(writing))  # type: ignore[arg-type]
         connection.cut()
