@@ -337,8 +337,9 @@ class Forwarder:
             case Completed(seq=seq):
                 if seq != job.frames_in:
                     return self._give_up(job, StreamReset("frames were lost"), now)
+                effects = self._complete(job, message, now)
                 self.left_alone.answered(sender)
-                return self._complete(job, message, now)
+                return effects
             case Refused():
                 error = stream.error_of(message)
                 self.left_alone.refused(sender, now + error.retry_after_s)

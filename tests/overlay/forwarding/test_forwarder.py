@@ -29,6 +29,7 @@ from overlay.forwarding.effects import (
 )
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
+    BAN_S,
     GRAMMAR_CHARS_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
     REQUEST_DEADLINE_S,
@@ -401,6 +402,22 @@ def test_saying_the_same_again_and_again_wins_a_silent_peer_no_time() -> None:
     for message in (Accepted(RID, liar, 1, 640), Begun(RID, 640, 0.0)):
         assert origin.forwarder.receive(liar, message, world.now) == []
     assert wait_in_vain(world, 0) <= 1
+
+
+def test_a_lie_in_place_of_an_answer_is_no_new_beginning_for_a_silent_peer() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    origin, liar = world.node(0), world.node(1).peer
+    origin.forwarder.left_alone.fell_silent(liar, world.now)
+    world.now += BAN_S
+    world.lose = keeps_quiet_after(Accepted)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    lie = Completed(RID, 0, "no reason", 640, 0, 0, 0.0, 0.0, 0.0)
+    with pytest.raises(Malformed):
+        origin.forwarder.receive(liar, lie, world.now)
+    wait_in_vain(world, 0)
+    assert origin.forwarder.left_alone.has(liar, world.now + BAN_S)
 
 
 def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
