@@ -31,8 +31,12 @@ _ROUNDS: Final = 30
 
 @dataclass(slots=True)
 class Neighbour:
-    """One peer, as its records and our link tell. ``rtt_ms`` None: no link, so no candidate."""
+    """One peer, as its records and our link tell.
 
+    ``rtt_ms`` None: no link, or none that is measured yet, so no candidate.
+    """
+
+    linked: bool = False
     #: As it introduced itself on a link; its card, once here, tells more.
     name: str = ""
     card: Card | None = None
@@ -156,7 +160,7 @@ class Neighbourhood:
         if neighbour is None:
             return
         neighbour.card = neighbour.load = None
-        if neighbour.rtt_ms is None:
+        if not neighbour.linked:
             del self.neighbours[origin]
         self._asked.clear()
 
@@ -168,12 +172,13 @@ class Neighbourhood:
 
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
-        self.neighbours.setdefault(peer, Neighbour()).name = name
+        neighbour = self.neighbours.setdefault(peer, Neighbour())
+        neighbour.linked, neighbour.name = True, name
 
     def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
         """A link to the peer is up; its summary was current at ``summary_at``."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
-        neighbour.rtt_ms = rtt_ms
+        neighbour.linked, neighbour.rtt_ms = True, rtt_ms
         neighbour.summary_at = summary_at
 
     def summary_current(self, peer: PeerId, at: float) -> None:
@@ -181,8 +186,9 @@ class Neighbourhood:
         self.neighbours[peer].summary_at = at
 
     def link_down(self, peer: PeerId) -> None:
-        if peer in self.neighbours:
-            self.neighbours[peer].rtt_ms = None
+        neighbour = self.neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.linked, neighbour.rtt_ms = False, None
 
     # --- Asking -------------------------------------------------------------------------------
 

@@ -340,6 +340,14 @@ def test_a_peer_with_a_link_is_not_forgotten_when_it_restarts() -> None:
     assert (neighbour.name, neighbour.card, neighbour.rtt_ms) == ("bob", None, 1.0)
 
 
+def test_a_peer_with_a_link_that_is_not_measured_yet_keeps_its_name_when_it_restarts() -> None:
+    member = alone()
+    member.link_up(PEER, "bob", NOW)
+    member.receive(PEER, says(PEER, CARD, Card("bob").pack()), NOW)
+    member.receive(PEER, Syn((DigestEntry(PEER, 7, 1, 1, 0),)), NOW)
+    assert member.neighbourhood.name_of(PEER) == "bob"
+
+
 def test_who_knows_records_of_ours_that_we_never_wrote_is_told_of() -> None:
     member = alone()
     effects = member.receive(PEER, Syn((DigestEntry(ME, 7, 1, 1, 0),)), NOW)
