@@ -122,6 +122,7 @@ def _await_model(client: NodeClient, name: str | None) -> None:
         listed = client.models()
         if listed if name is None else any(answers_to(model, name) for model in listed):
             return
-        if not client.status().get("peers"):
+        known = client.status()
+        if not known.get("peers") and not known.get("absent"):
             return
         time.sleep(_POLL_S)

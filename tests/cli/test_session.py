@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
+from cli.client import NodeClient
 from cli.progress import DownloadProgress, StartAborted, StepProgress
+from cli.session import _await_model
 from models.store.store import model_name
 from tests.cli.conftest import Run
 
@@ -39,6 +42,23 @@ def test_a_node_without_a_model_and_without_friends(run: Run) -> None:
     result = run("chat", "--model", "llama-70b", input="Hi\n")
     assert result.exit_code == 1
     assert "llama-70b" in result.stderr
+
+
+def test_a_friend_that_has_no_link_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.session._POLL_S", 0.0)
+    client = Mock(spec=NodeClient)
+    client.status.return_value = {"peers": [], "absent": [{"name": "bob"}]}
+    client.models.side_effect = [[], [], [{"id": "llama"}]]
+    _await_model(client, "llama")
+    assert client.models.call_count == 3
+
+
+def test_who_has_no_friends_is_not_kept_waiting() -> None:
+    client = Mock(spec=NodeClient)
+    client.status.return_value = {"peers": [], "absent": []}
+    client.models.return_value = []
+    _await_model(client, "llama")
+    client.models.assert_called_once_with()
 
 
 def test_a_model_file_that_is_none(run: Run, tmp_path: Path) -> None:
