@@ -1,7 +1,8 @@
 """How many ordinary messages it costs to take one in that has many parts.
 
 A message may be a mebibyte, and most of what a peer may say in one comes to a look into a table.
-Not so gossip: each origin that it mentions, and each record, takes its time, whoever made it up.
+Not so gossip: each origin that it mentions, and each record, takes its time, whoever made it up;
+and what has to be compared with all that is known here takes longer than it looks.
 """
 
 from __future__ import annotations
@@ -9,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from overlay.limits import BATCH_FRAMES_PER_MESSAGE, CHANGES_PER_MESSAGE, ENTRIES_PER_MESSAGE
+from overlay.limits import (
+    BATCH_FRAMES_PER_MESSAGE,
+    CHANGES_PER_MESSAGE,
+    DIGEST_MESSAGES,
+    ENTRIES_PER_MESSAGE,
+)
 from overlay.wire.messages import (
     Batch,
+    CompactSyn,
     CompactSynAck,
     GossipAck,
     Message,
@@ -29,10 +36,14 @@ def weight(message: Message) -> float:
         case Batch():
             parts = message.count / BATCH_FRAMES_PER_MESSAGE
         case Syn(digest=digest):
-            parts = len(digest) / ENTRIES_PER_MESSAGE
+            parts = max(DIGEST_MESSAGES, len(digest) / ENTRIES_PER_MESSAGE)
+        case CompactSyn():
+            parts = DIGEST_MESSAGES
+        case CompactSynAck(deltas=deltas):
+            parts = max(DIGEST_MESSAGES, _weight_of(deltas))
         case SynAck(digest=digest, deltas=deltas):
             parts = len(digest) / ENTRIES_PER_MESSAGE + _weight_of(deltas)
-        case CompactSynAck(deltas=deltas) | GossipAck(deltas=deltas):
+        case GossipAck(deltas=deltas):
             parts = _weight_of(deltas)
         case _:
             return _ONE
