@@ -20,19 +20,24 @@ async def join_mesh(home: Home, token: JoinToken, name: str) -> dict[str, Any]:
 
     The caller holds the home's lock. A mesh that this home founded and nobody joined is given up
     for the new one, and so is a membership that expired or was revoked. One that ends soon is
-    renewed. Raises InviteExpired, AlreadyMember, Unreachable, TimedOut, and what the inviter
-    refuses with; the home's membership is then as it was.
+    renewed, and one whose joining was cut short is completed. Raises InviteExpired, AlreadyMember,
+    Unreachable, TimedOut, and what the inviter refuses with; ConfigError for a home that cannot be
+    written. The home's membership is then as it was.
     """
     token.check_fresh(time.time())
     key = home.load_or_create_key()
-    if home.membership() is not None:
+    before = home.membership()
+    if before is not None:
         _check_free(home, key, token)
     membership, inviter = await join(key, token, name)
-    # Its open invites would let strangers into the new mesh.
-    home.forget_mesh(key.peer_id)
+    if before is None or before.mesh_id != membership.mesh_id:
+        # Its open invites would let strangers into the new mesh.
+        home.forget_others()
+    # Replaced, never absent: who is killed in here is a member of the one mesh or of the other.
     home.save_membership(membership)
     home.save_name(name)
-    home.save_peers({token.inviter: Contact(inviter.name, token.addresses)})
+    contact = Contact(inviter.name, token.addresses)
+    home.save_peers({**home.peers(), token.inviter: contact})
     return {
         "mesh_id": format_mesh_id(membership.mesh_id),
         "inviter": str(token.inviter),
@@ -46,7 +51,8 @@ def _check_free(home: Home, key: NodeKey, token: JoinToken) -> None:
     if not standing.holds():
         return
     if token.is_for(mesh.mesh_id):
-        if standing.may_renew():
+        # Who knows nobody was killed before it had noted the inviter's addresses.
+        if standing.may_renew() or not (mesh.founder == key.peer_id or home.peers()):
             return
         raise AlreadyMember("this home is a member of that mesh already")
     if mesh.founder != key.peer_id:

@@ -38,6 +38,7 @@ class Standing:
         self._key = key
         membership = home.membership()
         if membership is None:
+            home.forget_others()
             membership = found_mesh(key, secrets.token_bytes(MESH_SECRET_BYTES))
             home.save_membership(membership)
         self.membership: Membership = membership
@@ -176,7 +177,7 @@ class Standing:
                 "this node founded its mesh, which is bound to its key: for another mesh, take "
                 "another home (--home DIR)"
             )
-        self._home.forget_mesh(self._key.peer_id)
+        self._home.forget_mesh()
         return {"mesh_id": format_mesh_id(self.membership.mesh_id)}
 
 

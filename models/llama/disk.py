@@ -225,7 +225,7 @@ class DiskStore:
     def _look(self) -> None:
         """Find what earlier runs left: own pieces as far as the budget goes, and other folders."""
         try:
-            self._sizes = dict(sorted(_pieces(self._own)))
+            self._sizes = _pieces(self._own)
             self._others = _unused(self._folder, self._own)
         except OSError as error:
             self._complain(error)
@@ -344,14 +344,20 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def _pieces(folder: Path) -> Iterator[tuple[str, int]]:
+def _pieces(folder: Path) -> dict[str, int]:
     """Names and sizes of the pieces in a subfolder; leftovers of broken writes are deleted."""
+    found = {}
     with os.scandir(folder) as files:
-        for file in files:
-            if _KEY.fullmatch(file.name):
-                yield file.name, file.stat().st_size
-            elif _KEY.fullmatch(file.name.removesuffix(_TEMPORARY)):
-                os.unlink(file)
+        for file in sorted(files, key=lambda each: each.name):
+            # What has just vanished, or is something else by that name, must not hide the others.
+            with contextlib.suppress(OSError):
+                if not file.is_file(follow_symlinks=False):
+                    continue
+                if _KEY.fullmatch(file.name):
+                    found[file.name] = file.stat().st_size
+                elif _KEY.fullmatch(file.name.removesuffix(_TEMPORARY)):
+                    os.unlink(file)
+    return found
 
 
 def _unused(folder: Path, own: Path) -> list[tuple[Path, int]]:
@@ -360,10 +366,14 @@ def _unused(folder: Path, own: Path) -> list[tuple[Path, int]]:
     for path in folder.iterdir():
         if path == own or not _FINGERPRINT.fullmatch(path.name):
             continue
-        fd = _lock(path)
-        if fd is not None:
-            found.append((os.fstat(fd).st_mtime, path, sum(size for _, size in _pieces(path))))
-            os.close(fd)
+        with contextlib.suppress(OSError):
+            fd = _lock(path)
+            if fd is None:
+                continue
+            try:
+                found.append((os.fstat(fd).st_mtime, path, sum(_pieces(path).values())))
+            finally:
+                os.close(fd)
     return [(path, size) for _, path, size in sorted(found)]
 
 

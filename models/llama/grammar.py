@@ -11,6 +11,7 @@ What it cannot see: a grammar may be so ambiguous that its readings double with 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -225,15 +226,19 @@ class _Reader:
 def _empty_rules(rules: dict[str, list[list[_Item]]]) -> set[str]:
     """The rules that may stand for no text at all."""
     empty: set[str] = set()
-    grown = True
-    while grown:
-        before = len(empty)
-        for name, alternatives in rules.items():
-            if name not in empty and any(
-                all(_may_be_empty(item, empty) for item in items) for items in alternatives
-            ):
-                empty.add(name)
-        grown = len(empty) > before
+    #: By the rule that they wait for: alternatives that are empty so far, and what is left of them.
+    waiting: dict[str, list[tuple[str, Iterator[_Item]]]] = {}
+    todo = [(name, iter(items)) for name, choices in rules.items() for items in choices]
+    while todo:
+        name, items = todo.pop()
+        if name in empty:
+            continue
+        full = next((item for item in items if not _may_be_empty(item, empty)), None)
+        if full is None:
+            empty.add(name)
+            todo += waiting.pop(name, ())
+        elif full.rule is not None:
+            waiting.setdefault(full.rule, []).append((name, items))
     return empty
 
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import faulthandler
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -28,6 +29,10 @@ LOGPROB_MIN: Final = -9999.0
 #: One step of a grammar takes milliseconds. One so ambiguous that it takes this long would take
 #: for ever; nothing but its own end gets a process out of llama.cpp then.
 GRAMMAR_STEP_S = 10.0
+#: Processor time that a grammar may take for each token, and on top for all of an answer: others
+#: wait for as long. Choosing among 150,000 tokens takes it 60 ms.
+GRAMMAR_TOKEN_S = 0.1
+GRAMMAR_GRACE_S = 2.0
 
 _CANDIDATE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -62,6 +67,8 @@ class ChainSampler:
         self._position = len(generated)
         self._chain: Any = None
         self._grammar = _grammar_of(sampling, vocab, generated)
+        #: Of what the grammar may take.
+        self._grammar_left_s = GRAMMAR_GRACE_S
         self._chain = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
@@ -121,10 +128,16 @@ class ChainSampler:
 
         Only if it does not, all candidates are tried.
         """
+        began_s = time.thread_time()
         token = self._choose(self._candidates(index))
         if not grammar.admits(token):
             token = self._choose(grammar.admitted(self._candidates(index)))
         grammar.accept(token)
+        self._grammar_left_s += GRAMMAR_TOKEN_S - (time.thread_time() - began_s)
+        if self._grammar_left_s < 0:
+            raise InvalidRequest(
+                "The grammar cannot be used: it takes too long to follow.", "grammar"
+            )
         return token
 
     def logprobs(self, row: int, token: int) -> tuple[TokenLogprob, ...]:
@@ -252,12 +265,12 @@ def _grammar_of(sampling: Sampling, vocab: Any, generated: Sequence[int]) -> _Gr
     """The grammar of the request, that has read what was generated."""
     if sampling.grammar and sampling.json_schema:
         raise InvalidRequest("An answer follows a grammar or a JSON schema, not both.")
-    text = sampling.grammar
-    if sampling.json_schema:
-        text = schema_grammar(sampling.json_schema)
-    if not text:
+    if not sampling.grammar and not sampling.json_schema:
         return None
     with _ending_in_time():
+        text = sampling.grammar
+        if sampling.json_schema:
+            text = schema_grammar(sampling.json_schema)
         grammar = _Grammar(vocab, text)
         for token in generated:
             if not grammar.admits(token):

@@ -106,17 +106,16 @@ class Files:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            # The rename itself is on disk only once the folder is.
-            folder = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            self._sync()
 
     def remove(self, kind: Kind[T]) -> None:
         """Delete a file, if there is one."""
         with self.accessing(kind.name):
-            (self.path / kind.name).unlink(missing_ok=True)
+            try:
+                (self.path / kind.name).unlink()
+            except FileNotFoundError:
+                return
+            self._sync()
 
     def exists(self, kind: Kind[T]) -> bool:
         return (self.path / kind.name).exists()
@@ -136,6 +135,14 @@ class Files:
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
+
+    def _sync(self) -> None:
+        """A rename or a removal is on disk only once the folder is."""
+        folder = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
     def accessing(self, name: str) -> Iterator[None]:

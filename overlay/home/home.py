@@ -91,12 +91,19 @@ class Home:
     def save_membership(self, membership: Membership) -> None:
         self._files.save(MEMBERSHIP, membership_told(membership))
 
-    def forget_mesh(self, me: PeerId) -> None:
-        """Forget the membership and all that belongs to it; ``me`` is this node."""
-        self.save_ledger(InviteLedger(me))
-        self._files.remove(PEERS)
-        # The membership goes last, so that a crash leaves a mesh that can be left again.
+    def forget_mesh(self) -> None:
+        """Forget the membership and all that belongs to it.
+
+        The membership goes first, and what a crash leaves of the rest when a mesh is founded or
+        joined: the home is left as it was, or in no mesh.
+        """
         self._files.remove(MEMBERSHIP)
+        self.forget_others()
+
+    def forget_others(self) -> None:
+        """Forget whom this node let into a mesh, or may let in still, and whom it met there."""
+        self._files.remove(INVITES)
+        self._files.remove(PEERS)
 
     def ledger(self, inviter: PeerId) -> InviteLedger:
         """The invites that ``inviter``, this node, has handed out."""

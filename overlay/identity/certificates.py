@@ -86,6 +86,8 @@ class Certificate:
         if not isinstance(fields, list) or [type(field) for field in fields] != list(kinds):
             raise Malformed("a certificate has other fields than it should")
         mesh, subject, issuer, issued_at, expires_at, may_invite = fields
+        if not all(0 <= at < 1 << 32 for at in (issued_at, expires_at)):
+            raise Malformed("a certificate is of no time at all")
         return cls(mesh, PeerId(subject), PeerId(issuer), issued_at, expires_at, may_invite)
 
 

@@ -286,6 +286,50 @@ def test_what_is_not_ours_stays(folder: Path) -> None:
     assert not broken_write.exists()
 
 
+@pytest.mark.parametrize("suffix", ["", ".new"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
+def test_what_is_no_file_hides_no_piece(folder: Path, kind: str, suffix: str) -> None:
+    for fingerprint in (OURS, THEIRS):
+        store = DiskStore(folder, fingerprint, BUDGET)
+        keys = write_paths(store, [(1,), (2,)], b"x" * 500)
+        store.close(CLOSE_S)
+        odd = folder / fingerprint.hex() / ("0" * 8 + "-" + "0" * 32 + suffix)
+        if kind == "folder":
+            odd.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(odd)
+        else:
+            odd.symlink_to(folder / "nowhere")
+    (folder / ("f" * 32)).write_bytes(b"in the place of a model's folder")
+    store = DiskStore(folder, OURS, BUDGET)
+    assert [entry.key for entry in store.entries()] == keys
+    assert store.used == 2 * piece_file.file_bytes(1, 500)
+    assert [store.read(key) for key in keys] == [b"x" * 500] * 2
+    write_paths(store, [(3,)], b"x" * 3 * (BUDGET // 5))
+    settle(store)
+    assert not (folder / THEIRS.hex()).exists(), "its pieces were counted"
+    store.close(CLOSE_S)
+
+
+def test_a_piece_that_vanishes_during_the_look_hides_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DiskStore(folder, OURS, BUDGET)
+    keys = write_paths(store, [(1,), (2,), (3,)], b"x")
+    store.close(CLOSE_S)
+
+    def look(path: Path) -> os._ScandirIterator[str]:
+        found = scandir(path)
+        (folder / OURS.hex() / keys[1]).unlink(missing_ok=True)
+        return found
+
+    scandir = os.scandir
+    monkeypatch.setattr(disk.os, "scandir", look)
+    store = DiskStore(folder, OURS, BUDGET)
+    assert [entry.key for entry in store.entries()] == [keys[0], keys[2]]
+    store.close(CLOSE_S)
+
+
 def test_a_piece_renamed_to_another_is_a_miss(folder: Path) -> None:
     store = DiskStore(folder, OURS, BUDGET)
     first, second = write_paths(store, [(1,), (2,)], b"x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import llama_cpp.llama_grammar as library
 import pytest
 
+from models.llama import grammar
 from models.llama.grammar import check_grammar
 from overlay.errors import InvalidRequest
 
@@ -88,3 +89,17 @@ def test_broken_grammars(text: str, why: str) -> None:
 def test_what_llama_cpp_would_not_survive(text: str, why: str) -> None:
     with pytest.raises(InvalidRequest, match=why):
         check_grammar(text)
+
+
+def test_every_rule_is_looked_at_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def counted(item: grammar._Item, empty: set[str]) -> bool:
+        nonlocal looks
+        looks += 1
+        return item.optional or item.rule in empty
+
+    monkeypatch.setattr(grammar, "_may_be_empty", counted)
+    chain = "\n".join(f"a{n} ::= a{n + 1}" for n in range(2000))
+    check_grammar(f'root ::= "x"\n{chain}\na2000 ::= ""')
+    assert looks < 20_000

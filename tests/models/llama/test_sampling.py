@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from models.engine import Sampling
+from models.llama import sampling
 from models.llama.backend import Slice
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
@@ -197,6 +198,17 @@ backend.sampler(Sampling(grammar='root ::= "a" root "b" | "a" root "c" | "a"'), 
     )
     assert done.returncode == 1
     assert b"_grammar_of" in done.stderr
+
+
+def test_a_slow_grammar_ends_its_request(
+    backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Sampling(grammar="root ::= .*", temperature=0)
+    assert len(answer(backend, slow, limit=5)) == 5
+    monkeypatch.setattr(sampling, "GRAMMAR_GRACE_S", 0.0)
+    monkeypatch.setattr(sampling, "GRAMMAR_TOKEN_S", 0.0)
+    with pytest.raises(InvalidRequest, match="too long to follow"):
+        answer(backend, slow)
 
 
 def test_hostile_requests_do_not_end_the_process(tiny_model: Path) -> None:

@@ -122,13 +122,13 @@ def test_revocations_are_kept_by_mesh(home: Home) -> None:
 
 def test_a_mesh_is_forgotten_and_the_key_kept(home: Home) -> None:
     made = home.load_or_create_key()
-    home.forget_mesh(made.peer_id)
+    home.forget_mesh()
     home.save_membership(MEMBERSHIP)
     ledger = InviteLedger(made.peer_id)
     ledger.issue(NOW, 60, 1, "for Ben", b"s" * 16)
     home.save_ledger(ledger)
     home.save_peers({key(4).peer_id: Contact("ben", ())})
-    home.forget_mesh(made.peer_id)
+    home.forget_mesh()
     assert home.membership() is None
     assert home.ledger(made.peer_id).list() == []
     assert home.peers() == {}

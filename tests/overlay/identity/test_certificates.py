@@ -177,3 +177,9 @@ def test_mesh_ids_differ_by_founder() -> None:
 def test_a_mesh_secret_has_32_bytes() -> None:
     with pytest.raises(Malformed):
         found_mesh(FOUNDER, b"short")
+
+
+@pytest.mark.parametrize("times", [{"expires_at": 1 << 62}, {"issued_at": -1}])
+def test_no_certificate_is_of_no_time_at_all(times: dict[str, int]) -> None:
+    with pytest.raises(Malformed, match="no time"):
+        Certificate.open(forged(FOUNDER, **times))
