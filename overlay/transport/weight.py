@@ -1,8 +1,8 @@
-"""How many ordinary messages it costs to take one in that has many parts.
+"""How many ordinary messages it costs to take one in that has many parts, or asks for much.
 
 A message may be a mebibyte, and most of what a peer may say in one comes to a look into a table.
-Not so gossip: each origin that it mentions, and each record, takes its time, whoever made it up;
-and what has to be compared with all that is known here takes longer than it looks.
+Not so gossip: each origin that it mentions, and each record, takes its time, whoever made it up.
+And what is answered by a look at every peer takes longer than it looks: a digest, a request.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from overlay.limits import (
     CHANGES_PER_MESSAGE,
     DIGEST_MESSAGES,
     ENTRIES_PER_MESSAGE,
+    FORWARD_MESSAGES,
 )
 from overlay.wire.messages import (
     Batch,
     CompactSyn,
     CompactSynAck,
+    Forward,
     GossipAck,
     Message,
     OriginDelta,
@@ -35,6 +37,8 @@ def weight(message: Message) -> float:
     match message:
         case Batch():
             parts = message.count / BATCH_FRAMES_PER_MESSAGE
+        case Forward():
+            parts = FORWARD_MESSAGES
         case Syn(digest=digest):
             parts = max(DIGEST_MESSAGES, len(digest) / ENTRIES_PER_MESSAGE)
         case CompactSyn():

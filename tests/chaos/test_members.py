@@ -344,7 +344,6 @@ async def offer_model(vandal: Attacker, victim: Victim, name: str) -> None:
     for _ in range(2):
         await vandal.heard()
     async with httpx.AsyncClient(base_url=victim.api, timeout=30) as client:
-        # To list the models it looks at its links, and so do decisions from here on.
         assert name in (await client.get("/v1/models")).text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from models.engine import Sampling
 from overlay.gossip.records import block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -13,7 +14,9 @@ from overlay.limits import (
     DELTA_BYTES_MAX,
     DIGEST_MESSAGES,
     ENTRIES_PER_MESSAGE,
+    FORWARD_MESSAGES,
     MEMBERS_MAX,
+    OPEN_REQUESTS_PER_PEER_MAX,
     PEER_MESSAGES_PER_S,
 )
 from overlay.transport.weight import weight
@@ -24,6 +27,7 @@ from overlay.wire.messages import (
     CompactSyn,
     CompactSynAck,
     DigestEntry,
+    Forward,
     GossipAck,
     Message,
     OriginDelta,
@@ -35,6 +39,7 @@ from overlay.wire.messages import (
 
 PEER = PeerId(bytes([1]) * 32)
 ENTRY = DigestEntry(PEER, 1, 1, 1, 0)
+REQUEST = Forward(b"r", "toy", None, None, "Hi", (), 0, Sampling(), (PEER,), 1, 1000, 0)
 
 
 def delta(changes: int) -> OriginDelta:
@@ -48,6 +53,7 @@ def delta(changes: int) -> OriginDelta:
         (Ping(1), 1),
         (Batch((), (StreamAck(b"r", 1),)), 1),
         (Batch((), (StreamAck(b"r", 1),) * BATCH_FRAMES_MAX), 64 / BATCH_FRAMES_PER_MESSAGE),
+        (REQUEST, FORWARD_MESSAGES),
         (Syn(()), DIGEST_MESSAGES),
         (Syn((ENTRY,) * 1000), 1000 / ENTRIES_PER_MESSAGE),
         (GossipAck((delta(0),) * 100), 100),
@@ -74,3 +80,8 @@ def test_an_honest_peer_in_the_largest_mesh_is_far_from_being_slowed() -> None:
         (delta(int(DELTA_BYTES_MAX / blocks)),),
     ):
         assert 2 * (weight(Syn(digest)) + weight(SynAck((), deltas))) < PEER_MESSAGES_PER_S
+
+
+def test_so_is_one_whose_requests_take_a_fifth_of_a_second_each() -> None:
+    gossip = 2 * (weight(CompactSyn(b"", b"", b"")) + weight(CompactSynAck(b"", b"", b"", ())))
+    assert gossip + OPEN_REQUESTS_PER_PEER_MAX * 5 * weight(REQUEST) < PEER_MESSAGES_PER_S
