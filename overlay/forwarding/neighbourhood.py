@@ -13,6 +13,7 @@ from typing import Final
 
 from models.engine import CacheChanged, EngineStats, ModelInfo
 from overlay.forwarding.copies import Copies
+from overlay.forwarding.servers import Servers, model_named, unlike
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
@@ -23,8 +24,6 @@ from overlay.routing.losses import Losses
 from overlay.routing.prices import copy_worth, memory_price
 from overlay.wire.messages import Change
 
-#: Names of models whose servers are remembered. A peer may ask for any.
-_NAMES_ASKED_MAX: Final = 16
 #: Averages are over about so many rounds of gossip.
 _ROUNDS: Final = 30
 
@@ -59,8 +58,6 @@ class LocalModel:
     private: bool = False
 
 
-#: A peer, its model's card, and whether it tokenizes unlike ours of the same key.
-_Server = tuple[PeerId, Neighbour, ModelCard, bool]
 _IDLE = Load()
 
 
@@ -80,22 +77,20 @@ class Neighbourhood:
         self.losses = Losses()
         #: Which of the local models' blocks others hold, too.
         self._copies: dict[str, Copies] = {}
-        #: Who serves the models that were asked for lately, until a card changes: nodes decide more
-        #: often than that.
-        self._asked: dict[str, list[_Server]] = {}
+        self._servers = Servers(self.neighbours, self._info)
 
     # --- Feeding ------------------------------------------------------------------------------
 
     def model_loaded(self, info: ModelInfo, *, private: bool = False) -> None:
         self.models[info.name] = LocalModel(info, private=private)
         self._copies[info.name] = Copies(self.me, self.index)
-        self._asked.clear()
+        self._servers.local_changed()
 
     def model_gone(self, name: str) -> None:
         """Forget a model, and its blocks with it."""
         self.summary.void(self.models.pop(name).hashes)
         del self._copies[name]
-        self._asked.clear()
+        self._servers.local_changed()
 
     def engine_stats(self, name: str, stats: EngineStats) -> None:
         self.models[name].stats = stats
@@ -135,7 +130,7 @@ class Neighbourhood:
                 (removed if change.value is None else added).append(block)
             elif change.key == CARD:
                 neighbour.card = None if change.value is None else Card.unpack(change.value)
-                self._asked.clear()
+                self._servers.card_changed(origin)
             elif change.key == LOAD:
                 neighbour.load = None if change.value is None else Load.unpack(change.value)
                 fresh_load = True
@@ -162,13 +157,12 @@ class Neighbourhood:
         neighbour.card = neighbour.load = None
         if not neighbour.linked:
             del self.neighbours[origin]
-        self._asked.clear()
+        self._servers.card_changed(origin)
 
     def excluded(self, peer: PeerId) -> None:
         """The peer is no member any more, and has no link."""
         self.origin_reset(peer)
         self.neighbours.pop(peer, None)
-        self._asked.clear()
 
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
@@ -208,7 +202,7 @@ class Neighbourhood:
         neighbour = self.neighbours.get(peer)
         if neighbour is None or neighbour.card is None or neighbour.rtt_ms is None:
             return None
-        return _model_named(neighbour.card, name)
+        return model_named(neighbour.card, name)
 
     def tokenizes_unlike(self, peer: PeerId, name: str) -> bool:
         """Whether the peer's model has the key of ours and yet cuts the probes into other tokens.
@@ -216,7 +210,7 @@ class Neighbourhood:
         Nothing is known of a peer that tells no digest: its key has to do.
         """
         local, card = self.resolve(name), self.card_of(peer, name)
-        return local is not None and card is not None and _unlike(local.info, card)
+        return local is not None and card is not None and unlike(local.info, card)
 
     def models_unlike(self, peer: PeerId) -> list[str]:
         """The models of a peer that tokenize unlike ours of the same keys."""
@@ -226,7 +220,7 @@ class Neighbourhood:
         return [
             card.name
             for card in neighbour.card.models
-            if any(_unlike(model.info, card) for model in self.models.values())
+            if any(unlike(model.info, card) for model in self.models.values())
         ]
 
     def unlike(self) -> list[tuple[PeerId, str]]:
@@ -307,12 +301,13 @@ class Neighbourhood:
         if here_only:
             return found
         blocks = self.index.match(hashes)
-        for peer, neighbour, card, unlike in self._servers(model):
+        for peer, card, differs in self._servers.of(model):
+            neighbour = self.neighbours[peer]
             rtt_ms = neighbour.rtt_ms
             if (
                 rtt_ms is None
                 or peer in exclude
-                or (key is not None and (unlike or key != card.key))
+                or (key is not None and (differs or key != card.key))
             ):
                 continue
             load = neighbour.load or _IDLE
@@ -324,8 +319,8 @@ class Neighbourhood:
                 False,
                 rtt_ms,
                 # Its blocks are of tokens that this prompt does not become there.
-                0 if unlike else blocks.get(peer, 0) * BLOCK_TOKENS,
-                math.inf if unlike else max(0.0, now - neighbour.summary_at),
+                0 if differs else blocks.get(peer, 0) * BLOCK_TOKENS,
+                math.inf if differs else max(0.0, now - neighbour.summary_at),
                 card.prefill_rate,
                 card.decode_rate,
                 load.pending_prefill_tokens,
@@ -363,31 +358,6 @@ class Neighbourhood:
         own = [model.hashes for model in self.models.values()]
         return [b for b in blocks if b not in self.index and not any(b in held for held in own)]
 
-    def _servers(self, model: str) -> list[_Server]:
-        """Peers that serve a model of this name, reachable or not, in order."""
-        servers = self._asked.get(model)
-        if servers is None:
-            servers = []
-            local = self.resolve(model)
-            for peer in sorted(self.neighbours):
-                neighbour = self.neighbours[peer]
-                card = _model_named(neighbour.card, model) if neighbour.card else None
-                if card is not None:
-                    unlike = local is not None and _unlike(local.info, card)
-                    servers.append((peer, neighbour, card, unlike))
-            if len(self._asked) >= _NAMES_ASKED_MAX:
-                del self._asked[next(iter(self._asked))]
-            self._asked[model] = servers
-        return servers
-
-
-def _model_named(card: Card, name: str) -> ModelCard | None:
-    for model in card.models:
-        if name == model.name or name.lower() in model.aliases:
-            return model
-    return None
-
-
-def _unlike(info: ModelInfo, card: ModelCard) -> bool:
-    told = info.probe and card.probe
-    return bool(told) and info.key == card.key and info.probe != card.probe
+    def _info(self, name: str) -> ModelInfo | None:
+        local = self.resolve(name)
+        return None if local is None else local.info

@@ -1,0 +1,74 @@
+"""What is kept up to date against a look at every peer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.engine import ModelInfo
+from overlay.forwarding.servers import Server, Servers, model_named, unlike
+from overlay.gossip.records import Card, ModelCard
+from overlay.identity.peer_id import PeerId
+
+KEY = bytes(16)
+NAMES = st.sampled_from("abc")
+
+
+@dataclass
+class Peer:
+    card: Card | None
+
+
+def info(name: str, probe: bytes) -> ModelInfo:
+    return ModelInfo(name, KEY, (), "", 4096, 4096, 1, probe)
+
+
+models = st.builds(
+    lambda name, aliases, probe: ModelCard(name, KEY, tuple(aliases), probe=probe),
+    NAMES,
+    st.sets(NAMES, max_size=1),
+    st.sampled_from([b"", b"1", b"2"]),
+)
+cards = st.builds(lambda told: Card("", (), tuple(told)), st.lists(models, max_size=2))
+peers = st.integers(0, 3).map(lambda number: PeerId(bytes([number]) * 32))
+#: A peer's card is another, or none; a peer is unknown again; another model is served here.
+steps = st.one_of(
+    st.tuples(peers, st.none() | cards),
+    st.tuples(peers, st.just("gone")),
+    st.tuples(st.just("local"), st.none() | st.builds(info, NAMES, st.sampled_from([b"", b"1"]))),
+)
+
+
+@given(st.lists(st.tuples(steps, st.sets(NAMES)), max_size=20))
+def test_the_servers_of_a_model_are_those_whose_cards_name_it(
+    lived: list[tuple[tuple[object, object], set[str]]],
+) -> None:
+    known: dict[PeerId, Peer] = {}
+    served: dict[str, ModelInfo] = {}
+    servers = Servers(known, served.get)
+    for (subject, news), asked in lived:
+        if isinstance(subject, PeerId):
+            if news == "gone":
+                known.pop(subject, None)
+            else:
+                assert news is None or isinstance(news, Card)
+                known[subject] = Peer(news)
+            servers.card_changed(subject)
+        else:
+            served.clear()
+            if isinstance(news, ModelInfo):
+                served[news.name] = news
+            servers.local_changed()
+        for name in sorted(asked):
+            assert servers.of(name) == all_of(known, served.get(name), name)
+
+
+def all_of(known: dict[PeerId, Peer], local: ModelInfo | None, name: str) -> list[Server]:
+    found = []
+    for peer, told in sorted(known.items()):
+        card = None if told.card is None else model_named(told.card, name)
+        if card is not None:
+            found.append((peer, card, local is not None and unlike(local, card)))
+    return found
