@@ -122,6 +122,11 @@ REMEMBERED_TOKENS_MAX: Final = 1 << 20
 ANSWERS_PER_PROMPT_MAX: Final = 8
 #: Tokens of a prompt that may cross the wire.
 PROMPT_TOKENS_MAX: Final = 131_072
+#: Messages of a conversation, and parts of each: templates spend some tokens on every message, so
+#: that no context has room for more; reading 100,000 takes a third of a second.
+PROMPT_MESSAGES_MAX: Final = 8192
+#: So many of them, in a forwarded request, count as one message.
+PROMPT_MESSAGES_PER_MESSAGE: Final = 64
 #: Forwarding steps of a request.
 HOP_LIMIT_DEFAULT: Final = 2
 HOP_LIMIT_MAX: Final = 4

@@ -15,6 +15,7 @@ from overlay.limits import (
     LOGIT_BIAS_MAX,
     LOGPROBS_MAX,
     NAME_CHARS_MAX,
+    PROMPT_MESSAGES_MAX,
     PROMPT_TOKENS_MAX,
     REQUEST_DEADLINE_S,
     STOP_STRING_CHARS_MAX,
@@ -49,6 +50,8 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         raise Malformed("tokens of an answer need the key of the model that they belong to")
     if len(message.tokens or ()) + len(message.generated) > PROMPT_TOKENS_MAX:
         raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
+    if isinstance(message.prompt, tuple) and len(message.prompt) > PROMPT_MESSAGES_MAX:
+        raise LimitExceeded(f"a conversation has at most {PROMPT_MESSAGES_MAX} messages")
     check_tokens(message.tokens or ())
     check_tokens(message.generated)
     if message.delivered_chars < 0:

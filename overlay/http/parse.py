@@ -27,6 +27,7 @@ from overlay.limits import (
     LOGIT_BIAS_MAX,
     LOGPROBS_MAX,
     NAME_CHARS_MAX,
+    PROMPT_MESSAGES_MAX,
     STOP_STRING_CHARS_MAX,
     STOP_STRINGS_MAX,
 )
@@ -239,6 +240,7 @@ def _chat_logprobs(fields: Fields) -> int | None:
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise InvalidRequest("messages must be an array of at least one message", "messages")
+    _limit(value, "messages")
     return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
 
 
@@ -258,12 +260,18 @@ def _message(value: object, path: str) -> Message:
 
 def _content(value: object, name: str) -> str:
     if isinstance(value, list):
+        _limit(value, name)
         return "\n".join(_part(part, f"{name}[{index}]") for index, part in enumerate(value))
     if not isinstance(value, str):
         raise InvalidRequest(
             f"{name} must be a string or an array of text parts, not {kind(value)}", name
         )
     return text(value, name)
+
+
+def _limit(items: list[object], name: str) -> None:
+    if len(items) > PROMPT_MESSAGES_MAX:
+        raise InvalidRequest(f"{name} may have {PROMPT_MESSAGES_MAX} items at most", name)
 
 
 def _part(value: object, path: str) -> str:

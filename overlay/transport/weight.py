@@ -16,6 +16,7 @@ from overlay.limits import (
     DIGEST_MESSAGES,
     ENTRIES_PER_MESSAGE,
     FORWARD_MESSAGES,
+    PROMPT_MESSAGES_PER_MESSAGE,
 )
 from overlay.wire.messages import (
     Batch,
@@ -37,8 +38,9 @@ def weight(message: Message) -> float:
     match message:
         case Batch():
             parts = message.count / BATCH_FRAMES_PER_MESSAGE
-        case Forward():
-            parts = FORWARD_MESSAGES
+        case Forward(prompt=prompt):
+            conversation = len(prompt) if isinstance(prompt, tuple) else 0
+            parts = FORWARD_MESSAGES + conversation / PROMPT_MESSAGES_PER_MESSAGE
         case Syn(digest=digest):
             parts = max(DIGEST_MESSAGES, len(digest) / ENTRIES_PER_MESSAGE)
         case CompactSyn():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.engine import Message as Turn
 from models.engine import Priority, Sampling, TokenLogprob
 from overlay.errors import (
     LimitExceeded,
@@ -32,6 +33,7 @@ from overlay.limits import (
     BAN_S,
     GRAMMAR_CHARS_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
+    PROMPT_MESSAGES_MAX,
     REQUEST_DEADLINE_S,
     STREAM_STALL_S,
 )
@@ -535,6 +537,7 @@ def test_an_alias_finds_the_model() -> None:
         ({"request_id": b"short"}, Malformed),
         ({"tokens": (1,)}, Malformed),
         ({"prompt": None}, Malformed),
+        ({"prompt": (Turn("user", ""),) * (PROMPT_MESSAGES_MAX + 1)}, LimitExceeded),
         ({"hop_limit": 9}, LimitExceeded),
         ({"hop_limit": -1}, LimitExceeded),
         ({"model": "m" * 65}, LimitExceeded),

@@ -22,7 +22,13 @@ from overlay.http.parse import (
     parse_json,
     parse_request_id,
 )
-from overlay.limits import ANSWERS_MAX, INVITE_TTL_S, LOGIT_BIAS_MAX, STOP_STRINGS_MAX
+from overlay.limits import (
+    ANSWERS_MAX,
+    INVITE_TTL_S,
+    LOGIT_BIAS_MAX,
+    PROMPT_MESSAGES_MAX,
+    STOP_STRINGS_MAX,
+)
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -141,6 +147,11 @@ def test_no_seed_becomes_the_engines_word_for_a_random_one(seed: int) -> None:
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
+        ({"messages": HI * (PROMPT_MESSAGES_MAX + 1)}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{}] * (PROMPT_MESSAGES_MAX + 1)}]},
+            "messages[0].content",
+        ),
         ({"messages": ["hi"]}, "messages[0]"),
         ({"messages": [*HI, {"role": "robot", "content": "x"}]}, "messages[1].role"),
         ({"messages": [{"role": [], "content": "x"}]}, "messages[0].role"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from models.llama.json_schema import PROPERTIES_MAX, REPETITIONS_MAX
-from models.llama.sampling import GRAMMAR_STEP_S, PENALTY_WINDOW
+from models.llama.sampling import GRAMMAR_GRACE_S, GRAMMAR_STEP_S, GRAMMAR_TOKEN_S, PENALTY_WINDOW
 from overlay.http.app import create_app
 from overlay.http.statuses import STATUSES
 from overlay.limits import (
@@ -20,6 +20,7 @@ from overlay.limits import (
     INVITE_TTL_MAX_S,
     LOGIT_BIAS_MAX,
     LOGPROBS_MAX,
+    PROMPT_MESSAGES_MAX,
     SSE_KEEP_ALIVE_S,
     STOP_STRINGS_MAX,
 )
@@ -52,6 +53,7 @@ def test_every_error_is_listed_under_its_status() -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     for claim in (
+        f"up to {PROMPT_MESSAGES_MAX} of them",
         f"up to {STOP_STRINGS_MAX} of them",
         f"up to {LOGIT_BIAS_MAX} token ids",
         f"1 to {ANSWERS_MAX} [answers]",
@@ -60,6 +62,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"have {PROPERTIES_MAX} properties and count out {REPETITIONS_MAX}",
         f"last {PENALTY_WINDOW} tokens",
         f"takes {GRAMMAR_STEP_S:g} s",
+        f"{1000 * GRAMMAR_TOKEN_S:g} ms of processor time for each token",
+        f"and {GRAMMAR_GRACE_S:g} s on top",
         f"1 to {INVITE_TTL_MAX_S} (30 days)",
         f"more than {HTTP_BODY_BYTES_MAX >> 20} MiB",
         f"longer than {SSE_KEEP_ALIVE_S:g} s",

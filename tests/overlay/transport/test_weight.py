@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from models.engine import Message as Turn
 from models.engine import Sampling
 from overlay.gossip.records import block_key
 from overlay.identity.peer_id import PeerId
@@ -18,6 +21,7 @@ from overlay.limits import (
     MEMBERS_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
     PEER_MESSAGES_PER_S,
+    PROMPT_MESSAGES_PER_MESSAGE,
 )
 from overlay.transport.weight import weight
 from overlay.wire.codec import encode
@@ -54,6 +58,10 @@ def delta(changes: int) -> OriginDelta:
         (Batch((), (StreamAck(b"r", 1),)), 1),
         (Batch((), (StreamAck(b"r", 1),) * BATCH_FRAMES_MAX), 64 / BATCH_FRAMES_PER_MESSAGE),
         (REQUEST, FORWARD_MESSAGES),
+        (
+            replace(REQUEST, prompt=(Turn("user", ""),) * 6400),
+            FORWARD_MESSAGES + 6400 / PROMPT_MESSAGES_PER_MESSAGE,
+        ),
         (Syn(()), DIGEST_MESSAGES),
         (Syn((ENTRY,) * 1000), 1000 / ENTRIES_PER_MESSAGE),
         (GossipAck((delta(0),) * 100), 100),
