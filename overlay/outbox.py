@@ -30,22 +30,22 @@ class Outbox:
         self._send = send
         self._on_lost = on_lost
         self._waiting: dict[PeerId, list[TokenFrame | StreamAck]] = {}
+        #: What waits is sent at this turn's end. If that fails, so is all at the next one's.
+        self._flush_due = False
 
     def send(self, peer: PeerId, message: Message) -> list[Message]:
         """Send now, or with all that this turn brings, in order. Returns what could not be sent."""
         if isinstance(message, (TokenFrame, StreamAck)):
-            waiting = self._waiting.get(peer)
-            if waiting is not None:
-                waiting.append(message)
-                return []
-            if not self._waiting:
+            self._waiting.setdefault(peer, []).append(message)
+            if not self._flush_due:
+                self._flush_due = True
                 asyncio.get_running_loop().call_soon(self._flush)
-            self._waiting[peer] = [message]
             return []
         lost = self._send_waiting(peer)
         return lost if self._send(peer, message) else [*lost, message]
 
     def _flush(self) -> None:
+        self._flush_due = False
         for peer in list(self._waiting):
             for message in self._send_waiting(peer):
                 self._on_lost(peer, message)

@@ -15,7 +15,7 @@ from overlay.outbox import Outbox, batches
 from overlay.wire.codec import encode
 from overlay.wire.messages import Batch, Cancel, Message, StreamAck, TokenFrame
 
-PEER, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2))
+PEER, OTHER, THIRD = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))
 REQUESTS = [bytes([number]) * 16 for number in range(3)]
 
 
@@ -110,3 +110,41 @@ async def test_what_could_not_be_sent_is_told_part_by_part() -> None:
     link.outbox.send(PEER, StreamAck(REQUESTS[1], 3))
     await asyncio.sleep(0)
     assert link.lost == [(PEER, frame(2)), (PEER, StreamAck(REQUESTS[1], 3))]
+
+
+async def test_what_is_sent_at_the_news_of_a_loss_leaves_too() -> None:
+    sent: list[PeerId] = []
+
+    def send(peer: PeerId, message: Message) -> bool:
+        sent.append(peer)
+        return peer != PEER
+
+    def lost(peer: PeerId, message: Message) -> None:
+        outbox.send(THIRD, frame(0))
+
+    outbox = Outbox(send, lost)
+    outbox.send(PEER, frame(0))
+    outbox.send(OTHER, frame(0))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert sent == [PEER, OTHER, THIRD]
+
+
+async def test_a_turn_that_failed_holds_nothing_back_for_good() -> None:
+    sent: list[Message] = []
+
+    def send(peer: PeerId, message: Message) -> bool:
+        sent.extend(parts(message) if peer == OTHER else ())
+        return peer == OTHER
+
+    def lost(peer: PeerId, message: Message) -> None:
+        raise ValueError("a bug")
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    outbox = Outbox(send, lost)
+    outbox.send(PEER, frame(0))
+    outbox.send(OTHER, frame(0))
+    await asyncio.sleep(0)
+    outbox.send(OTHER, frame(1))
+    await asyncio.sleep(0)
+    assert sent == [frame(0), frame(1)]
