@@ -25,16 +25,16 @@ class ApiConnection(H11Protocol):
         self._idle_since = self.loop.time()
         if len(self.connections) >= HTTP_CONNECTIONS_MAX:
             others = [each for each in self.connections if isinstance(each, ApiConnection)]
-            idle = [each for each in others if each.is_idle and each is not self]
+            idle = [each for each in others if each._is_idle and each is not self]
             if idle:
-                min(idle, key=lambda each: each._idle_since).give_way()
+                min(idle, key=lambda each: each._idle_since)._give_way()
 
     @property
-    def is_idle(self) -> bool:
+    def _is_idle(self) -> bool:
         """No whole head of a request has come that is not answered yet."""
         return self.cycle is None or self.cycle.response_complete
 
-    def give_way(self) -> None:
+    def _give_way(self) -> None:
         """End the connection."""
         self.connections.discard(self)
         self.transport.abort()
