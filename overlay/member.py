@@ -281,7 +281,7 @@ class Member:
         """Forget one that is no member any more, and has no link."""
         self.gossip.banish(peer, now)
         effects = self.forwarder.peer_lost(peer, now)
-        self.neighbourhood.excluded(peer)
+        self.neighbourhood.origin_reset(peer)
         return [*effects]
 
     def undeliverable(self, peer: PeerId, message: Message, now: float) -> list[Effect]:

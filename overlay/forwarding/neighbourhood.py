@@ -159,11 +159,6 @@ class Neighbourhood:
             del self.neighbours[origin]
         self._servers.card_changed(origin)
 
-    def excluded(self, peer: PeerId) -> None:
-        """The peer is no member any more, and has no link."""
-        self.origin_reset(peer)
-        self.neighbours.pop(peer, None)
-
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
