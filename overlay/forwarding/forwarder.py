@@ -317,7 +317,7 @@ class Forwarder:
             case TokenFrame(seq=seq):
                 if seq > job.frames_in:
                     return self._give_up(job, StreamReset("frames were lost"), now)
-                if seq == job.frames_in:
+                if seq == job.frames_in and message.tokens:
                     self.deadlines.wait(job, now + STREAM_STALL_S)
                 if job.state is not JobState.STREAMING:
                     self.ledger.answering(job.request_id)

@@ -406,6 +406,18 @@ def test_saying_the_same_again_and_again_wins_a_silent_peer_no_time() -> None:
     assert wait_in_vain(world, 0) <= 1
 
 
+def test_frames_without_a_token_win_a_silent_peer_no_time() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.lose = keeps_quiet_after(Accepted, Begun)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    world.now += STREAM_STALL_S - 1
+    liar = world.node(1).peer
+    assert world.node(0).forwarder.receive(liar, TokenFrame(RID, 0, (), ""), world.now) == []
+    assert wait_in_vain(world, 0) <= 1
+
+
 def test_a_lie_in_place_of_an_answer_is_no_new_beginning_for_a_silent_peer() -> None:
     world = World(2)
     world.warm(1, TOKENS)
