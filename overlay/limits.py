@@ -76,6 +76,9 @@ BATCH_FRAMES_PER_MESSAGE: Final = 8
 #: entries of a digest. In a mesh of a thousand, two exchanges a second with one peer are 3,000.
 CHANGES_PER_MESSAGE: Final = 16
 ENTRIES_PER_MESSAGE: Final = 4
+#: Records that cannot be read, of an origin that may be made up, count as so many messages: honest
+#: members pass none on, and each costs a place, a line for the log, or a signature to be verified.
+UNREADABLE_MESSAGES: Final = 64
 #: A digest that is asked for, whole or compact, counts as so many at least: who knows a thousand
 #: members takes 6 ms to put its own together, and a question may be all but empty.
 DIGEST_MESSAGES: Final = 128

@@ -30,7 +30,8 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.member import Effect, Meet, Member, Outcast, PeerChanged, Revoked
+from overlay.limits import UNREADABLE_MESSAGES
+from overlay.member import Effect, Meet, Member, Outcast, PeerChanged, Revoked, Unreadable
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy
@@ -328,11 +329,18 @@ class Mesh:
                 case PeerChanged(peer=peer):
                     self._log.warn_of_unlike(peer)
                     self._on_peers()
+                case Unreadable():
+                    self._unreadable(effect)
                 case _:
                     self._log.tell(effect, self.now())
         # Gossip's is set where it is seen to: when the driver is awake.
         if self.member.forwarder.deadlines.soonest < self._due:
             self._wake.set()
+
+    def _unreadable(self, told: Unreadable) -> None:
+        self._log.tell(told, self.now())
+        if told.by is not None and not self.member.gossip.proven(told.origin):
+            self.transport.charge(told.by, UNREADABLE_MESSAGES)
 
     def _lost(self, peer: PeerId, message: Message) -> None:
         self._carry_out(self.member.undeliverable(peer, message, self.now()))

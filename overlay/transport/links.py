@@ -202,6 +202,11 @@ class Links:
         else:
             self._read(line, budget, data, now)
 
+    def charge(self, peer: PeerId, messages: int) -> None:
+        """What the peer said last counts as so many messages more."""
+        now = time.monotonic()
+        self._budget(peer, now).weighed(1 + messages, now)
+
     def _park(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
         line.inbox.put(data)
         line.link.heard(now)

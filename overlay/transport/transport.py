@@ -255,6 +255,10 @@ class Transport:
         self._breached(peer, str(error))
         self._links.refuse(peer, error)
 
+    def charge(self, peer: PeerId, messages: int) -> None:
+        """What the peer said last cost more than it looked like: as many messages."""
+        self._links.charge(peer, messages)
+
     def _breached(self, peer: PeerId, reason: str) -> None:
         if self._breaches.too_many(peer, time.monotonic()):
             self._ban(peer, f"it broke the protocol again and again: {reason}")

@@ -17,7 +17,7 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations, revoke
-from overlay.limits import MEMBERS_MAX
+from overlay.limits import MEMBERS_MAX, PEER_MESSAGES_BURST, UNREADABLE_MESSAGES
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.transport.lan import LanDiscovery
 from overlay.wire.messages import (
@@ -254,3 +254,15 @@ async def test_a_lie_about_a_revocation_has_no_effect(
     async with asyncio.timeout(PATIENCE_S):
         await ended.wait()
     assert two.mesh.revocations.records() == []
+
+
+async def test_who_makes_up_members_that_cannot_be_read_is_slowed(stack: AsyncExitStack) -> None:
+    one, two = [await start(stack, node, lan=False) for node in members(2)]
+    await linked(one, two)
+    count = 2 * PEER_MESSAGES_BURST // UNREADABLE_MESSAGES
+    for _ in range(count):
+        card = Change(CARD, 1, b"\xc1")
+        made_up = OriginDelta(PeerId(secrets.token_bytes(32)), 1, 0, False, (card,), 1, 0)
+        assert one.mesh.transport.send(two.mesh.me, GossipAck((made_up,)))
+    await until(lambda: two.mesh.transport.slowed() == {one.mesh.me})
+    assert not one.mesh.transport.slowed()
