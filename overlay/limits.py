@@ -130,6 +130,9 @@ PROMPT_TOKENS_MAX: Final = 131_072
 PROMPT_MESSAGES_MAX: Final = 8192
 #: So many of them, in a forwarded request, count as one message.
 PROMPT_MESSAGES_PER_MESSAGE: Final = 64
+#: So many log probabilities in a token frame count as one message: a mebibyte of them takes a sixth
+#: of a second to read, whether anybody asked for them or not.
+LOGPROBS_PER_MESSAGE: Final = 64
 #: Forwarding steps of a request.
 HOP_LIMIT_DEFAULT: Final = 2
 HOP_LIMIT_MAX: Final = 4

@@ -16,6 +16,7 @@ from overlay.limits import (
     DIGEST_MESSAGES,
     ENTRIES_PER_MESSAGE,
     FORWARD_MESSAGES,
+    LOGPROBS_PER_MESSAGE,
     PROMPT_MESSAGES_PER_MESSAGE,
 )
 from overlay.wire.messages import (
@@ -28,6 +29,7 @@ from overlay.wire.messages import (
     OriginDelta,
     Syn,
     SynAck,
+    TokenFrame,
 )
 
 _ONE: Final = 1.0
@@ -38,6 +40,9 @@ def weight(message: Message) -> float:
     match message:
         case Batch():
             parts = message.count / BATCH_FRAMES_PER_MESSAGE
+        case TokenFrame(logprobs=logprobs):
+            told = len(logprobs) + sum(len(each.top) for each in logprobs)
+            parts = told / LOGPROBS_PER_MESSAGE
         case Forward(prompt=prompt):
             conversation = len(prompt) if isinstance(prompt, tuple) else 0
             parts = FORWARD_MESSAGES + conversation / PROMPT_MESSAGES_PER_MESSAGE

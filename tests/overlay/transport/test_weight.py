@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from models.engine import Alternative, Sampling, TokenLogprob
 from models.engine import Message as Turn
-from models.engine import Sampling
 from overlay.gossip.records import block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -39,10 +39,12 @@ from overlay.wire.messages import (
     StreamAck,
     Syn,
     SynAck,
+    TokenFrame,
 )
 
 PEER = PeerId(bytes([1]) * 32)
 ENTRY = DigestEntry(PEER, 1, 1, 1, 0)
+LOGPROB = TokenLogprob(b"", 0.0, (Alternative(b"", 0.0),) * 20)
 REQUEST = Forward(b"r", "toy", None, None, "Hi", (), 0, Sampling(), (PEER,), 1, 1000, 0)
 
 
@@ -58,6 +60,8 @@ def delta(changes: int) -> OriginDelta:
         (Batch((), (StreamAck(b"r", 1),)), 1),
         (Batch((), (StreamAck(b"r", 1),) * BATCH_FRAMES_MAX), 64 / BATCH_FRAMES_PER_MESSAGE),
         (REQUEST, FORWARD_MESSAGES),
+        (TokenFrame(b"r", 0, (1,), "a"), 1),
+        (TokenFrame(b"r", 0, (1,), "a", (LOGPROB,) * 640), 210),
         (
             replace(REQUEST, prompt=(Turn("user", ""),) * 6400),
             FORWARD_MESSAGES + 6400 / PROMPT_MESSAGES_PER_MESSAGE,
