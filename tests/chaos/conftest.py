@@ -19,8 +19,8 @@ def victim(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pytestconfig: pytest.Config
 ) -> Iterator[Victim]:
     """One victim takes all attacks, so that their traces add up."""
-    # Other tests leave millions of objects. To sweep them up in the middle of an attack, an
-    # attacker would fall silent for seconds, and lose its link for that.
+    # Fuzzing leaves millions of objects, and comes first by its files' names. To sweep them up in
+    # the middle of an attack, an attacker would fall silent for seconds, and lose its link.
     gc.collect()
     victim = start_victim(tmp_path_factory.mktemp("victim"), tiny_model)
     pytestconfig.stash[_FIGURES] = victim.figures
