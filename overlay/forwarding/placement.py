@@ -19,6 +19,8 @@ from overlay.wire.messages import Forward
 
 #: Characters per token, roughly, where a prompt cannot be tokenized here.
 _CHARS_PER_TOKEN = 4
+#: Who looks so much later than it was to has no time to tell others' silence from its own.
+_STALLED_S = 1.0
 
 
 class Placement:
@@ -119,7 +121,9 @@ class Placement:
     def fell_silent(self, job: Job, now: float) -> None:
         """Its downstream was waited for in vain."""
         assert job.downstream is not None, "a dispatched job has a downstream"
-        self.left_alone.fell_silent(job.downstream, now)
+        # Else this node slept, or was stalled, and what its peers said waits to be read.
+        if now - job.due < _STALLED_S:
+            self.left_alone.fell_silent(job.downstream, now)
 
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
         """The message that hands the job to a peer: tokens, if they mean the same there."""

@@ -393,6 +393,20 @@ def test_a_peer_that_draws_requests_and_answers_none_does_so_once(kinds: tuple[t
     assert ending.route == "local"
 
 
+def test_after_a_sleep_of_its_own_a_node_takes_nobody_for_silent() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.lose = keeps_quiet_after(Accepted)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    world.now += STREAM_STALL_S + 300
+    wait_in_vain(world, 0)
+    world.run()
+    assert world.answer(0, RID) == WHOLE, "it went on elsewhere"
+    left_alone = world.node(0).forwarder.left_alone
+    assert not left_alone.has(world.node(1).peer, world.now)
+
+
 def test_saying_the_same_again_and_again_wins_a_silent_peer_no_time() -> None:
     world = World(2)
     world.warm(1, TOKENS)
