@@ -142,7 +142,8 @@ async def test_a_friend_gets_what_the_owner_grants(
     long = {"max_tokens": 500, "logit_bias": GOES_ON}
     body = chat_body("Count from one to five hundred.", stream=True, **long)
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
-        await anext(stream(response))
+        events = stream(response)  # Were it let go, the response would be closed with it.
+        await anext(events)
         second = await bob.http.post("/v1/chat/completions", json=chat_body("Hello"))
         assert second.status_code == 503, second.text
         assert second.json()["error"]["code"] in ("overloaded", "no_route")
