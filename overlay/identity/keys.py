@@ -7,14 +7,11 @@ that machine and no other.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from nacl import exceptions
 from nacl.signing import SigningKey, VerifyKey
 
 from overlay.errors import BadSignature, Malformed
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MEMBERS_MAX
 
 SEED_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -70,11 +67,8 @@ def verify(peer_id: PeerId, data: bytes, signature: bytes) -> None:
         raise BadSignature(f"the signature is not one of {peer_id}") from None
 
 
-@lru_cache(2 * MEMBERS_MAX)
 def curve_public(peer_id: PeerId) -> bytes:
     """The X25519 public key of a peer, 32 bytes, as ``zmq.CURVE_SERVERKEY`` takes it.
-
-    It takes as long as a small message, and is compared with every banned peer's.
 
     Raises Malformed when the PeerId is no point of the curve's main subgroup.
     """
