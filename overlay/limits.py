@@ -47,6 +47,10 @@ HTTP_BODY_BYTES_MAX: Final = 8 << 20
 
 #: Members of one mesh that a node keeps records of, and links with.
 MEMBERS_MAX: Final = 1024
+#: For all whom a member brings in, and those bring in, there is one of so many places that there
+#: are for all whom its own inviter brings in. The founder's are MEMBERS_MAX. Links have places of
+#: their own: were those and the others one member's inventions, a third would be left.
+PLACES_PER_BRANCH_PLACE: Final = 3
 #: Messages a stranger may send on one connection (hello, join and a retry of each).
 STRANGER_MESSAGES_MAX: Final = 4
 #: Connections that have shown no certificate, at one time.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import starmap
 
 from models.engine import (
@@ -22,6 +21,7 @@ from models.engine import (
     Sampling,
     Tokens,
 )
+from overlay.effects import Effect, Meet, Outcast, PeerChanged, Revoked, Unreadable
 from overlay.errors import HearthError, IdentityError, Malformed
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.forwarder import Forwarder
@@ -30,6 +30,7 @@ from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip import effects as gsp
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, CHAIN, is_revocation
+from overlay.identity.branches import Full
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
@@ -44,67 +45,6 @@ from overlay.wire.messages import (
     Goodbye,
     Message,
     RevocationNotice,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Meet:
-    """A peer told where it may be reached (perhaps nowhere): keep a link to it."""
-
-    peer: PeerId
-    addresses: tuple[Multiaddr, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PeerChanged:
-    """What is known of the peer's name, addresses or models may have changed."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Records of ``origin`` are malformed; ``by`` told of them, and may have them from others.
-
-    ``by`` None: some time ago, by whom is not known. ``reason`` is for people.
-    """
-
-    origin: PeerId
-    by: PeerId | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """News: keep ``record``, pass it on over all links, end links with those whose chain is void.
-
-    This node's own chain may be among them.
-    """
-
-    revocation: Revocation
-    record: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Outcast:
-    """The peer is no member any more: unless it has a link, do not dial it, and `exclude` it."""
-
-    peer: PeerId
-
-
-#: PeerUp, PeerDown, Disputed, Disbelieved, Unreadable and Noticed only tell: there is nothing to
-#: carry out.
-Effect = (
-    fwd.Effect
-    | Meet
-    | PeerChanged
-    | Revoked
-    | Outcast
-    | gsp.PeerUp
-    | gsp.PeerDown
-    | gsp.Disputed
-    | gsp.Disbelieved
-    | Unreadable
 )
 
 
@@ -394,6 +334,10 @@ class Member:
             for reset in self.gossip.disprove(origin):
                 self.neighbourhood.origin_reset(reset.origin)
             return [Unreadable(origin, by, str(error))]
+        if isinstance(verified, Full):
+            # Of too large a mesh nobody is the cause.
+            head = verified.head
+            return [] if head is None else [fwd.Noticed(head, "lets in too many", str(verified))]
         neighbour = self.neighbourhood.neighbours.get(origin)
         if not verified or neighbour is None or neighbour.card is None:
             return []

@@ -18,6 +18,7 @@ from dataclasses import replace
 from models.engine import EngineEvent, Failed, Tokens
 from overlay.acquaintances import Acquaintances
 from overlay.admission.handshake import LocalNode
+from overlay.effects import Effect, Meet, Outcast, PeerChanged, Revoked, Unreadable
 from overlay.engines import EnginePool
 from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
 from overlay.forwarding import effects as fwd
@@ -31,7 +32,7 @@ from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import UNREADABLE_MESSAGES
-from overlay.member import Effect, Meet, Member, Outcast, PeerChanged, Revoked, Unreadable
+from overlay.member import Member
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy

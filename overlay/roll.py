@@ -15,10 +15,11 @@ from typing import Final
 from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
+from overlay.identity.branches import Branches, Full, lineage_of
 from overlay.identity.certificates import Certificate, verify_chain
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import CHAIN_CHECKS_PER_ROUND, MEMBERS_MAX, REVOCATION_CHECKS_PER_ROUND
+from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND
 
 #: Records that need not be looked at twice.
 _SEEN_MAX: Final = 4096
@@ -43,6 +44,7 @@ class Roll:
         self._seen: dict[bytes, None] = {}
         #: The chains that make their origins members, as they were verified.
         self._verified: dict[PeerId, bytes] = {}
+        self._branches = Branches()
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         #: Origins whose chains must wait for the next round.
         self._unverified: set[PeerId] = set()
@@ -115,11 +117,12 @@ class Roll:
         packed = self._gossip.record(origin, CHAIN)
         return packed is not None and self._verified.get(origin) == packed
 
-    def verify(self, origin: PeerId) -> bool:
+    def verify(self, origin: PeerId) -> bool | Full:
         """Whether ``origin`` is `vouched` for, now that its chain has been looked at.
 
         Of whom it vouches for, others are told. Only so many chains are looked at each round;
-        `unverified` has the others. Raises HearthError for one that no member publishes.
+        `unverified` has the others. `Full`: a member, but one of too many of its branch. Raises
+        HearthError for one that no member publishes.
         """
         if self.vouched(origin):
             self._gossip.prove(origin)
@@ -135,14 +138,23 @@ class Roll:
         # Whoever was a member when it got its certificate: links check whether it still is.
         then = Certificate.read(chain[0]).issued_at if chain else 0
         verify_chain(self._revocations.founder, origin, chain, then)
-        self._verified.pop(origin, None)
-        if len(self._verified) >= MEMBERS_MAX:
-            # Gossip knows fewer than that, this one among them: so some are forgotten.
-            known = self._gossip.incarnation
-            del self._verified[next(each for each in self._verified if known(each) is None)]
+        full = self._seat(origin, chain)
+        if full is not None:
+            return full
         self._verified[origin] = packed
         self._gossip.prove(origin)
         return True
+
+    def _seat(self, origin: PeerId, chain: tuple[bytes, ...]) -> Full | None:
+        lineage = lineage_of(chain)
+        full = self._branches.seat(origin, lineage)
+        if full is not None:
+            known = self._gossip.incarnation
+            for gone in [each for each in self._verified if known(each) is None]:
+                del self._verified[gone]
+                self._branches.leave(gone)
+            full = self._branches.seat(origin, lineage)
+        return full
 
     def unverified(self, rng: random.Random) -> list[PeerId]:
         """The origins to `verify` in this round, as there were too many in the one before."""

@@ -26,6 +26,7 @@ LAYERS = [
     "overlay.outbox",
     "overlay.tokenizing",
     "overlay.member",
+    "overlay.effects",
     "overlay.publisher",
     "overlay.roll",
     "overlay.engines",
@@ -50,6 +51,7 @@ LAYERS = [
 
 PURE = [
     "overlay.member",
+    "overlay.effects",
     "overlay.publisher",
     "overlay.roll",
     "overlay.sim",

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from models.engine import EngineEvent, ModelInfo, Sampling, Tokens
+from overlay.effects import Effect
 from overlay.forwarding import effects as fwd
 from overlay.identity.peer_id import PeerId
-from overlay.member import Effect, Member
+from overlay.member import Member
 from overlay.prefix.radix import RadixTree
 from overlay.sim.clock import Clock
 from overlay.sim.engine import SimEngine

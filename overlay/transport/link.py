@@ -39,6 +39,7 @@ from overlay.errors import (
     RemoteProtocolError,
     Revoked,
 )
+from overlay.identity.branches import Lineage, lineage_of
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -173,8 +174,9 @@ class Link:
         self.state = LinkState.OPENING
         #: Known once the link is up.
         self.peer: PeerId | None = None
-        #: The peer's chain, own certificate first.
+        #: The peer's chain, own certificate first, and whom it leads by.
         self.certificates: tuple[bytes, ...] = ()
+        self.lineage: Lineage = ()
         #: Where the peer sees this end, if this end dialled and the peer says so.
         self.observed = ""
         #: When the first of these ends, in Unix time.
@@ -341,6 +343,7 @@ class Link:
                     self.state = LinkState.UP
                     self.peer, self.certificates = hello.peer_id, hello.certificates
                     self.observed = hello.observed
+                    self.lineage = lineage_of(hello.certificates)
                     for packed in hello.certificates:
                         expires_at = Certificate.read(packed).expires_at
                         self._expires_at = min(self._expires_at, expires_at)

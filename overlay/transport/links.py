@@ -1,9 +1,7 @@
 """Which links a node has, and to whom; what they say is carried out here.
 
 Two peers that dial each other at once have two links; messages go over the one that came first
-for as long as it lasts, so their order is kept. But a direct link takes over from a relayed one:
-each side says that it has moved there as its last word on the old link, and what it sends on the
-new one is kept back by the other side until that word has come.
+for as long as it lasts, so their order is kept. But a direct link takes over from a relayed one.
 """
 
 from __future__ import annotations
@@ -16,12 +14,14 @@ from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged, Shown, refusal
 from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, Revoked
+from overlay.identity.branches import Branches
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.limits import MEMBERS_MAX, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
+from overlay.limits import MEMBERS_MAX
 from overlay.transport.budgets import Budget
 from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Line
+from overlay.transport.handover import Handover
 from overlay.transport.link import (
     Breach,
     Direction,
@@ -103,8 +103,9 @@ class Links:
         self._complaints = Complaints()
         #: Those that are up, by peer: the direct ones, oldest first, and then the relayed ones.
         self._up: dict[PeerId, list[Line]] = {}
-        #: What came on a peer's direct links and must wait for what is to come on a relayed one.
-        self._kept: dict[PeerId, list[Received]] = {}
+        #: Of those to which there is a link: no branch's inventions keep others out.
+        self._branches = Branches()
+        self._handover = Handover(self._tell)
 
     # --- What there is ------------------------------------------------------------------------
 
@@ -298,15 +299,10 @@ class Links:
             case Moved():
                 line.moved_in = True
                 self._hand_over(peer)
-            case _ if line.link.relay is None and self._has_more_to_come(peer):
-                kept = self._kept.setdefault(peer, [])
-                kept.append(event)
-                if (
-                    len(kept) > SEND_QUEUE_MESSAGES_MAX
-                    or sum(each.size for each in kept) > PARKED_BYTES_MAX
-                ):
-                    for relayed in self._relayed(peer):
-                        relayed.close("it was too slow to move to a direct link")
+            case _ if line.link.relay is None and self._handover.keep(
+                peer, self._up.get(peer, ()), event
+            ):
+                pass
             case _:
                 self._tell(peer, event)
 
@@ -318,9 +314,9 @@ class Links:
                 self._observer.received(peer, part, event.size)
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
-        if peer not in self._up and len(self._up) >= MEMBERS_MAX:
-            full = LimitExceeded(f"this node has links with {MEMBERS_MAX} members already")
-            line.carry_out(line.link.refuse(full))
+        full = None if peer in self._up else self._branches.seat(peer, line.link.lineage)
+        if full is not None:
+            line.carry_out(line.link.refuse(LimitExceeded(f"too many links: {full}")))
             return
         relayed = line.link.relay is not None
         if line.link.direction is Direction.INCOMING:
@@ -337,28 +333,8 @@ class Links:
             self._observer.link_up(peer, hello)
         self._hand_over(peer)
 
-    def _relayed(self, peer: PeerId) -> list[Line]:
-        return [line for line in self._up.get(peer, ()) if line.link.relay is not None]
-
-    def _has_more_to_come(self, peer: PeerId) -> bool:
-        for line in self._up.get(peer, ()):
-            if line.link.relay is not None and not line.moved_in:
-                return True
-        return False
-
     def _hand_over(self, peer: PeerId) -> None:
-        """Once a direct link is up, the relayed ones have had their day."""
-        if self.direct(peer) is not None:
-            for line in self._relayed(peer):
-                if not line.moved_out:
-                    # If its queue is full, then at the next tick.
-                    line.moved_out = line.transmit(encode(Moved()))
-                if line.moved_in and line.moved_out and not line.waits():
-                    # The peer does the same. A Goodbye would mean more than that.
-                    line.close("a direct link took over")
-        if not self._has_more_to_come(peer):
-            for event in self._kept.pop(peer, ()):
-                self._tell(peer, event)
+        self._handover.proceed(peer, self._up.get(peer, ()))
 
     def _line_down(self, line: Line, down: Down) -> None:
         if line.over.done():
@@ -376,6 +352,7 @@ class Links:
         self._hand_over(peer)
         if not lines:
             del self._up[peer]
+            self._branches.leave(peer)
         self._on_change(peer)
         if not lines and self._observer is not None:
             try:

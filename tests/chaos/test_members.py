@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import httpx
+import msgpack
 import pytest
 
 from models.engine import Sampling, TokenLogprob
@@ -26,9 +27,16 @@ from overlay.gossip.records import (
     revocation_key,
 )
 from overlay.gossip.replica import INCARNATION_MAX
+from overlay.identity.certificates import issue
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MEMBERS_MAX, MESSAGE_BYTES_MAX, RECORD_VALUE_BYTES_MAX
+from overlay.identity.revocations import Revocation
+from overlay.limits import (
+    MEMBERS_MAX,
+    MESSAGE_BYTES_MAX,
+    PLACES_PER_BRANCH_PLACE,
+    RECORD_VALUE_BYTES_MAX,
+)
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
     COUNTER_MAX,
@@ -315,6 +323,39 @@ async def test_origins_that_do_not_exist(victim: Victim, honest: Honest) -> None
         await vandal.heard()
         await named(victim, vandal.peer_id, "malformed")
         assert not dialled.is_set()
+
+
+async def test_a_crowd_that_a_member_let_in(victim: Victim, honest: Honest) -> None:
+    """Of its own inventions, all with valid chains. They get a share of the places, and go."""
+
+    async def told() -> int:
+        async with httpx.AsyncClient(base_url=victim.api, timeout=30) as client:
+            return (await client.get("/mesh/status")).text.count("invention")
+
+    card = Card("invention").pack()
+    async with (
+        under_attack(victim, honest),
+        attacker(victim, source=next(SOURCES)) as vandal,
+        attacker(victim, source=next(SOURCES)) as friend,
+    ):
+        assert vandal.me.membership is not None
+        size = strength(20, 1100)
+        for _ in range(size):
+            origin = NodeKey.from_seed(secrets.token_bytes(32)).peer_id
+            chain = pack_chain(issue(vandal.me.key, vandal.me.membership, origin, time.time()))
+            await vandal.say(delta(origin, Change(CARD, 1, card), Change(CHAIN, 2, chain)))
+        await vandal.heard()
+        if size > MEMBERS_MAX:
+            await named(victim, vandal.peer_id, "lets in too many")
+            assert await told() <= MEMBERS_MAX // PLACES_PER_BRANCH_PLACE
+        else:
+            assert await told() == size
+        mesh = victim.membership.mesh_id
+        revocation = Revocation(mesh, vandal.peer_id, victim.peer_id, int(time.time()))
+        record = msgpack.packb([revocation.sign(victim.founder), []])
+        await friend.say(RevocationNotice(record))
+        await friend.heard()
+        assert await told() == 0
 
 
 async def test_malformed_records_of_origins_that_do_not_exist(

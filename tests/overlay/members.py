@@ -21,9 +21,10 @@ from models.engine import (
     Started,
     Tokens,
 )
+from overlay.effects import Effect
 from overlay.forwarding import effects as fwd
 from overlay.identity.peer_id import PeerId
-from overlay.member import Effect, Member
+from overlay.member import Member
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.codec import decode, encode

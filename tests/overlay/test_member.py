@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from models.engine import CacheChanged, Failed, Sampling
+from overlay.effects import Meet, PeerChanged, Unreadable
 from overlay.errors import EngineFailed, RemoteProtocolError, Unreachable
 from overlay.forwarding import effects as fwd
 from overlay.gossip.effects import Disputed, PeerDown, PeerState, PeerUp
@@ -17,7 +18,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX, UNPROVEN_S
-from overlay.member import Meet, Member, PeerChanged, Unreadable
+from overlay.member import Member
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.messages import (

@@ -8,11 +8,11 @@ import pytest
 
 from models.engine import ModelInfo
 from overlay import mesh_log
+from overlay.effects import Unreadable
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip.effects import Disbelieved, PeerDown, PeerUp
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
-from overlay.member import Unreadable
 from overlay.mesh_log import MeshLog
 from overlay.wire.messages import Change
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.effects import Effect, Meet, Outcast, Revoked, Unreadable
 from overlay.errors import HearthError, Malformed
 from overlay.forwarding import effects as fwd
 from overlay.gossip.records import (
@@ -31,7 +32,7 @@ from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND, UNPROVEN_S
-from overlay.member import Effect, Meet, Member, Outcast, Revoked, Unreadable
+from overlay.member import Member
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.messages import (
     Change,
@@ -483,7 +484,7 @@ def test_members_are_heard_of_from_afar_and_who_is_made_up_only_next_to_the_liar
 def test_members_that_come_and_go_do_not_make_one_that_stays_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("overlay.roll", "overlay.gossip.replicas"):
+    for module in ("overlay.identity.branches", "overlay.gossip.replicas"):
         monkeypatch.setattr(f"{module}.MEMBERS_MAX", 3)
     network = Network([0] * 8, 1)
     founder, staying, *passing = network.nodes
@@ -541,6 +542,31 @@ def test_a_crowd_that_is_made_up_takes_little_time_and_hides_no_member(
         network.run(1)
     assert met(founder) == {mallory.me, late.me}
     assert verified == [], "each was looked at once"
+
+
+def test_whoever_lets_in_its_own_inventions_keeps_no_friend_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = 12
+    for module in ("overlay.identity.branches", "overlay.gossip.replicas"):
+        monkeypatch.setattr(f"{module}.MEMBERS_MAX", places)
+    network = Network([0, 0, 0], 1)
+    founder, mallory, friend, late = network.nodes
+    network.link(founder, mallory)
+    network.link(founder, friend)
+    invented = {key(100 + number).peer_id for number in range(2 * places)}
+    for origin in sorted(invented):
+        chain = pack_chain(issue(mallory.key, mallory.membership, origin, TODAY))
+        changes = (Change(CARD, 1, Card("").pack()), Change(CHAIN, 2, chain))
+        told = GossipAck((OriginDelta(origin, 1, 0, True, changes, 2, 0),))
+        network.send(mallory, founder.me, told)
+    network.settle()
+    network.link(friend, late)
+    network.run(6)
+    assert met(founder) >= {mallory.me, friend.me, late.me}
+    assert len(met(founder) & invented) <= places // 3
+    noticed = {effect.peer for effect in founder.told if isinstance(effect, fwd.Noticed)}
+    assert noticed == {mallory.me}
 
 
 @given(st.binary(max_size=60))

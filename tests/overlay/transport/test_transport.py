@@ -44,13 +44,13 @@ async def test_each_round_trip_is_told_as_soon_as_it_is_known() -> None:
 
 async def test_there_are_links_with_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may invite can make up any number, and each link takes a file descriptor."""
-    monkeypatch.setattr("overlay.transport.links.MEMBERS_MAX", 1)
+    monkeypatch.setattr("overlay.identity.branches.MEMBERS_MAX", 1)
     monkeypatch.setattr(dialling, "REDIAL_MAX_S", 0.2)
     async with mesh(3) as (hub, first, second):
         await linked(first, hub)
         second.dial(hub)
         await second.until_seen("down")
-        assert "links with 1 members already" in str(second.seen("down")[0][1])
+        assert "there are 1 places for the mesh" in str(second.seen("down")[0][1])
         assert hub.transport.links().keys() == {first.peer_id}
         first.transport.hang_up(hub.peer_id, "it makes room")
         await hub.until(lambda: hub.transport.links().keys() == {second.peer_id})

@@ -1,0 +1,78 @@
+"""Places for members, shared among the branches of the tree of invitations.
+
+Whoever may invite can let in keys that it made up, any number of them. So nobody's branch, which is
+all whom it let in and whom those let in, takes more than one in PLACES_PER_BRANCH_PLACE of the
+places that there are for the branch of whoever let it in. The founder's branch has MEMBERS_MAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from overlay.identity.certificates import Certificate
+from overlay.identity.peer_id import PeerId
+from overlay.limits import MEMBERS_MAX, PLACES_PER_BRANCH_PLACE
+
+#: Who let a member in: from the one that the founder invited down to the member itself.
+Lineage = tuple[PeerId, ...]
+
+
+def lineage_of(chain: Sequence[bytes]) -> Lineage:
+    """What a verified chain, own certificate first, tells; the founder's is empty.
+
+    Raises Malformed.
+    """
+    return tuple(Certificate.read(packed).subject for packed in reversed(chain))
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """All places of a branch are taken. ``head``: whose it is; None: the founder's."""
+
+    head: PeerId | None
+    places: int
+
+    def __str__(self) -> str:
+        whose = "the mesh" if self.head is None else f"whom {self.head} let in"
+        return f"there are {self.places} places for {whose}, and all are taken"
+
+
+class Branches:
+    """Which members have a place."""
+
+    def __init__(self) -> None:
+        self._seated: dict[PeerId, Lineage] = {}
+        #: Members in each branch, by the lineage of its head.
+        self._sizes: dict[Lineage, int] = {}
+
+    def seat(self, member: PeerId, lineage: Lineage) -> Full | None:
+        """Give ``member`` a place, or another one if it was let in anew; `Full`: it gets none."""
+        before = self._seated.get(member)
+        self.leave(member)
+        for depth, branch in enumerate(_branches(lineage)):
+            places = max(1, MEMBERS_MAX // PLACES_PER_BRANCH_PLACE**depth)
+            if self._sizes.get(branch, 0) >= places:
+                if before is not None:
+                    self._put(member, before)
+                return Full(branch[-1] if branch else None, places)
+        self._put(member, lineage)
+        return None
+
+    def leave(self, member: PeerId) -> None:
+        """``member`` needs its place no more. Idempotent."""
+        lineage = self._seated.pop(member, None)
+        for branch in () if lineage is None else _branches(lineage):
+            self._sizes[branch] -= 1
+            if not self._sizes[branch]:
+                del self._sizes[branch]
+
+    def _put(self, member: PeerId, lineage: Lineage) -> None:
+        self._seated[member] = lineage
+        for branch in _branches(lineage):
+            self._sizes[branch] = self._sizes.get(branch, 0) + 1
+
+
+def _branches(lineage: Lineage) -> Iterator[Lineage]:
+    """The branches that a member of this lineage is in, the founder's first."""
+    return (lineage[:depth] for depth in range(len(lineage)))

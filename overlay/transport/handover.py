@@ -1,0 +1,65 @@
+"""How a direct link takes over from a relayed one, so that no word overtakes another.
+
+Each side says that it has moved there as its last word on the old link, and what it sends on the
+new one is kept back by the other side until that word has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from overlay.identity.peer_id import PeerId
+from overlay.limits import PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
+from overlay.transport.connection import Line
+from overlay.transport.link import Received
+from overlay.wire.between_transports import Moved
+from overlay.wire.codec import encode
+
+
+class Handover:
+    """``tell`` gets what is kept back no longer."""
+
+    def __init__(self, tell: Callable[[PeerId, Received], None]) -> None:
+        self._tell = tell
+        #: What came on a peer's direct links and must wait for what is to come on a relayed one.
+        self._kept: dict[PeerId, list[Received]] = {}
+
+    def keep(self, peer: PeerId, lines: Sequence[Line], event: Received) -> bool:
+        """Keep back what came on a direct one of the peer's ``lines``; False: there is no need."""
+        # The relayed ones come last, and there is hardly ever one.
+        if not lines or lines[-1].link.relay is None or not _more_to_come(lines):
+            return False
+        kept = self._kept.setdefault(peer, [])
+        kept.append(event)
+        if (
+            len(kept) > SEND_QUEUE_MESSAGES_MAX
+            or sum(each.size for each in kept) > PARKED_BYTES_MAX
+        ):
+            for relayed in _relayed(lines):
+                relayed.close("it was too slow to move to a direct link")
+        return True
+
+    def proceed(self, peer: PeerId, lines: Sequence[Line]) -> None:
+        """The peer's ``lines``, the direct ones first, are others, or have moved: what follows?
+
+        Once a direct one is up, the relayed ones have had their day.
+        """
+        if lines and lines[0].link.relay is None:
+            for line in _relayed(lines):
+                if not line.moved_out:
+                    # If its queue is full, then at the next tick.
+                    line.moved_out = line.transmit(encode(Moved()))
+                if line.moved_in and line.moved_out and not line.waits():
+                    # The peer does the same. A Goodbye would mean more than that.
+                    line.close("a direct link took over")
+        if not _more_to_come(lines):
+            for event in self._kept.pop(peer, ()):
+                self._tell(peer, event)
+
+
+def _relayed(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line.link.relay is not None]
+
+
+def _more_to_come(lines: Sequence[Line]) -> bool:
+    return any(not line.moved_in for line in _relayed(lines))
