@@ -1,14 +1,26 @@
-"""The chat without a terminal: each line is asked in turn, answers are plain text."""
+"""The chat where nothing can be drawn: each line is asked in turn, answers are plain text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 import click
 
 from cli.chat.conversation import Conversation
 from cli.client import Delta, NodeClient, Question
 from overlay.errors import HearthError
+
+
+def typed(terminal: TextIO) -> Iterator[str]:
+    """The lines that somebody types at ``terminal``, until Ctrl-D; a prompt asks for each."""
+    while True:
+        click.echo("> ", nl=False, err=True)
+        line = terminal.readline()
+        if not line:
+            click.echo(err=True)
+            return
+        yield line
 
 
 def answer_lines(

@@ -37,7 +37,8 @@ def chat(ctx: click.Context, model: str | None, system: str | None, route: str) 
 
             run_chat(session, conversation, route, console, config.home / "chat_history")
         else:
-            from cli.chat.plain import answer_lines
+            from cli.chat.plain import answer_lines, typed
 
-            if not answer_lines(sys.stdin, session.client, conversation, session.model, route):
+            lines = typed(sys.stdin) if sys.stdin.isatty() else sys.stdin
+            if not answer_lines(lines, session.client, conversation, session.model, route):
                 ctx.exit(EXIT_FAILED)

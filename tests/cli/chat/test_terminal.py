@@ -53,7 +53,7 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str) -> Iterator[Terminal]:
+def terminal(*arguments: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
@@ -67,7 +67,7 @@ def terminal(*arguments: str) -> Iterator[Terminal]:
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={**environment, "TERM": "xterm-256color"},
+        env={**environment, "TERM": kind},
         preexec_fn=take_terminal,
     )
     os.close(slave)
@@ -112,6 +112,18 @@ def test_a_chat_with_a_model_that_nobody_serves_does_not_begin() -> None:
         screen.expect("error:")
         screen.expect("no node serves a model named 'llama-70b'")
         assert screen.process.wait(_PATIENCE_S) == 1
+
+
+@pytest.mark.usefixtures("node")
+def test_a_terminal_on_which_nothing_can_be_drawn_shows_prompts_and_plain_answers() -> None:
+    with terminal("chat", kind="dumb") as screen:
+        for question in ("Hi", "Go on"):
+            screen.expect("> ")
+            screen.type(f"{question}\r")
+            screen.expect("Hello.\r\n")
+        screen.expect("> ")
+        screen.type("\x04")
+        assert screen.process.wait(_PATIENCE_S) == 0
 
 
 @pytest.mark.usefixtures("node")
