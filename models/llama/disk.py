@@ -13,7 +13,7 @@ their digests say so.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import logging
 import os
 import queue
@@ -28,6 +28,7 @@ from typing import Final
 
 from models.engine import Tokens
 from models.llama import piece_file, protocol
+from models.llama.folder_lock import LOCK, is_held, lock
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ FREE_BYTES_MIN: Final = 256 << 20
 LOCK_WAIT_S: Final = protocol.SAVE_S + 1.0
 _LOCK_POLL_S: Final = 0.02
 
-_LOCK: Final = "lock"
 _TEMPORARY: Final = ".new"
 _KEY: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{32}")
 _FINGERPRINT: Final = re.compile(rf"[0-9a-f]{{{2 * piece_file.FINGERPRINT_BYTES}}}")
@@ -192,9 +192,9 @@ class DiskStore:
         """Finish the writes, for so long at most, and give the folder free; idempotent."""
         if self._lock_fd is None:
             return
-        lock_fd, self._lock_fd = self._lock_fd, None
         self._jobs.put(None)
         self._thread.join(timeout_s)
+        lock_fd, self._lock_fd = self._lock_fd, None
         if not self._thread.is_alive():  # else the lock goes with the process
             os.close(lock_fd)
 
@@ -203,14 +203,12 @@ class DiskStore:
     def _claim(self) -> int | None:
         """Lock the own subfolder; None, with a word in the log, if that cannot be done."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            name, text = _TAG
-            (self._folder / name).write_bytes(text)
+            self._make_folder()
             give_up = time.monotonic() + LOCK_WAIT_S
-            while (fd := _lock(self._own)) is None and time.monotonic() < give_up:
+            while (fd := lock(self._own)) is None and time.monotonic() < give_up:
                 time.sleep(_LOCK_POLL_S)
             if fd is not None:
-                os.utime(self._own / _LOCK)  # the last use, see `_unused`
+                os.utime(self._own / LOCK)  # the last use, see `_unused`
         except OSError as error:
             log.warning("the disk cache %s cannot be used: %s", self._folder, error.strerror)
             return None
@@ -221,6 +219,12 @@ class DiskStore:
                 self._own,
             )
         return fd
+
+    def _make_folder(self) -> None:
+        """The folder of all models, marked. Raises OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name, text = _TAG
+        (self._folder / name).write_bytes(text)
 
     def _look(self) -> None:
         """Find what earlier runs left: own pieces as far as the budget goes, and other folders."""
@@ -250,6 +254,7 @@ class DiskStore:
         target, temporary = self._own / key, self._own / (key + _TEMPORARY)
         header = piece_file.pack_header(self._fingerprint, packed_tokens, start, held.payload)
         try:
+            self._hold()
             if shutil.disk_usage(self._own).free < FREE_BYTES_MIN + len(held.payload):
                 raise OSError(None, f"less than {FREE_BYTES_MIN >> 20} MiB would stay free")
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -271,12 +276,26 @@ class DiskStore:
                     self._drop(key)
             self._guard.notify()
 
+    def _hold(self) -> None:
+        """Make the own subfolder anew, with its lock, if it was deleted. Raises OSError."""
+        held = self._lock_fd
+        if held is None:
+            return  # closed, and nobody waited for the rest
+        if is_held(held, self._own):
+            return
+        self._make_folder()
+        fd = lock(self._own)
+        if fd is None:
+            raise OSError(errno.EBUSY, "it was deleted, and another process uses it now")
+        os.dup2(fd, held, inheritable=False)
+        os.close(fd)
+
     def _make_room(self) -> None:
         """Delete others' pieces, the longest unused first, until all fits into the budget."""
         while self._others and self.used + sum(size for _, size in self._others) > self._budget:
             folder, _ = self._others.pop(0)
             with contextlib.suppress(OSError):
-                fd = _lock(folder)  # somebody may have begun to use it
+                fd = lock(folder)  # somebody may have begun to use it
                 if fd is not None:
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(fd)
@@ -323,27 +342,6 @@ class DiskStore:
             log.warning("the disk cache %s fails: %s", self._folder, error.strerror)
 
 
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the subfolder's lock; None while somebody else does.
-
-    Raises OSError. The subfolder is made if it is not there.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Deleted with its folder between the two calls, it would keep nobody out.
-        if os.fstat(fd).st_ino == os.stat(folder / _LOCK).st_ino:
-            return fd
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(fd)
-        raise
-    os.close(fd)
-    return None
-
-
 def _pieces(folder: Path) -> dict[str, int]:
     """Names and sizes of the pieces in a subfolder; leftovers of broken writes are deleted."""
     found = {}
@@ -367,7 +365,7 @@ def _unused(folder: Path, own: Path) -> list[tuple[Path, int]]:
         if path == own or not _FINGERPRINT.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):
-            fd = _lock(path)
+            fd = lock(path)
             if fd is None:
                 continue
             try:

@@ -18,8 +18,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from models.llama import disk, piece_file
+from models.llama import disk, folder_lock, piece_file
 from models.llama.disk import DiskStore, Entry
+from models.llama.folder_lock import lock
 
 OURS, THEIRS = b"o" * 16, b"t" * 16
 #: Room for some pieces of the sizes that the tests write.
@@ -589,7 +590,7 @@ def test_two_processes_never_share_a_model(
 def test_a_folder_deleted_while_it_is_locked_is_made_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flock, deletions = disk.fcntl.flock, [folder]
+    flock, deletions = folder_lock.fcntl.flock, [folder]
 
     def slow_flock(fd: int, how: int) -> None:
         if deletions:
@@ -597,7 +598,7 @@ def test_a_folder_deleted_while_it_is_locked_is_made_anew(
             folder.mkdir()
         flock(fd, how)
 
-    monkeypatch.setattr(disk.fcntl, "flock", slow_flock)
+    monkeypatch.setattr(folder_lock.fcntl, "flock", slow_flock)
     store = DiskStore(folder, OURS, BUDGET)
     (key,) = write_paths(store, [(1,)], b"x")
     settle(store)
@@ -606,11 +607,35 @@ def test_a_folder_deleted_while_it_is_locked_is_made_anew(
     store.close(CLOSE_S)
 
 
-def test_a_lock_that_was_deleted_with_its_folder_keeps_nobody_out(folder: Path) -> None:
+@pytest.mark.parametrize("deleted", ["all", "one model's"])
+def test_a_folder_deleted_while_it_is_in_use_is_made_anew(folder: Path, deleted: str) -> None:
+    store = DiskStore(folder, OURS, BUDGET)
+    (lost,) = write_paths(store, [(1,)], b"x")
+    settle(store)
+    shutil.rmtree(folder if deleted == "all" else folder / OURS.hex())
+    (key,) = write_paths(store, [(2,)], b"y")
+    settle(store)
+    assert [path.name for path in files(folder)] == [key]
+    assert (store.read(lost), store.read(key)) == (None, b"y")
+    assert (folder / "CACHEDIR.TAG").exists()
+    assert lock(folder / OURS.hex()) is None, "it is locked again"
+    store.close(CLOSE_S)
+    again = DiskStore(folder, OURS, BUDGET)
+    assert [entry.key for entry in again.entries()] == [key]
+    again.close(CLOSE_S)
+
+
+def test_a_folder_that_was_deleted_belongs_to_whoever_comes_first(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = DiskStore(folder, OURS, BUDGET)
     shutil.rmtree(folder)
     second = DiskStore(folder, OURS, BUDGET)
-    assert second.in_use
-    assert store.write((1,), 0, b"x") is not None
+    assert second.in_use, "the lock was deleted with the folder"
+    (key,) = write_paths(store, [(1,)], b"x")
+    settle(store)
+    assert store.read(key) is None
+    assert files(folder) == []
+    assert "another process uses it now" in caplog.text
     for each in (store, second):
         each.close(CLOSE_S)
