@@ -254,6 +254,9 @@ SSE_KEEP_ALIVE_S: Final = 15.0
 HTTP_IDLE_S: Final = 75
 #: An HTTP request's body must have come by then: 8 MiB at half a megabit per second.
 HTTP_BODY_S: Final = 120
+#: A client that takes no more of its answer for so long is cut: it may be busy, or a person reading
+#: page by page, but must not keep its place for ever.
+HTTP_STALL_S: Final = 120
 #: Open answers may run on for this long when the API closes.
 HTTP_CLOSE_S: Final = 5
 #: A membership certificate is valid this long.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from overlay.errors import (
 )
 from overlay.http.app import create_app
 from overlay.http.backend import Route, Text
+from overlay.http.connection import ApiConnection
 from overlay.http.server import ApiServer
 from tests.overlay.http.scripted import ADMIN, ANSWERED, ScriptedBackend
 
@@ -295,6 +297,45 @@ async def test_an_answer_under_way_gives_way_to_nobody(monkeypatch: pytest.Monke
         assert (await client.get(f"{url}/models")).status_code == 200
         go_on.set()
         assert "data: [DONE]" in [line async for line in lines]
+
+
+#: More than the systems at both ends of a connection keep for whoever does not read.
+FLOOD = [Text("x" * (1 << 20), 1)] * 32
+STREAM = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 30\r\n\r\n"
+    b'{"prompt": "Hi","stream":true}'
+)
+
+
+async def test_who_never_reads_its_stream_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.http.connection.HTTP_STALL_S", 0.01)
+    backend = ScriptedBackend(*FLOOD, asyncio.Event())
+    async with serving(backend) as served:
+        url = httpx.URL(served)
+        with socket.create_connection((url.host, url.port)) as connection:
+            connection.send(STREAM)
+            await backend.closed.wait()
+
+
+async def test_who_reads_on_keeps_its_place() -> None:
+    go_on = asyncio.Event()
+    app = create_app(
+        ScriptedBackend(*FLOOD, go_on, ANSWERED), admin_token=ADMIN, api_key=None, loopback=True
+    )
+    server = ApiServer(app, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*await server.start(), limit=2 << 20)
+    (connection,) = server._server.server_state.connections
+    assert isinstance(connection, ApiConnection)
+    writer.write(STREAM)
+    await reader.readuntil(b"x")
+    assert connection._stalled is not None, "the flood waits for the reader"
+    for _ in FLOOD:
+        await reader.readuntil(b"\n\n")
+    assert connection._stalled is None
+    go_on.set()
+    await reader.readuntil(b"[DONE]")
+    writer.close()
+    await server.close()
 
 
 async def test_nonsense_after_a_refusal_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
