@@ -79,8 +79,9 @@ class EvictionQueue(Generic[V]):
 
     def _tidy(self) -> None:
         """Drop entries that were left behind by later offers of the same thing."""
-        latest = {id(entry[2]): entry for entry in sorted(self._heap)}
-        self._heap = [entry for entry in latest.values() if self._is_candidate(entry[2])]
+        # Values fall as well as rise, so the entry to keep is the one that has the thing's value.
+        stand = {id(entry[2]): entry for entry in self._heap if entry[0] == entry[2].value}
+        self._heap = [entry for entry in stand.values() if self._is_candidate(entry[2])]
         heapq.heapify(self._heap)
         self._tidy_at = max(_TIDY_MIN, 2 * len(self._heap))
 
