@@ -28,48 +28,49 @@ from overlay.limits import (
 
 #: Who has not been slowed for so long begins anew.
 _RECOVERED_S: Final = 1.0
+#: Nobody waits for less: sums of times are no more exact than that after a month.
+_ROUNDING_S: Final = 1e-8
 #: Addresses with handshakes of late that are remembered.
 _SOURCES_MAX: Final = 4096
 
 
 class Bucket:
-    """A token bucket that may be overdrawn by what is taken last, and then has to be waited for."""
+    """A token bucket that may be overdrawn by what is taken last, and then has to be waited for.
 
-    __slots__ = ("_at", "_burst", "_left", "_per_s")
+    Kept as the time at which it is full again, as in the generic cell rate algorithm (ITU-T I.371):
+    nothing has to be filled up first.
+    """
+
+    __slots__ = ("_burst", "_full_at", "_per_s")
 
     def __init__(self, per_s: float, burst: float, now: float) -> None:
         self._per_s = per_s
         self._burst = burst
-        self._left = burst
-        self._at = now
+        self._full_at = now
 
     def take(self, amount: float, now: float) -> None:
-        self._refill(now)
-        self._left -= amount
+        self._full_at = (self._full_at if self._full_at > now else now) + amount / self._per_s
 
     def wait_s(self, now: float) -> float:
         """Until something may be taken."""
-        self._refill(now)
-        return max(0.0, -self._left / self._per_s)
+        wait_s = self._full_at - now - self._burst / self._per_s
+        return wait_s if wait_s > _ROUNDING_S else 0.0
 
     def left(self, now: float) -> float:
         """How much of the burst there is, from 0 to 1."""
-        self._refill(now)
-        return max(0.0, self._left / self._burst)
+        return max(0.0, min(self._burst, self._left(now)) / self._burst)
 
     def full(self, now: float) -> bool:
-        return self.left(now) >= 1
+        return self._full_at <= now
 
     def change(self, per_s: float, burst: float, now: float) -> None:
         """Something else is granted from now on."""
-        self._refill(now)
+        left = min(burst, self._left(now))
         self._per_s, self._burst = per_s, burst
-        self._left = min(self._left, burst)
+        self._full_at = now + (burst - left) / per_s
 
-    def _refill(self, now: float) -> None:
-        if now > self._at:
-            self._left = min(self._burst, self._left + self._per_s * (now - self._at))
-            self._at = now
+    def _left(self, now: float) -> float:
+        return self._burst - max(0.0, self._full_at - now) * self._per_s
 
 
 class Budget:
@@ -86,9 +87,9 @@ class Budget:
         self._messages.take(1, now)
         self._bytes.take(size, now)
 
-    def weighed(self, weight: float, now: float) -> None:
-        """The message that was read last counts as so many."""
-        self._messages.take(weight - 1, now)
+    def charge(self, messages: float, now: float) -> None:
+        """The message that was read last counts as so many more."""
+        self._messages.take(messages, now)
 
     def wait_s(self, now: float) -> float:
         """For how long nothing more of it is to be read; 0: the next message may be."""

@@ -203,10 +203,10 @@ class Links:
         else:
             self._read(line, budget, data, now)
 
-    def charge(self, peer: PeerId, messages: int) -> None:
+    def charge(self, peer: PeerId, messages: float) -> None:
         """What the peer said last counts as so many messages more."""
         now = time.monotonic()
-        self._budget(peer, now).weighed(1 + messages, now)
+        self._budget(peer, now).charge(messages, now)
 
     def _park(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
         line.inbox.put(data)
@@ -291,8 +291,9 @@ class Links:
                 line.let_go()
 
     def _received(self, line: Line, peer: PeerId, event: Received) -> None:
-        now = time.monotonic()
-        self._budget(peer, now).weighed(weight(event.message), now)
+        extra = weight(event.message) - 1
+        if extra:
+            self.charge(peer, extra)
         match event.message:
             case Relay() | Relayed() | Unrelayed() | DialBack() | DialedBack() as message:
                 self._on_request(line, peer, message)
