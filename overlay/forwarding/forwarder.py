@@ -29,7 +29,6 @@ from overlay.errors import (
     HearthError,
     InvalidRequest,
     Malformed,
-    ModelNotFound,
     StreamReset,
     TimedOut,
     Unreachable,
@@ -46,7 +45,6 @@ from overlay.forwarding.effects import (
     Generate,
     Noticed,
     Send,
-    Tokenize,
 )
 from overlay.forwarding.explanations import Explanations
 from overlay.forwarding.hindsight import Hindsight
@@ -141,10 +139,13 @@ class Forwarder:
         job = self._jobs.get(request_id)
         if job is None or job.state is not JobState.TOKENIZING:
             return []
-        if isinstance(result, HearthError):
+        if isinstance(result, InvalidRequest):
             return self._fail(job, result)
-        if not self._placement.know_tokens(job, result):
-            return self._fail(job, ModelNotFound(f"another model is named {job.model!r} here"))
+        if isinstance(result, HearthError):
+            job.last_error = result  # the model here is lost, not those elsewhere
+            job.tried.add(self.me)
+        else:
+            self._placement.know_tokens(job, result)
         return self._route(job, now)
 
     def cancel(self, request_id: bytes) -> list[Effect]:
@@ -250,15 +251,14 @@ class Forwarder:
         self._jobs[job.request_id] = job
         self.lending.admitted(job)
         self.explanations.keep(job.explanation)
-        self.deadlines.wait(job, job.deadline)
-        local = self._neighbourhood.resolve(job.model)
-        if job.tokens is not None and local is not None and job.model_key == local.info.key:
-            self._placement.know_tokens(job, job.tokens)
-        elif local is not None and job.prompt is not None:
-            return [Tokenize(job.request_id, local.info.name, job.prompt, job.upstream)]
         return self._route(job, now)
 
     def _route(self, job: Job, now: float) -> list[Effect]:
+        wanted = self._placement.prepare(job)
+        if wanted is not None:
+            job.state, job.downstream = JobState.TOKENIZING, None
+            self.deadlines.wait(job, job.deadline)
+            return [wanted]
         chosen = self._placement.choose(job, now)
         if chosen is None:
             return self._fail(job, job.last_error or self._placement.nobody(job))

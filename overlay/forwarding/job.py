@@ -19,7 +19,8 @@ from overlay.wire.messages import TokenFrame
 class JobState(Enum):
     """``TOKENIZING -> DISPATCHED -> ACCEPTED -> BEGUN -> STREAMING``, then the job is gone.
 
-    A dispatch that fails goes back from any state to DISPATCHED, elsewhere.
+    A dispatch that fails goes back from any state to DISPATCHED, elsewhere, or to TOKENIZING, if
+    there is a model here now that did not take part yet.
     """
 
     TOKENIZING = auto()

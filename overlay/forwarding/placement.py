@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.engine import GenerationRequest, Priority, Sampling, Tokens
 from overlay.errors import HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
-from overlay.forwarding.effects import Effect, Generate, Remember
+from overlay.forwarding.effects import Effect, Generate, Remember, Tokenize
 from overlay.forwarding.job import Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -42,18 +42,35 @@ class Placement:
         self._policy = policy
         self._answers = AnswerLengths()
 
-    def know_tokens(self, job: Job, tokens: Tokens) -> bool:
-        """The local model has tokenized the job's prompt.
+    def prepare(self, job: Job) -> Tokenize | None:
+        """What is to be done before it is decided where the job goes, if anything is.
 
-        False: the answer was begun by a model with another tokenizer, so it cannot go on here.
+        The model here takes it in tokens of its own, if it can take it at all. That model may have
+        come, or gone, since the job did.
         """
         local = self._neighbourhood.resolve(job.model)
-        if local is None or (job.generated and job.model_key != local.info.key):
-            return False
-        job.tokens = tokens
+        if local is None or self._me in job.tried:
+            return None
+        if job.upstream is not None and local.private:
+            job.tried.add(self._me)
+            return None
+        same_key = job.model_key == local.info.key
+        if job.tokens is not None and same_key:
+            if not job.hashes:
+                self.know_tokens(job, job.tokens)
+            return None
+        # An answer that was begun by a model with another tokenizer cannot go on here.
+        if job.prompt is None or (job.generated and not same_key):
+            return None
         job.model_key = local.info.key
-        job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
-        return True
+        return Tokenize(job.request_id, local.info.name, job.prompt, job.upstream)
+
+    def know_tokens(self, job: Job, tokens: Tokens) -> None:
+        """The model here, unless it is another by now, makes these of the job's prompt."""
+        local = self._neighbourhood.resolve(job.model)
+        if local is not None and job.model_key == local.info.key:
+            job.tokens = tokens
+            job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
 
     def remembered(self, job: Job) -> list[Effect]:
         """The conversation may come back, with what was delivered of its answer."""

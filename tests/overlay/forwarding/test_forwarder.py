@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from models.engine import Message as Turn
 from models.engine import Priority, Sampling, TokenLogprob
 from overlay.errors import (
+    EngineFailed,
+    InvalidRequest,
     LimitExceeded,
     Malformed,
     ModelNotFound,
@@ -164,6 +167,58 @@ def test_an_origin_without_the_model_fails_over_too() -> None:
     world.kill(executor)
     world.run()
     assert world.answer(0, RID) == WHOLE
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_a_model_that_was_loaded_meanwhile_takes_over_from_a_peer_that_dies(after: int) -> None:
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    world.run(after)
+    world.load(0)
+    world.kill(1)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert world.node(0).forwarder.open_requests == 0
+
+
+def test_a_prompt_is_tokenized_anew_for_another_model_that_has_its_name_meanwhile() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT, "alias")
+    world.deliver()
+    node = world.node(0)
+    node.neighbourhood.model_gone(MODEL)
+    world.load(0, "other", b"o" * 16)
+    with patch.object(node.forwarder, "tokenized", wraps=node.forwarder.tokenized) as told:
+        world.kill(1)
+    told.assert_called_once()
+    assert list(node.running) == [RID]
+
+
+def test_a_model_that_fails_at_tokenizing_leaves_the_request_to_others() -> None:
+    world = World(2)
+    node = world.node(0)
+    node.events[RID] = []
+    [wanted] = node.forwarder.submit(RID, MODEL, PROMPT, Sampling(), world.now)
+    assert isinstance(wanted, Tokenize)
+    gone = EngineFailed("the model is gone")
+    world.carry_out(node, node.forwarder.tokenized(RID, gone, world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.served_by == world.node(1).peer
+
+
+def test_a_prompt_that_no_model_can_read_is_refused() -> None:
+    world = World(2)
+    node = world.node(0)
+    node.events[RID] = []
+    node.forwarder.submit(RID, MODEL, PROMPT, Sampling(), world.now)
+    unreadable = InvalidRequest("The template takes no such conversation.")
+    world.carry_out(node, node.forwarder.tokenized(RID, unreadable, world.now))
+    assert world.ending(0, RID) == Failure(unreadable)
+    assert not world.wire
 
 
 def test_when_nobody_is_left_the_client_hears_why() -> None:

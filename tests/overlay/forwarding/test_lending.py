@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.engine import CacheChanged, Sampling
-from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp
+from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp, Unreachable
 from overlay.forwarding.effects import Answer, Failure, Send
 from overlay.forwarding.terms import Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
@@ -271,6 +271,16 @@ def test_its_name_and_its_blocks_stay_at_home() -> None:
     assert isinstance(sent.message, Refused)
     assert sent.message.code in (ModelNotFound.code, NoRoute.code)
     assert MODEL not in sent.message.message
+
+
+def test_a_private_model_that_was_loaded_meanwhile_takes_no_guests_request_over() -> None:
+    world = World(3, models={2}, terms={1: Terms(private=(MODEL,))})
+    lender, origin = world.node(1), world.node(0).peer
+    world.carry_out(lender, lender.forwarder.receive(origin, forward(world), world.now))
+    world.load(1)
+    world.kill(2)
+    assert not lender.running
+    assert refusals(world) == [Unreachable.code]
 
 
 def test_what_was_refused_is_computed_where_it_goes_next() -> None:

@@ -92,14 +92,19 @@ class World:
             has_model = models is None or index in models
             self.nodes[peer] = ToyNode(peer, forwarder, hood, has_model)
             if has_model:
-                info = ModelInfo(MODEL, KEY, ("alias",), "a toy", 4096, 4096, 1)
-                hood.model_loaded(info, private=granted.keep(info.name, info.aliases))
-                stats = EngineStats(prefill_rate=100.0, decode_rate=50.0)
-                hood.engine_stats(MODEL, stats)
+                self.load(index)
         for node in self.nodes.values():
             for other in self.nodes.values():
                 if other is not node:
                     self.introduce(node, other)
+
+    def load(self, index: int, name: str = MODEL, key: bytes = KEY) -> None:
+        """The node serves a model from now on."""
+        node = self.node(index)
+        info = ModelInfo(name, key, ("alias",), "a toy", 4096, 4096, 1)
+        private = node.forwarder.lending.terms.keep(info.name, info.aliases)
+        node.neighbourhood.model_loaded(info, private=private)
+        node.neighbourhood.engine_stats(name, EngineStats(prefill_rate=100.0, decode_rate=50.0))
 
     def introduce(self, node: ToyNode, other: ToyNode) -> None:
         models = (ModelCard(MODEL, KEY, ("alias",), "a toy", 4096, 100.0, 50.0),)
@@ -133,13 +138,15 @@ class World:
                 change = Change(LOAD, 99, load.pack())
                 node.neighbourhood.records_changed(busy.peer, (change,))
 
-    def submit(self, index: int, request_id: bytes, prompt: str, **options: bool) -> None:
+    def submit(
+        self, index: int, request_id: bytes, prompt: str, model: str = MODEL, **options: bool
+    ) -> None:
         """The prompt is a string of numbers; the toy tokenizer reads them."""
         node = self.node(index)
         node.events[request_id] = []
         effects = node.forwarder.submit(
             request_id,
-            MODEL,
+            model,
             prompt,
             self.sampling,
             self.now,
