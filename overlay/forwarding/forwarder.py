@@ -319,14 +319,13 @@ class Forwarder:
                     return self._give_up(job, StreamReset("frames were lost"), now)
                 if seq == job.frames_in and message.tokens:
                     self.deadlines.wait(job, now + STREAM_STALL_S)
+                    self._placement.answer_begins(job)
                 if job.state is not JobState.STREAMING:
                     self.ledger.answering(job.request_id)
                 return stream.frame(job, sender, message, now)
             case Accepted():
                 if job.state is JobState.DISPATCHED:
                     self.deadlines.wait(job, now + self._placement.patience_s(job))
-                if job.model_key is None:
-                    job.model_key = self._placement.key_at(sender, job.model)
                 if message.executor != sender:
                     self.ledger.settled(job.request_id)  # the peer has passed it on
                 return stream.accepted(job, message)

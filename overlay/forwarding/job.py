@@ -53,6 +53,8 @@ class Job:
     #: Key of the model that ``tokens`` and ``generated`` belong to, once known.
     model_key: bytes | None = None
     hashes: tuple[int, ...] = ()
+    #: Key of the model that its downstream answers with, if that is known.
+    answers_in: bytes | None = None
 
     # Where it went.
     downstream: PeerId | None = None

@@ -145,6 +145,8 @@ class Placement:
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
         """The message that hands the job to a peer: tokens, if they mean the same there."""
         same_key = job.tokens is not None and self.key_at(chosen.peer, job.model) == job.model_key
+        card = self._neighbourhood.card_of(chosen.peer, job.model)
+        job.answers_in = None if card is None else card.key
         return Forward(
             request_id=job.request_id,
             model=job.model,
@@ -161,6 +163,20 @@ class Placement:
             deadline_ms=max(1, round((job.deadline - now) * 1000)),
             estimated_match=chosen.match_tokens,
         )
+
+    def answer_begins(self, job: Job) -> None:
+        """Tokens of an answer come: unless some came before, they show what the prompt became.
+
+        A prompt may go as text to a model with another tokenizer that answers to the same alias.
+        """
+        if job.generated:
+            return
+        assert job.executor is not None, "it accepted the job"
+        card = self._neighbourhood.card_of(job.executor, job.model)
+        passed_on = job.executor != job.downstream
+        key = card.key if passed_on and card is not None else job.answers_in
+        if key != job.model_key:
+            job.model_key, job.tokens, job.hashes = key, None, ()
 
     def key_at(self, peer: PeerId, model: str) -> bytes | None:
         """Key of the model that answers to this name at a node, if tokens mean the same there."""

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.engine import EngineStats, Priority, Sampling, TokenLogprob
 from models.engine import Message as Turn
-from models.engine import Priority, Sampling, TokenLogprob
 from overlay.errors import (
     EngineFailed,
     InvalidRequest,
@@ -31,6 +31,7 @@ from overlay.forwarding.effects import (
     Remember,
     Tokenize,
 )
+from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_S,
@@ -44,6 +45,7 @@ from overlay.wire.messages import (
     Accepted,
     Begun,
     Cancel,
+    Change,
     Completed,
     Forward,
     Message,
@@ -193,6 +195,33 @@ def test_a_prompt_is_tokenized_anew_for_another_model_that_has_its_name_meanwhil
         world.kill(1)
     told.assert_called_once()
     assert list(node.running) == [RID]
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_an_answer_goes_on_only_with_a_model_that_its_tokens_are_of(third: bool) -> None:
+    """Two models share an alias; what they answer in means nothing to each other."""
+    world = World(3, models={0})
+    origin, theirs = world.node(0), b"o" * 16
+    for index in (1, 2) if third else (1,):
+        world.load(index, "other", theirs)
+        card = ModelCard("other", theirs, ("alias",), "", 4096, 100.0, 50.0)
+        changes = (Change(CARD, 3, Card("n", (), (card,)).pack()),)
+        origin.neighbourhood.records_changed(world.node(index).peer, changes)
+    origin.neighbourhood.engine_stats(MODEL, EngineStats(queued=9, pending_prefill_tokens=100_000))
+    world.submit(0, RID, PROMPT, "alias")
+    world.run(5)
+    first = next(index for index in (1, 2) if world.node(index).running)
+    world.kill(first)
+    world.run()
+    assert not origin.running
+    assert not origin.remembered
+    if third:
+        assert world.answer(0, RID) == WHOLE
+        sent = [m for _, _, m in world.log if isinstance(m, Forward)][-1]
+        assert (sent.prompt, sent.tokens, sent.model_key) == (PROMPT, None, theirs)
+        assert sent.generated == ANSWER[:5]
+    else:
+        assert isinstance(world.ending(0, RID), Failure)
 
 
 def test_a_model_that_fails_at_tokenizing_leaves_the_request_to_others() -> None:
