@@ -68,7 +68,7 @@ class EnginePool:
         self._on_event = on_event
         self._on_models = on_models
         self._served: dict[str, _Served] = {}
-        #: Why a model that was loaded is not served now, by its name.
+        #: Why a model that was loaded is not served now, by its name and by each other one.
         self.lost: dict[str, str] = {}
         self._restarts: set[asyncio.Task[None]] = set()
 
@@ -76,7 +76,8 @@ class EnginePool:
         """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""
         engine = await self._start(model, progress)
         self._served[model.name] = _Served(model, engine)
-        self.lost.pop(model.name, None)
+        for name in (model.name, *model.aliases):
+            self.lost.pop(name, None)
         self._on_models()
 
     def get(self, name: str) -> Engine | None:
@@ -148,9 +149,9 @@ class EnginePool:
         del self._served[name]
         if served.deaths >= _RESTARTS_MAX:
             log.error("%s died %d times: given up", name, served.deaths)
-            self._lose(name, f"given up after {served.deaths} restarts. {message}")
+            self._lose(served.model, f"given up after {served.deaths} restarts. {message}")
             return
-        self._lose(name, f"it is being started again. {message}")
+        self._lose(served.model, f"it is being started again. {message}")
         task = asyncio.get_running_loop().create_task(self._restart(served))
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
@@ -163,10 +164,10 @@ class EnginePool:
             await self.load(served.model)
         except HearthError as error:
             log.error("%s cannot be restarted: %s", served.model.name, error)
-            self._lose(served.model.name, f"it cannot be started again. {error}")
+            self._lose(served.model, f"it cannot be started again. {error}")
             return
         self._served[served.model.name].deaths = served.deaths + 1
 
-    def _lose(self, name: str, reason: str) -> None:
-        self.lost[name] = reason
+    def _lose(self, model: LocalModel, reason: str) -> None:
+        self.lost |= dict.fromkeys((model.name, *model.aliases), reason)
         self._on_models()

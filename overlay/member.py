@@ -136,7 +136,7 @@ class Member:
     ) -> None:
         """The set of served models is now ``infos``: tell the mesh, and start its summaries anew.
 
-        ``lost``: why a model that was served here is not served now, by its name.
+        ``lost``: why a model that was served here is not served now, by each of its names.
         """
         served = {info.name: info for info in infos}
         for gone in self.neighbourhood.models.keys() - served.keys():

@@ -287,14 +287,15 @@ class Node:
             mesh.cancel(request_id)
 
     def _default_model(self) -> str:
-        listings = self.models()
-        if not listings:
+        # What is being started again is the default all the same: the refusal says so.
+        names = [listing.name for listing in self.models()] or list(self._engines.lost)
+        if not names:
             paused = self.mesh.member.neighbourhood.who_paused()
             raise NoRoute(
                 f"no model is served here or by a reachable peer{paused}: start one with "
                 "`hearth up --model demo`"
             )
-        return listings[0].name
+        return names[0]
 
     def _answered(self, ask: Ask, model: str, answer: fwd.Answer) -> Answered:
         neighbourhood = self.mesh.member.neighbourhood

@@ -67,7 +67,7 @@ class Neighbourhood:
     def __init__(self, me: PeerId) -> None:
         self.me = me
         self.models: dict[str, LocalModel] = {}
-        #: Why a model that was served here is not served now, by its name.
+        #: Why a model that was served here is not served now, by each of its names.
         self.lost: dict[str, str] = {}
         self.neighbours: dict[PeerId, Neighbour] = {}
         #: The others' blocks, as far as they tell of them.
@@ -187,6 +187,10 @@ class Neighbourhood:
             if name == model.info.name or name.lower() in model.info.aliases:
                 return model
         return None
+
+    def why_lost(self, name: str) -> str | None:
+        """Why the model that answered to ``name`` here does so no more, if there was one."""
+        return self.lost.get(name) or self.lost.get(name.lower())
 
     def models_for(self, *, guest: bool) -> list[LocalModel]:
         """The local models that the owner may ask for, or a ``guest``."""

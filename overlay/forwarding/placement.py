@@ -192,7 +192,7 @@ class Placement:
         """Why there is no candidate, for people."""
         here = [m.info.name for m in self._neighbourhood.models_for(guest=job.upstream is not None)]
         offered = sorted({*here, *self._neighbourhood.offered()})
-        lost = self._neighbourhood.lost.get(job.model)
+        lost = self._neighbourhood.why_lost(job.model)
         if lost and job.upstream is None:  # a path on this machine is nobody else's business
             return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
         paused = self._neighbourhood.who_paused()

@@ -361,6 +361,8 @@ async def test_a_crash_of_llama_cpp_fails_the_request_and_the_node_lives_on(
     with pytest.raises(EngineFailed):
         async for _ in events:
             pass
+    with pytest.raises(NoRoute, match="it is being started again"):
+        await answer(node)
     await until(lambda: node.engine(name) not in (None, engine))
     _, answered = await answer(node)
     assert answered.hearth["route"] == "local"

@@ -604,12 +604,14 @@ def test_a_deadline_ends_the_request() -> None:
     assert node.cancelled == [RID]
 
 
-def test_a_model_that_was_lost_says_why() -> None:
+@pytest.mark.parametrize("name", [MODEL, "Alias"])
+def test_a_model_that_was_lost_says_why(name: str) -> None:
     world = World(1)
     node = world.node(0)
     node.neighbourhood.model_gone(MODEL)
-    node.neighbourhood.lost = {MODEL: "its file is gone."}
-    world.submit(0, RID, PROMPT)
+    node.neighbourhood.lost = dict.fromkeys([MODEL, "alias"], "its file is gone.")
+    node.events[RID] = []
+    world.carry_out(node, node.forwarder.submit(RID, name, PROMPT, Sampling(), world.now))
     ending = world.ending(0, RID)
     assert isinstance(ending, Failure)
     assert "its file is gone" in str(ending.error)
