@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import cached_property
@@ -36,11 +37,13 @@ _LOG_ERROR = 4
 
 #: What llama.cpp complained about lately.
 _complaints: deque[str] = deque(maxlen=20)
+#: Set while it complains of what it was told to do.
+_expected = threading.Event()
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
-    if level == _LOG_ERROR:
+    if level == _LOG_ERROR and not _expected.is_set():
         line = text.decode("utf-8", "replace")
         _complaints.append(line.strip())
         sys.stderr.write(line)
@@ -50,6 +53,12 @@ def _log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
 def forget_complaints() -> None:
     """What llama.cpp complains about from now on is about something else."""
     _complaints.clear()
+    _expected.clear()
+
+
+def expect_complaints() -> None:
+    """Until they are forgotten, they tell nothing: a decode is broken off."""
+    _expected.set()
 
 
 def first_complaint() -> str:

@@ -12,7 +12,12 @@ import numpy as np
 
 from models.engine import Sampling
 from models.llama.backend import Outcome, Sampler, Slice
-from models.llama.loaded_model import LoadedModel, first_complaint, forget_complaints
+from models.llama.loaded_model import (
+    LoadedModel,
+    expect_complaints,
+    first_complaint,
+    forget_complaints,
+)
 from models.llama.sampling import ChainSampler
 from overlay.errors import ModelFileInvalid
 
@@ -66,8 +71,8 @@ class NativeBackend:
         self._batch = _Batch(BATCH_TOKENS, self._twins)
 
     def decode(self, slices: Sequence[Slice]) -> Outcome:
-        forget_complaints()
         self._abort[0] = b"\0"
+        forget_complaints()
         self._rows = self._batch.fill(slices)
         code = llama_cpp.llama_decode(self._context, self._batch.struct)
         if code == 0:
@@ -93,6 +98,7 @@ class NativeBackend:
         Not where that would cost all of its requests everything that they have computed.
         """
         if self._model.needs.divisible:
+            expect_complaints()
             self._abort[0] = b"\1"
 
     def share(self, source: int, target: int, start: int, end: int) -> None:

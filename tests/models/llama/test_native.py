@@ -50,7 +50,9 @@ def test_a_shared_prefix_costs_no_cells(backend: NativeBackend) -> None:
     assert backend.decode(slices) is Outcome.DONE
 
 
-def test_a_decode_can_be_broken_off(backend: NativeBackend) -> None:
+def test_a_decode_can_be_broken_off(
+    backend: NativeBackend, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcomes: list[Outcome] = []
     work = [Slice(0, 0, tokens(0, 512), True)]
     thread = threading.Thread(target=lambda: outcomes.append(backend.decode(work)))
@@ -58,5 +60,6 @@ def test_a_decode_can_be_broken_off(backend: NativeBackend) -> None:
     while thread.is_alive():
         backend.abort()
     assert outcomes == [Outcome.ABORTED]
+    assert not capfd.readouterr().err, "it would be taken for the reason of a later crash"
     backend.forget(0, 0, None)
     assert backend.decode(work) is Outcome.DONE
