@@ -17,8 +17,6 @@ from models.engine import (
     EngineStats,
     Failed,
     Finished,
-    GenerationRequest,
-    Priority,
     Prompt,
     Sampling,
     Started,
@@ -37,12 +35,10 @@ from overlay.errors import (
 from overlay.forwarding import stream
 from overlay.forwarding.deadlines import Deadlines
 from overlay.forwarding.effects import (
-    CancelGeneration,
     Effect,
     Emit,
     Failure,
     ForwardingMessage,
-    Generate,
     Noticed,
     Send,
 )
@@ -53,6 +49,7 @@ from overlay.forwarding.job import Job, JobState
 from overlay.forwarding.lending import Lending, paused
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.placement import Placement
+from overlay.forwarding.runs import Runs
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -104,6 +101,7 @@ class Forwarder:
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
         self.lending = Lending(terms)
+        self._runs = Runs()
 
     # --- Entry points -------------------------------------------------------------------------
 
@@ -168,7 +166,8 @@ class Forwarder:
         if sender == job.downstream:
             return self._on_downstream(job, sender, message, now)
         # One that was asked before may not have heard yet that it is asked no more.
-        if sender == job.upstream or job.explanation.has_asked(sender):
+        known = (job.upstream, job.came_before_from)
+        if sender in known or job.explanation.has_asked(sender):
             return []
         return [Noticed(sender, "meddles with others' requests", type(message).__name__)]
 
@@ -176,8 +175,8 @@ class Forwarder:
         """An event of a local engine that concerns a request."""
         if isinstance(event, (CacheChanged, EngineStats, EngineDied)):
             return []
-        job = self._jobs.get(event.request_id)
-        if job is None or job.downstream != self.me:
+        job = self._runs.told(event)
+        if job is None or self._jobs.get(job.request_id) is not job or job.downstream != self.me:
             return []
         refusal = self.lending.computes(job, event, now)
         if refusal is not None:
@@ -190,7 +189,7 @@ class Forwarder:
             case Started(cached_tokens=cached, queue_ms=queue_ms):
                 return stream.begun(job, cached, queue_ms)
             case Finished():
-                return self._complete(job, stream.completed_of(event), now)
+                return self._complete(job, stream.completed_of(job, event), now)
             case Failed(code=code, message=text):
                 return self._downstream_failed(job, from_code(code, text), now)
 
@@ -281,30 +280,27 @@ class Forwarder:
             return self._fail(job, refusal)
         self.deadlines.wait(job, job.deadline)
         self._neighbourhood.prompt_runs(local.info.name, job.hashes)
-        request = GenerationRequest(
-            request_id=job.request_id,
-            tokens=job.tokens,
-            sampling=job.sampling,
-            priority=Priority.OWNER if job.upstream is None else Priority.GUEST,
-            generated=tuple(job.generated),
-            delivered_chars=job.delivered_chars,
-            # Whom the link authenticated, not whom the path names: a member answers for its guests.
-            client=b"" if job.upstream is None else bytes(job.upstream),
-        )
         accepted = Accepted(job.request_id, self.me, len(job.path), len(job.tokens))
-        return [*stream.accepted(job, accepted), Generate(local.info.name, request)]
+        return [*stream.accepted(job, accepted), self._runs.begin(job, local.info.name)]
 
     # --- From upstream ------------------------------------------------------------------------
 
     def _on_forward(self, sender: PeerId, message: Forward, now: float) -> list[Effect]:
         job = job_of_forward(self.me, sender, message, now)
-        if message.request_id in self._jobs:
-            return [Noticed(sender, "brings requests again", "one is open here already")]
+        effects: list[Effect] = []
+        before = self._jobs.get(message.request_id)
+        if before is not None:
+            if sender not in before.path:
+                return [Noticed(sender, "brings requests again", "one is open here already")]
+            # Whoever was between the sender and this node is gone, so it comes another way.
+            effects = self._drop(before)
+            job.came_before_from = before.upstream
         local = self._neighbourhood.resolve(job.model)
         refusal = self.lending.arrives(sender, private=local is not None and local.private)
         if refusal is None:
-            return self._admit(job, now)
-        return [stream.refused(sender, message.request_id, refusal), *self.lending.noticed(sender)]
+            return [*effects, *self._admit(job, now)]
+        effects.append(stream.refused(sender, message.request_id, refusal))
+        return [*effects, *self.lending.noticed(sender)]
 
     # --- From downstream ----------------------------------------------------------------------
 
@@ -324,6 +320,8 @@ class Forwarder:
                     self.ledger.answering(job.request_id)
                 return stream.frame(job, sender, message, now)
             case Accepted():
+                if message.executor in (self.me, *job.path):
+                    raise Malformed("a request visits no node twice")
                 if job.state is JobState.DISPATCHED:
                     self.deadlines.wait(job, now + self._placement.patience_s(job))
                 if message.executor != sender:
@@ -342,20 +340,23 @@ class Forwarder:
             case Refused():
                 error = stream.error_of(message)
                 self.left_alone.refused(sender, now + error.retry_after_s)
-                return self._downstream_failed(job, error, now)
+                return self._downstream_failed(job, error, now, refused=True)
         return []
 
     def _give_up(self, job: Job, error: HearthError, now: float) -> list[Effect]:
         """The tokens that we have are good, so go on from them."""
         return [*self._stop_downstream(job), *self._downstream_failed(job, error, now)]
 
-    def _downstream_failed(self, job: Job, error: HearthError, now: float) -> list[Effect]:
+    def _downstream_failed(
+        self, job: Job, error: HearthError, now: float, *, refused: bool = False
+    ) -> list[Effect]:
         assert job.downstream is not None, "only a dispatched job has a downstream"
         self.ledger.settled(job.request_id)
         job.last_error = job.explanation.attempts[-1].error = error
-        taken = job.state not in (JobState.TOKENIZING, JobState.DISPATCHED)
-        # Who only passed it on may well take it itself; but a second time is not trusted.
-        behind = job.executor if taken and not job.failed_over else None
+        taken = job.state is not JobState.DISPATCHED
+        # Who says that whom it passed it on to failed may well take it itself; but a second time
+        # is not trusted. Whose link or word is lost has failed itself.
+        behind = job.executor if taken and refused and not job.failed_over else None
         job.tried.add(behind or job.downstream)
         relayed = job.upstream is not None and job.state is JobState.STREAMING
         if relayed or isinstance(error, _FINAL_ERRORS):
@@ -394,5 +395,4 @@ class Forwarder:
         if job.downstream is not None and job.downstream != self.me:
             job.tried.add(job.downstream)  # what it still sends must not be taken for a new answer
             return [Send(job.downstream, Cancel(job.request_id))]
-        local = self._neighbourhood.resolve(job.model)
-        return [] if local is None else [CancelGeneration(local.info.name, job.request_id)]
+        return [] if job.here is None else [job.here]

@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import HearthError
+from overlay.forwarding.effects import CancelGeneration
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
 from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX
@@ -53,6 +54,10 @@ class Job:
     #: Key of the model that ``tokens`` and ``generated`` belong to, once known.
     model_key: bytes | None = None
     hashes: tuple[int, ...] = ()
+    #: Takes back what an engine of this node was asked to do for it.
+    here: CancelGeneration | None = None
+    #: Who had brought it by another way, and may not have heard that it was replaced.
+    came_before_from: PeerId | None = None
     #: Key of the model that its downstream answers with, if that is known.
     answers_in: bytes | None = None
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from models.engine import GenerationRequest, Priority, Sampling, Tokens
 from overlay.errors import HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
-from overlay.forwarding.effects import Effect, Generate, Remember, Tokenize
+from overlay.forwarding.effects import (
+    CancelGeneration,
+    Effect,
+    Generate,
+    Remember,
+    Tokenize,
+)
 from overlay.forwarding.job import Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -63,6 +69,7 @@ class Placement:
         if job.prompt is None or (job.generated and not same_key):
             return None
         job.model_key = local.info.key
+        job.here = CancelGeneration(local.info.name, job.request_id)
         return Tokenize(job.request_id, local.info.name, job.prompt, job.upstream)
 
     def know_tokens(self, job: Job, tokens: Tokens) -> None:

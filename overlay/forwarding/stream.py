@@ -123,10 +123,10 @@ def _check_logprobs(job: Job, message: TokenFrame) -> None:
         raise LimitExceeded(f"a token has at most {LOGPROBS_MAX} alternatives")
 
 
-def completed_of(event: Finished) -> Completed:
+def completed_of(job: Job, event: Finished) -> Completed:
     """The wire form of an engine's Finished (``seq`` is filled in on sending)."""
     return Completed(
-        request_id=event.request_id,
+        request_id=job.request_id,
         seq=0,
         reason=event.reason,
         prompt_tokens=event.prompt_tokens,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from models.engine import (
@@ -110,6 +111,7 @@ class SimEngine:
             if run.request.request_id == request_id:
                 batch = self._batch
                 self._end(run)
+                self._emit(replace(self._finished(run), reason=FinishReason.CANCELLED))
                 if batch is not None and any(other is run for other, _ in batch.prompts):
                     self._break_off(batch)
                 else:

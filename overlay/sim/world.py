@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from models.engine import Tokens
 from overlay.forwarding import effects as fwd
@@ -29,6 +30,7 @@ from overlay.wire.messages import Change, Forward, Goodbye, Message
 
 #: Nodes know each other's cards before the first client comes: gossip has had so long.
 SETTLE_S = 10.0
+_ID_BYTES: Final = 16
 #: What a model says to a request that arrives when its client was served elsewhere, or is gone.
 _UNHEARD: Tokens = (0,) * 128
 
@@ -217,7 +219,7 @@ class World:
         if not node.running:
             self._session_over()
             return
-        request_id = self._due.to_bytes(16, "big")
+        request_id = self._due.to_bytes(_ID_BYTES, "big")
         self._open[request_id] = _Open(self._due, session, place, turn, now)
         node.submit(request_id, len(turn.answer) if self._limited else None)
 
@@ -225,8 +227,9 @@ class World:
         if self._clients:
             self._next_session()
 
-    def _answer_to(self, request_id: bytes) -> Tokens:
-        waiting = self._open.get(request_id)
+    def _answer_to(self, run_id: bytes) -> Tokens:
+        """``run_id``: by which an engine knows a request; it begins with the request's own."""
+        waiting = self._open.get(run_id[:_ID_BYTES])
         return _UNHEARD if waiting is None else waiting.turn.answer
 
     def _tell(self, peer: PeerId, request_id: bytes, event: fwd.ClientEvent) -> None:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine import EngineStats, Priority, Sampling, TokenLogprob
+from models.engine import (
+    Chunk,
+    EngineStats,
+    Finished,
+    FinishReason,
+    Priority,
+    Sampling,
+    TokenLogprob,
+)
 from models.engine import Message as Turn
 from overlay.errors import (
     EngineFailed,
@@ -27,8 +35,10 @@ from overlay.forwarding.effects import (
     Answer,
     CancelGeneration,
     Failure,
+    Generate,
     Noticed,
     Remember,
+    Send,
     Tokenize,
 )
 from overlay.gossip.records import CARD, Card, ModelCard
@@ -53,7 +63,7 @@ from overlay.wire.messages import (
     StreamAck,
     TokenFrame,
 )
-from tests.overlay.forwarding.world import ANSWER, MODEL, World, logprob_of, text_of
+from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, World, logprob_of, text_of
 
 RID = b"r" * 16
 OTHER = b"o" * 16
@@ -807,19 +817,80 @@ def test_nobody_took_less_than_no_hops() -> None:
 
 
 def test_a_relay_passes_on_to_who_is_warm() -> None:
-    world = World(3)
-    # Node 0 has no link to the warm node 2; node 1 has.
-    world.warm(2, TOKENS)
-    world.node(0).neighbourhood.link_down(world.node(2).peer)
-    world.node(0).neighbourhood.model_gone(MODEL)
-    world.node(0).has_model = False
-    world.submit(0, RID, PROMPT)
+    world = relayed(World(3))
     world.run()
     assert world.answer(0, RID) == WHOLE
     ending = world.ending(0, RID)
     assert isinstance(ending, Answer)
     assert (ending.hops, ending.served_by) == (2, world.node(2).peer)
     assert any(isinstance(m, Accepted) and m.hops == 2 for _, _, m in world.log)
+
+
+def relayed(world: World) -> World:
+    """The origin has no model, and no link to the warm node 2; node 1 has both."""
+    world.warm(2, TOKENS)
+    world.node(0).neighbourhood.link_down(world.node(2).peer)
+    world.node(0).neighbourhood.model_gone(MODEL)
+    world.submit(0, RID, PROMPT)
+    return world
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_who_computes_for_a_relay_that_dies_goes_on_for_the_origin_itself(after: int) -> None:
+    world = relayed(World(3))
+    world.run(after)
+    origin, relay, executor = (world.node(index) for index in range(3))
+    assert executor.running
+    world.introduce(origin, executor)
+    relay.alive = False
+    origin.neighbourhood.link_down(relay.peer)
+    # The executor has not noticed yet: the request is open there.
+    world.carry_out(origin, origin.forwarder.peer_lost(relay.peer, world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert (ending.route, ending.served_by) == ("failed-over", executor.peer)
+    assert RID in executor.cancelled
+    assert executor.forwarder.open_requests == 0
+    assert executor.forwarder.lending.guests == 0
+
+
+def test_a_relay_that_was_gone_round_may_take_its_request_back_late() -> None:
+    world = relayed(World(3))
+    world.run(3)
+    origin, relay, executor = (world.node(index) for index in range(3))
+    again = forward(world, tokens=TOKENS, prompt=None, model_key=KEY, hop_limit=0)
+    world.carry_out(executor, executor.forwarder.receive(origin.peer, again, world.now))
+    assert executor.forwarder.receive(relay.peer, Cancel(RID), world.now) == []
+    assert executor.forwarder.open_requests == 1
+
+
+def test_a_request_that_comes_again_is_not_ended_by_the_end_of_the_first() -> None:
+    world = World(2, models={1})
+    guest, node = world.node(0).peer, world.node(1)
+    tokens = forward(world, tokens=TOKENS, prompt=None, model_key=KEY)
+    runs = []
+    for message in (tokens, Cancel(RID), tokens):
+        effects = node.forwarder.receive(guest, message, world.now)
+        runs += [e.request.request_id for e in effects if isinstance(e, Generate)]
+    first, second = runs
+    assert first == RID
+    assert second != RID
+    cancelled = Finished(first, FinishReason.CANCELLED, 640, 0, 0, 0.0, 0.0, 0.0)
+    assert node.forwarder.on_engine(cancelled, world.now) == []
+    [frame] = node.forwarder.on_engine(Chunk(second, (100,), "<100>"), world.now)
+    assert frame == Send(guest, TokenFrame(RID, 0, (100,), "<100>"))
+
+
+def test_an_executor_that_the_request_has_passed_already_is_a_lie() -> None:
+    """Else it would not be computed there, should the liar refuse it then."""
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    origin, liar = world.node(0), world.node(1).peer
+    with pytest.raises(Malformed):
+        origin.forwarder.receive(liar, Accepted(RID, origin.peer, 2, 640), world.now)
 
 
 @settings(max_examples=60)

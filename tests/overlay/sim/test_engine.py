@@ -11,6 +11,7 @@ from models.engine import (
     EngineEvent,
     EngineStats,
     Finished,
+    FinishReason,
     GenerationRequest,
     Priority,
 )
@@ -51,6 +52,7 @@ class Bench:
         self.answers: dict[bytes, int] = {}
         self.first: dict[bytes, float] = {}
         self.finished: dict[bytes, float] = {}
+        self.ended: dict[bytes, FinishReason] = {}
         self.told: dict[bytes, list[int]] = {}
         #: Requests and prompt tokens that were told of, without repetitions.
         self.loads = [(0, 0)]
@@ -80,8 +82,10 @@ class Bench:
             self.first.setdefault(event.request_id, self.clock.now)
             self.told.setdefault(event.request_id, []).extend(event.tokens)
         elif isinstance(event, Finished):
-            assert event.request_id not in self.finished
-            self.finished[event.request_id] = self.clock.now
+            assert event.request_id not in self.ended
+            self.ended[event.request_id] = event.reason
+            if event.reason is not FinishReason.CANCELLED:
+                self.finished[event.request_id] = self.clock.now
         elif isinstance(event, EngineStats):
             load = event.queued + event.running, event.pending_prefill_tokens
             if self.loads[-1:] != [load]:
@@ -176,6 +180,7 @@ def test_every_answer_is_told_once_and_whole(
         else:
             assert bench.told[name] == whole
             assert name in bench.finished
+    assert bench.ended.keys() == bench.answers.keys()
     assert bench.engine.present == 0
     assert bench.engine.busy_s <= bench.clock.now + 1e-6
 
