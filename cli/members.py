@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cli.text import printable, short_peer
@@ -17,6 +17,13 @@ def named(peer_id: str, name: str) -> str:
     """``bea (12D3…UERE)``, or the PeerId alone."""
     name = printable(name)
     return f"{name} ({short_peer(peer_id)})" if name else short_peer(peer_id)
+
+
+def known_names(status: Mapping[str, Any], invites: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """PeerId -> name ("": not known) of all whom a node has met, or whom its invites let in."""
+    let_in = [guest for invite in invites for guest in invite.get("joined") or []]
+    met = [*(status.get("absent") or []), *(status.get("peers") or [])]
+    return {str(each["peer_id"]): str(each.get("name") or "") for each in (*let_in, *met)}
 
 
 def find_member(text: str, names: Mapping[str, str]) -> str:

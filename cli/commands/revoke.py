@@ -28,7 +28,7 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
     founder may revoke everybody, others those who joined through them. With a new invite PEER may
     come back. Works whether the node runs or not.
     """
-    from cli.members import find_member, invited_through, named
+    from cli.members import find_member, invited_through, known_names, named
     from cli.session import running_client
     from overlay.errors import NodeNotRunning
 
@@ -41,8 +41,9 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
         hint = " The others hear of it once this node runs: hearth up"
     else:
         with client:
-            peers = list(client.status().get("peers") or [])
-            names = {str(each["peer_id"]): str(each.get("name") or "") for each in peers}
+            status = client.status()
+            peers = list(status.get("peers") or [])
+            names = known_names(status, client.invites())
             peer_id = find_member(peer, names)
             through = invited_through(peer_id, peers)
             also = ", ".join(named(str(e["peer_id"]), str(e.get("name") or "")) for e in through)
@@ -60,16 +61,17 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
 
 def _revoke_without_node(config: NodeConfig, peer: str, ask: bool) -> dict[str, Any]:
     """Sign it and keep it in the home, for the node to tell the others."""
-    from cli.members import find_member, named
+    from cli.members import find_member, known_names, named
     from cli.session import without_node
     from overlay.home.home import Home
     from overlay.identity.peer_id import PeerId
 
-    known = Home(config.home).peers()
-    names = {str(each): contact.name for each, contact in known.items()}
-    peer_id = find_member(peer, names)
-    name = names.get(peer_id, "")
-    if ask:
-        confirmed(f"Revoke {named(peer_id, name)}?")
     with without_node(config) as standing:
+        met = Home(config.home).peers().items()
+        absent = [{"peer_id": str(each), "name": contact.name} for each, contact in met]
+        names = known_names({"absent": absent}, standing.invites({}))
+        peer_id = find_member(peer, names)
+        name = names.get(peer_id, "")
+        if ask:
+            confirmed(f"Revoke {named(peer_id, name)}?")
         return {**standing.revoke(PeerId.parse(peer_id)), "name": name}

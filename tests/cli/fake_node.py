@@ -232,6 +232,7 @@ class FakeBackend:
     scripts: list[Sequence[Step]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     orders: list[tuple[int, int, str, bool]] = field(default_factory=list)
+    invited: list[dict[str, Any]] = field(default_factory=lambda: INVITES)
     cancelled: list[str | None] = field(default_factory=list)
     revoked: list[PeerId] = field(default_factory=list)
     left: bool = False
@@ -289,10 +290,10 @@ class FakeBackend:
         return {"token": "hearth1abc", "expires": "2030-01-01T00:00:00Z", "uses": uses, "id": "1f"}
 
     def invites(self) -> list[dict[str, Any]]:
-        return INVITES
+        return self.invited
 
     def cancel_invites(self, beginning: str | None) -> list[str]:
-        ids = [str(invite["id"]) for invite in INVITES]
+        ids = [str(invite["id"]) for invite in self.invited]
         found = [each for each in ids if each.startswith(beginning or "")]
         if not found:
             raise InviteUnknown(f"there is no invite {beginning}")

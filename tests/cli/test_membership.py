@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.members import find_member, invited_through
+from cli.text import short_peer
 from overlay.errors import IdentityError
 from overlay.home.contents import Contact
 from overlay.home.home import Home
 from overlay.identity.certificates import Membership, found_mesh, issue
+from overlay.identity.invites import SECRET_BYTES
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.standing import Standing
@@ -34,6 +37,17 @@ def test_revoke(run: Run, backend: FakeBackend, peer: str) -> None:
     assert result.stdout == "bea (12D3…UERE) is no member any more.\n"
     assert json.loads(run("revoke", peer, "--json").stdout)["peer_id"] == FRIEND_ID
     assert backend.revoked == [FRIEND, FRIEND]
+
+
+@pytest.mark.usefixtures("node")
+def test_revoke_who_was_not_seen_since_the_node_started(run: Run, backend: FakeBackend) -> None:
+    met, let_in = key(7).peer_id, key(8).peer_id
+    backend.state = {**STATUS, "absent": [{"peer_id": str(met), "name": "dora"}]}
+    backend.invited = [{**INVITES[1], "joined": [{"peer_id": str(let_in), "name": ""}]}]
+    for peer in ("dora", short_peer(str(let_in))):
+        result = run("revoke", peer)
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert backend.revoked == [met, let_in]
 
 
 @pytest.mark.usefixtures("node")
@@ -155,6 +169,19 @@ def test_revoke_without_a_node(run: Run, home: Path) -> None:
     assert at_home.peers().keys() == {key(3).peer_id}
     # The home is free for the node, which tells the others.
     assert [each.subject for each in Standing(at_home, key(1)).revocations] == [FRIEND]
+
+
+def test_without_a_node_a_guest_of_an_invite_is_known_too(run: Run, home: Path) -> None:
+    at_home = member_of(home, founder=1, me=1)
+    standing = Standing(at_home, key(1))
+    now = time.time()
+    invite = standing.ledger.issue(now, 60, 1, "", b"s" * SECRET_BYTES, may_invite=True)
+    guest = key(7).peer_id
+    standing.ledger.use(invite, guest)
+    standing.save_ledger()
+    result = run("revoke", short_peer(str(guest)))
+    assert result.exit_code == 0, result.stderr
+    assert [each.subject for each in at_home.revocations(key(1).peer_id)] == [guest]
 
 
 def test_who_did_not_invite_cannot_revoke(run: Run, home: Path) -> None:
