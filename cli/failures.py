@@ -58,6 +58,8 @@ class HearthGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # Its message is a page of help.
         except click.UsageError as error:
             text = _fitting(f"Error: {error.format_message()}")
             raise click.UsageError(text.removeprefix("Error: "), error.ctx) from None

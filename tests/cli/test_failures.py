@@ -56,6 +56,14 @@ def test_usage_errors(run: Run) -> None:
         assert run(*arguments).exit_code == 2
 
 
+@pytest.mark.parametrize("group", [(), ("models",)])
+def test_a_group_without_a_command_shows_its_help_once(run: Run, group: tuple[str, ...]) -> None:
+    result = run(*group)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Usage: {' '.join(('hearth', *group))} ")
+    assert result.stderr.count("Usage:") == 1
+
+
 def failing(error: BaseException) -> Callable[..., None]:
     def fail(*_: object) -> None:
         raise error
