@@ -61,6 +61,8 @@ def invite(
 
     if listed and cancel is not None:
         raise click.UsageError("--list and --cancel exclude each other")
+    if cancel == "":
+        raise click.UsageError("give --cancel an ID that --list shows, or all")
     with running_client(config_of(ctx)) as client:
         if listed:
             _print_invites(client.invites(), as_json)

@@ -109,6 +109,7 @@ def test_invites_are_cancelled(run: Run, backend: FakeBackend) -> None:
     assert (result.exit_code, result.stderr) == (1, "error: there is no invite ffff\n")
     assert "is no invite's id" in run("invite", "--cancel", "for Carl").stderr
     assert run("invite", "--cancel", "all", "--list").exit_code == 2
+    assert "or all" in run("invite", "--cancel", "").stderr
 
 
 @pytest.mark.usefixtures("node")
