@@ -20,6 +20,7 @@ from overlay.limits import REQUEST_DEADLINE_S
 _CONNECT_S = 5.0
 #: Joining asks a friend's machine, so it takes as long as that may.
 _READ_S = 30.0
+_JSON = {"Content-Type": "application/json"}
 #: The node itself ends a request before this.
 _ANSWER_S = REQUEST_DEADLINE_S + 30.0
 
@@ -160,7 +161,8 @@ class NodeClient:
         request = self._http.build_request(
             "POST",
             "/v1/chat/completions",
-            json=question.body(),
+            content=_encoded(question.body()),
+            headers=_JSON,
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
         )
         try:
@@ -174,7 +176,10 @@ class NodeClient:
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            response = self._http.request(method, path, json=body)
+            if body is None:
+                response = self._http.request(method, path)
+            else:
+                response = self._http.request(method, path, content=_encoded(body), headers=_JSON)
         except httpx.HTTPError as error:
             raise self._lost(error) from None
         if response.is_error:
@@ -187,6 +192,11 @@ class NodeClient:
         if isinstance(error, httpx.TimeoutException):
             return TimedOut(f"the node at {self.api_url} did not answer in time")
         return StreamReset(f"the node at {self.api_url} broke off the connection")
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    """As JSON. What was typed need not be Unicode: then `?` stands for each odd byte."""
+    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
 def _answer_events(chunks: Iterator[bytes]) -> Iterator[Delta | Reply]:

@@ -1,10 +1,12 @@
-"""The terminal's own settings, while something is drawn on it."""
+"""Where keys and texts come from: the terminal's own settings, and stdin."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 @contextmanager
@@ -25,3 +27,10 @@ def keys_unseen() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def lenient_stdin() -> TextIO:
+    """stdin, where bytes that are no UTF-8 are read as replacement characters, not refused."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    return sys.stdin

@@ -19,6 +19,7 @@ from cli.options import (
     route_option,
     system_option,
 )
+from cli.terminal import lenient_stdin
 
 if TYPE_CHECKING:
     from cli.client import NodeClient, Question, Reply
@@ -90,7 +91,7 @@ def _piped_text(has_question: bool) -> str:
         else:
             if stat.S_ISCHR(mode):
                 return ""
-    return sys.stdin.read()
+    return lenient_stdin().read()
 
 
 def _answer_json(client: NodeClient, question: Question) -> None:

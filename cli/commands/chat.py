@@ -8,6 +8,7 @@ import click
 
 from cli.failures import EXIT_FAILED, HearthCommand
 from cli.options import config_of, home_option, model_option, route_option, system_option
+from cli.terminal import lenient_stdin
 
 
 @click.command(cls=HearthCommand)
@@ -39,6 +40,6 @@ def chat(ctx: click.Context, model: str | None, system: str | None, route: str) 
         else:
             from cli.chat.plain import answer_lines, typed
 
-            lines = typed(sys.stdin) if sys.stdin.isatty() else sys.stdin
+            lines = typed(sys.stdin) if sys.stdin.isatty() else lenient_stdin()
             if not answer_lines(lines, session.client, conversation, session.model, route):
                 ctx.exit(EXIT_FAILED)

@@ -44,6 +44,16 @@ def test_ask_takes_what_is_piped_in(run: Run, backend: FakeBackend) -> None:
     assert (backend.asks[0].model, backend.asks[0].route) == ("qwen3-1.7b", Route.LOCAL)
 
 
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_what_is_no_unicode_is_asked_all_the_same(
+    run: Run, backend: FakeBackend, command: str
+) -> None:
+    # Python has odd bytes of the command line as lone surrogates.
+    result = run(command, "--system", "\udcff?", input="caf\u00e9".encode("latin-1"))
+    assert result.exit_code == 0, result.stderr
+    assert backend.asks[0].prompt == (Message("system", "??"), Message("user", "caf\ufffd"))
+
+
 def test_ask_json(run: Run) -> None:
     result = run("ask", "Why?", "--json")
     fields = json.loads(result.stdout)
