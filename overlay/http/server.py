@@ -122,6 +122,7 @@ async def _bind(host: str, port: int) -> socket.socket:
                 f"another port with --api {host}:PORT (0 picks a free one)"
             ) from None
         raise ConfigError(
-            f"The API cannot listen on {host} port {port}: {error.strerror}"
+            f"the API cannot listen on {host} port {port} ({error.strerror}): choose an address of "
+            "this machine with --api, as in 127.0.0.1:7711"
         ) from None
     return listener

@@ -137,7 +137,11 @@ def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:
                 f"port {address.port} on {address.host} is in use by another process: stop that "
                 "one, or choose another port with --listen ADDRESS:PORT (0 picks a free one)"
             ) from None
-        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
+        reason = os.strerror(error.errno or 0)
+        raise ConfigError(
+            f"cannot listen on {address.host} port {address.port} ({reason}): choose an address of "
+            "this machine with --listen, as in 0.0.0.0:7710"
+        ) from None
     bound = bytes(router.get(zmq.LAST_ENDPOINT)).rstrip(b"\x00")
     port = int(bound.rpartition(b":")[2])
     return Multiaddr(address.family, address.host, port)
