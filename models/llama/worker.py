@@ -241,8 +241,10 @@ def main() -> None:
     parser.add_argument("--disk", type=Path)
     parser.add_argument("--disk-bytes", type=int, default=0)
     options = parser.parse_args()
-    # A terminal sends Ctrl-C to the worker too; its parent decides when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal sends Ctrl-C to the worker too, and a service's end is told to all its processes.
+    # The parent decides when to stop, and lets the disk cache be saved.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     writer = _Writer(_own_stdout())
     logging.getLogger().addHandler(_LogFrames(writer))

@@ -391,6 +391,16 @@ async def test_a_crash_fails_every_request(
         caller.submit(tokens)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_what_ends_all_processes_leaves_the_end_to_the_parent(
+    start: Starter, number: signal.Signals
+) -> None:
+    caller = await start()
+    os.kill(caller.engine.process_id, number)
+    assert (await caller.ask("on and on")).finished.completion_tokens == 8
+    assert not caller.ears.died.done()
+
+
 async def test_a_model_file_that_is_cut_in_use_fails_the_requests_with_a_reason(
     start: Starter, tmp_path: Path
 ) -> None:
