@@ -40,7 +40,7 @@ class Decision:
         chosen = self.chosen
         others = [e for e in self.estimates if e is not chosen]
         if not others:
-            return f"{name(chosen)} is the only node that serves this model."
+            return "no other node that serves this model can be asked."
         other = next((e for e in others if e.is_self), others[0])
         cached = f"{chosen.match_tokens} of {self.prompt_tokens} prompt tokens cached"
         if other.cost_ms <= chosen.cost_ms + TIE_MS:

@@ -158,7 +158,7 @@ EXPLANATION: dict[str, Any] = {
             "after_ms": 9.7,
             "choice": FRIEND_ID,
             "choice_name": "bea",
-            "reason": "bea is the only node that serves this model.",
+            "reason": "no other node that serves this model can be asked.",
             "prompt_tokens": 650,
             "blind": True,
             "considered": 1,

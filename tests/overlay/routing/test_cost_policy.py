@@ -112,6 +112,8 @@ def test_the_reason_compares_with_this_node() -> None:
     reason = choose(this_node, warm, cold).explain(str)
     assert "608 of 640" in reason
     assert "this node (0 cached)" in reason
+    # Others that serve the model may have asked here, or refused.
+    assert choose(this_node).explain(str) == "no other node that serves this model can be asked."
 
 
 measured = st.builds(
