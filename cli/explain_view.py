@@ -141,7 +141,9 @@ def _outcome(told: Mapping[str, Any]) -> RenderableType:
         cached += f" prompt tokens, {expected:,} expected"
     grid.add_row("cached", cached)
     first = duration(actual.get("ttft_ms") or 0)
-    if (predicted_ms := actual.get("predicted_ttft_ms")) is not None:
+    # The last choice's guess says nothing of a first token that came from the one before.
+    failed_over = actual.get("route") == "failed-over"
+    if (predicted_ms := actual.get("predicted_ttft_ms")) is not None and not failed_over:
         first += f", {duration(predicted_ms)} expected"
     grid.add_row("first token", first)
     times = [f"{part} {duration(actual.get(f'{part}_ms') or 0)}" for part in _TIMES]

@@ -51,6 +51,11 @@ def test_the_whole_story_fits_an_ordinary_terminal() -> None:
         assert part in text
 
 
+def test_a_first_token_from_before_the_last_choice_is_not_held_against_it() -> None:
+    told = shown(actual={**EXPLANATION["actual"], "route": "failed-over"})
+    assert "first token  84 ms" in told
+
+
 def test_parts_that_cost_nothing_take_no_column() -> None:
     only = EXPLANATION["decisions"][1]
     told = shown(decisions=[only])
