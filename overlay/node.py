@@ -299,13 +299,11 @@ class Node:
 
     def _answered(self, ask: Ask, model: str, answer: fwd.Answer) -> Answered:
         neighbourhood = self.mesh.member.neighbourhood
-        local = neighbourhood.resolve(model)
         rate = neighbourhood.prefill_rate(answer.served_by, model)
         told = reply(answer, self._name_of, rate)
         if ask.explain:
             told["explanation"] = self._explained(answer.explanation)
         return Answered(
-            model=local.info.name if local else model,
             reason=answer.reason,
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,

@@ -85,7 +85,6 @@ class AnswerEndpoint:
                 else:
                     choices[index].answered = event
         answers = [_intact(choice.answered) for choice in choices]
-        head["model"] = answers[0].model
         told = call.ask.sampling.logprobs is not None
         dressed = [
             self._shape.choice(
@@ -127,7 +126,6 @@ class AnswerEndpoint:
                 dressed = None
                 if isinstance(event, Answered):
                     answers[index] = _intact(event)
-                    head["model"] = event.model
                     last = shape.last(head, index, event.reason) | {"hearth": event.hearth}
                     ending = openings[index] + sse(last)
                     if len(answers) == call.n:
@@ -149,10 +147,12 @@ class AnswerEndpoint:
         await stream.write(ending + SSE_DONE)
 
     def _head(self, call: Call) -> dict[str, Any]:
-        model = call.ask.model
-        if model is None:
-            listings = self._backend.models()
-            model = listings[0].name if listings else "default"
+        asked = call.ask.model
+        model = asked or "default"
+        for listing in self._backend.models():
+            if asked is None or listing.answers_to(asked):
+                model = listing.name
+                break
         assert call.ask.request_id is not None, "drawn when the call came"
         answer_id = self._shape.prefix + call.ask.request_id.hex()
         return {"id": answer_id, "created": int(time.time()), "model": model}

@@ -51,7 +51,6 @@ class Text:
 class Answered:
     """The answer is whole. ``hearth`` is the reply's ``hearth`` object, ready for JSON."""
 
-    model: str
     reason: FinishReason
     prompt_tokens: int
     cached_tokens: int

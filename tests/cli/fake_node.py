@@ -23,7 +23,6 @@ FRIEND_ID = "12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE"
 GONE_ID = "12D3KooWLvhh4MvBNTKRmxwKvuT2xXnPvqzV3sTQM9oNTFzA8bHX"
 
 ANSWERED = Answered(
-    model="SmolLM2-135M-Instruct",
     reason=FinishReason.STOP,
     prompt_tokens=640,
     cached_tokens=612,

@@ -14,7 +14,6 @@ from overlay.identity.peer_id import PeerId
 ADMIN = "admin-token"
 
 ANSWERED = Answered(
-    model="tiny",
     reason=FinishReason.STOP,
     prompt_tokens=40,
     cached_tokens=32,

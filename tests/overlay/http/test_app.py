@@ -185,8 +185,14 @@ async def test_several_answers(
     assert len(backend.asks) == 6
 
 
-async def test_without_a_model_the_stream_names_the_default(client: httpx.AsyncClient) -> None:
-    asked = {"messages": CHAT["messages"], "stream": True}
+@pytest.mark.parametrize("asked_for", [None, "tiny", "Small"])
+async def test_an_answer_names_its_model_whatever_it_was_asked_by(
+    client: httpx.AsyncClient, asked_for: str | None
+) -> None:
+    asked = {"messages": CHAT["messages"], "model": asked_for}
+    whole = (await client.post("/v1/chat/completions", json=asked)).json()
+    assert whole["model"] == "tiny"
+    asked["stream"] = True
     chunks = events_of(await client.post("/v1/chat/completions", json=asked))[:-1]
     assert {chunk["model"] for chunk in chunks} == {"tiny"}
 
@@ -235,7 +241,7 @@ async def test_an_error_in_mid_stream_is_its_last_event() -> None:
     [
         ([Text("Hel", 1)], EngineFailed.code),
         (
-            [Text("Hel", 1), Answered("tiny", FinishReason.CANCELLED, 1, 0, 1, {})],
+            [Text("Hel", 1), Answered(FinishReason.CANCELLED, 1, 0, 1, {})],
             StreamReset.code,
         ),
     ],
