@@ -86,14 +86,16 @@ class Listener:
         self._exchange.receive(route.line, message_of(frames))
 
     def _open(self, name: bytes, remote_curve: bytes, connection: Connection) -> _Route | None:
+        if not self._accepting:
+            connection.cut()
+            return None
         source = connection.source
         strangers = self._strangers = [
             route for route in self._strangers if route.line.link.state is LinkState.OPENING
         ]
-        if (
-            not self._accepting
-            or sum(route.source == source for route in strangers) >= STRANGERS_PER_ADDRESS_MAX
-            or not self._handshakes.admit(source, time.monotonic())
+        as_many = sum(route.source == source for route in strangers)
+        if as_many >= STRANGERS_PER_ADDRESS_MAX or not self._handshakes.admit(
+            source, time.monotonic()
         ):
             self._complaints.about(
                 source, "is not let in", "it has too many connections", time.monotonic()

@@ -106,6 +106,17 @@ async def test_another_members_certificates_open_nothing() -> None:
         assert node.events == []
 
 
+async def test_a_node_that_stops_does_not_blame_who_comes_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with mesh(1) as (node,), raw_peer(node, next(NODE_KEYS)) as stranger:
+        assert node.transport._listener is not None
+        node.transport._listener.stop_accepting()
+        await stranger.send(encode(Syn(())))
+        await stranger.cut()
+    assert caplog.messages == []
+
+
 async def test_what_was_under_way_when_the_refusal_came_does_not_matter() -> None:
     async with mesh(1) as (node,), raw_peer(node, next(NODE_KEYS)) as stranger:
         for _ in range(3):
