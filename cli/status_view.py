@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.members import known_names, named
 from cli.mesh_state import is_up, model_names, peer_name
 from cli.text import count, duration, printable, short_peer, size
 from overlay.limits import RENEWAL_S
@@ -43,7 +44,7 @@ def _own(status: Mapping[str, Any]) -> Table:
     if ending := _ending(status.get("membership_ends")):
         grid.add_row("member", Text(ending, style="yellow"))
     if revoked := status.get("revoked"):
-        grid.add_row("revoked", Text(_own_end(revoked), style="red"))
+        grid.add_row("revoked", Text(_own_end(revoked, status), style="red"))
     elif away := thrown_out(status):
         grid.add_row("thrown out", Text(", ".join(away)))
     grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
@@ -86,9 +87,10 @@ def _ending(ends: Any) -> str:
     return f"until {_day(ends)}: ask for a new invite, then hearth join TOKEN"
 
 
-def _own_end(revoked: Mapping[str, Any]) -> str:
-    by, at = short_peer(str(revoked.get("by"))), _day(revoked.get("at"))
-    return f"by {by} on {at}: ask for a new invite, then hearth join TOKEN"
+def _own_end(revoked: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    by, at = str(revoked.get("by")), _day(revoked.get("at"))
+    who = named(by, known_names(status, ()).get(by, ""))
+    return f"by {who} on {at}: ask for a new invite, then hearth join TOKEN"
 
 
 def thrown_out(status: Mapping[str, Any]) -> list[str]:

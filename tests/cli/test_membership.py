@@ -130,7 +130,7 @@ def test_status_tells_of_revocations(run: Run, backend: FakeBackend) -> None:
     backend.state = {**STATUS, "revoked": ended, "revocations": [ended]}
     lines = run("status").stdout.splitlines()
     assert any(
-        "revoked" in line and "by 12D3…UERE on 2030-01-01: ask for a new invite" in line
+        "revoked" in line and "by bea (12D3…UERE) on 2030-01-01: ask for a new invite" in line
         for line in lines
     )
     assert not any("thrown out" in line for line in lines)
