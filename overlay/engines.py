@@ -68,6 +68,8 @@ class EnginePool:
         self._on_event = on_event
         self._on_models = on_models
         self._served: dict[str, _Served] = {}
+        #: Models' names as they were first loaded, which an engine's death does not change.
+        self._order: list[str] = []
         #: Why a model that was loaded is not served now, by its name and by each other one.
         self.lost: dict[str, str] = {}
         self._restarts: set[asyncio.Task[None]] = set()
@@ -76,6 +78,8 @@ class EnginePool:
         """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""
         engine = await self._start(model, progress)
         self._served[model.name] = _Served(model, engine)
+        if model.name not in self._order:
+            self._order.append(model.name)
         for name in (model.name, *model.aliases):
             self.lost.pop(name, None)
         self._on_models()
@@ -85,7 +89,8 @@ class EnginePool:
         return None if served is None else served.engine
 
     def infos(self) -> list[ModelInfo]:
-        return [served.engine.info for served in self._served.values()]
+        """The models that are served now; the one that was loaded first is the default."""
+        return [self._served[name].engine.info for name in self._order if name in self._served]
 
     def set_hash_key(self, key: bytes) -> None:
         """The mesh changed: block hashes are computed anew."""

@@ -134,7 +134,7 @@ class Member:
     def models_changed(
         self, infos: Iterable[ModelInfo], lost: Mapping[str, str], now: float
     ) -> None:
-        """The set of served models is now ``infos``: tell the mesh, and start its summaries anew.
+        """The served models are now ``infos``: tell the mesh, and start its summaries anew.
 
         ``lost``: why a model that was served here is not served now, by each of its names.
         """
@@ -145,6 +145,8 @@ class Member:
             if name not in self.neighbourhood.models:
                 private = self.forwarder.lending.terms.keep(name, info.aliases)
                 self.neighbourhood.model_loaded(info, private=private)
+        # The default is the first, also when it comes back from a restart of its engine.
+        self.neighbourhood.models = {name: self.neighbourhood.models[name] for name in served}
         self.neighbourhood.lost = dict(lost)
         self._publish(now)
         self._summarise(now)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,16 @@ async def test_an_engine_that_died_is_started_again(real: Real) -> None:
     await real.until(lambda: real.pool.get("tiny") is not None)
     assert real.pool.get("tiny") is not before
     assert not real.pool.lost
+
+
+async def test_an_engine_that_died_keeps_its_place(real: Real) -> None:
+    second = replace(real.model, name="second", aliases=())
+    await real.pool.load(second)
+    real.kill()
+    await real.until(lambda: "tiny" in real.pool.lost)
+    assert [info.name for info in real.pool.infos()] == ["second"]
+    await real.until(lambda: real.pool.get("tiny") is not None)
+    assert [info.name for info in real.pool.infos()] == ["tiny", "second"]
 
 
 async def test_a_model_that_vanished_is_lost_with_a_reason(real: Real) -> None:

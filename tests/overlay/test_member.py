@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -185,6 +186,15 @@ def test_a_request_whose_model_is_gone_before_it_starts_is_refused() -> None:
     [emit] = member.engine_event(TOY.name, gone, mesh.now)
     assert isinstance(emit, fwd.Emit)
     assert isinstance(emit.event, fwd.Failure)
+
+
+def test_a_model_that_comes_back_gets_its_place_again() -> None:
+    """Requests that name no model go to the first."""
+    mesh = VirtualMesh(1, serving=[0])
+    member, second = mesh.nodes[0].member, replace(TOY, name="second", aliases=())
+    for served in ([TOY, second], [second], [TOY, second]):
+        member.models_changed(served, {}, mesh.now)
+        assert [model.info for model in member.neighbourhood.models_for(guest=False)] == served
 
 
 # --- What the node says of itself ---------------------------------------------------------------
