@@ -13,7 +13,7 @@ import psutil
 from models.engine import Engine, EngineDied, EngineEvent, Finished, ModelInfo
 from models.llama.engine import LlamaEngine
 from models.store.store import LocalModel
-from overlay.errors import HearthError
+from overlay.errors import EngineFailed, HearthError
 
 log = logging.getLogger(__name__)
 
@@ -163,15 +163,22 @@ class EnginePool:
 
     async def _restart(self, served: _Served) -> None:
         await served.engine.close()
-        # A crash loop must not spin; this is a pause, not a wait for an event.
-        await asyncio.sleep(_RESTART_DELAY_S * (served.deaths + 1))
-        try:
-            await self.load(served.model)
-        except HearthError as error:
-            log.error("%s cannot be restarted: %s", served.model.name, error)
-            self._lose(served.model, f"it cannot be started again. {error}")
-            return
-        self._served[served.model.name].deaths = served.deaths + 1
+        model, again = served.model, True
+        while again:
+            served.deaths += 1
+            # A crash loop must not spin; this is a pause, not a wait for an event.
+            await asyncio.sleep(_RESTART_DELAY_S * served.deaths)
+            try:
+                await self.load(model)
+            except HearthError as error:
+                # What ended the engine may end the next one, too, while it loads.
+                again = isinstance(error, EngineFailed) and served.deaths < _RESTARTS_MAX
+                what = "it is being started again" if again else "it cannot be started again"
+                log.error("%s could not be started: %s", model.name, error)
+                self._lose(model, f"{what}. {error}")
+            else:
+                self._served[model.name].deaths = served.deaths
+                return
 
     def _lose(self, model: LocalModel, reason: str) -> None:
         self.lost |= dict.fromkeys((model.name, *model.aliases), reason)

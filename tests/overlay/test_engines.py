@@ -20,6 +20,7 @@ from models.store.gguf_file import GgufInfo
 from models.store.store import LocalModel
 from overlay import engines
 from overlay.engines import EngineOptions, EnginePool
+from overlay.errors import EngineFailed, HearthError, ModelFileInvalid
 from tests.support.tiny_gguf import write_tiny_gguf
 
 MB = 1_000_000
@@ -31,12 +32,16 @@ class Starts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[dict[str, Any]] = []
         self.free = 1000 * MB
+        #: Of the next starts: what is raised.
+        self.failures: list[HearthError] = []
         monkeypatch.setattr(LlamaEngine, "start", self.start)
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=self.free))
         monkeypatch.setattr(engines, "_RESTART_DELAY_S", 0)
 
     async def start(self, path: Path, **told: Any) -> Any:
         self.told.append(told)
+        if self.failures:
+            raise self.failures.pop(0)
 
         async def close() -> None:
             pass
@@ -92,6 +97,28 @@ async def test_a_restart_gets_what_the_first_start_got(starts: Starts) -> None:
     (restart,) = engines._restarts
     await restart
     assert [told["ram_bytes"] for told in starts.told] == [250 * MB] * 2
+
+
+@pytest.mark.parametrize(
+    ("failures", "starts_again", "served"),
+    [
+        ([EngineFailed("no memory")] * (engines._RESTARTS_MAX - 1), engines._RESTARTS_MAX, True),
+        ([EngineFailed("no memory")] * 10, engines._RESTARTS_MAX, False),
+        ([ModelFileInvalid("it is gone")], 1, False),
+    ],
+)
+async def test_a_start_that_fails_is_tried_again_unless_the_file_is_at_fault(
+    starts: Starts, failures: list[HearthError], starts_again: int, served: bool
+) -> None:
+    engines = pool()
+    await engines.load(model("one", 0))
+    starts.failures = list(failures)
+    starts.told[0]["sink"](EngineDied("broken"))
+    (restart,) = engines._restarts
+    await restart
+    assert len(starts.told) == 1 + starts_again
+    assert (engines.get("one") is not None) == served
+    assert ("one" in engines.lost) == (not served)
 
 
 class Real:
