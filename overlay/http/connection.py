@@ -14,10 +14,10 @@ class ApiConnection(H11Protocol):
     """uvicorn's, but that idle connections keep nobody out, nor who does not read what it asked
     for, and that nonsense is no bug.
 
-    uvicorn waits for ever for a first request, and refuses requests while too many connections are
-    open. So whoever can connect, without a key or a word, could take all places. Here the
-    connection that has been idle for longest gives way to a new one. uvicorn also waits for ever
-    until a client takes more of its answer. Here that has an end, which cancels the answer.
+    uvicorn waits for ever for a first request, and there are only so many places. So whoever can
+    connect, without a key or a word, could take all of them. Here the connection that has been idle
+    for longest gives way to a new one. uvicorn also waits for ever until a client takes more of its
+    answer. Here that has an end, which cancels the answer.
     """
 
     _idle_since: float

@@ -11,10 +11,11 @@ from collections.abc import Generator
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from overlay.errors import AddressInUse, ConfigError
+from overlay.errors import AddressInUse, ConfigError, Overloaded
 from overlay.http.connection import ApiConnection
+from overlay.http.statuses import error_response
 from overlay.limits import HTTP_CLOSE_S, HTTP_CONNECTIONS_MAX, HTTP_IDLE_S
 
 #: What answers say in ``Date`` is at most so old.
@@ -25,11 +26,13 @@ class ApiServer:
     """Serves an ASGI app from `start` to `close`, each called once."""
 
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        self._app = app
         self._host = host
         self._port = port
         self._server = _Server(
             uvicorn.Config(
-                app,
+                self._answer,
+                interface="asgi3",
                 http=ApiConnection,
                 ws="none",
                 lifespan="off",
@@ -40,7 +43,6 @@ class ApiServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=HTTP_CONNECTIONS_MAX,
                 timeout_keep_alive=HTTP_IDLE_S,
                 timeout_graceful_shutdown=HTTP_CLOSE_S,
             )
@@ -69,6 +71,14 @@ class ApiServer:
         await self._serving
         if cut := self._server.server_state.tasks:
             await asyncio.wait(cut)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self._server.server_state.connections) < HTTP_CONNECTIONS_MAX:
+            await self._app(scope, receive, send)
+            return
+        refusal = error_response(Overloaded("all connections to this API are busy: try again"))
+        refusal.headers["Connection"] = "close"
+        await refusal(scope, receive, send)
 
 
 class _Server(uvicorn.Server):

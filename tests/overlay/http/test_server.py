@@ -299,6 +299,23 @@ async def test_an_answer_under_way_gives_way_to_nobody(monkeypatch: pytest.Monke
         assert "data: [DONE]" in [line async for line in lines]
 
 
+async def test_when_all_places_are_taken_the_sdk_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("overlay.http.server.HTTP_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr("overlay.http.connection.HTTP_CONNECTIONS_MAX", 2)
+    go_on = asyncio.Event()
+    async with sdk(ScriptedBackend(Text("Hel", 1), go_on, ANSWERED)) as client:
+        stream = await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.models.list()
+        assert (caught.value.status_code, caught.value.code) == (503, "overloaded")
+        assert caught.value.response.headers["Retry-After"] == "1"
+        go_on.set()
+        assert [chunk async for chunk in stream]
+        assert (await client.models.list()).data, "there is a place again"
+
+
 #: More than the systems at both ends of a connection keep for whoever does not read.
 FLOOD = [Text("x" * (1 << 20), 1)] * 32
 STREAM = (
