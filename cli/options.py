@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -57,9 +58,19 @@ def _answers() -> bool:
     return sys.stdin.isatty()
 
 
+def model_files(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Completions of NAME|FILE: names are short, paths are long."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def model_option(command: Command) -> Command:
     return click.option(
-        "--model", metavar="NAME|FILE", help="The model to ask: a name, or the path of a GGUF file."
+        "--model",
+        metavar="NAME|FILE",
+        shell_complete=model_files,
+        help="The model to ask: a name, or the path of a GGUF file.",
     )(command)
 
 

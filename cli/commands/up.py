@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.failures import HearthCommand
-from cli.options import Size, config_of, home_option
+from cli.options import Size, config_of, home_option, model_files
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     "models",
     multiple=True,
     metavar="NAME|FILE",
+    shell_complete=model_files,
     help="A model to serve (repeatable); none: friends serve.  [default: demo]",
 )
 @click.option("--no-lan", is_flag=True, help="Do not look for members on the local network.")

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from cli.main import hearth
 from models.store.store import ModelStore
 from overlay.home.home import Home
 from tests.cli.conftest import Run
@@ -128,6 +130,13 @@ def test_startup_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"asyncio", "httpx", "rich", "prompt_toolkit", "numpy", "overlay.node", "llama_cpp"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", ["chat", "ask", "up"])
+def test_the_path_of_a_model_is_completed(command: str) -> None:
+    shell = ShellComplete(hearth, {}, "hearth", "_HEARTH_COMPLETE")
+    [found] = shell.get_completions([command, "--model"], "~/mod")
+    assert (found.value, found.type) == ("~/mod", "file")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
