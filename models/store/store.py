@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from models.store import demo
 from models.store.catalogue import CATALOGUE, DEMO, ModelSpec, known
 from models.store.demo import Progress
 from models.store.gguf_file import GgufInfo, check_gguf
-from overlay.errors import ModelFileInvalid, ModelNotFound
+from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 from overlay.limits import NAME_CHARS_MAX
 
 _log = logging.getLogger(__name__)
@@ -54,9 +55,12 @@ class ModelStore:
         self.root = root
 
     def list(self) -> list[LocalModel]:
-        """Models in the store, by name. A damaged file is logged and left out."""
+        """Models in the store, by name. A damaged file is logged and left out.
+
+        Raises ConfigError (the store cannot be read).
+        """
         found = []
-        for path in sorted(self.root.glob("*.gguf")):
+        for path in self._files():
             try:
                 found.append(self._in_store(path))
             except ModelFileInvalid as error:
@@ -66,14 +70,15 @@ class ModelStore:
     def resolve(self, name_or_path: str) -> LocalModel:
         """Find a model without fetching anything.
 
-        Raises ModelFileInvalid (the file is missing or damaged), ModelNotFound (unknown name).
+        Raises ModelFileInvalid (the file is missing or damaged), ModelNotFound (unknown name),
+        ConfigError (the store cannot be read).
         """
         if is_path(name_or_path):
             path = Path(name_or_path).expanduser()
             return LocalModel(model_name(path), (), path, check_gguf(path))
         if spec := known(name_or_path):
             path = self.root / spec.file_name
-            if not path.is_file():
+            if path not in self._files():
                 raise ModelFileInvalid(
                     f"the model {spec.name} has not been fetched: run `hearth models pull "
                     f"{spec.aliases[0]}`"
@@ -85,7 +90,7 @@ class ModelStore:
                 )
             return self._in_store(path)
         wanted = name_or_path.casefold()
-        for path in sorted(self.root.glob("*.gguf")):
+        for path in self._files():
             if wanted in (model_name(path).casefold(), path.stem.casefold()):
                 return self._in_store(path)
         raise ModelNotFound(
@@ -106,6 +111,18 @@ class ModelStore:
     def ensure_demo(self, progress: Progress) -> LocalModel:
         """The demo model, fetched if the store lacks it; see ``ensure``."""
         return self.ensure(DEMO.name, progress)
+
+    def _files(self) -> Sequence[Path]:
+        try:
+            names = os.listdir(self.root)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(
+                f"the model store {self.root} cannot be read: {error.strerror}; give this user the "
+                "right, or another folder (HEARTH_MODELS)"
+            ) from None
+        return sorted(self.root / name for name in names if name.endswith(".gguf"))
 
     def _in_store(self, path: Path) -> LocalModel:
         spec = _spec_of(path)

@@ -9,7 +9,7 @@ import pytest
 
 from models.store.catalogue import DEMO, known
 from models.store.store import ModelStore, model_name
-from overlay.errors import ModelFileInvalid, ModelNotFound
+from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 from overlay.limits import NAME_CHARS_MAX
 from tests.models.store.wheels import write_gguf
 
@@ -109,3 +109,11 @@ def test_the_real_demo_model(demo_model: Path) -> None:
     assert found.info.context_length == 8192
     assert found.info.parameters == 134_515_008
     assert found.info.has_chat_template
+
+
+def test_a_store_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = ModelStore(tmp_path / "file")
+    for read in (store.list, lambda: store.resolve("demo"), lambda: store.resolve("other")):
+        with pytest.raises(ConfigError, match=r"the model store .*file cannot be read: Not a dir"):
+            read()
