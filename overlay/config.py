@@ -239,7 +239,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raw: Mapping[str, Any] = tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     settings: dict[str, Any] = {}
     for key, value in raw.items():

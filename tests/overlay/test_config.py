@@ -163,3 +163,9 @@ def test_private_names_are_the_models_own_or_aliases() -> None:
     assert terms.keep("SmolLM2", ("demo",))
     assert terms.keep("Mine", ())
     assert not terms.keep("mine", ("other",))
+
+
+def test_a_file_that_cannot_be_read_is_named_plainly(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.toml cannot be read: Is a directory$"):
+        load_config(tmp_path)
