@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,9 @@ def sim(
         require_matplotlib()
         if not plot.parent.is_dir():
             raise click.BadParameter(f"there is no folder {plot.parent}", param_hint="--plot")
+        if not os.access(plot if plot.exists() else plot.parent, os.W_OK):
+            # Not after minutes of computing.
+            raise click.BadParameter(f"{plot} cannot be written", param_hint="--plot")
     scenario = Scenario(
         workload=opened(ctx, workload),
         nodes=nodes,

@@ -145,6 +145,9 @@ def test_a_picture_that_cannot_be_drawn_is_refused_first(
     result = run("sim", "--plot", str(tmp_path / "missing" / "plot.png"))
     assert result.exit_code == 2
     assert f"there is no folder {tmp_path / 'missing'}" in result.stderr
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    result = run("sim", "--plot", str(tmp_path / "plot.png"))
+    assert (result.exit_code, "plot.png cannot be written" in result.stderr) == (2, True)
     monkeypatch.undo()
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     result = run("sim", "--plot", str(tmp_path / "plot.png"))
