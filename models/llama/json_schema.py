@@ -8,11 +8,11 @@ looked at, and is stopped when it writes too much.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Final
 
 from llama_cpp.llama_grammar import PRIMITIVE_RULES, BuiltinRule, SchemaConverter
 
+from models.llama.json_pattern import PIECE, json_pattern
 from overlay.errors import InvalidRequest
 
 #: Items, characters and repetitions in patterns that a schema counts out, in all.
@@ -24,10 +24,6 @@ RULES_MAX: Final = 50_000
 GRAMMAR_CHARS_MAX: Final = 1 << 20
 
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
-#: A pattern in pieces: an escaped character, a set, a repetition, or any one character.
-_PATTERN_PIECE: Final = re.compile(
-    r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<times>[0-9]{0,4}(?:,[0-9]{0,4})?)\}|.", re.DOTALL
-)
 #: A character of a JSON string; the converter's own rule lets control characters through.
 _CHAR: Final = BuiltinRule(
     PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]', 1)
@@ -77,6 +73,10 @@ class _Converter(SchemaConverter):
     def _format_literal(self, literal: str) -> str:
         plain = json.dumps(json.loads(literal), ensure_ascii=False)
         return f'"{plain.translate(_LITERAL_ESCAPES)}"'
+
+    def _visit_pattern(self, pattern: str, name: str) -> str:
+        key: str = super()._visit_pattern(json_pattern(pattern), name)  # type: ignore[no-untyped-call]
+        return key
 
     def _add_rule(self, name: str, rule: str) -> str:
         self._written += 1
@@ -131,7 +131,7 @@ def _count(value: object, name: str) -> int:
 def _pattern_repetitions(pattern: str) -> int:
     """At most so many repetitions does the pattern expand to, if they are nested."""
     total = 1
-    for piece in _PATTERN_PIECE.finditer(pattern):
+    for piece in PIECE.finditer(pattern):
         if piece.group() in ("]", "}", "[", "{"):
             raise _broken("a bracket in a pattern has no partner")
         if piece["times"] is not None:
