@@ -310,8 +310,6 @@ class Neighbourhood:
             ):
                 continue
             load = neighbour.load or _IDLE
-            if load.guest_places == 0:
-                continue
             # By position, in the order of the fields: it takes half the time, and there are many.
             candidate = Candidate(
                 peer,
@@ -329,6 +327,11 @@ class Neighbourhood:
             )
             found.append(candidate)
         return found
+
+    def is_full(self, peer: PeerId) -> bool:
+        """Whether it said in the latest round that it takes no more requests of guests."""
+        neighbour = self.neighbours.get(peer)
+        return neighbour is not None and (neighbour.load or _IDLE).guest_places == 0
 
     def copies_changed(self) -> list[tuple[str, dict[int, int]]]:
         """By local model, what its engine is to be told of blocks that others hold, too.

@@ -133,7 +133,7 @@ class Placement:
     def others(self, job: Job, now: float) -> bool:
         """Whether somebody else than its downstream could take the job, and would be asked."""
         return any(
-            candidate.peer != job.downstream and not self.left_alone.has(candidate.peer, now)
+            candidate.peer != job.downstream and not self._unwilling(candidate.peer, now)
             for candidate in self._serving(job, now)
         )
 
@@ -253,11 +253,15 @@ class Placement:
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
         # They are asked only if there is nobody else.
-        unwilling = {c.peer for c in found if self.left_alone.has(c.peer, now)}
+        unwilling = {c.peer for c in found if self._unwilling(c.peer, now)}
         if len(unwilling) < len(found):
             found = [c for c in found if c.peer not in unwilling]
             job.tried |= unwilling
         return [self._with_pending(c, now) for c in found]
+
+    def _unwilling(self, peer: PeerId, now: float) -> bool:
+        """Whether it will refuse, as far as one knows: its place may be free again by now."""
+        return self.left_alone.has(peer, now) or self._neighbourhood.is_full(peer)
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
         """Add what we placed there since its last news."""

@@ -167,6 +167,19 @@ def test_who_tells_that_it_is_full_is_not_asked() -> None:
     assert world.node(1).forwarder.lending.places == 1
 
 
+def test_who_told_that_it_is_full_is_asked_if_there_is_nobody_else() -> None:
+    world = World(2, models={1}, terms={1: Terms(guest_requests=1)})
+    told = Change(LOAD, 200, Load(guest_places=0).pack())
+    world.node(0).neighbourhood.records_changed(world.node(1).peer, (told,))
+    world.submit(0, RID, PROMPT)
+    world.submit(0, OWN, PROMPT)
+    world.run()
+    assert isinstance(world.ending(0, RID), Answer), "its place is free again"
+    failure = world.ending(0, OWN)
+    assert isinstance(failure, Failure)
+    assert "its owner grants guests 1 requests at one time" in str(failure.error)
+
+
 # --- Tokens per minute --------------------------------------------------------------------------
 
 
