@@ -26,19 +26,22 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
 
     Works whether the node runs or not. A node is in one mesh at a time.
     """
+    from rich.console import Console
+
     from cli.session import running_client
     from overlay.errors import NodeNotRunning
 
     config = config_of(ctx, name=name)
-    try:
-        client = running_client(config)
-    except NodeNotRunning:
-        joined = _join_without_node(config, token)
-        hint = "Next: hearth up, or hearth chat"
-    else:
-        with client:
-            joined = client.join(token.strip())
-        hint = "Next: hearth chat"
+    with Console(stderr=True).status("asking the inviting node…", spinner="dots"):
+        try:
+            client = running_client(config)
+        except NodeNotRunning:
+            joined = _join_without_node(config, token)
+            hint = "Next: hearth up, or hearth chat"
+        else:
+            with client:
+                joined = client.join(token.strip())
+            hint = "Next: hearth chat"
     if as_json:
         click.echo(json.dumps(joined, ensure_ascii=False, indent=2))
         return

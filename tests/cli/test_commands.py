@@ -168,6 +168,12 @@ def test_join_through_the_running_node(run: Run, backend: FakeBackend) -> None:
     assert result.stderr == "error: this is no join token: one begins with hearth1\n"
 
 
+def test_on_a_terminal_joining_says_what_it_waits_for(run: Run) -> None:
+    result = run("join", "hearth1xyz", env={"FORCE_COLOR": "1", "TERM": "xterm"})
+    assert "asking the inviting node" in result.stderr
+    assert "asking" not in run("join", "hearth1xyz").stderr
+
+
 def test_pause_and_resume(run: Run, backend: FakeBackend) -> None:
     result = run("pause")
     assert result.stdout.startswith("Paused:")
