@@ -203,6 +203,7 @@ class DiskStore:
     def _claim(self) -> int | None:
         """Lock the own subfolder; None, with a word in the log, if that cannot be done."""
         try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
             self._make_folder()
             give_up = time.monotonic() + LOCK_WAIT_S
             while (fd := lock(self._own)) is None and time.monotonic() < give_up:
@@ -221,8 +222,8 @@ class DiskStore:
         return fd
 
     def _make_folder(self) -> None:
-        """The folder of all models, marked. Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """The folder of all models, marked. Raises OSError, also if the home is gone."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         name, text = _TAG
         (self._folder / name).write_bytes(text)
 

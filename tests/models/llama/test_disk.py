@@ -625,6 +625,19 @@ def test_a_folder_deleted_while_it_is_in_use_is_made_anew(folder: Path, deleted:
     again.close(CLOSE_S)
 
 
+def test_a_home_that_was_deleted_stays_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever deletes it wants no more prompts there."""
+    home = folder / "home"
+    store = DiskStore(home / "cache", OURS, BUDGET)
+    shutil.rmtree(home)
+    (key,) = write_paths(store, [(1,)], b"x")
+    settle(store)
+    assert store.read(key) is None
+    assert not home.exists()
+    assert os.strerror(errno.ENOENT) in caplog.text
+    store.close(CLOSE_S)
+
+
 def test_a_folder_that_was_deleted_belongs_to_whoever_comes_first(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
