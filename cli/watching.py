@@ -12,14 +12,15 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
+from rich.segment import SegmentLines
 from rich.text import Text
 
 from cli.session import running_client
 from cli.status_view import status_view
 from cli.terminal import keys_unseen
-from cli.text import printable
+from cli.text import count, printable
 from overlay.errors import HearthError
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def _watch_live(config: NodeConfig, console: Console, status: dict[str, Any]) ->
     problem = ""
     with (
         _keys() as key,
-        Live(_view(status, problem), console=console, screen=True, auto_refresh=False) as live,
+        Live(WatchView(status, problem), console=console, screen=True, auto_refresh=False) as live,
     ):
         while key() not in ("q", "Q"):
             try:
                 status, problem = _ask(config), ""
             except HearthError as error:
                 problem = str(error)
-            live.update(_view(status, problem), refresh=True)
+            live.update(WatchView(status, problem), refresh=True)
 
 
 def _ask(config: NodeConfig) -> dict[str, Any]:
@@ -68,9 +69,23 @@ def _ask(config: NodeConfig) -> dict[str, Any]:
         return client.status()
 
 
-def _view(status: dict[str, Any], problem: str) -> RenderableType:
-    line = Text(printable(problem), style="red") if problem else Text("q leaves", style="dim")
-    return Group(status_view(status), Text(), line)
+class WatchView:
+    """The status and, below it, what went wrong or how to leave; what does not fit is counted."""
+
+    def __init__(self, status: dict[str, Any], problem: str) -> None:
+        self._status = status
+        self._problem = problem
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbound = options.update(height=None)
+        lines = console.render_lines(status_view(self._status), unbound, pad=False)
+        hint = "q leaves"
+        room = max(1, console.height - 2)
+        if len(lines) > room:
+            hint += f" · {count(len(lines) - room, 'line')} more on a taller terminal"
+        yield SegmentLines(lines[:room], new_lines=True)
+        yield Text()
+        yield Text(printable(self._problem), "red") if self._problem else Text(hint, "dim")
 
 
 @contextmanager
