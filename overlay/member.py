@@ -253,6 +253,13 @@ class Member:
         """When to call `tick`, at the latest."""
         return min(self.gossip.next_deadline(), self.forwarder.next_deadline())
 
+    def due_before(self, at: float) -> bool:
+        """Whether something that a request waits for may be due before that; quick to tell.
+
+        Gossip's next round is due when `tick` last left it, so only `next_deadline` tells of it.
+        """
+        return self.forwarder.deadlines.soonest < at
+
     # --- Within -------------------------------------------------------------------------------
 
     def _publish(self, now: float) -> None:

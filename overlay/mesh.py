@@ -334,8 +334,7 @@ class Mesh:
                     self._unreadable(effect)
                 case _:
                     self._log.tell(effect, self.now())
-        # Gossip's is set where it is seen to: when the driver is awake.
-        if self.member.forwarder.deadlines.soonest < self._due:
+        if self.member.due_before(self._due):
             self._wake.set()
 
     def _unreadable(self, told: Unreadable) -> None:
