@@ -64,6 +64,8 @@ class Job:
     # Where it went.
     downstream: PeerId | None = None
     tried: set[PeerId] = field(default_factory=set)
+    #: Some of those who could take it are left alone, and were passed over this time.
+    passed_over: bool = False
     decision: Decision | None = None
     last_error: HearthError | None = None
     failed_over: bool = False

@@ -166,7 +166,7 @@ class Placement:
             path=(*job.path, self._me),
             # After a refusal, whoever takes it keeps it: passing it on to who has just refused it
             # would charge another's account for it there.
-            hop_limit=0 if job.tried else job.hop_limit - 1,
+            hop_limit=0 if job.tried or job.passed_over else job.hop_limit - 1,
             deadline_ms=max(1, round((job.deadline - now) * 1000)),
             estimated_match=chosen.match_tokens,
         )
@@ -252,12 +252,10 @@ class Placement:
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
-        # They are asked only if there is nobody else.
-        unwilling = {c.peer for c in found if self._unwilling(c.peer, now)}
-        if len(unwilling) < len(found):
-            found = [c for c in found if c.peer not in unwilling]
-            job.tried |= unwilling
-        return [self._with_pending(c, now) for c in found]
+        # They are asked only if there is nobody else, now or once the others have failed.
+        willing = [c for c in found if not self._unwilling(c.peer, now)]
+        job.passed_over = 0 < len(willing) < len(found)
+        return [self._with_pending(c, now) for c in willing or found]
 
     def _unwilling(self, peer: PeerId, now: float) -> bool:
         """Whether it will refuse, as far as one knows: its place may be free again by now."""

@@ -182,6 +182,21 @@ def test_an_origin_without_the_model_fails_over_too() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 5])
+def test_who_is_left_alone_is_asked_once_the_others_have_failed(after: int) -> None:
+    world = World(3, models={1, 2})
+    origin = world.node(0).forwarder
+    origin.left_alone.fell_silent(world.node(2).peer, world.now)
+    world.submit(0, RID, PROMPT)
+    world.run(after)
+    assert list(world.node(1).running) == [RID]
+    (sent,) = [m for _, _, m in world.log if isinstance(m, Forward)]
+    assert sent.hop_limit == 0, "it is not to be passed on to the other"
+    world.kill(1)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+@pytest.mark.parametrize("after", [0, 5])
 def test_a_model_that_was_loaded_meanwhile_takes_over_from_a_peer_that_dies(after: int) -> None:
     world = World(2, models={1})
     world.submit(0, RID, PROMPT)
