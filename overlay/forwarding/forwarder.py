@@ -308,7 +308,9 @@ class Forwarder:
         self, job: Job, sender: PeerId, message: ForwardingMessage, now: float
     ) -> list[Effect]:
         if job.state is JobState.DISPATCHED and not isinstance(message, (Accepted, Refused)):
-            raise Malformed("an answer begins with Accepted")
+            # A broken link may have taken Accepted along. Else this is a lie, with the same end.
+            early = Noticed(sender, "answers what it has not accepted", type(message).__name__)
+            return [early, *self._give_up(job, StreamReset("messages were lost"), now)]
         match message:
             case TokenFrame(seq=seq):
                 if seq > job.frames_in:

@@ -113,10 +113,13 @@ async def converse(
     turns: Turns,
     peer: PeerId,
     endpoint: str,
-    new_link: Callable[[], Link],
+    new_link: Callable[[], Link | None],
     exchange: Exchange,
 ) -> Ending:
-    """Dial an endpoint and serve the connection to its end."""
+    """Dial an endpoint and serve the connection to its end.
+
+    ``new_link`` is asked once it stands; None: it is of no use any more.
+    """
     async with turns.turn():
         try:
             dealer = sockets.dealer(peer)
@@ -132,7 +135,10 @@ async def converse(
     if failure is not None:
         return Ending(failure, was_up=False)
     try:
-        line = Line(new_link(), lambda data: pump.offer([data]), exchange)
+        link = new_link()
+        if link is None:
+            return Ending("the peer has dialled meanwhile", was_up=False)
+        line = Line(link, lambda data: pump.offer([data]), exchange)
         # While the peer is slowed, what it sends stays with ZeroMQ, and then with the peer.
         pump = Pump(
             dealer,

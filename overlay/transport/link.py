@@ -66,6 +66,9 @@ from overlay.wire.messages import (
 
 #: A link on which nothing was heard for so long is down.
 SILENCE_S: Final = 3 * PING_INTERVAL_S
+#: Who dials has no link with us, unless both began to dial at about the same time: within a round
+#: trip and a half of each other, and the longest are about 2 s.
+CROSSING_S: Final = 3.0
 #: Pings whose answer is still of interest.
 _PINGS_OPEN_MAX: Final = 4
 #: Weight of the latest round trip in the smoothed one: twice TCP's (RFC 6298), which measures more
@@ -185,7 +188,7 @@ class Link:
         self.leaving = False
         self._handshake = handshake
         self._unwelcome = unwelcome
-        self._ticked = self._heard = now
+        self._ticked = self._heard = self._begun = self._up_at = now
         self._pings: dict[int, float] = {}
         self._next_ping = 0
         self._pinged = now
@@ -211,6 +214,13 @@ class Link:
             self._received_messages,
             self._received_bytes,
         )
+
+    def replaces(self, other: Link) -> bool:
+        """Whether the peer, which dialled this one, has lost the other, whatever this end knows."""
+        if self.direction is not Direction.INCOMING:
+            return False
+        again = other.direction is Direction.INCOMING
+        return again or self._begun - other._up_at > CROSSING_S
 
     def sent(self, size: int) -> None:
         """A message has left."""
@@ -340,7 +350,7 @@ class Link:
                 case Reply(message=message):
                     events.append(Transmit(encode(message)))
                 case Admitted(hello=hello):
-                    self.state = LinkState.UP
+                    self.state, self._up_at = LinkState.UP, now
                     self.peer, self.certificates = hello.peer_id, hello.certificates
                     self.observed = hello.observed
                     self.lineage = lineage_of(hello.certificates)

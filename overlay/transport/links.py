@@ -320,12 +320,10 @@ class Links:
             line.carry_out(line.link.refuse(LimitExceeded(f"too many links: {full}")))
             return
         relayed = line.link.relay is not None
-        if line.link.direction is Direction.INCOMING:
-            # The peer dials again when its old connection is gone, whether we noticed or not.
-            for old in list(self._up.get(peer, ())):
-                alike = relayed == (old.link.relay is not None)
-                if alike and old.link.direction is Direction.INCOMING:
-                    old.close("replaced by a new connection")
+        for old in list(self._up.get(peer, ())):
+            # Else what is to be sent might go where nobody receives it any more.
+            if relayed == (old.link.relay is not None) and line.link.replaces(old.link):
+                old.close("replaced by a new connection")
         lines = self._up.setdefault(peer, [])
         lines.append(line)
         lines.sort(key=lambda each: each.link.relay is not None)

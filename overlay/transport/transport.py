@@ -276,13 +276,19 @@ class Transport:
     async def _attempt(self, peer: PeerId, address: Multiaddr) -> Ending:
         ending = Ending(f"the name {address.host} is unknown", was_up=False)
         for endpoint in await resolve(address):
-            link = partial(self._link, Role.DIALER, curve_public(peer), endpoint)
+            link = partial(self._outgoing, peer, endpoint)
             ending = await converse(self._sockets, self._turns, peer, endpoint, link, self._links)
             log.debug("dialled %s at %s: %s", peer, endpoint, ending.reason)
             ending = replace(ending, reason=f"{address}: {ending.reason}")
             if ending.was_up:
                 break
         return ending
+
+    def _outgoing(self, peer: PeerId, endpoint: str) -> Link | None:
+        # Whoever dials tells the peer that it has no other link with it (see `Link.replaces`).
+        if self._links.has_incoming(peer):
+            return None
+        return self._link(Role.DIALER, curve_public(peer), endpoint)
 
     def _links_changed(self, peer: PeerId) -> None:
         if self._links.direct(peer) is None:

@@ -181,6 +181,17 @@ def test_an_origin_without_the_model_fails_over_too() -> None:
     assert world.answer(0, RID) == WHOLE
 
 
+def test_where_accepted_was_lost_the_answer_comes_from_elsewhere() -> None:
+    """With a link that broke, say, while there was another one."""
+    world = World(3, models={1, 2})
+    world.submit(0, RID, PROMPT)
+    [(_, asked, _)] = world.wire
+    world.lose = lambda sender, _, message: sender == asked and isinstance(message, Accepted)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert [node.peer for node in world.nodes.values() if RID in node.cancelled] == [asked]
+
+
 @pytest.mark.parametrize("after", [0, 5])
 def test_who_is_left_alone_is_asked_once_the_others_have_failed(after: int) -> None:
     world = World(3, models={1, 2})
@@ -783,14 +794,16 @@ def test_a_request_that_comes_again_while_it_is_open_is_noticed() -> None:
     assert receiver.open_requests == 1
 
 
-def test_an_answer_that_nobody_accepted_is_a_lie() -> None:
+def test_an_answer_that_nobody_accepted_is_none_and_noticed() -> None:
     world = World(2)
     world.warm(1, TOKENS)
     world.submit(0, RID, PROMPT)
-    with pytest.raises(Malformed):
-        world.node(0).forwarder.receive(
-            world.node(1).peer, TokenFrame(RID, 0, (1,), "x"), world.now
-        )
+    node, peer = world.node(0), world.node(1).peer
+    noticed, *effects = node.forwarder.receive(peer, TokenFrame(RID, 0, (1,), "x"), world.now)
+    assert noticed == Noticed(peer, "answers what it has not accepted", "TokenFrame")
+    world.carry_out(node, effects)
+    world.run()
+    assert world.answer(0, RID) == WHOLE, "without the lie"
 
 
 @pytest.mark.parametrize(

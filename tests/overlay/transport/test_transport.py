@@ -12,10 +12,12 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import MESSAGE_BYTES_MAX
-from overlay.transport import dialling
+from overlay.transport import dialling, link
 from overlay.transport.link import Direction, LinkStatus
+from overlay.wire.codec import encode
 from overlay.wire.messages import Cancel, Goodbye, Hello, StreamAck, Syn, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, Node, eventually, linked, mesh
+from tests.overlay.transport.raw import hello_of, raw_peer
 
 
 async def test_a_link_comes_up_once_on_both_sides() -> None:
@@ -54,6 +56,29 @@ async def test_there_are_links_with_so_many_members(monkeypatch: pytest.MonkeyPa
         assert hub.transport.links().keys() == {first.peer_id}
         first.transport.hang_up(hub.peer_id, "it makes room")
         await hub.until(lambda: hub.transport.links().keys() == {second.peer_id})
+
+
+@pytest.mark.parametrize("crossing_s", [60.0, -1.0])
+async def test_a_peer_that_dials_has_lost_the_link_that_we_have(
+    monkeypatch: pytest.MonkeyPatch, crossing_s: float
+) -> None:
+    """What is sent on the old one would be lost, and nobody would be told of it."""
+    monkeypatch.setattr(link, "CROSSING_S", crossing_s)
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        async with raw_peer(one, other.key) as again:
+            await again.send(encode(hello_of(other.me)))
+            assert isinstance(await again.receive(), Hello)
+            await again.send(encode(StreamAck(b"r", 1)))
+            await one.until(lambda: len(one.messages()) == 1)
+            down = [(peer, str(why)) for peer, why in one.seen("down")]
+            if crossing_s > 0:
+                assert down == []
+                assert len(one.seen("up")) == 1
+            else:
+                assert down == [(other.peer_id, "replaced by a new connection")]
+                assert len(one.seen("up")) == 2
+                assert one.transport.links()[other.peer_id].direction is Direction.INCOMING
 
 
 async def test_messages_arrive_in_order_and_both_ways() -> None:

@@ -1,0 +1,161 @@
+"""Nodes die, freeze, lose their engines and leave, and whoever asks another one notices nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.nodes import RunningNode, chat_body, hearth, until
+
+pytestmark = pytest.mark.timeout(300)
+
+#: Requests that are open at one time.
+_ASKING = 4
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, tiny_model: Path) -> AsyncIterator[list[RunningNode]]:
+    """One that has no model, and two that answer for it."""
+    models = {"ann": "none", "bob": str(tiny_model), "cyd": str(tiny_model)}
+    found = [RunningNode(tmp_path / name, name, ("--model", models[name])) for name in models]
+    ann, *others = found
+    try:
+        await ann.start()
+        invited = await hearth("invite", "--home", str(ann.home), "--json", "--uses", "2")
+        for node in others:
+            joined = await hearth("join", invited.json["token"], "--home", str(node.home))
+            assert joined.code == 0, joined.err
+            await node.start()
+            await until(partial(served, ann, node.name), f"{ann.name} hears of {node.name}")
+        yield found
+    finally:
+        for node in found:
+            if node.process is not None:
+                await node.stop()
+
+
+class Asking:
+    """Requests to one node, one after the other and several at a time."""
+
+    def __init__(self, node: RunningNode) -> None:
+        self._node = node
+        self._numbers = count()
+        #: Whole answers, by the name of the node that gave them.
+        self.served: Counter[str] = Counter()
+        self.latest = ""
+
+    async def go_on(self) -> None:
+        """For ever. Raises whatever a request failed with."""
+        while True:
+            question = f"Question {next(self._numbers)}, what is it?"
+            body = chat_body(question, max_tokens=64)
+            response = await self._node.http.post("/v1/chat/completions", json=body)
+            assert response.status_code == 200, response.text
+            answer = response.json()
+            [choice] = answer["choices"]
+            assert choice["finish_reason"] in ("stop", "length"), answer
+            assert answer["usage"]["completion_tokens"] > 0, answer
+            self.latest = answer["hearth"]["served_by_name"]
+            self.served[self.latest] += 1
+
+    async def more(self, answers: int, name: str | None = None) -> None:
+        """Wait until so many more were given, by the node of that name or by any."""
+
+        def given() -> int:
+            return self.served.total() if name is None else self.served[name]
+
+        enough = given() + answers
+
+        async def are_given() -> bool:
+            return given() >= enough
+
+        await until(are_given, f"{name or 'somebody'} answers")
+
+
+async def answers(node: RunningNode) -> bool:
+    """Whether the node itself does."""
+    body = chat_body("And you?", max_tokens=1, hearth={"route": "local"})
+    return (await node.http.post("/v1/chat/completions", json=body)).status_code == 200
+
+
+async def served(seen_by: RunningNode, name: str) -> bool:
+    """Whether the one has heard what the other serves."""
+    peer = await seen_by.peer(name)
+    return peer is not None and peer["state"] == "UP" and bool(peer["models"])
+
+
+async def down(seen_by: RunningNode, name: str) -> None:
+    async def told() -> bool:
+        peer = await seen_by.peer(name)
+        return peer is not None and peer["state"] != "UP"
+
+    await until(told, f"{seen_by.name} sees that {name} is gone")
+
+
+@asynccontextmanager
+async def killed(node: RunningNode) -> AsyncIterator[None]:
+    assert node.process is not None
+    node.kill()
+    await node.process.wait()
+    yield
+    await node.start()
+
+
+@asynccontextmanager
+async def frozen(node: RunningNode) -> AsyncIterator[None]:
+    assert node.process is not None
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def parted(node: RunningNode) -> AsyncIterator[None]:
+    assert await node.stop() == 0
+    yield
+    await node.start()
+
+
+@asynccontextmanager
+async def robbed_of_its_engine(node: RunningNode) -> AsyncIterator[None]:
+    assert node.process is not None
+    for engine in psutil.Process(node.process.pid).children():
+        engine.kill()
+    yield
+
+
+async def test_no_answer_is_lost_while_nodes_come_and_go(nodes: list[RunningNode]) -> None:
+    ann, bob, cyd = nodes
+    asking = Asking(ann)
+
+    async def troubles() -> None:
+        for trouble in (killed, frozen, robbed_of_its_engine, frozen, parted):
+            # Whichever costs least answers nearly everything.
+            await asking.more(2 * _ASKING)
+            node, other = (bob, cyd) if asking.latest == bob.name else (cyd, bob)
+            async with trouble(node):
+                if trouble is not robbed_of_its_engine:
+                    await down(ann, node.name)
+                await asking.more(2 * _ASKING, other.name)
+            await until(partial(served, ann, node.name), f"{node.name} is back")
+            await until(partial(answers, node), f"{node.name} answers again")
+
+    tasks = [asyncio.create_task(asking.go_on()) for _ in range(_ASKING)]
+    tasks.append(asyncio.create_task(troubles()))
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
