@@ -12,6 +12,7 @@ from itertools import count
 from models.engine import (
     CacheChanged,
     Chunk,
+    EngineEvent,
     EngineStats,
     Finished,
     FinishReason,
@@ -23,11 +24,13 @@ from models.engine import (
 )
 from overlay.effects import Effect
 from overlay.forwarding import effects as fwd
+from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.identity.peer_id import PeerId
 from overlay.member import Member
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.codec import decode, encode
+from overlay.wire.messages import Message
 
 SECRET = b"s" * 32
 TOY = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
@@ -48,6 +51,8 @@ class VirtualMember:
     alive: bool = True
     cached: set[int] = field(default_factory=set)
     running: set[bytes] = field(default_factory=set)
+    #: The latest run of each request: one may come again.
+    runs: dict[bytes, object] = field(default_factory=dict)
     events: dict[bytes, list[fwd.ClientEvent]] = field(default_factory=dict)
     #: Effects that are neither messages nor work.
     told: list[Effect] = field(default_factory=list)
@@ -63,23 +68,37 @@ class VirtualMesh:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self.nodes: list[VirtualMember] = []
+        self._gossip_interval_s = gossip_interval_s
         for index in range(size):
-            rng = random.Random(seed * 1000 + index)
-            peer = PeerId(bytes([index + 1]) * 32)
-            member = Member(
-                peer,
-                1,
-                SECRET,
-                CostPolicy(rng),
-                rng,
-                self.now,
-                gossip_interval_s=gossip_interval_s,
-            )
-            member.described(f"n{index}", (), self.now)
-            self.nodes.append(VirtualMember(member))
+            self.nodes.append(self._started(index, random.Random(seed * 1000 + index)))
             if index in serving:
-                member.models_changed([TOY], {}, self.now)
-                member.engine_event(TOY.name, STATS, self.now)
+                self.load(index)
+        self._link_all()
+
+    def _started(
+        self, index: int, rng: random.Random, *, incarnation: int = 1, terms: Terms = NO_BOUNDS
+    ) -> VirtualMember:
+        peer = PeerId(bytes([index + 1]) * 32)
+        member = Member(
+            peer,
+            incarnation,
+            SECRET,
+            CostPolicy(rng),
+            rng,
+            self.now,
+            terms=terms,
+            gossip_interval_s=self._gossip_interval_s,
+        )
+        member.described(f"n{index}", (), self.now)
+        return VirtualMember(member)
+
+    def load(self, index: int) -> None:
+        """The node serves the model from now on."""
+        member = self.nodes[index].member
+        member.models_changed([TOY], {}, self.now)
+        member.engine_event(TOY.name, STATS, self.now)
+
+    def _link_all(self) -> None:
         for node in self.nodes:
             for other in self.nodes:
                 if other is not node:
@@ -121,10 +140,7 @@ class VirtualMesh:
         """Let time pass: messages, engines and timers in order of time."""
         end = self.now + seconds
         while True:
-            ticking = min(
-                (node for node in self.nodes if node.alive),
-                key=lambda node: node.member.next_deadline(),
-            )
+            ticking = min(self._awake(), key=lambda node: node.member.next_deadline())
             deadline = max(self.now, ticking.member.next_deadline())
             if self._due and self._due[0][0] <= min(deadline, end):
                 at, _, happen = heapq.heappop(self._due)
@@ -144,11 +160,7 @@ class VirtualMesh:
         while queue:
             match effect := queue.popleft():
                 case fwd.Send(peer=peer, message=message):
-                    receiver = next(n for n in self.nodes if n.member.me == peer)
-                    if receiver.alive:
-                        data = encode(message)
-                        self._later(RTT_MS / 2000, self._delivery(node, receiver, data))
-                    else:
+                    if not self._send(node, self._node(peer), message):
                         queue.extend(node.member.undeliverable(peer, message, self.now))
                 case fwd.Emit(request_id=request_id, event=event):
                     node.events[request_id].append(event)
@@ -159,7 +171,7 @@ class VirtualMesh:
                 case fwd.Generate(request=request):
                     self._generate(node, request)
                 case fwd.CancelGeneration(request_id=request_id):
-                    node.running.discard(request_id)
+                    self._cancel(node, request_id)
                 case _:
                     node.told.append(effect)
 
@@ -172,6 +184,29 @@ class VirtualMesh:
 
     def measure(self, node: VirtualMember) -> None:
         node.member.links_measured(dict.fromkeys(self._linked(node), RTT_MS), self.now)
+
+    def _awake(self) -> list[VirtualMember]:
+        return [node for node in self.nodes if node.alive]
+
+    def _node(self, peer: PeerId) -> VirtualMember:
+        return next(node for node in self.nodes if node.member.me == peer)
+
+    def _send(self, node: VirtualMember, receiver: VirtualMember, message: Message) -> bool:
+        """Whether there is a link to send it on."""
+        if receiver.alive:
+            self._later(RTT_MS / 2000, self._delivery(node, receiver, encode(message)))
+        return receiver.alive
+
+    def _cancel(self, node: VirtualMember, request_id: bytes) -> None:
+        """The engine forgets it, as it has ended it."""
+        if request_id in node.running:
+            node.running.discard(request_id)
+            done = Finished(request_id, FinishReason.CANCELLED, 0, 0, 0, 0.0, 0.0, 0.0)
+            self._later(TOKEN_S, lambda: self._tell(node, done))
+
+    def _tell(self, node: VirtualMember, event: EngineEvent) -> None:
+        if node.alive:
+            self.perform(node, node.member.engine_event(TOY.name, event, self.now))
 
     def _linked(self, node: VirtualMember) -> list[PeerId]:
         return [n.member.me for n in self.nodes if n.alive and n is not node]
@@ -202,6 +237,7 @@ class VirtualMesh:
         """An engine that computes every answer at the same pace."""
         request_id = request.request_id
         node.running.add(request_id)
+        run = node.runs[request_id] = object()
         cached = self._cache(node, request.tokens)
         left = ANSWER[len(request.generated) :]
         done = Finished(
@@ -215,7 +251,9 @@ class VirtualMesh:
         for step, event in enumerate(events):
 
             def happen(event: Started | Chunk | Finished = event) -> None:
-                if node.alive and request_id in node.running:
-                    self.perform(node, node.member.engine_event(TOY.name, event, self.now))
+                if request_id in node.running and node.runs[request_id] is run:
+                    if event is done:
+                        node.running.discard(request_id)
+                    self._tell(node, event)
 
             self._later(step * TOKEN_S, happen)
