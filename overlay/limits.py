@@ -214,7 +214,8 @@ UNPROVEN_S: Final = 60.0
 FORGET_PEER_S: Final = 24 * 3600.0
 #: No sign of life of a forwarded request for this long: route it elsewhere.
 STREAM_STALL_S: Final = 30.0
-#: An executor that has not said it accepts within this time is taken for lost.
+#: An executor that has not said it accepts within this time, for each hop that the request may
+#: take, is taken for lost.
 ACCEPT_S: Final = 3.0
 #: The time a request may take in all, unless it says otherwise.
 REQUEST_DEADLINE_S: Final = 600.0

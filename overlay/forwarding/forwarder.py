@@ -57,7 +57,6 @@ from overlay.limits import (
     EXPLANATIONS_MAX,
     HOP_LIMIT_DEFAULT,
     REQUEST_DEADLINE_S,
-    STREAM_STALL_S,
 )
 from overlay.routing.ledger import Ledger
 from overlay.routing.policy import Policy
@@ -267,8 +266,11 @@ class Forwarder:
         job.dispatch(chosen.peer, chosen.rtt_ms)
         if chosen.is_self:
             return self._run_here(job, chosen.match_tokens, now)
-        self.deadlines.wait(job, now + ACCEPT_S + chosen.rtt_ms / 1000)
-        return [Send(chosen.peer, self._placement.forward_of(job, chosen, now))]
+        forward = self._placement.forward_of(job, chosen, now)
+        # Whoever passes it on gives those after it up before it is given up itself.
+        accepted_s = ACCEPT_S * (1 + forward.hop_limit) + chosen.rtt_ms / 1000
+        self.deadlines.wait(job, now + accepted_s)
+        return [Send(chosen.peer, forward)]
 
     def _run_here(self, job: Job, match_tokens: int, now: float) -> list[Effect]:
         local = self._neighbourhood.resolve(job.model)
@@ -288,13 +290,11 @@ class Forwarder:
     def _on_forward(self, sender: PeerId, message: Forward, now: float) -> list[Effect]:
         job = job_of_forward(self.me, sender, message, now)
         effects: list[Effect] = []
-        before = self._jobs.get(message.request_id)
-        if before is not None:
+        if before := self._jobs.get(message.request_id):
             if sender not in before.path:
                 return [Noticed(sender, "brings requests again", "one is open here already")]
             # Whoever was between the sender and this node is gone, so it comes another way.
-            effects = self._drop(before)
-            job.came_before_from = before.upstream
+            effects, job.came_before_from = self._drop(before), before.upstream
         local = self._neighbourhood.resolve(job.model)
         refusal = self.lending.arrives(sender, private=local is not None and local.private)
         if refusal is None:
@@ -316,7 +316,7 @@ class Forwarder:
                 if seq > job.frames_in:
                     return self._give_up(job, StreamReset("frames were lost"), now)
                 if seq == job.frames_in and message.tokens:
-                    self.deadlines.wait(job, now + STREAM_STALL_S)
+                    self.deadlines.wait(job, now + self._placement.patience_s(job, began=True))
                     self._placement.answer_begins(job)
                 if job.state is not JobState.STREAMING:
                     self.ledger.answering(job.request_id)
@@ -324,11 +324,13 @@ class Forwarder:
             case Accepted():
                 if message.executor in (self.me, *job.path):
                     raise Malformed("a request visits no node twice")
-                if job.state is JobState.DISPATCHED:
+                news = job.state is JobState.DISPATCHED
+                effects = stream.accepted(job, message)
+                if news:
                     self.deadlines.wait(job, now + self._placement.patience_s(job))
                 if message.executor != sender:
                     self.ledger.settled(job.request_id)  # the peer has passed it on
-                return stream.accepted(job, message)
+                return effects
             case Begun(cached_tokens=cached, queue_ms=queue_ms):
                 if job.state is JobState.ACCEPTED:
                     self.deadlines.wait(job, now + self._placement.patience_s(job))
@@ -356,11 +358,11 @@ class Forwarder:
         self.ledger.settled(job.request_id)
         job.last_error = job.explanation.attempts[-1].error = error
         taken = job.state is not JobState.DISPATCHED
-        # Who says that whom it passed it on to failed may well take it itself; but a second time
-        # is not trusted. Whose link or word is lost has failed itself.
+        # Who says that those behind it failed may take it itself; a second time is not trusted.
         behind = job.executor if taken and refused and not job.failed_over else None
         job.tried.add(behind or job.downstream)
-        relayed = job.upstream is not None and job.state is JobState.STREAMING
+        # Of whom took it those before this node know, and wait no longer for somebody else.
+        relayed = job.upstream is not None and taken
         if relayed or isinstance(error, _FINAL_ERRORS):
             return self._fail(job, error)
         job.failed_over |= taken

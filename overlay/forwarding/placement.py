@@ -16,7 +16,7 @@ from overlay.forwarding.job import Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
-from overlay.limits import STREAM_STALL_S
+from overlay.limits import ACCEPT_S, STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import Candidate
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
@@ -137,10 +137,15 @@ class Placement:
             for candidate in self._serving(job, now)
         )
 
-    def patience_s(self, job: Job) -> float:
-        """How long its downstream may take for each of its next steps: its turn, a first token."""
-        cost_ms = job.decision.chosen.cost_ms if job.decision else 0.0
-        return max(STREAM_STALL_S, 4 * cost_ms / 1000)
+    def patience_s(self, job: Job, *, began: bool = False) -> float:
+        """How long its downstream may take for its next step: its turn, the first token.
+
+        ``began``: each further token. Where others are between this node and the executor, they
+        are to lose their patience first, each in its turn, and to say so.
+        """
+        cost_ms = job.decision.chosen.cost_ms if job.decision and not began else 0.0
+        between = max(0, job.hops - len(job.path) - 1)
+        return max(STREAM_STALL_S, 4 * cost_ms / 1000) + ACCEPT_S * between
 
     def fell_silent(self, job: Job, now: float) -> None:
         """Its downstream was waited for in vain."""

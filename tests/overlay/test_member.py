@@ -18,7 +18,13 @@ from overlay.gossip.records import CARD, Card, Load, block_of
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.limits import ACCEPT_S, SUMMARY_BLOCKS_MAX, TOMBSTONES_MAX, UNPROVEN_S
+from overlay.limits import (
+    ACCEPT_S,
+    HOP_LIMIT_DEFAULT,
+    SUMMARY_BLOCKS_MAX,
+    TOMBSTONES_MAX,
+    UNPROVEN_S,
+)
 from overlay.member import Member
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
@@ -167,10 +173,11 @@ def test_what_is_due_first_sets_the_deadline() -> None:
     mesh.run(2 * 120.0)
     node = mesh.nodes[0]
     mesh.submit(0, REQUEST, PROMPT)
-    accepted_by = mesh.now + ACCEPT_S
+    accepted_s = HOP_LIMIT_DEFAULT * ACCEPT_S
+    accepted_by = mesh.now + accepted_s
     assert node.member.next_deadline() == pytest.approx(accepted_by, abs=0.01)
     # It has been accepted and answered, which is found out then.
-    mesh.run(ACCEPT_S + ANSWER_S)
+    mesh.run(accepted_s + ANSWER_S)
     assert node.member.next_deadline() == node.member.gossip.next_deadline()
 
 

@@ -44,8 +44,10 @@ from overlay.forwarding.effects import (
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
+    ACCEPT_S,
     BAN_S,
     GRAMMAR_CHARS_MAX,
+    HOP_LIMIT_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
     PROMPT_MESSAGES_MAX,
     REQUEST_DEADLINE_S,
@@ -577,6 +579,50 @@ def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
     ending = world.ending(0, RID)
     assert isinstance(ending, Failure)
     assert "no whole answer" in str(ending.error)
+
+
+@pytest.mark.parametrize(
+    "kinds", [(), (Accepted,), (Accepted, Begun), (Accepted, Begun, TokenFrame)]
+)
+def test_who_falls_silent_behind_a_relay_is_left_alone_by_it_and_the_relay_by_nobody(
+    kinds: tuple[type, ...],
+) -> None:
+    world = World(3)
+    origin, relay, executor = (world.node(index) for index in range(3))
+    quiet = keeps_quiet_after(*kinds)
+    world.lose = lambda s, r, m: s == executor.peer and quiet(s, r, m)
+    relayed(world)
+    world.run(2)
+    begun = world.now
+    while not relay.running:
+        ticking = min((origin, relay), key=lambda node: node.forwarder.next_deadline())
+        world.now = max(world.now, ticking.forwarder.next_deadline())
+        world.carry_out(ticking, ticking.forwarder.tick(world.now))
+        world.deliver()
+        assert world.now <= begun + STREAM_STALL_S
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.served_by == relay.peer
+    assert relay.forwarder.left_alone.has(executor.peer, world.now)
+    assert not origin.forwarder.left_alone.has(relay.peer, world.now)
+    assert not origin.forwarder.left_alone.has(executor.peer, world.now)
+
+
+def test_a_relay_that_names_a_silent_executor_is_left_alone_itself() -> None:
+    world = World(3)
+    origin, liar, other = (world.node(index) for index in range(3))
+    world.warm(1, TOKENS)
+    world.lose = lambda sender, *_: sender == liar.peer
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    origin.forwarder.receive(liar.peer, Accepted(RID, other.peer, HOP_LIMIT_MAX, 640), world.now)
+    assert wait_in_vain(world, 0) <= STREAM_STALL_S + HOP_LIMIT_MAX * ACCEPT_S
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert origin.forwarder.left_alone.has(liar.peer, world.now)
+    assert not origin.forwarder.left_alone.has(other.peer, world.now)
 
 
 def test_a_silent_relay_is_not_asked_again_as_it_may_still_speak() -> None:
