@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -80,16 +80,29 @@ def answers_to(model: dict[str, Any], name: str) -> bool:
 class NodeClient:
     """All methods raise HearthError: the node's own error, or that it cannot be reached."""
 
-    def __init__(self, api_url: str, admin_token: str | None) -> None:
-        self.api_url = api_url
-        headers = {"Authorization": f"Bearer {admin_token}"} if admin_token else {}
+    def __init__(
+        self,
+        api_url: str,
+        admin_token: str | None,
+        find: Callable[[], tuple[str, str]] | None = None,
+    ) -> None:
+        """``find`` says where the node is now, as (API, admin token), should it be gone from here.
+
+        It may raise HearthError. What finds the node gone fails, what comes next reaches it.
+        """
         # A proxy of the environment has no business with a node on this machine.
         self._http = httpx.Client(
-            base_url=api_url,
-            headers=headers,
-            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
-            trust_env=False,
+            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S), trust_env=False
         )
+        self._find = find
+        self._go_to(api_url, admin_token)
+
+    def _go_to(self, api_url: str, admin_token: str | None) -> None:
+        self.api_url = api_url
+        self._http.base_url = api_url
+        self._http.headers.pop("Authorization", None)
+        if admin_token:
+            self._http.headers["Authorization"] = f"Bearer {admin_token}"
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +201,11 @@ class NodeClient:
 
     def _lost(self, error: httpx.HTTPError) -> Unreachable | TimedOut | StreamReset:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return Unreachable(f"no node answers at {self.api_url}; start one with: hearth up")
+            gone = Unreachable(f"no node answers at {self.api_url}; start one with: hearth up")
+            if self._find is not None:
+                with suppress(HearthError):
+                    self._go_to(*self._find())
+            return gone
         if isinstance(error, httpx.TimeoutException):
             return TimedOut(f"the node at {self.api_url} did not answer in time")
         return StreamReset(f"the node at {self.api_url} broke off the connection")

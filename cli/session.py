@@ -35,9 +35,13 @@ class Session:
 
 
 def running_client(config: NodeConfig) -> NodeClient:
-    """A client of the node that runs in the home. Raises NodeNotRunning."""
-    runtime = Home(config.home).runtime()
-    return NodeClient(runtime.api, runtime.admin_token)
+    """A client of the node that runs in the home, wherever it is. Raises NodeNotRunning."""
+
+    def find() -> tuple[str, str]:
+        runtime = Home(config.home).runtime()
+        return runtime.api, runtime.admin_token
+
+    return NodeClient(*find(), find)
 
 
 @contextmanager

@@ -12,9 +12,13 @@ from rich.console import Console
 
 from cli.client import NodeClient
 from cli.progress import DownloadProgress, StartAborted, StepProgress
-from cli.session import _await_model
+from cli.session import _await_model, running_client
 from models.store.store import model_name
+from overlay.config import load_config
+from overlay.errors import Unreachable
+from overlay.home.home import Home
 from tests.cli.conftest import Run
+from tests.cli.fake_node import ADMIN_TOKEN, FakeBackend, FakeNode
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +63,22 @@ def test_who_has_no_friends_is_not_kept_waiting() -> None:
     client.models.return_value = []
     _await_model(client, "llama")
     client.models.assert_called_once_with()
+
+
+def test_a_node_that_comes_back_on_another_port_is_found_again(home: Path) -> None:
+    claimed, config = Home(home), load_config(home)
+    claimed.lock()
+    with FakeNode(FakeBackend()) as first:
+        claimed.write_runtime(api=first.api_url, admin_token="old")
+        client = running_client(config)
+        assert client.status()["name"] == "laptop"
+    with client, FakeNode(FakeBackend()) as second:
+        claimed.write_runtime(api=second.api_url, admin_token=ADMIN_TOKEN)
+        with pytest.raises(Unreachable, match=first.api_url):
+            client.status()
+        assert client.api_url == second.api_url
+        assert client.invites(), "the admin token is the new one"
+    claimed.unlock()
 
 
 def test_a_model_file_that_is_none(run: Run, tmp_path: Path) -> None:
