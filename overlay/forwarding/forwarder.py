@@ -177,8 +177,7 @@ class Forwarder:
         job = self._runs.told(event)
         if job is None or self._jobs.get(job.request_id) is not job or job.downstream != self.me:
             return []
-        refusal = self.lending.computes(job, event, now)
-        if refusal is not None:
+        if refusal := self.lending.computes(job, event, now):
             return [*self._stop_downstream(job), *self._fail(job, refusal)]
         match event:
             case Chunk():
@@ -268,8 +267,7 @@ class Forwarder:
             return self._run_here(job, chosen.match_tokens, now)
         forward = self._placement.forward_of(job, chosen, now)
         # Whoever passes it on gives those after it up before it is given up itself.
-        accepted_s = ACCEPT_S * (1 + forward.hop_limit) + chosen.rtt_ms / 1000
-        self.deadlines.wait(job, now + accepted_s)
+        self.deadlines.wait(job, now + ACCEPT_S * (1 + forward.hop_limit) + chosen.rtt_ms / 1000)
         return [Send(chosen.peer, forward)]
 
     def _run_here(self, job: Job, match_tokens: int, now: float) -> list[Effect]:
