@@ -23,7 +23,6 @@ from models.engine import (
     Tokens,
 )
 from overlay.errors import (
-    ContextLengthExceeded,
     HearthError,
     InvalidRequest,
     Malformed,
@@ -71,9 +70,6 @@ from overlay.wire.messages import (
     StreamAck,
     TokenFrame,
 )
-
-#: Trying another node cannot mend these: the request itself is at fault.
-_FINAL_ERRORS = (InvalidRequest, ContextLengthExceeded)
 
 
 class Forwarder:
@@ -358,10 +354,11 @@ class Forwarder:
         taken = job.state is not JobState.DISPATCHED
         # Who says that those behind it failed may take it itself; a second time is not trusted.
         behind = job.executor if taken and refused and not job.failed_over else None
-        job.tried.add(behind or job.downstream)
+        self._placement.failed_at(job, behind or job.downstream, error)
         # Of whom took it those before this node know, and wait no longer for somebody else.
         relayed = job.upstream is not None and taken
-        if relayed or isinstance(error, _FINAL_ERRORS):
+        # Trying another node cannot mend an invalid request.
+        if relayed or isinstance(error, InvalidRequest):
             return self._fail(job, error)
         job.failed_over |= taken
         return self._route(job, now)

@@ -54,6 +54,8 @@ class Job:
     #: Key of the model that ``tokens`` and ``generated`` belong to, once known.
     model_key: bytes | None = None
     hashes: tuple[int, ...] = ()
+    #: A context of so many tokens is too short for it.
+    longer_than: int = 0
     #: Takes back what an engine of this node was asked to do for it.
     here: CancelGeneration | None = None
     #: Who had brought it by another way, and may not have heard that it was replaced.

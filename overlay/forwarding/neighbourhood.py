@@ -240,6 +240,15 @@ class Neighbourhood:
                     found.setdefault(card.name, card)
         return found
 
+    def longest_context(self, name: str, *, here_only: bool) -> int:
+        """In tokens, of the models of this name that can be reached; 0 if there are none."""
+        local = self.resolve(name)
+        found = [0 if local is None else local.info.context_length]
+        if not here_only:
+            served = ((self.neighbours[peer], card) for peer, card, _ in self._servers.of(name))
+            found += [card.context_length for it, card in served if it.rtt_ms is not None]
+        return max(found)
+
     def who_paused(self) -> str:
         """`` (bea, carl: paused)``: reachable peers whose owners lend them to nobody; or empty."""
         names = [
@@ -271,15 +280,22 @@ class Neighbourhood:
         exclude: Collection[PeerId],
         key: bytes | None = None,
         here_only: bool = False,
+        longer_than: int = 0,
     ) -> list[Candidate]:
         """Every node that can serve ``model`` now, with what is known of its costs.
 
         ``hashes``: block hashes of the prompt, empty if it could not be tokenized here. ``key``:
         only nodes where the model has this key and tokens mean the same. ``here_only``: no peers.
+        ``longer_than``: only nodes with a context of more tokens, or of which that is not known.
         """
         found: list[Candidate] = []
         local = self.resolve(model)
-        if local is not None and self.me not in exclude and key in (None, local.info.key):
+        if (
+            local is not None
+            and self.me not in exclude
+            and key in (None, local.info.key)
+            and local.info.context_length > longer_than
+        ):
             stats = local.stats
             found.append(
                 Candidate(
@@ -307,6 +323,7 @@ class Neighbourhood:
                 rtt_ms is None
                 or peer in exclude
                 or (key is not None and (differs or key != card.key))
+                or 0 < card.context_length <= longer_than
             ):
                 continue
             load = neighbour.load or _IDLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.engine import GenerationRequest, Priority, Sampling, Tokens
-from overlay.errors import HearthError, ModelNotFound, NoRoute
+from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
 from overlay.forwarding.effects import (
     CancelGeneration,
@@ -78,6 +78,15 @@ class Placement:
         if local is not None and job.model_key == local.info.key:
             job.tokens = tokens
             job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
+            job.longer_than = len(tokens)
+
+    def failed_at(self, job: Job, peer: PeerId, error: HearthError) -> None:
+        """The job is not to go to this node again."""
+        job.tried.add(peer)
+        card = self._neighbourhood.card_of(peer, job.model)
+        # Where the prompt's tokens were counted, it is known anyway where there is room for them.
+        if isinstance(error, ContextLengthExceeded) and job.tokens is None and card is not None:
+            job.longer_than = max(job.longer_than, card.context_length)
 
     def remembered(self, job: Job) -> list[Effect]:
         """The conversation may come back, with what was delivered of its answer."""
@@ -204,6 +213,12 @@ class Placement:
         """Why there is no candidate, for people."""
         here = [m.info.name for m in self._neighbourhood.models_for(guest=job.upstream is not None)]
         offered = sorted({*here, *self._neighbourhood.offered()})
+        context = self._neighbourhood.longest_context(job.model, here_only=_stays(job))
+        if 0 < context <= job.longer_than:
+            return ContextLengthExceeded(
+                f"The prompt has {job.longer_than} tokens; the model's context holds {context}, "
+                "and the answer needs some of them."
+            )
         lost = self._neighbourhood.why_lost(job.model)
         if lost and job.upstream is None:  # a path on this machine is nobody else's business
             return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
@@ -252,7 +267,8 @@ class Placement:
             now,
             exclude={*job.tried, *job.path},
             key=job.model_key if tokens_only else None,
-            here_only=job.local_only or job.hop_limit == 0,
+            here_only=_stays(job),
+            longer_than=job.longer_than,
         )
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
@@ -276,3 +292,8 @@ class Placement:
             queued=candidate.queued + pending.requests,
             pending_guest_tokens=candidate.pending_guest_tokens + pending.guest_tokens,
         )
+
+
+def _stays(job: Job) -> bool:
+    """Whether it may go to nobody else."""
+    return job.local_only or job.hop_limit == 0

@@ -29,6 +29,7 @@ from overlay.member import Member
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.messages import (
+    Accepted,
     Change,
     DigestEntry,
     Goodbye,
@@ -36,7 +37,6 @@ from overlay.wire.messages import (
     Message,
     OriginDelta,
     Syn,
-    TokenFrame,
 )
 from tests.overlay.members import (
     ANSWER,
@@ -376,7 +376,7 @@ def test_who_knows_records_of_ours_that_we_never_wrote_is_told_of() -> None:
     "lie",
     [
         Syn((DigestEntry(FAR, 1 << 60, 1, 1, 0),)),
-        TokenFrame(REQUEST, 0, (1,), "x"),
+        Accepted(REQUEST, ME, 1, 320),
     ],
     ids=["gossip", "forwarding"],
 )

@@ -21,6 +21,7 @@ from models.engine import (
 )
 from models.engine import Message as Turn
 from overlay.errors import (
+    ContextLengthExceeded,
     EngineFailed,
     InvalidRequest,
     LimitExceeded,
@@ -391,6 +392,45 @@ def test_a_refusal_goes_to_the_next_best() -> None:
     ending = world.ending(0, RID)
     assert isinstance(ending, Answer)
     assert ending.route == "local"
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_prompt_goes_where_it_fits_into_the_context(short: int) -> None:
+    world = World(2)
+    world.warm(short, TOKENS)
+    world.shorten(short, len(TOKENS))
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert ending.served_by == world.node(1 - short).peer
+    assert ending.explanation.attempts[0].considered == 1
+
+
+def test_a_prompt_that_fits_nowhere_is_refused_at_once() -> None:
+    world = World(3)
+    for index, context in enumerate((300, 640, 200)):
+        world.shorten(index, context)
+    world.submit(0, RID, PROMPT)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, ContextLengthExceeded)
+    assert "has 640 tokens; the model's context holds 640" in str(ending.error)
+    assert not world.wire
+
+
+def test_who_cannot_count_a_prompts_tokens_asks_longer_contexts_after_shorter_ones() -> None:
+    world = World(5, models={1, 2, 3, 4})
+    for index, context in enumerate((200, 300, 300, 4096), 1):
+        world.shorten(index, context)
+    origin = world.node(0)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    asked = [r for s, r, m in world.log if s == origin.peer and isinstance(m, Forward)]
+    assert asked[-1] == world.node(4).peer
+    assert not {world.node(2).peer, world.node(3).peer} <= {*asked}, "they are alike"
 
 
 def test_hanging_up_cancels_everywhere() -> None:

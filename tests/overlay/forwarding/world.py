@@ -98,16 +98,27 @@ class World:
                 if other is not node:
                     self.introduce(node, other)
 
-    def load(self, index: int, name: str = MODEL, key: bytes = KEY) -> None:
+    def load(
+        self, index: int, name: str = MODEL, key: bytes = KEY, context_length: int = 4096
+    ) -> None:
         """The node serves a model from now on."""
         node = self.node(index)
-        info = ModelInfo(name, key, ("alias",), "a toy", 4096, 4096, 1)
+        info = ModelInfo(name, key, ("alias",), "a toy", context_length, 4096, 1)
         private = node.forwarder.lending.terms.keep(info.name, info.aliases)
         node.neighbourhood.model_loaded(info, private=private)
         node.neighbourhood.engine_stats(name, EngineStats(prefill_rate=100.0, decode_rate=50.0))
 
-    def introduce(self, node: ToyNode, other: ToyNode) -> None:
-        models = (ModelCard(MODEL, KEY, ("alias",), "a toy", 4096, 100.0, 50.0),)
+    def shorten(self, index: int, context_length: int) -> None:
+        """The node's model has another context, and everybody knows."""
+        short = self.node(index)
+        short.neighbourhood.model_gone(MODEL)
+        self.load(index, context_length=context_length)
+        for node in self.nodes.values():
+            if node is not short:
+                self.introduce(node, short, context_length)
+
+    def introduce(self, node: ToyNode, other: ToyNode, context_length: int = 4096) -> None:
+        models = (ModelCard(MODEL, KEY, ("alias",), "a toy", context_length, 100.0, 50.0),)
         card = Card(f"n{other.peer[0]}", (), models if other.has_model else ())
         changes = (
             Change(CARD, 1, card.pack()),
