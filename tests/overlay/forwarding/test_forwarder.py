@@ -424,7 +424,10 @@ def test_who_cannot_count_a_prompts_tokens_asks_longer_contexts_after_shorter_on
     world = World(5, models={1, 2, 3, 4})
     for index, context in enumerate((200, 300, 300, 4096), 1):
         world.shorten(index, context)
+    world.busy(4, pending_prefill_tokens=2000)
     origin = world.node(0)
+    for index in (1, 2, 3):
+        world.node(index).neighbourhood.link_down(world.node(4).peer)
     world.submit(0, RID, PROMPT)
     world.run()
     assert world.answer(0, RID) == WHOLE

@@ -14,6 +14,7 @@ from models.engine import (
     Chunk,
     EngineEvent,
     EngineStats,
+    Failed,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -23,6 +24,7 @@ from models.engine import (
     TokenLogprob,
     Tokens,
 )
+from overlay.errors import ContextLengthExceeded
 from overlay.forwarding import effects as fx
 from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -179,6 +181,12 @@ class World:
                     queue.extend(node.forwarder.tokenized(request_id, tokens, self.now))
                 case fx.Remember() as answer:
                     node.remembered.append(answer)
+                case fx.Generate(model=model, request=request) if (
+                    len(request.tokens) >= node.neighbourhood.models[model].info.context_length
+                ):
+                    code = ContextLengthExceeded.code
+                    failed = Failed(request.request_id, code, "it is too long")
+                    queue.extend(node.forwarder.on_engine(failed, self.now))
                 case fx.Generate(request=request):
                     node.running[request.request_id] = request
                     node.given[request.request_id] = len(request.generated)
