@@ -49,9 +49,19 @@ def yes_option(command: Command) -> Command:
 
 
 def confirmed(question: str) -> None:
-    """Ask, where there is somebody to answer; a no ends the command (exit code 1)."""
-    if _answers():
-        click.confirm(question, abort=True, err=True)
+    """Ask, where there is somebody to answer; a no ends the command (exit code 1).
+
+    Raises KeyboardInterrupt for Ctrl-C.
+    """
+    if not _answers():
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise KeyboardInterrupt from None
+    if not agreed:
+        raise click.Abort
 
 
 def _answers() -> bool:

@@ -72,6 +72,7 @@ def test_on_a_terminal_one_is_asked(
     question = "Revoke bea (12D3…UERE)? 1 other joined through it: carl (12D3…8bHX)."
     assert question in result.stderr
     assert run("leave", input="\n").exit_code == 1
+    assert run("leave", input="").exit_code == 130, "as Ctrl-C: there is no answer"
     assert (backend.revoked, backend.left) == ([], False)
     assert run("revoke", "bea", input="y\n").exit_code == 0
     assert run("leave", input="y\n").exit_code == 0
