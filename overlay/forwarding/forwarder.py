@@ -91,7 +91,7 @@ class Forwarder:
         self._jobs: dict[bytes, Job] = {}
         self.deadlines = Deadlines(self._jobs)
         self.ledger = Ledger()
-        self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy)
+        self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy, self._jobs)
         self.left_alone = self._placement.left_alone
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from models.engine import GenerationRequest, Priority, Sampling, Tokens
 from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
@@ -16,7 +19,7 @@ from overlay.forwarding.job import Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
-from overlay.limits import ACCEPT_S, STREAM_STALL_S
+from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import Candidate
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
@@ -39,8 +42,11 @@ class Placement:
         ledger: Ledger,
         mesh_secret: bytes,
         policy: Policy,
+        jobs: Mapping[bytes, Job],
     ) -> None:
+        """``jobs``: all that are open."""
         self._me = me
+        self._jobs = jobs
         self._neighbourhood = neighbourhood
         self._ledger = ledger
         self.left_alone = LeftAlone()
@@ -274,9 +280,22 @@ class Placement:
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
         # They are asked only if there is nobody else, now or once the others have failed.
-        willing = [c for c in found if not self._unwilling(c.peer, now)]
+        full = self._full_of_ours()
+        willing = [c for c in found if c.peer not in full and not self._unwilling(c.peer, now)]
         job.passed_over = 0 < len(willing) < len(found)
         return [self._with_pending(c, now) for c in willing or found]
+
+    def _full_of_ours(self) -> set[PeerId]:
+        """The peers that have as many requests of this node open as they take of one member."""
+        if len(self._jobs) <= OPEN_REQUESTS_PER_PEER_MAX:
+            return set()
+        asked = Counter(job.downstream for job in self._jobs.values())
+        asked.pop(self._me, None)
+        return {
+            peer
+            for peer, count in asked.items()
+            if peer is not None and count >= OPEN_REQUESTS_PER_PEER_MAX
+        }
 
     def _unwilling(self, peer: PeerId, now: float) -> bool:
         """Whether it will refuse, as far as one knows: its place may be free again by now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from unittest.mock import patch
 
@@ -193,6 +194,25 @@ def test_where_accepted_was_lost_the_answer_comes_from_elsewhere() -> None:
     world.run()
     assert world.answer(0, RID) == WHOLE
     assert [node.peer for node in world.nodes.values() if RID in node.cancelled] == [asked]
+
+
+def test_no_peer_is_asked_for_more_at_one_time_than_it_takes() -> None:
+    world = World(3, models={1, 2})
+    world.warm(1, TOKENS)
+    ids = [bytes([number]) * 16 for number in range(2 * OPEN_REQUESTS_PER_PEER_MAX)]
+    for request_id in ids:
+        world.submit(0, request_id, PROMPT)
+        world.deliver()
+    origin = world.node(0).peer
+    asked = Counter(
+        receiver
+        for sender, receiver, message in world.log
+        if sender == origin and isinstance(message, Forward)
+    )
+    assert list(asked.values()) == [OPEN_REQUESTS_PER_PEER_MAX] * 2
+    assert not any(isinstance(message, Refused) for _, _, message in world.log)
+    world.run()
+    assert all(world.answer(0, request_id) == WHOLE for request_id in ids)
 
 
 @pytest.mark.parametrize("after", [0, 5])
