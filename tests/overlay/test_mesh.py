@@ -8,9 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
+from models.engine import ModelInfo, Sampling
 from overlay.admission.handshake import LocalNode
 from overlay.gossip.records import BLOCK_VALUE, CARD, Card, ModelCard, block_key
 from overlay.identity.certificates import Membership, found_mesh, issue
@@ -23,6 +25,7 @@ from overlay.transport.lan import LanDiscovery
 from overlay.wire.messages import (
     PROTOCOL_VERSION,
     Change,
+    Forward,
     GossipAck,
     Hello,
     OriginDelta,
@@ -137,6 +140,28 @@ def test_whoever_has_a_link_may_be_asked_as_soon_as_its_round_trip_is_known() ->
 
 
 # --- Revocations ------------------------------------------------------------------------------
+
+
+async def test_who_leaves_a_mesh_computes_for_no_guest_of_it_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engines stay, and would go on for as long as the answer is."""
+    me, other = members(2)
+    member = Member(me, lan=False)
+    mesh, engine, guest = member.mesh, Mock(), other.key.peer_id
+    monkeypatch.setattr(mesh._engines, "get", lambda _: engine)
+    monkeypatch.setattr(mesh._outbox, "_send", lambda *_: True)
+    info = ModelInfo("toy", bytes(16), (), "a toy", 4096, 8192, 1)
+    mesh.member.models_changed([info], {}, mesh.now())
+    asked = Forward(
+        *(b"r" * 16, "toy", bytes(16), (1, 2, 3), None, (), 0, Sampling()),
+        *((guest,), 0, 60_000, 0),
+    )
+    mesh.received(guest, asked, 100)
+    engine.submit.assert_called_once()
+    engine.cancel.assert_not_called()
+    await mesh.close()
+    engine.cancel.assert_called_once_with(b"r" * 16)
 
 
 async def linked(*members: Member) -> None:
