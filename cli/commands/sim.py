@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,9 +196,12 @@ def sim(
     seeded = range(seed, seed + seeds)
     jobs = [Job(policy, number) for number in seeded for policy in policies]
     finished = _simulate(scenario, jobs)
+    if len(finished) < len(jobs):
+        # Policies are compared on the same requests; unless no seed is through with all of them.
+        seeded = _through(seeded, policies, finished) or seeded
     reports = {
         policy: {
-            job.seed: finished[job] for job in jobs if job.policy == policy and job in finished
+            number: finished[job] for number in seeded if (job := Job(policy, number)) in finished
         }
         for policy in policies
     }
@@ -207,6 +212,14 @@ def sim(
     if plot is not None:
         compare(_together(reports), " · ".join(_setting(scenario, seeded)), plot)
         click.echo(f"drawn in {plot}", err=True)
+
+
+def _through(seeds: range, policies: Sequence[str], finished: Mapping[Job, Report]) -> range:
+    """The first seeds that all policies have finished."""
+    from cli.simulations import Job
+
+    whole = takewhile(lambda seed: all(Job(p, seed) in finished for p in policies), seeds)
+    return seeds[: len(list(whole))]
 
 
 def _simulate(scenario: Scenario, jobs: list[Job]) -> dict[Job, Report]:

@@ -173,6 +173,24 @@ def test_ctrl_c_shows_what_is_finished(run: Run, monkeypatch: pytest.MonkeyPatch
     assert "random" not in result.stdout
 
 
+def test_after_ctrl_c_policies_are_compared_on_the_same_seeds(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(scenario: object, jobs: list[Job], run: object) -> Iterator[Answered | Finished]:
+        for job in jobs[:3]:
+            yield Finished(job, fake_report(job.policy))
+        os.kill(os.getpid(), signal.SIGINT)
+        yield Answered(jobs[3], 10)
+
+    monkeypatch.setattr(cli.simulations, "simulate", stopped)
+    result = run("sim", "--policy", "hearth,random", "--seeds", "2", "--json")
+    told = json.loads(result.stdout)
+    assert told["seeds"] == [1]
+    requests = [policy["requests"] for policy in told["policies"]]
+    assert requests == [len(fake_report("hearth").ttfts_ms)] * 2
+    assert result.stderr == "stopped: 3 of 4 runs were finished\n"
+
+
 def completions(*arguments: str) -> list[str]:
     shell = ShellComplete(hearth, {}, "hearth", "_HEARTH_COMPLETE")
     return [found.value for found in shell.get_completions(list(arguments[:-1]), arguments[-1])]
