@@ -70,6 +70,12 @@ class FaultyMesh(VirtualMesh):
                 self._later(SILENCE_S, lambda other=other: self._lose(other, node))  # type: ignore[misc]
                 self._later(seconds + RTT_MS, lambda other=other: self._break(node, other, 0.0))  # type: ignore[misc]
 
+    def sleep_all(self, seconds: float) -> None:
+        """Nothing happens anywhere for so long, as the clocks show."""
+        self.now += seconds
+        self._due = [(at + seconds, order, happen) for at, order, happen in self._due]
+        self._sleeps_until = {node: at + seconds for node, at in self._sleeps_until.items()}
+
     def crash(self, index: int) -> None:
         """The process is gone, with all that it knew."""
         node = self.nodes[index]

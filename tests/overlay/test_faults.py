@@ -104,7 +104,7 @@ class Story:
             case ("resume", int(index)) if mesh.nodes[index] in mesh._awake():
                 mesh.nodes[index].member.resume(mesh.now)
             case ("all sleep", float(seconds)):
-                mesh.now += seconds
+                mesh.sleep_all(seconds)
 
     def check_endings(self) -> None:
         for request_id, (index, heard) in self.asked.items():
