@@ -219,7 +219,8 @@ class Repl:
             self._note("Nothing was asked yet.")
             return 0
         first, *more = question.splitlines()
-        self._note(f"> {printable(first)}{' …' if more else ''}")
+        asked = Text(f"> {printable(first)}{' …' if more else ''}", style="dim")
+        self._console.print(asked)  # The blank line below it comes with the answer.
         return self._answer(question)
 
     def _save(self, argument: str) -> None:

@@ -104,6 +104,8 @@ def test_a_failed_question_can_be_asked_again(chat: Chat, backend: FakeBackend) 
     backend.scripts.append((Text("Hal", 1), EngineFailed("llama.cpp ran out of memory")))
     shown = chat.run("Hi\nthere", "/retry")
     assert "error: llama.cpp ran out of memory  (/retry asks again)" in shown
+    assert "> Hi …\n\n" in shown
+    assert "> Hi …\n\n\n" not in shown
     assert chat.conversation.turns == [Turn("Hi\nthere", "Hello.")]
     assert [ask.prompt for ask in backend.asks] == 2 * [(Message("user", "Hi\nthere"),)]
 
