@@ -207,7 +207,10 @@ class NodeClient:
                     self._go_to(*self._find())
             return gone
         if isinstance(error, httpx.TimeoutException):
-            return TimedOut(f"the node at {self.api_url} did not answer in time")
+            return TimedOut(
+                f"the node at {self.api_url} did not answer in time: its machine may be very busy; "
+                "if it stays so, end the node and start it again"
+            )
         return StreamReset(f"the node at {self.api_url} broke off the connection")
 
 
