@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -140,13 +141,16 @@ class VirtualMesh:
         """Let time pass: messages, engines and timers in order of time."""
         end = self.now + seconds
         while True:
-            ticking = min(self._awake(), key=lambda node: node.member.next_deadline())
-            deadline = max(self.now, ticking.member.next_deadline())
+            awake = self._awake()
+            ticking = min(awake, key=lambda node: node.member.next_deadline(), default=None)
+            deadline = math.inf
+            if ticking is not None:
+                deadline = max(self.now, ticking.member.next_deadline())
             if self._due and self._due[0][0] <= min(deadline, end):
                 at, _, happen = heapq.heappop(self._due)
                 self.now = max(self.now, at)
                 happen()
-            elif deadline <= end:
+            elif ticking is not None and deadline <= end:
                 self.now = deadline
                 self.measure(ticking)
                 self.perform(ticking, ticking.member.tick(self.now, self._linked(ticking)))
