@@ -151,7 +151,7 @@ def _parse(text: str, names: Mapping[str, str]) -> Multiaddr:
     if text.startswith("/"):
         return Multiaddr.parse(text)
     host, colon, port = text.rpartition(":")
-    if not colon:
+    if not colon or text.endswith("]"):
         raise Malformed("a port is missing")
     if host.startswith("[") and host.endswith("]"):
         return Multiaddr("ip6", host[1:-1], _port(port))

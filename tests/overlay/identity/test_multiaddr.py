@@ -87,6 +87,11 @@ def test_where_not_to_listen(text: str) -> None:
         parse_listen(text)
 
 
+def test_who_gave_brackets_is_told_of_the_port_that_is_missing() -> None:
+    with pytest.raises(ConfigError, match="a port is missing"):
+        parse_listen("[::1]")
+
+
 def test_listening_needs_an_address_of_this_machine() -> None:
     with pytest.raises(ConfigError, match="not a name"):
         parse_listen("example.org:7710")
