@@ -31,7 +31,8 @@ class LeftAlone:
 
     def refused(self, peer: PeerId, until: float) -> None:
         """The peer refused a request, and asks for no other before ``until``."""
-        self._of(peer).refuses_until = until
+        known = self._of(peer)
+        known.refuses_until = max(known.refuses_until, until)
 
     def fell_silent(self, peer: PeerId, now: float) -> None:
         """The peer was waited for in vain."""

@@ -47,3 +47,12 @@ def test_only_so_many_are_remembered() -> None:
         left_alone.refused(peer, 200.0)
     assert not left_alone.has(peers[0], 100.0)
     assert left_alone.has(peers[-1], 100.0)
+
+
+def test_a_refusal_that_says_nothing_of_a_wait_does_not_shorten_an_earlier_one() -> None:
+    """Several requests may have been under way to the peer."""
+    left_alone = LeftAlone()
+    left_alone.refused(PEER, 60.0)
+    left_alone.refused(PEER, 1.0)
+    assert left_alone.has(PEER, 59.0)
+    assert not left_alone.has(PEER, 60.0)
