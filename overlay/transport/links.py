@@ -39,7 +39,7 @@ from overlay.transport.pump import BATCH_MESSAGES
 from overlay.transport.weight import weight
 from overlay.wire.between_transports import DialBack, DialedBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
-from overlay.wire.messages import Batch, Hello, Message
+from overlay.wire.messages import Batch, Goodbye, Hello, Message
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LinkObserver(Protocol):
         """The last link to the peer is gone."""
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
-        """A message of gossip or forwarding, or a Goodbye, the link's last.
+        """A message of gossip or forwarding, or a Goodbye, the last of the last link.
 
         It came in ``size`` bytes. Of a Batch each part is told by itself.
         """
@@ -300,6 +300,8 @@ class Links:
             case Moved():
                 line.moved_in = True
                 self._hand_over(peer)
+            case Goodbye() if len(self._up.get(peer, ())) > 1:
+                pass  # It says so on each of its links: a copy of its home may have had this one.
             case _ if line.link.relay is None and self._handover.keep(
                 peer, self._up.get(peer, ()), event
             ):

@@ -81,6 +81,25 @@ async def test_a_peer_that_dials_has_lost_the_link_that_we_have(
                 assert one.transport.links()[other.peer_id].direction is Direction.INCOMING
 
 
+async def test_a_peer_has_left_when_it_says_so_on_its_last_link() -> None:
+    """Somebody may have copied its home, started that by mistake, and stopped it again."""
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        async with raw_peer(one, other.key) as copy:
+            await copy.send(encode(hello_of(other.me)))
+            assert isinstance(await copy.receive(), Hello)
+            await copy.send(encode(Goodbye("stopped")))
+            # After a ping, and a question about its address perhaps.
+            while await copy.receive() != Goodbye("goodbye"):
+                pass
+        other.transport.send(one.peer_id, StreamAck(b"r", 1))
+        await one.until(lambda: one.messages() == [StreamAck(b"r", 1)])
+        assert one.seen("down") == []
+        await other.transport.close("it stops, too")
+        await one.until_seen("down")
+        assert one.messages() == [StreamAck(b"r", 1), Goodbye("it stops, too")]
+
+
 async def test_messages_arrive_in_order_and_both_ways() -> None:
     async with mesh(2) as (one, other):
         await linked(one, other)
