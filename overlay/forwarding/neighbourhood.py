@@ -88,7 +88,8 @@ class Neighbourhood:
 
     def model_gone(self, name: str) -> None:
         """Forget a model, and its blocks with it."""
-        self.summary.void(self.models.pop(name).hashes)
+        model = self.models.pop(name)
+        self.summary.void(self._held_by_no_other(model, model.hashes))
         del self._copies[name]
         self._servers.local_changed()
 
@@ -101,14 +102,15 @@ class Neighbourhood:
         copies = self._copies[name]
         if event.reset:
             copies.changed_here((), model.hashes)
-            self.summary.void(model.hashes)
+            self.summary.void(self._held_by_no_other(model, model.hashes))
             model.hashes = set()
         copies.changed_here(event.added, event.removed)
         model.hashes.difference_update(event.removed)
         model.hashes.update(event.added)
         if model.private:
             return
-        self.summary.changed(event.added, event.removed)
+        gone = self._held_by_no_other(model, {*event.removed})
+        self.summary.changed(event.added, [block for block in event.removed if block in gone])
         self.losses.gone(self._held_nowhere(event.removed))
         self.losses.computed(event.added)
 
@@ -372,6 +374,14 @@ class Neighbourhood:
             if told := self._copies[name].take(model.hashes, ways):
                 found.append((name, told))
         return found
+
+    def _held_by_no_other(self, model: LocalModel, blocks: set[int]) -> set[int]:
+        """A model may be served twice, in two quantisations: then both may hold a block."""
+        key = model.info.key
+        for other in self.models.values():
+            if other is not model and other.info.key == key and not other.private:
+                blocks = blocks - other.hashes
+        return blocks
 
     def _held_nowhere(self, blocks: Iterable[int]) -> list[int]:
         own = [model.hashes for model in self.models.values()]
