@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import zmq
 
-from overlay.errors import Malformed
+from overlay.errors import HearthError, Unreachable
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S
 from overlay.transport.dialling import Ending, Turns
@@ -122,10 +122,9 @@ async def converse(
     """
     async with turns.turn():
         try:
-            dealer = sockets.dealer(peer)
-        except Malformed as error:
+            dealer, monitor = _open(sockets, peer)
+        except HearthError as error:
             return Ending(str(error), was_up=False)
-        monitor = Monitor(dealer)
         failure: str | None = "given up"
         try:
             failure = await _connect(dealer, monitor, endpoint)
@@ -156,6 +155,18 @@ async def converse(
         _close(dealer, monitor)
 
 
+def _open(sockets: Sockets, peer: PeerId) -> tuple[zmq.Socket[bytes], Monitor]:
+    """Raises Malformed for a bad PeerId, and Unreachable if there may be no more sockets."""
+    dealer = None
+    try:
+        dealer = sockets.dealer(peer)
+        return dealer, Monitor(dealer)
+    except zmq.ZMQError as error:
+        if dealer is not None:
+            dealer.close(linger=0)
+        raise Unreachable(f"no socket can be opened here ({error.strerror})") from None
+
+
 def _close(dealer: zmq.Socket[bytes], monitor: Monitor) -> None:
     monitor.close()
     dealer.close(linger=LINGER_MS)
@@ -164,10 +175,9 @@ def _close(dealer: zmq.Socket[bytes], monitor: Monitor) -> None:
 async def answers(sockets: Sockets, peer: PeerId, endpoint: str) -> str | None:
     """None if that node answers there, or why it does not."""
     try:
-        dealer = sockets.dealer(peer)
-    except Malformed as error:
+        dealer, monitor = _open(sockets, peer)
+    except HearthError as error:
         return str(error)
-    monitor = Monitor(dealer)
     try:
         return await _connect(dealer, monitor, endpoint)
     finally:

@@ -25,6 +25,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     HANDSHAKE_S,
+    MEMBERS_MAX,
     MESSAGE_BYTES_MAX,
     SEND_QUEUE_MESSAGES_MAX,
 )
@@ -33,6 +34,9 @@ from overlay.limits import (
 _FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64
 #: More than connections come in within HANDSHAKE_S, and no more than macOS allows.
 _DESCRIPTORS: Final = 1 << 16
+#: For a dialled connection ZeroMQ counts three, its monitor's two among them. All members may have
+#: to be dialled, some anew before what was is gone; ZeroMQ's own bound is 1023.
+_SOCKETS_MAX: Final = 4 * MEMBERS_MAX
 #: What was sent before closing (a Goodbye, a Refusal) may take this long to leave.
 LINGER_MS: Final = 500
 
@@ -59,6 +63,7 @@ class Sockets:
     def __init__(self, key: NodeKey) -> None:
         self._key = key
         self._context = zmq.Context()
+        self._context.max_sockets = _SOCKETS_MAX
         self._context.linger = LINGER_MS
         self._authenticator: _Authenticator | None = None
 

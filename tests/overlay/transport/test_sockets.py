@@ -11,8 +11,9 @@ from contextlib import closing
 import pytest
 import zmq
 
+from overlay.identity.keys import NodeKey
 from overlay.transport import sockets
-from overlay.transport.sockets import Connection
+from overlay.transport.sockets import Connection, Monitor, Sockets
 
 resource = pytest.importorskip("resource")
 CODE = """
@@ -49,6 +50,19 @@ def test_what_is_enough_is_left_alone(
     monkeypatch.setattr(resource, "setrlimit", lambda which, value: told.append(value))
     sockets.allow_descriptors()
     assert told == ([raised] if raised else [])
+
+
+async def test_all_members_can_be_dialled() -> None:
+    key = NodeKey.from_seed(bytes(32))
+    made = Sockets(key)
+    sockets.allow_descriptors()
+    # As many as the limit of descriptors on a small machine allows, and more than ZeroMQ by itself.
+    dealers = [made.dealer(key.peer_id) for _ in range(400)]
+    monitors = [Monitor(dealer) for dealer in dealers]
+    for monitor, dealer in zip(monitors, dealers, strict=True):
+        monitor.close()
+        dealer.close(linger=0)
+    await made.close()
 
 
 async def test_a_descriptor_that_is_another_connections_by_now_is_left_alone() -> None:
