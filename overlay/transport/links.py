@@ -317,15 +317,16 @@ class Links:
                 self._observer.received(peer, part, event.size)
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
-        full = None if peer in self._up else self._branches.seat(peer, line.link.lineage)
-        if full is not None:
-            line.carry_out(line.link.refuse(LimitExceeded(f"too many links: {full}")))
-            return
         relayed = line.link.relay is not None
         for old in list(self._up.get(peer, ())):
             # Else what is to be sent might go where nobody receives it any more.
             if relayed == (old.link.relay is not None) and line.link.replaces(old.link):
                 old.close("replaced by a new connection")
+        # With its last link a peer loses its place, too.
+        full = None if peer in self._up else self._branches.seat(peer, line.link.lineage)
+        if full is not None:
+            line.carry_out(line.link.refuse(LimitExceeded(f"too many links: {full}")))
+            return
         lines = self._up.setdefault(peer, [])
         lines.append(line)
         lines.sort(key=lambda each: each.link.relay is not None)

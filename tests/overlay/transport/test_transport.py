@@ -12,12 +12,12 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import MESSAGE_BYTES_MAX
-from overlay.transport import dialling, link
+from overlay.transport import dialling, link, sockets
 from overlay.transport.link import Direction, LinkStatus
 from overlay.wire.codec import encode
 from overlay.wire.messages import Cancel, Goodbye, Hello, StreamAck, Syn, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, Node, eventually, linked, mesh
-from tests.overlay.transport.raw import hello_of, raw_peer
+from tests.overlay.transport.raw import admitted, hello_of, raw_peer
 
 
 async def test_a_link_comes_up_once_on_both_sides() -> None:
@@ -55,6 +55,35 @@ async def test_there_are_links_with_so_many_members(monkeypatch: pytest.MonkeyPa
         assert "there are 1 places for the mesh" in str(second.seen("down")[0][1])
         assert hub.transport.links().keys() == {first.peer_id}
         first.transport.hang_up(hub.peer_id, "it makes room")
+        await hub.until(lambda: hub.transport.links().keys() == {second.peer_id})
+
+
+async def test_who_dials_again_and_again_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever makes members up gets the place of each as often as it dials anew."""
+    monkeypatch.setattr("overlay.identity.branches.MEMBERS_MAX", 1)
+    async with mesh(3) as (hub, first, second), raw_peer(hub, first.key) as old:
+        await admitted(old, hub, first.me)
+        async with raw_peer(hub, first.key) as new:
+            await new.send(encode(hello_of(first.me)))
+            await hub.until_seen("up", 2)
+            second.dial(hub)
+            await second.until_seen("down")
+            assert "there are 1 places for the mesh" in str(second.seen("down")[0][1])
+            assert hub.transport.links().keys() == {first.peer_id}
+
+
+async def test_a_node_that_may_open_no_more_sockets_dials_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One listens, one authenticates, and a dialled connection takes three.
+    monkeypatch.setattr(sockets, "_SOCKETS_MAX", 5)
+    monkeypatch.setattr(dialling, "REDIAL_MAX_S", 0.2)
+    async with mesh(3) as (hub, first, second):
+        await linked(hub, first)
+        hub.dial(second)
+        await eventually(lambda: second.peer_id in hub.transport.failures())
+        assert "no socket can be opened here" in hub.transport.failures()[second.peer_id]
+        hub.transport.hang_up(first.peer_id, "it makes room")
         await hub.until(lambda: hub.transport.links().keys() == {second.peer_id})
 
 
