@@ -56,6 +56,18 @@ class Handover:
             for event in self._kept.pop(peer, ()):
                 self._tell(peer, event)
 
+    def forget(self, peer: PeerId) -> None:
+        """There is no line to the peer any more: what came before what is kept back is lost."""
+        self._kept.pop(peer, None)
+
+
+def lossy(line: Line, lines: Sequence[Line]) -> bool:
+    """Whether something may be lost that was under way on one of a peer's lines when it ended."""
+    if line is lines[0]:
+        return True
+    taken_over = line.link.relay is not None and lines[0].link.relay is None
+    return taken_over and not (line.moved_in and line.moved_out)
+
 
 def _relayed(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.link.relay is not None]

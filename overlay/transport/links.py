@@ -2,6 +2,8 @@
 
 Two peers that dial each other at once have two links; messages go over the one that came first
 for as long as it lasts, so their order is kept. But a direct link takes over from a relayed one.
+With the link that messages go over, all of its peer's end: what was under way may be lost, and
+nobody would be told.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from overlay.limits import MEMBERS_MAX
 from overlay.transport.budgets import Budget
 from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Line
-from overlay.transport.handover import Handover
+from overlay.transport.handover import Handover, lossy
 from overlay.transport.link import (
     Breach,
     Direction,
@@ -158,8 +160,10 @@ class Links:
 
     def refuse(self, peer: PeerId, error: HearthError) -> None:
         """End all links to a peer, and say why."""
-        for line in list(self._up.get(peer, ())):
-            line.carry_out(line.link.refuse(error))
+        # All say so, although the end of one may be that of the others.
+        ends = [(line, line.link.refuse(error)) for line in self._up.get(peer, ())]
+        for line, events in ends:
+            line.carry_out(events)
 
     def refuse_revoked(self, revocations: Revocations) -> list[PeerId]:
         """End the links with members whose chain is void now, and tell them why."""
@@ -179,10 +183,10 @@ class Links:
         return self._leave(sorted(self._lines, key=lambda line: line.link.relay is None), reason)
 
     def _leave(self, lines: Iterable[Line], reason: str) -> list[Line]:
-        left = list(lines)
-        for line in left:
-            line.carry_out(line.link.say_goodbye(reason))
-        return left
+        left = [(line, line.link.say_goodbye(reason)) for line in lines]
+        for line, events in left:
+            line.carry_out(events)
+        return [line for line, _ in left]
 
     # --- Exchange -----------------------------------------------------------------------------
 
@@ -350,11 +354,17 @@ class Links:
         if peer is None or line not in lines:
             log.debug("a connection with %s ended: %s", line.link.endpoint, down.reason)
             return
+        is_lossy = lossy(line, lines)
         lines.remove(line)
-        self._hand_over(peer)
+        if lines and is_lossy:
+            # What was under way may be lost, and to tell of it is to begin anew, at both ends.
+            for other in list(lines):
+                other.close(down.reason)
+            return
         if not lines:
             del self._up[peer]
             self._branches.leave(peer)
+            self._handover.forget(peer)
         self._on_change(peer)
         if not lines and self._observer is not None:
             try:

@@ -138,6 +138,25 @@ def circuits(node: Node) -> int:
     return sum(map(len, node.transport._circuits._ways.values()))
 
 
+async def test_a_relay_that_is_lost_while_a_direct_link_takes_over_is_the_end_of_both() -> None:
+    """What was under way on it is lost, and what came later must not pass for all there was."""
+    async with relayed() as (left, right, hub):
+        lie(hub, lambda payload: [])
+        assert left.transport.send(right.peer_id, Cancel(b"lost"))
+        left.transport.dial(right.peer_id, right.addresses)
+        await eventually(lambda: relay_of(left, right) is relay_of(right, left) is None)
+        assert left.transport.send(right.peer_id, Cancel(b"after what is lost"))
+        await eventually(lambda: left.peer_id in right.transport._links._handover._kept)
+        await hub.transport.close()
+        await left.until(lambda: right.peer_id in [peer for peer, _ in left.seen("down")])
+        await right.until(lambda: left.peer_id in [peer for peer, _ in right.seen("down")])
+        await left.until(lambda: right.peer_id in left.transport.links())
+        assert left.transport.send(right.peer_id, Cancel(b"anew"))
+        await right.until(lambda: Cancel(b"anew") in right.messages())
+        told = [message for peer, message in right.seen("received") if peer == left.peer_id]
+        assert told == [Cancel(b"anew")]
+
+
 async def test_without_its_relay_the_link_is_down_and_another_relay_takes_over() -> None:
     async with apart(relays=2) as (left, right, hubs):
         await seek(left, right)

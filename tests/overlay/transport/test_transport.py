@@ -129,6 +129,26 @@ async def test_a_peer_has_left_when_it_says_so_on_its_last_link() -> None:
         assert one.messages() == [StreamAck(b"r", 1), Goodbye("it stops, too")]
 
 
+@pytest.mark.parametrize("in_use", [True, False])
+async def test_with_the_link_in_use_the_other_one_ends(
+    monkeypatch: pytest.MonkeyPatch, in_use: bool
+) -> None:
+    """What was under way on it may be lost, and somebody must be told."""
+    monkeypatch.setattr(link, "CROSSING_S", 60.0)
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        async with raw_peer(one, other.key) as crossing:
+            await crossing.send(encode(hello_of(other.me)))
+            assert isinstance(await crossing.receive(), Hello)
+            lines = one.transport._links._up[other.peer_id]
+            assert [line.link.direction for line in lines] == ["outgoing", "incoming"]
+            lines[0 if in_use else 1].close("the connection broke")
+            await crossing.cut()
+            assert [why for _, why in one.seen("down")] == ["the connection broke"] * in_use
+            await one.until(lambda: other.peer_id in one.transport.links())
+            assert len(one.seen("up")) == 1 + in_use
+
+
 async def test_messages_arrive_in_order_and_both_ways() -> None:
     async with mesh(2) as (one, other):
         await linked(one, other)
