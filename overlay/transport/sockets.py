@@ -218,7 +218,9 @@ class Connection:
         self._host = str(frame.get("Peer-Address"))
         remote = self._with_socket(lambda tcp: tcp.getpeername())
         # Who sent this may be gone, and the descriptor another's by now.
-        self._remote = remote if remote is not None and remote[0] == self._host else None
+        # A local socket's name is a text, and often an empty one.
+        known = isinstance(remote, tuple) and remote[0] == self._host
+        self._remote = remote if known else None
 
     @property
     def remote(self) -> str:

@@ -121,3 +121,13 @@ def test_a_descriptor_that_is_no_socket_any_more_is_left_as_it_is() -> None:
         assert os.read(reading, 1) == b"", "somebody else has the pipe open"
     finally:
         os.close(reading)
+
+
+def test_a_descriptor_that_is_a_local_socket_by_now_is_left_as_it_is() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        connection = Connection(Frame(near.fileno()))  # type: ignore[arg-type]
+        connection.cut()
+        assert connection.remote == "127.0.0.1:"
+        far.sendall(b"x")
+        assert near.recv(1) == b"x"
