@@ -53,6 +53,8 @@ class Line:
         #: Of a relayed line: nothing more is sent on it, and nothing more comes, for a direct one
         #: has taken over.
         self.moved_out = self.moved_in = False
+        #: Since when there is a direct one.
+        self.moving_since: float | None = None
         #: Whether something that was to be sent has not left yet, as far as is known.
         self.waits: Callable[[], bool] = lambda: False
         loop = asyncio.get_running_loop()

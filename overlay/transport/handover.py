@@ -1,19 +1,23 @@
 """How a direct link takes over from a relayed one, so that no word overtakes another.
 
 Each side says that it has moved there as its last word on the old link, and what it sends on the
-new one is kept back by the other side until that word has come.
+new one is kept back by the other side until that word has come. A relay that holds it up must not
+hold up the direct link for as long as it likes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from overlay.identity.peer_id import PeerId
-from overlay.limits import PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
+from overlay.limits import HANDSHAKE_S, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
 from overlay.transport.connection import Line
 from overlay.transport.link import Received
 from overlay.wire.between_transports import Moved
 from overlay.wire.codec import encode
+
+_TOO_SLOW: Final = "it was too slow to move to a direct link"
 
 
 class Handover:
@@ -36,22 +40,28 @@ class Handover:
             or sum(each.size for each in kept) > PARKED_BYTES_MAX
         ):
             for relayed in _relayed(lines):
-                relayed.close("it was too slow to move to a direct link")
+                relayed.close(_TOO_SLOW)
         return True
 
-    def proceed(self, peer: PeerId, lines: Sequence[Line]) -> None:
+    def proceed(self, peer: PeerId, lines: Sequence[Line], now: float) -> None:
         """The peer's ``lines``, the direct ones first, are others, or have moved: what follows?
 
-        Once a direct one is up, the relayed ones have had their day.
+        Once a direct one is up, the relayed ones have had their day. Call it now and then.
         """
         if lines and lines[0].link.relay is None:
             for line in _relayed(lines):
+                if line.moving_since is None:
+                    line.moving_since = now
                 if not line.moved_out:
                     # If its queue is full, then at the next tick.
                     line.moved_out = line.transmit(encode(Moved()))
                 if line.moved_in and line.moved_out and not line.waits():
                     # The peer does the same. A Goodbye would mean more than that.
                     line.close("a direct link took over")
+                elif now >= line.moving_since + HANDSHAKE_S:
+                    # And with it all others (see `lossy`).
+                    line.close(_TOO_SLOW)
+                    return
         if not _more_to_come(lines):
             for event in self._kept.pop(peer, ()):
                 self._tell(peer, event)

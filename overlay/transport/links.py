@@ -340,7 +340,7 @@ class Links:
         self._hand_over(peer)
 
     def _hand_over(self, peer: PeerId) -> None:
-        self._handover.proceed(peer, self._up.get(peer, ()))
+        self._handover.proceed(peer, self._up.get(peer, ()), time.monotonic())
 
     def _line_down(self, line: Line, down: Down) -> None:
         if line.over.done():

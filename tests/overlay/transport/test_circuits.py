@@ -17,7 +17,7 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX
-from overlay.transport import detours, relaying
+from overlay.transport import detours, handover, relaying
 from overlay.wire.between_transports import Relay
 from overlay.wire.messages import Cancel, Message, StreamAck, TokenFrame
 from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, linked, mesh
@@ -155,6 +155,20 @@ async def test_a_relay_that_is_lost_while_a_direct_link_takes_over_is_the_end_of
         await right.until(lambda: Cancel(b"anew") in right.messages())
         told = [message for peer, message in right.seen("received") if peer == left.peer_id]
         assert told == [Cancel(b"anew")]
+
+
+async def test_a_relay_does_not_hold_up_a_direct_link_for_as_long_as_it_likes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "HANDSHAKE_S", 0.5)
+    async with relayed() as (left, right, hub):
+        lie(hub, lambda payload: [])
+        left.transport.dial(right.peer_id, right.addresses)
+        await left.until(lambda: right.peer_id in [peer for peer, _ in left.seen("down")])
+        assert "it was too slow to move to a direct link" in [why for _, why in left.seen("down")]
+        await left.until(lambda: right.peer_id in left.transport.links())
+        assert left.transport.send(right.peer_id, Cancel(b"at last"))
+        await right.until(lambda: Cancel(b"at last") in right.messages())
 
 
 async def test_without_its_relay_the_link_is_down_and_another_relay_takes_over() -> None:
