@@ -34,6 +34,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     CIRCUITS_OPENING_PER_RELAY_MAX,
     HANDSHAKE_S,
+    REDIAL_MIN_S,
     RELAYED_MESSAGE_BYTES_MAX,
 )
 from overlay.transport.connection import Line
@@ -50,6 +51,9 @@ log = logging.getLogger(__name__)
 _PAUSE_MIN_S: Final = 0.005
 #: It may leave sooner than was thought: the relay has more room again.
 _PAUSE_MAX_S: Final = 0.1
+#: Nobody who keeps to the pauses between dials opens a circuit anew so soon. To answer an Open
+#: takes four times as long as to read another message, and messages are bounded, not Opens.
+_REOPEN_S: Final = REDIAL_MIN_S / 2
 
 
 @dataclass(slots=True, eq=False)
@@ -254,6 +258,8 @@ class Circuits:
                     self._end(way, reason)
 
     def _opened(self, relay: PeerId, peer: PeerId, old: _Way | None) -> _Way | None:
+        if old is not None and time.monotonic() < old.begun + _REOPEN_S:
+            return None
         opening = [
             way
             for way in self._ways.get(relay, {}).values()

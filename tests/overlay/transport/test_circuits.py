@@ -16,7 +16,7 @@ from overlay.admission.handshake import Role
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
-from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX
+from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX, REDIAL_MIN_S
 from overlay.transport import detours, handover, relaying
 from overlay.wire.between_transports import Relay
 from overlay.wire.messages import Cancel, Message, StreamAck, TokenFrame
@@ -336,6 +336,24 @@ async def test_a_relay_cannot_open_circuits_without_end() -> None:
         right.transport._circuits.tick(time.monotonic() + 60)
         assert circuits(right) == 0
         await seek(left, right)
+
+
+async def test_a_circuit_cannot_be_opened_again_and_again_in_no_time() -> None:
+    """Each answer takes the time of four other messages, and there may be thousands a second."""
+    async with mesh(2) as (hub, right):
+        await linked(right, hub)
+        peer = PeerId(bytes(32))
+        opened = right.transport._circuits
+
+        def open_anew(seed: int) -> object:
+            circuit = Circuit(Role.DIALER, hub.key, right.peer_id, seed.to_bytes(32, "big"))
+            opened._arrived(hub.peer_id, peer, circuit.open(), 100)
+            return opened._ways[hub.peer_id][Role.LISTENER, peer]
+
+        first = open_anew(1)
+        assert open_anew(2) is first
+        first.begun -= REDIAL_MIN_S  # type: ignore[attr-defined]
+        assert open_anew(3) is not first
 
 
 async def test_nothing_is_relayed_to_oneself_or_to_nobody() -> None:
