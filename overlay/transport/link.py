@@ -13,7 +13,7 @@ something of the peer's was still under way to here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -167,10 +167,11 @@ class Link:
         direction: Direction,
         endpoint: str,
         now: float,
-        unwelcome: HearthError | None = None,
+        unwelcome: Callable[[], HearthError | None] = lambda: None,
         relay: PeerId | None = None,
     ) -> None:
-        """``unwelcome``: why the peer is refused whatever it says. ``relay``: if not direct."""
+        """``unwelcome``: why the peer is refused whatever it says, if it is; asked at both ends of
+        the admission, since it may take its time. ``relay``: if not direct."""
         self.direction = direction
         self.endpoint = endpoint
         self.relay = relay
@@ -229,8 +230,8 @@ class Link:
 
     def open(self) -> list[LinkEvent]:
         """Call once, first; whoever dialled speaks first."""
-        if self._unwelcome is not None:
-            return self.refuse(self._unwelcome)
+        if (unwelcome := self._unwelcome()) is not None:
+            return self.refuse(unwelcome)
         return self._admission(self._handshake.open(), self._ticked)
 
     def receive(self, data: bytes, now: float, today: float) -> list[LinkEvent]:
@@ -349,6 +350,8 @@ class Link:
             match effect:
                 case Reply(message=message):
                     events.append(Transmit(encode(message)))
+                case Admitted() if (unwelcome := self._unwelcome()) is not None:
+                    events += self.refuse(unwelcome)
                 case Admitted(hello=hello):
                     self.state, self._up_at = LinkState.UP, now
                     self.peer, self.certificates = hello.peer_id, hello.certificates

@@ -328,8 +328,6 @@ class Transport:
     ) -> Link:
         now = time.monotonic()
         seen = seen_at(endpoint) if role is Role.LISTENER and relay is None else None
-        banned = self._banned.get(remote_curve)
-        ban = None if banned is None else self._bans.of(banned, now)
         handshake = Handshake(
             role=role,
             me=self._node(),
@@ -342,8 +340,14 @@ class Transport:
             observed="" if seen is None else str(seen),
         )
         direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
-        unwelcome = None if ban is None else _refusal(ban, now)
+        unwelcome = partial(self._unwelcome, remote_curve)
         return Link(handshake, direction, endpoint, now, unwelcome, relay)
+
+    def _unwelcome(self, remote_curve: bytes) -> LimitExceeded | None:
+        now = time.monotonic()
+        banned = self._banned.get(remote_curve)
+        ban = None if banned is None else self._bans.of(banned, now)
+        return None if ban is None else _refusal(ban, now)
 
     async def _tick(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.admission.handshake import Handshake, LocalNode, Role
+from overlay.errors import HearthError, LimitExceeded
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
@@ -44,7 +45,13 @@ ME = LocalNode(FOUNDER, FOUNDED, "founder", ())
 OTHER = LocalNode(MEMBER, Membership(FOUNDER.peer_id, FOUNDED.mesh_secret, CHAIN), "member", ())
 
 
-def link(me: LocalNode, remote: NodeKey, role: Role, now: float = 0.0) -> Link:
+def link(
+    me: LocalNode,
+    remote: NodeKey,
+    role: Role,
+    now: float = 0.0,
+    unwelcome: Callable[[], HearthError | None] = lambda: None,
+) -> Link:
     handshake = Handshake(
         role=role,
         me=me,
@@ -56,7 +63,7 @@ def link(me: LocalNode, remote: NodeKey, role: Role, now: float = 0.0) -> Link:
         now=now,
     )
     direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
-    return Link(handshake, direction, "tcp://192.0.2.1:7710", now)
+    return Link(handshake, direction, "tcp://192.0.2.1:7710", now, unwelcome)
 
 
 class Pair:
@@ -285,6 +292,24 @@ def test_who_says_hello_too_late_is_refused() -> None:
     refusal, down = listener.receive(hello.data, HANDSHAKE_S, TODAY)
     assert isinstance(decode(refusal.data), Refusal)
     assert "took more than" in down.reason
+
+
+def test_who_is_banned_before_it_says_hello_is_refused() -> None:
+    """Else whoever floods could keep a hello for later, on a link that was begun before."""
+    bans: list[HearthError] = []
+    dialler = link(ME, MEMBER, Role.DIALER, unwelcome=lambda: next(iter(bans), None))
+    listener = link(OTHER, FOUNDER, Role.LISTENER)
+    [hello] = dialler.open()
+    assert isinstance(hello, Transmit)
+    listener.open()
+    answer = listener.receive(hello.data, 0.0, TODAY)[0]
+    assert isinstance(answer, Transmit)
+    bans.append(LimitExceeded("banned"))
+    refusal, down = dialler.receive(answer.data, 1.0, TODAY)
+    assert isinstance(refusal, Transmit)
+    assert isinstance(decode(refusal.data), Refusal)
+    assert down == Down("banned", bans[0])
+    assert dialler.state is LinkState.DOWN
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -TODAY])
