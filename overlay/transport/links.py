@@ -65,7 +65,7 @@ class LinkObserver(Protocol):
         """The last link to the peer is gone."""
 
     def received(self, peer: PeerId, message: Message, size: int) -> None:
-        """A message of gossip or forwarding, or a Goodbye, the last of the last link.
+        """A message of gossip or forwarding, or a Goodbye, the last of the link in use.
 
         It came in ``size`` bytes. Of a Batch each part is told by itself.
         """
@@ -304,7 +304,7 @@ class Links:
             case Moved():
                 line.moved_in = True
                 self._hand_over(peer)
-            case Goodbye() if len(self._up.get(peer, ())) > 1:
+            case Goodbye() if line is not self.line(peer):
                 pass  # It says so on each of its links: a copy of its home may have had this one.
             case _ if line.link.relay is None and self._handover.keep(
                 peer, self._up.get(peer, ()), event

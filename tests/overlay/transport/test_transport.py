@@ -110,7 +110,7 @@ async def test_a_peer_that_dials_has_lost_the_link_that_we_have(
                 assert one.transport.links()[other.peer_id].direction is Direction.INCOMING
 
 
-async def test_a_peer_has_left_when_it_says_so_on_its_last_link() -> None:
+async def test_a_peer_has_left_when_it_says_so_on_the_link_in_use() -> None:
     """Somebody may have copied its home, started that by mistake, and stopped it again."""
     async with mesh(2) as (one, other):
         await linked(one, other)
@@ -147,6 +147,17 @@ async def test_with_the_link_in_use_the_other_one_ends(
             assert [why for _, why in one.seen("down")] == ["the connection broke"] * in_use
             await one.until(lambda: other.peer_id in one.transport.links())
             assert len(one.seen("up")) == 1 + in_use
+
+
+async def test_a_peer_with_two_links_that_stops_has_left() -> None:
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        async with raw_peer(one, other.key) as second:
+            await second.send(encode(hello_of(other.me)))
+            assert isinstance(await second.receive(), Hello)
+            await other.transport.close("it stops")
+            await one.until_seen("down")
+            assert one.messages() == [Goodbye("it stops")]
 
 
 async def test_messages_arrive_in_order_and_both_ways() -> None:
