@@ -96,8 +96,7 @@ async def test_a_peer_that_dials_has_lost_the_link_that_we_have(
     async with mesh(2) as (one, other):
         await linked(one, other)
         async with raw_peer(one, other.key) as again:
-            await again.send(encode(hello_of(other.me)))
-            assert isinstance(await again.receive(), Hello)
+            await admitted(again, one, other.me)
             await again.send(encode(StreamAck(b"r", 1)))
             await one.until(lambda: len(one.messages()) == 1)
             down = [(peer, str(why)) for peer, why in one.seen("down")]
@@ -115,8 +114,7 @@ async def test_a_peer_has_left_when_it_says_so_on_the_link_in_use() -> None:
     async with mesh(2) as (one, other):
         await linked(one, other)
         async with raw_peer(one, other.key) as copy:
-            await copy.send(encode(hello_of(other.me)))
-            assert isinstance(await copy.receive(), Hello)
+            await admitted(copy, one, other.me)
             await copy.send(encode(Goodbye("stopped")))
             # After a ping, and a question about its address perhaps.
             while await copy.receive() != Goodbye("goodbye"):
@@ -153,8 +151,7 @@ async def test_a_peer_with_two_links_that_stops_has_left() -> None:
     async with mesh(2) as (one, other):
         await linked(one, other)
         async with raw_peer(one, other.key) as second:
-            await second.send(encode(hello_of(other.me)))
-            assert isinstance(await second.receive(), Hello)
+            await admitted(second, one, other.me)
             await other.transport.close("it stops")
             await one.until_seen("down")
             assert one.messages() == [Goodbye("it stops")]
