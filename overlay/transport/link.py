@@ -218,7 +218,9 @@ class Link:
 
     def replaces(self, other: Link) -> bool:
         """Whether the peer, which dialled this one, has lost the other, whatever this end knows."""
-        if self.direction is not Direction.INCOMING:
+        # A direct one and a relayed one may well be up at one time.
+        alike = (self.relay is None) == (other.relay is None)
+        if self.direction is not Direction.INCOMING or not alike:
             return False
         again = other.direction is Direction.INCOMING
         return again or self._begun - other._up_at > CROSSING_S

@@ -29,6 +29,7 @@ from overlay.transport.link import (
     Direction,
     Down,
     Gone,
+    Link,
     LinkEvent,
     LinkState,
     LinkStatus,
@@ -156,14 +157,11 @@ class Links:
 
     def hang_up(self, peer: PeerId, reason: str) -> list[Line]:
         """Say goodbye to a peer; the lines that it had."""
-        return self._leave(self._up.get(peer, ()), reason)
+        return self._end(self._up.get(peer, ()), lambda link: link.say_goodbye(reason))
 
     def refuse(self, peer: PeerId, error: HearthError) -> None:
         """End all links to a peer, and say why."""
-        # All say so, although the end of one may be that of the others.
-        ends = [(line, line.link.refuse(error)) for line in self._up.get(peer, ())]
-        for line, events in ends:
-            line.carry_out(events)
+        self._end(self._up.get(peer, ()), lambda link: link.refuse(error))
 
     def refuse_revoked(self, revocations: Revocations) -> list[PeerId]:
         """End the links with members whose chain is void now, and tell them why."""
@@ -180,13 +178,15 @@ class Links:
         """Say goodbye to all; the observer hears nothing from here on."""
         self._observer = None
         # Those that need others to carry their goodbye come first.
-        return self._leave(sorted(self._lines, key=lambda line: line.link.relay is None), reason)
+        lines = sorted(self._lines, key=lambda line: line.link.relay is None)
+        return self._end(lines, lambda link: link.say_goodbye(reason))
 
-    def _leave(self, lines: Iterable[Line], reason: str) -> list[Line]:
-        left = [(line, line.link.say_goodbye(reason)) for line in lines]
-        for line, events in left:
+    def _end(self, lines: Iterable[Line], end: Callable[[Link], list[LinkEvent]]) -> list[Line]:
+        """All say their last word, although the end of one may be that of the others."""
+        ends = [(line, end(line.link)) for line in lines]
+        for line, events in ends:
             line.carry_out(events)
-        return [line for line, _ in left]
+        return [line for line, _ in ends]
 
     # --- Exchange -----------------------------------------------------------------------------
 
@@ -321,10 +321,9 @@ class Links:
                 self._observer.received(peer, part, event.size)
 
     def _line_up(self, line: Line, peer: PeerId, hello: Hello) -> None:
-        relayed = line.link.relay is not None
         for old in list(self._up.get(peer, ())):
             # Else what is to be sent might go where nobody receives it any more.
-            if relayed == (old.link.relay is not None) and line.link.replaces(old.link):
+            if line.link.replaces(old.link):
                 old.close("replaced by a new connection")
         # With its last link a peer loses its place, too.
         full = None if peer in self._up else self._branches.seat(peer, line.link.lineage)

@@ -163,26 +163,26 @@ def live_through(mesh: FaultyMesh, plan: Plan, warm: Sequence[int | None]) -> No
     story.check_nothing_stays()
 
 
-meshes = {
-    "serving": st.tuples(*[st.booleans()] * SIZE).filter(any),
-    "granted": st.tuples(*[terms] * SIZE),
-    "warm": st.tuples(*[st.none() | nodes] * len(PROMPTS)),
-    "apart": st.lists(st.tuples(nodes, nodes).filter(lambda p: p[0] != p[1]), max_size=3),
-    "seed": st.integers(0, 1 << 16),
-}
+def meshes(*, untidy: float) -> st.SearchStrategy[FaultyMesh]:
+    return st.builds(
+        FaultyMesh,
+        serving=st.tuples(*[st.booleans()] * SIZE).filter(any),
+        terms=st.tuples(*[terms] * SIZE),
+        apart=st.lists(st.tuples(nodes, nodes).filter(lambda p: p[0] != p[1]), max_size=3),
+        seed=st.integers(0, 1 << 16),
+        untidy=st.just(untidy),
+    )
+
+
+#: Who has which prompt in its cache.
+caches = st.tuples(*[st.none() | nodes] * len(PROMPTS))
 
 
 @settings(max_examples=20, deadline=None)
-@given(plan=plans, **meshes)
+@given(meshes(untidy=0.0), plans, caches)
 def test_requests_end_and_leave_nothing_behind(
-    plan: Plan,
-    warm: Sequence[int | None],
-    serving: tuple[bool, ...],
-    granted: tuple[Terms, ...],
-    apart: list[tuple[int, int]],
-    seed: int,
+    mesh: FaultyMesh, plan: Plan, warm: Sequence[int | None]
 ) -> None:
-    mesh = FaultyMesh(serving, granted, apart, seed, untidy=0.0)
     live_through(mesh, plan, warm)
     assert not mesh.lies
     # A request may come again by another way before all was said of it on the first.
@@ -191,13 +191,8 @@ def test_requests_end_and_leave_nothing_behind(
 
 
 @settings(max_examples=20, deadline=None)
-@given(plan=plans, **meshes)
+@given(meshes(untidy=0.1), plans, caches)
 def test_so_they_do_on_a_network_that_loses_doubles_and_mixes_up(
-    plan: Plan,
-    warm: Sequence[int | None],
-    serving: tuple[bool, ...],
-    granted: tuple[Terms, ...],
-    apart: list[tuple[int, int]],
-    seed: int,
+    mesh: FaultyMesh, plan: Plan, warm: Sequence[int | None]
 ) -> None:
-    live_through(FaultyMesh(serving, granted, apart, seed, untidy=0.1), plan, warm)
+    live_through(mesh, plan, warm)

@@ -559,6 +559,16 @@ def wait_in_vain(world: World, index: int) -> float:
     return world.now - begun
 
 
+def asking_a_peer_that_keeps_quiet_after(*kinds: type) -> World:
+    """Node 0 has asked node 1 and heard all that is to be heard of it."""
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.lose = keeps_quiet_after(*kinds)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    return world
+
+
 @pytest.mark.parametrize(
     "kinds", [(), (Accepted,), (Accepted, Begun), (Accepted, Begun, TokenFrame)]
 )
@@ -579,11 +589,7 @@ def test_a_peer_that_draws_requests_and_answers_none_does_so_once(kinds: tuple[t
 
 
 def test_after_a_sleep_of_its_own_a_node_takes_nobody_for_silent() -> None:
-    world = World(2)
-    world.warm(1, TOKENS)
-    world.lose = keeps_quiet_after(Accepted)
-    world.submit(0, RID, PROMPT)
-    world.deliver()
+    world = asking_a_peer_that_keeps_quiet_after(Accepted)
     world.now += STREAM_STALL_S + 300
     wait_in_vain(world, 0)
     world.run()
@@ -593,11 +599,7 @@ def test_after_a_sleep_of_its_own_a_node_takes_nobody_for_silent() -> None:
 
 
 def test_saying_the_same_again_and_again_wins_a_silent_peer_no_time() -> None:
-    world = World(2)
-    world.warm(1, TOKENS)
-    world.lose = keeps_quiet_after(Accepted, Begun)
-    world.submit(0, RID, PROMPT)
-    world.deliver()
+    world = asking_a_peer_that_keeps_quiet_after(Accepted, Begun)
     origin, liar = world.node(0), world.node(1).peer
     world.now += STREAM_STALL_S - 1
     for message in (Accepted(RID, liar, 1, 640), Begun(RID, 640, 0.0)):
@@ -606,11 +608,7 @@ def test_saying_the_same_again_and_again_wins_a_silent_peer_no_time() -> None:
 
 
 def test_frames_without_a_token_win_a_silent_peer_no_time() -> None:
-    world = World(2)
-    world.warm(1, TOKENS)
-    world.lose = keeps_quiet_after(Accepted, Begun)
-    world.submit(0, RID, PROMPT)
-    world.deliver()
+    world = asking_a_peer_that_keeps_quiet_after(Accepted, Begun)
     world.now += STREAM_STALL_S - 1
     liar = world.node(1).peer
     assert world.node(0).forwarder.receive(liar, TokenFrame(RID, 0, (), ""), world.now) == []
