@@ -7,10 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.control import Control
 from rich.live import Live
 from rich.markdown import Heading, Markdown
-from rich.segment import Segment
+from rich.segment import ControlType, Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
@@ -68,6 +69,7 @@ class AnswerView:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._tail = _Tail(clock)
+        self._wrapped = _Wrapped(console, self._tail)
         self._live = Live(
             self._tail,
             console=console,
@@ -79,6 +81,7 @@ class AnswerView:
         self.text = ""
 
     def __enter__(self) -> Self:
+        self._console.push_render_hook(self._wrapped)
         self._live.start(refresh=True)
         return self
 
@@ -91,6 +94,7 @@ class AnswerView:
         rest, self._tail.text = self._tail.text, ""
         self._tail.done = True
         self._live.stop()
+        self._console.pop_render_hook()
         self._print(rest)
 
     def add(self, text: str) -> None:
@@ -110,6 +114,23 @@ class AnswerView:
         self._console.print(_Block(block, below), end="")
 
 
+class _Wrapped(RenderHook):
+    """Clears what rich does not know of: a narrowed terminal wraps the lines that it shows.
+
+    Rich goes up by as many lines as it drew, then this by as many as they became more.
+    """
+
+    def __init__(self, console: Console, tail: _Tail) -> None:
+        self._console = console
+        self._tail = tail
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        width = self._console.width
+        more = sum((cells - 1) // width for cells in self._tail.drawn if cells)
+        clear = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * more
+        return [Control(*clear), *renderables]
+
+
 class _Tail:
     """The live part: a spinner until the first text, then as much of the tail as fits."""
 
@@ -119,11 +140,14 @@ class _Tail:
         self._spinner = Spinner("dots", style="dim")
         self.text = ""
         self.begun = False
+        #: The width of each line that stands on the screen, in cells.
+        self.drawn: list[int] = []
         #: Finished text stands above: a blank line comes between.
         self.below_block = False
         self.done = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        self.drawn = []
         if self.done:
             return
         if self.text:
@@ -136,7 +160,9 @@ class _Tail:
         lines = _markdown_lines(self.text, console, options)
         if lines and self.below_block:
             lines.insert(0, [])
-        for number, line in enumerate(lines[-max(1, console.height - _SPARE_LINES) :]):
+        lines = lines[-max(1, console.height - _SPARE_LINES) :]
+        self.drawn = [Segment.get_line_length(line) for line in lines]
+        for number, line in enumerate(lines):
             if number:
                 yield Segment.line()
             yield from line

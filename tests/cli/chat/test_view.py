@@ -86,3 +86,20 @@ def test_a_tail_taller_than_the_screen_shows_its_end() -> None:
     lines = printed(console).split()
     assert lines[-1] == "49"
     assert len(printed(console).strip().splitlines()) == 8
+
+
+def test_a_narrowed_terminal_is_cleared_of_the_lines_that_it_wrapped() -> None:
+    console = Console(file=io.StringIO(), width=40, height=30, force_terminal=True)
+    view = AnswerView(console)
+    view._live.auto_refresh = False  # Each redraw here is one that the test asks for.
+    with view:
+        view.add("to be or not " * 6)  # Two lines of 40 cells become four of 20.
+        view._live.refresh()
+        console.width = 20
+        before = len(printed(console))
+        view._live.refresh()
+        assert printed(console)[before:].count("\x1b[1A\x1b[2K") == 3
+        before = len(printed(console))
+        view._live.refresh()
+        assert printed(console)[before:].count("\x1b[1A\x1b[2K") == len(view._tail.drawn) - 1
+    assert not console._render_hooks
