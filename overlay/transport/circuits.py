@@ -100,9 +100,9 @@ class _Outlet:
         return True
 
     def shake_hands(self, way: _Way, payload: bytes) -> None:
-        """What makes a circuit leaves at once, or not at all: it is tried again."""
-        if self._pace.may_say(len(payload), time.monotonic()):
-            self._pass(way, payload)
+        """What makes a circuit leaves at once: it is little, and what is lost holds all up."""
+        self._pace.say(len(payload), time.monotonic())
+        self._pass(way, payload)
 
     def room(self, way: _Way, percent: int) -> None:
         """See `Pace.room`."""
@@ -195,10 +195,18 @@ class Circuits:
         self._lost(relay, "the link to the relay is down")
 
     def tick(self, now: float) -> None:
-        """Give up what has not become a link in time. Call it every second or so."""
+        """Open again what is not answered, and give up what is no link in time.
+
+        Call it every second or so.
+        """
         for way in [way for ways in self._ways.values() for way in ways.values()]:
-            if way.line is None and now >= way.begun + HANDSHAKE_S:
+            if way.line is not None:
+                continue
+            if now >= way.begun + HANDSHAKE_S:
                 self._end(way, f"no answer within {HANDSHAKE_S:.0f} s")
+            elif way.role is Role.DIALER:
+                # The peer may have had no place for it, or the link to the relay no room.
+                self._outlet(way.relay).shake_hands(way, way.circuit.open())
         for relay in [relay for relay, outlet in self._outlets.items() if outlet.idle(now)]:
             del self._outlets[relay]
 

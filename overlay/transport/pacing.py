@@ -62,8 +62,12 @@ class Pace(Generic[Lane]):
         """Whether a link may say something of itself at once, in so many bytes; then it does."""
         if self._words.wait_s(now):
             return False
-        self._words.take(size, now)
+        self.say(size, now)
         return True
+
+    def say(self, size: int, now: float) -> None:
+        """It says so in any case; what follows waits the longer."""
+        self._words.take(size, now)
 
     def put(self, lane: Lane, message: bytes, now: float) -> bool:
         """A message waits for its turn. False: the lane's queue is full.

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import zmq
@@ -336,6 +337,40 @@ async def test_a_relay_cannot_open_circuits_without_end() -> None:
         right.transport._circuits.tick(time.monotonic() + 60)
         assert circuits(right) == 0
         await seek(left, right)
+
+
+async def test_who_finds_no_place_for_its_circuit_asks_again() -> None:
+    """As after a relay came back, and a whole mesh wants circuits through it at once."""
+    async with apart() as (left, right, [hub]):
+        there = right.transport._circuits
+        for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX):
+            peer = PeerId(seed.to_bytes(32, "big"))
+            circuit = Circuit(Role.DIALER, hub.key, right.peer_id, bytes(peer))
+            there._arrived(hub.peer_id, peer, circuit.open(), 100)
+        opened, ignored = there._opened, asyncio.Event()
+
+        def watched(*args: Any) -> Any:
+            way = opened(*args)
+            if way is None:
+                ignored.set()
+            return way
+
+        there._opened = watched  # type: ignore[method-assign]
+        left.transport.detour([right.peer_id])
+        async with asyncio.timeout(PATIENCE_S):
+            await ignored.wait()
+        there.tick(time.monotonic() + 60)
+        await left.until(lambda: right.peer_id in left.transport.links())
+
+
+async def test_a_circuit_is_opened_however_much_links_have_said_of_late() -> None:
+    async with apart() as (left, right, [hub]):
+        for end in (left, right):
+            pace = end.transport._circuits._outlet(hub.peer_id)._pace
+            while pace.may_say(1, time.monotonic()):
+                pass
+        left.transport.detour([right.peer_id])
+        await left.until(lambda: right.peer_id in left.transport.links())
 
 
 async def test_a_circuit_cannot_be_opened_again_and_again_in_no_time() -> None:
