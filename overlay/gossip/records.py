@@ -1,13 +1,12 @@
 """The records that a node gossips about itself: their keys, and their values as msgpack.
 
 A value is an array in the order of the fields. Readers ignore fields beyond those they know, so
-that newer nodes may append some. `unpack` trusts nothing; `pack` clips texts and lists to the
-limits, so that a model file with odd metadata never makes a node's card unreadable.
+that newer nodes may append some. `unpack` trusts nothing; `pack` clips texts, lists and rates to
+the limits, so that a model file with odd metadata never makes a node's card unreadable.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -37,8 +36,11 @@ _REVOCATION: Final = b"r"
 #: The value of a block's record: its key says it all.
 BLOCK_VALUE: Final = b""
 
-_COUNT_MAX = 1 << 40
-_RATE_MAX = 1e9
+COUNT_MAX: Final = 1 << 40
+RATE_MAX: Final = 1e9
+#: If it is measured. Less would mean weeks for a token, and costs that are not finite any more:
+#: with zero times infinity, nothing can be compared.
+RATE_MIN: Final = 1e-6
 _MODEL_KEY_BYTES = 16
 _PROBE_BYTES = 16
 
@@ -114,8 +116,8 @@ class Card:
                 [_clipped(alias, NAME_CHARS_MAX) for alias in m.aliases[:ALIASES_MAX]],
                 _clipped(m.description, DESCRIPTION_CHARS_MAX),
                 m.context_length,
-                float(m.prefill_rate),
-                float(m.decode_rate),
+                _clipped_rate(m.prefill_rate),
+                _clipped_rate(m.decode_rate),
                 m.probe,
             ]
             for m in self.models[:MODELS_PER_CARD_MAX]
@@ -237,16 +239,20 @@ def _text(value: object, chars_max: int) -> str:
 
 
 def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= _COUNT_MAX:
+    if type(value) is not int or not 0 <= value <= COUNT_MAX:
         raise Malformed("a count in a record is out of range")
     return value
 
 
 def _rate(value: object) -> float:
-    if not isinstance(value, float) or not math.isfinite(value) or not 0 <= value <= _RATE_MAX:
+    if not isinstance(value, float) or not (value == 0 or RATE_MIN <= value <= RATE_MAX):
         raise Malformed("a rate in a record is out of range")
     return value
 
 
 def _clipped(text: str, chars_max: int) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:chars_max])
+
+
+def _clipped_rate(rate: float) -> float:
+    return min(RATE_MAX, max(RATE_MIN, float(rate))) if rate > 0 else 0.0

@@ -10,7 +10,7 @@ from overlay.gossip.records import Card, Load, ModelCard, block_key, block_of
 from overlay.limits import NAME_CHARS_MAX, RECORD_VALUE_BYTES_MAX
 
 printable = st.text(st.characters(categories=["L", "N", "P"]), max_size=NAME_CHARS_MAX)
-rate = st.floats(0, 1e6)
+rate = st.just(0.0) | st.floats(1e-6, 1e6)
 model = st.builds(
     ModelCard,
     name=printable,
@@ -40,6 +40,8 @@ wild_card = st.builds(
             key=st.just(bytes(16)),
             aliases=st.lists(st.text(), max_size=12).map(tuple),
             description=st.text(max_size=400),
+            prefill_rate=st.floats(),
+            decode_rate=st.floats(),
         ),
         max_size=20,
     ).map(tuple),
@@ -106,6 +108,9 @@ def test_arbitrary_bytes_are_only_ever_malformed(data: bytes) -> None:
         ["n", [], [["m", bytes(16), [], "", -1, 0.0, 0.0]]],
         ["n", [], [["m", bytes(16), [], "", True, 0.0, 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, float("nan"), 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", 1, float("inf"), 0.0]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0, -1.0]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0, 5e-324]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, bytes(15)]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, "a" * 16]]],

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from overlay.gossip.records import COUNT_MAX, RATE_MAX, RATE_MIN
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import Candidate, Estimate, estimate, typical_rates
 from overlay.routing.cost_policy import CostPolicy, cheapest
@@ -151,6 +152,34 @@ def test_a_worse_candidate_changes_nothing(
     before = choose(*candidates, alpha=alpha, seed=seed)
     other = replace(other, rtt_ms=before.estimates[0].cost_ms + 2 * TIE_MS)
     assert choose(*candidates, other, alpha=alpha, seed=seed).choice == before.choice
+
+
+extreme_rate = st.sampled_from([0.0, RATE_MIN, 1.0, RATE_MAX])
+extreme_count = st.sampled_from([0, COUNT_MAX])
+extreme = st.builds(
+    Candidate,
+    peer=st.binary(min_size=32, max_size=32).map(PeerId),
+    rtt_ms=st.sampled_from([0.0, 300.0]),
+    match_tokens=st.sampled_from([0, PROMPT]),
+    summary_age_s=st.sampled_from([0.0, math.inf]),
+    prefill_rate=extreme_rate,
+    decode_rate=extreme_rate,
+    pending_prefill_tokens=extreme_count,
+    running=extreme_count,
+    queued=extreme_count,
+    lost_share=st.sampled_from([0.0, 1.0]),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(extreme, min_size=1, max_size=4, unique_by=lambda c: c.peer), st.booleans())
+def test_whatever_records_may_say_all_costs_can_be_compared(
+    candidates: list[Candidate], here: bool
+) -> None:
+    policy = CostPolicy(random.Random(0))
+    for now in (0.0, 1.0, 1000.0):
+        decision = decide(policy, *[this_node][:here], *candidates, now=now)
+        assert all(math.isfinite(each.cost_ms) for each in decision.estimates)
 
 
 # --- What a choice costs later requests -------------------------------------------------------
