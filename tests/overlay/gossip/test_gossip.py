@@ -160,6 +160,8 @@ def test_records_age_from_when_they_were_last_known_to_be_current() -> None:
     "bad",
     [
         Syn((DigestEntry(THIRD, 1 << 50, 0, 0, 0),)),
+        Syn((DigestEntry(THIRD, 1, 1, 1, 0), DigestEntry(THIRD, 2, 1, 1, 0))),
+        SynAck((DigestEntry(THIRD, 1, 1, 1, 0), DigestEntry(THIRD, 1, 1, 1, 0)), ()),
         GossipAck((delta(Change(b"k", 2, b""), Change(b"l", 1, b""), version=2),)),
         GossipAck((delta(Change(b"k", 1, b""), Change(b"k", 2, b"")),)),
         GossipAck((delta(Change(b"k", 3, b""), version=2),)),
@@ -170,7 +172,7 @@ def test_records_age_from_when_they_were_last_known_to_be_current() -> None:
         GossipAck((delta(Change(b"k", 1, bytes(RECORD_VALUE_BYTES_MAX + 1))),)),
     ],
 )
-def test_impossible_messages_are_refused_whole(bad: Syn | GossipAck) -> None:
+def test_impossible_messages_are_refused_whole(bad: Syn | SynAck | GossipAck) -> None:
     mine = gossip()
     with pytest.raises(Malformed):
         mine.receive(PEER, bad, 0.0)
@@ -235,6 +237,8 @@ messages = st.one_of(
 def test_any_messages_at_all_leave_own_records_and_invariants_alone(stream: list) -> None:
     mine = gossip(incarnation=3)
     mine.set(b"mine", b"v", 0.0)
+    # Else others would be told nothing of it.
+    mine.prove(THIRD)
     for second, message in enumerate(stream):
         for effect in deliver_quietly(mine, PEER, message, float(second)):
             assert getattr(effect, "origin", None) != ME
