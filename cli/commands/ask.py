@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 from typing import TYPE_CHECKING
@@ -116,8 +117,10 @@ def _answer_text(client: NodeClient, question: Question) -> None:
 
     from cli.client import Delta
     from cli.text import printable
+    from cli.word_wrap import WordWrap
 
     terminal = sys.stdout.isatty()
+    wrap = WordWrap(_columns)
     last = ""
     reply: Reply | None = None
     status = Console(stderr=True).status("thinking (prefill)…", spinner="dots")
@@ -128,11 +131,12 @@ def _answer_text(client: NodeClient, question: Question) -> None:
             status.stop()
             if isinstance(event, Delta):
                 last = event.text
-                click.echo(printable(last) if terminal else last, nl=False)
+                click.echo(wrap.add(printable(last)) if terminal else last, nl=False)
             else:
                 reply = event
     finally:
         status.stop()
+        click.echo(wrap.rest(), nl=False)
         if last and not last.endswith("\n"):
             click.echo()
     if terminal and reply is not None:
@@ -140,12 +144,14 @@ def _answer_text(client: NodeClient, question: Question) -> None:
 
 
 def _print_footer(client: NodeClient, reply: Reply) -> None:
-    import shutil
-
     from cli.footer import footer_parts
     from cli.mesh_state import MeshState
     from cli.text import wrap_parts
 
     parts = footer_parts(reply, MeshState.from_status(client.status()).names)
-    for line in wrap_parts(parts, shutil.get_terminal_size().columns):
+    for line in wrap_parts(parts, _columns()):
         click.echo(click.style(line, dim=True))
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
