@@ -10,8 +10,9 @@ import ctypes
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache, partial
+from functools import lru_cache, partial
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
 import llama_cpp
@@ -33,6 +34,10 @@ _UNSPOKEN = _CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
 # Unicode's plane 16, the first that no message contains.
 _MARKS = [chr(code) for code in range(0x10FF00, 0x10FFFE)]
 
+#: How often a conversation is rendered to find an answer in it that is remembered: a peer may send
+#: thousands of turns that all begin like one.
+RENDERINGS_MAX: Final = 8
+
 
 class Vocabulary:
     """Tokenizes for one model. Belongs to one thread, for it remembers answers."""
@@ -47,7 +52,8 @@ class Vocabulary:
         eos_text = self._text(eos).decode("utf-8", "replace") if eos >= 0 else ""
         self._template = ChatTemplate(model.chat_template(), bos=self._bos_text, eos=eos_text)
         self._control = self._control_pattern()
-        self._answers = AnswerMemory(cache(self._spoken))
+        # A peer may say that it answered with any tokens, also such as there are not.
+        self._answers = AnswerMemory(lru_cache(self._size)(self._spoken))
         self._pre = model.metadata("tokenizer.ggml.pre") or ""
 
     def tokenize(self, prompt: Prompt, at: datetime | None = None) -> Tokens:
@@ -96,12 +102,13 @@ class Vocabulary:
         They reach to the end of the last answer that is remembered and stands in the text as it
         was generated. A template may well have changed it, or what was before it: then no further.
         """
-        for turn in range(len(messages) - 1, 0, -1):
-            message = messages[turn]
-            if message.role != "assistant" or not self._answers.may_know(
-                message.content.replace(mark, "")
-            ):
-                continue
+        answers = (
+            turn
+            for turn in range(len(messages) - 1, 0, -1)
+            if messages[turn].role == "assistant"
+            and self._answers.may_know(messages[turn].content.replace(mark, ""))
+        )
+        for turn in islice(answers, RENDERINGS_MAX):
             try:
                 before = self._template.render(messages[:turn])
             except InvalidRequest:
@@ -165,4 +172,7 @@ class Vocabulary:
 
 def _unused_mark(messages: Sequence[Message]) -> str:
     text = "".join(message.role + message.content for message in messages)
-    return next(mark for mark in _MARKS if mark not in text)
+    for mark in _MARKS:
+        if mark not in text:
+            return mark
+    raise InvalidRequest("The conversation contains every character that could mark its parts.")

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -31,7 +32,7 @@ from models.llama.rate import Rates
 from models.llama.scheduler import Scheduler
 from models.llama.spill import Spill
 from models.llama.vocabulary import Vocabulary
-from overlay.errors import HearthError, ModelFileInvalid
+from overlay.errors import EngineFailed, HearthError, ModelFileInvalid
 from overlay.prefix.radix import RadixTree
 
 log = logging.getLogger(__name__)
@@ -187,26 +188,34 @@ class Worker:
     def _tokenize(self, query: int, prompt: Any) -> None:
         try:
             tokens = self._vocabulary.tokenize(protocol.unpack_prompt(prompt))
+            answer = [protocol.TOKENS, query, protocol.pack_tokens(tokens)]
         except HearthError as error:
-            self._writer.write([protocol.REJECTED, query, error.code, str(error)])
-        else:
-            self._writer.write([protocol.TOKENS, query, protocol.pack_tokens(tokens)])
+            answer = [protocol.REJECTED, query, error.code, str(error)]
+        except Exception as error:
+            # Our bug: it must not end what all other requests depend on.
+            log.error("a prompt could not be tokenized:\n%s", traceback.format_exc())
+            reason = f"The prompt could not be tokenized: {error!r}"
+            answer = [protocol.REJECTED, query, EngineFailed.code, reason]
+        self._writer.write(answer)
 
 
 def _read(worker: Worker) -> None:
     """Hand frames to the worker; end the process with the pipe."""
-    unpacker = protocol.unpacker()
+    unpacker, code = protocol.unpacker(), 0
     try:
         while data := os.read(0, _READ_BYTES):
             unpacker.feed(data)
             for frame in unpacker:
                 worker.receive(frame)
+    except Exception:
+        traceback.print_exc()
+        code = 1
     finally:
         # Without its parent the worker has no purpose.
         if worker.saves:
             worker.stop()
             time.sleep(protocol.SAVE_S)  # the main thread ends the process before
-        os._exit(0)
+        os._exit(code)
 
 
 def _open_disk(options: argparse.Namespace, backend: NativeBackend) -> DiskStore | None:

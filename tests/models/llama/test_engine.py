@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from models.engine import Chunk, Finished, FinishReason, Message, Sampling, Started
+from models.llama import protocol
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
@@ -389,6 +390,12 @@ async def test_a_crash_fails_every_request(
         await caller.engine.tokenize("anyone?")
     with pytest.raises(EngineFailed):
         caller.submit(tokens)
+
+
+async def test_a_frame_that_is_none_ends_it_with_a_reason(start: Starter) -> None:
+    caller = await start()
+    caller.engine._send([protocol.REMEMBER, "tokens", "tokens"])
+    assert "TypeError" in (await caller.ears.died).message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
+import tracemalloc
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +19,8 @@ from models.engine import Message, Tokens
 from models.llama.answers import AnswerMemory
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import token_piece
-from models.llama.vocabulary import Vocabulary
+from models.llama.vocabulary import _MARKS, RENDERINGS_MAX, Vocabulary
+from overlay.errors import InvalidRequest
 from tests.support.tiny_gguf import CHATML, write_tiny_gguf
 
 
@@ -250,6 +254,42 @@ def test_a_message_that_spells_control_tokens_is_known_too(tmp_path: Path) -> No
     assert again[: len(prompt) + len(answer)] == (*prompt, *answer)
     plain = tokenizer.fresh().tokenize((HI, Message("assistant", "the"), ON))
     assert tokenizer.control(again) == tokenizer.control(plain)
+
+
+def test_a_conversation_with_every_mark_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        chatml(tmp_path).vocabulary.tokenize((Message("user", "".join(_MARKS)),))
+
+
+def test_turns_that_begin_like_a_known_answer_are_not_looked_up_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = chatml(tmp_path)
+    vocabulary = tokenizer.fresh()
+    vocabulary.remember(vocabulary.tokenize((HI,)), letters("the other there"))
+    rendered: list[int] = []
+    render = vocabulary._template.render
+
+    def counted(messages: Sequence[Message], at: datetime | None = None) -> str:
+        rendered.append(len(messages))
+        return render(messages, at)
+
+    monkeypatch.setattr(vocabulary._template, "render", counted)
+    turns = [each for _ in range(100) for each in (ON, Message("assistant", "the other way"))]
+    vocabulary.tokenize((*turns, ON))
+    assert len(rendered) == 1 + RENDERINGS_MAX
+
+
+def test_tokens_that_there_are_not_leave_nothing_behind(tmp_path: Path) -> None:
+    vocabulary = chatml(tmp_path).vocabulary
+    prompt = vocabulary.tokenize((HI,))
+    tracemalloc.start()
+    try:
+        vocabulary.remember(prompt, tuple(range(1 << 20, (1 << 20) + 50_000)))
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def probe_of(path: Path) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from models.engine import GenerationRequest, Priority, Sampling
+from models.engine import GenerationRequest, Priority, Prompt, Sampling, Tokens
 from models.llama import protocol
 from models.llama.worker import Worker
+from overlay.errors import EngineFailed
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,17 @@ def test_who_goes_first_breaks_off_what_is_computed_for_later_ones_prompts(
     worker.receive(frame)
     assert len(aborted) == aborts
     assert worker._commands.get_nowait() == frame
+
+
+def test_a_bug_in_the_tokenizer_refuses_one_prompt() -> None:
+    def fail(prompt: Prompt) -> Tokens:
+        raise StopIteration
+
+    written: list[list[Any]] = []
+    worker = object.__new__(Worker)  # without a model
+    worker._vocabulary = SimpleNamespace(tokenize=fail)  # type: ignore[assignment]
+    worker._writer = SimpleNamespace(write=written.append)  # type: ignore[assignment]
+    worker.receive((protocol.TOKENIZE, 7, "hello"))
+    ((kind, query, code, reason),) = written
+    assert (kind, query, code) == (protocol.REJECTED, 7, EngineFailed.code)
+    assert "StopIteration" in reason
