@@ -313,10 +313,13 @@ class Gossip:
         return [lack for lack in lacks if lack is not None]
 
     def _heed(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Effect]:
-        """Of which incarnation it is, a peer knows best; whatever lies above that is forged."""
+        """How far it has come, a peer knows best; whatever was told beyond that is forged."""
         incarnation = self._own_words.hear(sender, digest)
         replica = self._replicas.by_origin.get(sender)
-        if incarnation is None or replica is None or replica.incarnation <= incarnation:
+        if incarnation is None or replica is None or replica.incarnation < incarnation:
+            return []
+        if replica.incarnation == incarnation:
+            replica.seen_version = digest[0].version
             return []
         self._replicas.by_origin[sender] = Replica(sender, incarnation)
         return [OriginReset(sender)]

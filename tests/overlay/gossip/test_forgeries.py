@@ -84,6 +84,24 @@ def test_who_has_a_link_speaks_for_itself(forged: GossipAck | Syn) -> None:
     assert mine.records(THIRD) == {b"card": b"true"}
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Syn((DigestEntry(THIRD, 7, 1, 99, 0),)),
+        GossipAck((OriginDelta(THIRD, 7, 98, False, (Change(b"card", 99, b""),), 99, 0),)),
+    ],
+    ids=["digest", "delta"],
+)
+def test_who_has_a_link_is_as_current_as_it_says_itself(forged: Syn | GossipAck) -> None:
+    """Nobody can send the news that are claimed to be lacking."""
+    mine = linked(LIAR, THIRD)
+    mine.receive(THIRD, says_of_itself(THIRD, 7), 0.0)
+    mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    mine.receive(LIAR, forged, 1.0)
+    mine.receive(THIRD, Syn((DigestEntry(THIRD, 7, 2, 1, 0),)), 2.0)
+    assert mine.age_s(THIRD, 2.0) == 0.0
+
+
 def test_a_compact_digest_is_its_senders_own_word_too() -> None:
     mine = linked(LIAR, THIRD)
     for member in (LIAR, THIRD):
