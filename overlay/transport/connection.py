@@ -140,13 +140,7 @@ async def converse(
         if link is None:
             return Ending("the peer has dialled meanwhile", was_up=False)
         line = Line(link, lambda data: pump.offer([data]), exchange)
-        # While the peer is slowed, what it sends stays with ZeroMQ, and then with the peer.
-        pump = Pump(
-            dealer,
-            lambda frames: exchange.receive(line, message_of(frames)),
-            held=line.inbox.__len__,
-        )
-        line.inbox.on_empty = pump.look
+        pump = Pump(dealer, lambda frames: exchange.receive(line, message_of(frames)))
         try:
             line.carry_out(line.link.open())
             await _serve(pump, monitor, line)

@@ -23,22 +23,12 @@ BATCH_MESSAGES: Final = 64
 
 
 class Pump:
-    """``arrived`` gets the frames of each message that comes, until `close`.
+    """``arrived`` gets the frames of each message that comes, until `close`."""
 
-    While ``held`` says so nothing is read: then ZeroMQ keeps it, and after that the peer. Call
-    `look` when that is over.
-    """
-
-    def __init__(
-        self,
-        link: zmq.Socket[bytes],
-        arrived: Callable[[list[zmq.Frame]], None],
-        *,
-        held: Callable[[], object] = lambda: False,
-    ) -> None:
+    def __init__(self, link: zmq.Socket[bytes], arrived: Callable[[list[zmq.Frame]], None]) -> None:
         self._link = link
         self._arrived = arrived
-        self._held = held
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(link.getsockopt(zmq.FD))
         self._looking: asyncio.Handle | None = None
@@ -66,7 +56,7 @@ class Pump:
 
     def drain(self) -> None:
         """The connection is over: read what came before its end."""
-        while not self._held() and self._read_one():
+        while not self._closed and self._read_one():
             pass
 
     def close(self) -> None:
@@ -74,14 +64,14 @@ class Pump:
         self._loop.remove_reader(self._descriptor)
         if self._looking is not None:
             self._looking.cancel()
-        self._held = lambda: True
+        self._closed = True
 
     def _read(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
         for _ in range(BATCH_MESSAGES):
-            if self._held() or not self._read_one():
+            if self._closed or not self._read_one():
                 return
         self.look()
 

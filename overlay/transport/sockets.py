@@ -104,7 +104,11 @@ class Sockets:
         link: zmq.Socket[bytes] = self._context.socket(kind)
         link.ipv6 = True
         link.tcp_keepalive = 1
-        link.sndhwm = link.rcvhwm = SEND_QUEUE_MESSAGES_MAX
+        link.sndhwm = SEND_QUEUE_MESSAGES_MAX
+        # What has come is read at once, and waits in bounds of its own. Where this queue is full,
+        # libzmq 4.3 stops reading the connection; if that breaks then, and a ZMTP PING was left
+        # unread, it aborts the process. Whoever knows the PeerId could arrange that.
+        link.rcvhwm = 0
         link.maxmsgsize = _FRAME_BYTES_MAX
         link.handshake_ivl = int(HANDSHAKE_S * 1000)
         # No ZMTP heartbeats: libzmq 4.3 aborts the process when their timer finds a connection that

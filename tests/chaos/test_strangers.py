@@ -31,6 +31,7 @@ from tests.chaos.scene import (
     strength,
     under_attack,
 )
+from tests.chaos.zmtp import GREETING, connected
 from tests.overlay.transport.nodes import PATIENCE_S
 from tests.overlay.transport.raw import RawPeer, hello_of, raw_peer
 
@@ -38,8 +39,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SOURCES = stranger_sources(first=128)
 
-#: What a ZeroMQ peer with CURVE says first: signature, version 3.1, mechanism, no server.
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\x00") + bytes(32)
 #: A frame with the command HELLO of CURVE, as long as it must be, in which nothing is true.
 CURVE_HELLO = b"\x04\xc8\x05HELLO\x01\x00" + bytes(192)
 
@@ -155,6 +154,22 @@ async def test_bytes_before_admission(victim: Victim, honest: Honest, kind: str)
                             data = bytes(STRANGER_MESSAGE_BYTES_MAX + 1)
                     await raw.send(data)
                 await named(victim, source, "not let in")
+
+
+async def test_pings_of_zeromq_in_a_flood(victim: Victim, honest: Honest) -> None:
+    """The connection breaks before all is read. libzmq aborted where its queue had been full."""
+    async with under_attack(victim, honest):
+        async for _ in lasting(5):
+            source = next(SOURCES)
+            async with connected(victim, fresh_key(), source) as client:
+                frames = []
+                for _ in range(3000):
+                    frames.append(client.frame(b"no message"))
+                    frames.append(client.frame(b"\x04PING\x00\x00", command=True))
+                client.writer.write(b"".join(frames))
+                with contextlib.suppress(ConnectionError):
+                    await client.writer.drain()
+            await named(victim, source, "not let in")
 
 
 async def test_more_strangers_than_one_address_may_have(victim: Victim, honest: Honest) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import zmq
@@ -25,10 +24,10 @@ def pair() -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
 class End:
     """A pump, what came in through it, and an event for each."""
 
-    def __init__(self, link: zmq.Socket[bytes], **options: Any) -> None:
+    def __init__(self, link: zmq.Socket[bytes]) -> None:
         self.got: list[bytes] = []
         self.news = asyncio.Event()
-        self.pump = Pump(link, self._arrived, **options)
+        self.pump = Pump(link, self._arrived)
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -87,22 +86,6 @@ async def test_what_cannot_be_sent_takes_no_news_away() -> None:
         await end.until(2)
         assert end.got[1] == b"news"
         end.pump.close()
-
-
-async def test_nothing_is_read_while_it_is_held(pair: Pair) -> None:
-    held = True
-    one, two = End(pair[0]), End(pair[1], held=lambda: held)
-    one.pump.offer([b"first"])
-    async with asyncio.timeout(PATIENCE_S):
-        while not int(pair[1].getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert two.got == []
-    held = False
-    two.pump.look()
-    await two.until(1)
-    one.pump.close()
-    two.pump.close()
 
 
 async def test_what_cannot_be_queued_is_told() -> None:
