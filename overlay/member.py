@@ -226,9 +226,11 @@ class Member:
         self.neighbourhood.origin_reset(peer)
         return [*effects]
 
-    def undeliverable(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
-        """A Send could not be carried out: the peer has no link, or its queue is full."""
-        return [*self.forwarder.undeliverable(peer, message, now)]
+    def undeliverable(
+        self, peer: PeerId, message: Message, now: float, error: HearthError | None = None
+    ) -> list[Effect]:
+        """A Send could not be carried out; None: the peer has no link, or its queue is full."""
+        return [*self.forwarder.undeliverable(peer, message, now, error)]
 
     # --- Time ---------------------------------------------------------------------------------
 

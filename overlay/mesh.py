@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from models.engine import EngineEvent, Failed, Tokens
@@ -20,7 +20,7 @@ from overlay.acquaintances import Acquaintances
 from overlay.admission.handshake import LocalNode
 from overlay.effects import Effect, Meet, Outcast, PeerChanged, Revoked, Unreadable
 from overlay.engines import EnginePool
-from overlay.errors import EngineFailed, HearthError, RemoteProtocolError
+from overlay.errors import EngineFailed, HearthError, LimitExceeded, RemoteProtocolError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.terms import Terms
 from overlay.gossip.effects import PeerState
@@ -31,7 +31,7 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr, readable
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import UNREADABLE_MESSAGES
+from overlay.limits import GOSSIP_INTERVAL_S, UNREADABLE_MESSAGES
 from overlay.member import Member
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
@@ -265,14 +265,21 @@ class Mesh:
 
     async def _drive(self) -> None:
         while True:
-            now = self.now()
-            # Most deadlines are those of requests, and may be many in a second.
-            round_due = now >= self.member.gossip.next_deadline()
-            self._carry_out(self.member.tick(now, self._linked() if round_due else ()))
+            try:
+                self._tick(self.now())
+            except Exception:
+                # Our bug, or a full disk: gossip and what requests wait for go on all the same.
+                log.exception("what was due could not be done")
+                await asyncio.sleep(GOSSIP_INTERVAL_S)
             self._due = self.member.next_deadline()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self.now()))
+
+    def _tick(self, now: float) -> None:
+        # Most deadlines are those of requests, and may be many in a second.
+        round_due = now >= self.member.gossip.next_deadline()
+        self._carry_out(self.member.tick(now, self._linked() if round_due else ()))
 
     def _linked(self) -> list[PeerId]:
         """Who has a link, for a round of gossip; and what else takes a look at every peer."""
@@ -293,41 +300,38 @@ class Mesh:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         """Carry out effects, and those that follow from them, in order."""
         queue = deque(effects)
+        revoked = False
         while queue:
             effect = queue.popleft()
             match effect:
                 case fwd.Send(peer=peer, message=message):
-                    for lost in self._outbox.send(peer, message):
-                        queue.extend(self.member.undeliverable(peer, lost, self.now()))
+                    queue.extend(self._send(peer, message))
                 case fwd.Emit(request_id=request_id, event=event):
                     self._on_client_event(request_id, event)
                 case fwd.Tokenize():
                     self._tokenizing.begin(effect)
                 case fwd.Remember(model=model, prompt=prompt, answer=answer):
-                    engine = self._engines.get(model)
-                    if engine is not None:
+                    if (engine := self._engines.get(model)) is not None:
                         engine.remember(prompt, answer)
                 case fwd.Generate(model=model, request=request):
-                    engine = self._engines.get(model)
-                    if engine is not None:
+                    if (engine := self._engines.get(model)) is not None:
                         engine.submit(request)
                     else:
                         gone = Failed(request.request_id, EngineFailed.code, "the model is gone")
                         queue.extend(self.member.engine_event(model, gone, self.now()))
                 case fwd.CancelGeneration(model=model, request_id=request_id):
                     self._tokenizing.cancel(request_id)
-                    engine = self._engines.get(model)
-                    if engine is not None:
+                    if (engine := self._engines.get(model)) is not None:
                         engine.cancel(request_id)
                 case fwd.CopiesChanged(model=model, changed=changed):
-                    engine = self._engines.get(model)
-                    if engine is not None:
+                    if (engine := self._engines.get(model)) is not None:
                         engine.copies_changed(changed)
                 case Meet(peer=peer, addresses=addresses):
                     self.acquaintances.readmit(peer)
                     self.meet(peer, addresses)
                 case Revoked():
                     queue.extend(self._enforce(effect))
+                    revoked = True
                 case Outcast(peer=peer):
                     queue.extend(self._exclude(peer))
                 case PeerChanged(peer=peer):
@@ -339,6 +343,17 @@ class Mesh:
                     self._log.tell(effect, self.now())
         if self.member.due_before(self._due):
             self._wake.set()
+        if revoked:
+            # Last, for a full disk must not keep the links up.
+            self._on_revoked()
+
+    def _send(self, peer: PeerId, message: Message) -> Iterator[Effect]:
+        now = self.now()
+        try:
+            for lost in self._outbox.send(peer, message):
+                yield from self.member.undeliverable(peer, lost, now)
+        except LimitExceeded as error:  # A prompt as text, and the answer so far.
+            yield from self.member.undeliverable(peer, message, now, error)
 
     def _unreadable(self, told: Unreadable) -> None:
         self._log.tell(told, self.now())
@@ -356,10 +371,7 @@ class Mesh:
             self._stand_down()
         else:
             log.warning("%s", news.revocation)
-        effects = [effect for peer in refused for effect in self._exclude(peer)]
-        # Last, for a full disk must not keep the links up.
-        self._on_revoked()
-        return effects
+        return [effect for peer in refused for effect in self._exclude(peer)]
 
     def _exclude(self, peer: PeerId) -> list[Effect]:
         if peer in self.transport.links():

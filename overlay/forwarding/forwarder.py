@@ -187,13 +187,16 @@ class Forwarder:
             case Failed(code=code, message=text):
                 return self._downstream_failed(job, from_code(code, text), now)
 
-    def undeliverable(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
-        """A Send could not be carried out: the peer has no link, or its queue is full."""
+    def undeliverable(
+        self, peer: PeerId, message: Message, now: float, error: HearthError | None = None
+    ) -> list[Effect]:
+        """A Send could not be carried out; None: the peer has no link, or its queue is full."""
         job = self._jobs.get(getattr(message, "request_id", b""))
         if job is None:
             return []
         if peer == job.downstream and isinstance(message, Forward):
-            return self._downstream_failed(job, Unreachable("the peer's link is down"), now)
+            down = Unreachable("the peer's link is down")
+            return self._downstream_failed(job, error or down, now)
         return self._drop(job) if peer == job.upstream else []
 
     def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:

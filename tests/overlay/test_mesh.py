@@ -14,14 +14,24 @@ import pytest
 
 from models.engine import ModelInfo, Sampling
 from overlay.admission.handshake import LocalNode
+from overlay.effects import Effect
+from overlay.errors import ConfigError, LimitExceeded
+from overlay.forwarding.effects import Failure
 from overlay.gossip.records import BLOCK_VALUE, CARD, Card, ModelCard, block_key
+from overlay.http.backend import Ask
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations, revoke
-from overlay.limits import MEMBERS_MAX, PEER_MESSAGES_BURST, UNREADABLE_MESSAGES
+from overlay.limits import (
+    MEMBERS_MAX,
+    MESSAGE_BYTES_MAX,
+    PEER_MESSAGES_BURST,
+    UNREADABLE_MESSAGES,
+)
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.transport.lan import LanDiscovery
+from overlay.wire.codec import encode
 from overlay.wire.messages import (
     PROTOCOL_VERSION,
     Change,
@@ -139,6 +149,46 @@ def test_whoever_has_a_link_may_be_asked_as_soon_as_its_round_trip_is_known() ->
     assert candidate.summary_weight == 1, "it has just been heard of"
 
 
+async def test_a_prompt_that_is_too_long_for_a_message_fails_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And nothing else: most are sent on from where nobody could hear of an exception."""
+    me, other = members(2)
+    told: list[object] = []
+    mesh = bare_mesh(me, on_client_event=lambda _, event: told.append(event))
+    monkeypatch.setattr(mesh._outbox, "_send", lambda _, message: bool(encode(message)))
+    peer = other.key.peer_id
+    mesh.link_up(peer, Hello((PROTOCOL_VERSION,), peer, b"", "bea", (), (), b""))
+    record = Change(CARD, 1, Card("bea", (), (ModelCard("toy", bytes(16)),)).pack())
+    mesh.received(peer, GossipAck((OriginDelta(peer, 1, 0, True, (record,), 1, 0),)), 100)
+    mesh.link_measured(peer, 7.0)
+    mesh.submit(b"r" * 16, Ask("toy", "x" * MESSAGE_BYTES_MAX, Sampling()), "toy")
+    [failure] = told
+    assert isinstance(failure, Failure)
+    assert isinstance(failure.error, LimitExceeded)
+    assert mesh.member.forwarder.open_requests == 0
+
+
+async def test_a_bug_in_one_round_does_not_end_all_others(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("overlay.mesh.GOSSIP_INTERVAL_S", 0)
+    member = Member(members(1)[0], lan=False)
+    ticks: asyncio.Queue[float] = asyncio.Queue()
+
+    def fail(now: float, linked: object) -> list[Effect]:
+        ticks.put_nowait(now)
+        raise ArithmeticError
+
+    monkeypatch.setattr(member.mesh.member, "tick", fail)
+    await member.mesh.start([ANY_PORT])
+    stack.push_async_callback(member.mesh.close)
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in range(2):
+            await ticks.get()
+    assert "ArithmeticError" in caplog.text
+
+
 # --- Revocations ------------------------------------------------------------------------------
 
 
@@ -208,6 +258,20 @@ async def test_a_revoked_member_is_cut_off_by_all_and_stands_down(stack: AsyncEx
     # It does not try any more, and nobody tries it.
     out.mesh.meet(staying[0].mesh.me, staying[0].mesh.addresses)
     assert all(member.mesh.transport.failures() == {} for member in nodes)
+
+
+async def test_a_full_disk_does_not_keep_those_who_are_revoked(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, out = [await start(stack, node, lan=False) for node in members(3)]
+    await linked(one, two, out)
+    await out.mesh.close()
+    await until(lambda: out.mesh.me not in one.mesh.transport.links())
+    monkeypatch.setattr(one.mesh, "_on_revoked", Mock(side_effect=ConfigError("the disk is full")))
+    with pytest.raises(ConfigError):
+        revoke_by(one, out.mesh.me)
+    assert out.mesh.me not in one.mesh.known_peers()
+    assert out.mesh.me in one.mesh.acquaintances.excluded
 
 
 async def test_a_clock_that_goes_wrong_keeps_links_and_one_that_is_set_right_brings_them(
