@@ -118,12 +118,8 @@ class Gossip:
         replica = self._replica(origin)
         return replica.incarnation if replica else None
 
-    def state(self, peer: PeerId) -> PeerState:
-        """This node's judgement; DOWN for an unknown peer."""
-        return self._liveness.state(peer)
-
     def states(self) -> dict[PeerId, PeerState]:
-        """All peers ever heard of and not forgotten, without this node."""
+        """This node's judgement of all peers ever heard of and not forgotten, without itself."""
         return {peer: self._liveness.state(peer) for peer in self._liveness.peers()}
 
     def age_s(self, origin: PeerId, now: float) -> float:

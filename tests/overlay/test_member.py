@@ -320,7 +320,7 @@ def test_a_link_and_a_goodbye_tell_who_is_here() -> None:
     [down] = member.receive(PEER, Goodbye("off to bed"), NOW)
     assert isinstance(down, PeerDown)
     assert down.peer == PEER
-    assert member.gossip.state(PEER) is PeerState.LEFT
+    assert member.gossip.states()[PEER] is PeerState.LEFT
 
 
 def test_nothing_is_kept_of_members_that_came_and_went() -> None:

@@ -186,5 +186,5 @@ def test_what_is_known_of_the_dead_still_spreads() -> None:
     mesh.run(100)
     for peer in others:
         gossip = mesh.nodes[peer].gossip
-        assert gossip.state(victim) is PeerState.DOWN
+        assert gossip.states()[victim] is PeerState.DOWN
         assert gossip.records(victim) == {CARD: b"last words"}

@@ -208,7 +208,7 @@ def test_nobody_is_told_of_who_may_be_made_up() -> None:
     mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"x")), 0.0)
     for heartbeat in (1, 2, 3):
         mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, heartbeat, 1, 0),)), 1.0)
-    assert mine.state(THIRD) is PeerState.UP
+    assert mine.states()[THIRD] is PeerState.UP
     assert THIRD not in set.union(*told(mine, 2.0))
     mine.prove(THIRD)
     digests, deltas = told(mine, 4.0)

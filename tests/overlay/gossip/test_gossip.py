@@ -132,7 +132,7 @@ def test_who_left_is_back_with_its_next_incarnation() -> None:
     mine.alive(THIRD, 0.0)
     mine.receive(PEER, Syn((DigestEntry(THIRD, 1, 1, 0, 0),)), 0.0)
     assert mine.said_goodbye(THIRD, 1.0)
-    assert mine.state(THIRD) is PeerState.LEFT
+    assert mine.states()[THIRD] is PeerState.LEFT
     heard = [
         effect
         for incarnation, heartbeat in ((1, 5), (1, 6), (2, 1), (2, 2))

@@ -122,7 +122,7 @@ def test_the_dead_are_forgotten_everywhere_and_for_good() -> None:
     mesh.run(10)
     mesh.kill(victim)
     mesh.run(20)
-    assert mesh.nodes[early].gossip.state(victim) is PeerState.DOWN
+    assert mesh.nodes[early].gossip.states()[victim] is PeerState.DOWN
 
     # One learns of the dead only now, by hearsay, and so will forget it later.
     mesh.now += FORGET_PEER_S / 4
