@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -65,7 +66,14 @@ def _history(path: Path) -> History:
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
     except OSError:
         return InMemoryHistory()
-    return FileHistory(path)
+    return _History(path)
+
+
+class _History(FileHistory):
+    def store_string(self, string: str) -> None:
+        # On a full disk it is remembered until the chat ends.
+        with suppress(OSError):
+            super().store_string(string)
 
 
 def _bindings() -> KeyBindings:

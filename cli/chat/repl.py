@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,10 +228,16 @@ class Repl:
         if not argument:
             self._fail("give a file: /save FILE")
             return
-        path = Path(argument).expanduser()
+        path = Path(os.path.expanduser(argument))
         try:
-            with path.open("x") as file:
-                file.write(self._conversation.transcript())
+            # What was typed need not be Unicode: `?` for each odd byte, as where it is asked.
+            with path.open("xb") as file:
+                try:
+                    file.write(self._conversation.transcript().encode(errors="replace"))
+                    file.flush()
+                except OSError:
+                    path.unlink()
+                    raise
         except FileExistsError:
             self._fail(f"{path} exists already; choose another name")
         except OSError as error:
@@ -242,9 +249,9 @@ class Repl:
         if not argument:
             self._fail("give a file: /load FILE")
             return
-        path = Path(argument).expanduser()
+        path = Path(os.path.expanduser(argument))
         try:
-            self._conversation = Conversation.from_transcript(path.read_text())
+            self._conversation = Conversation.from_transcript(path.read_text(encoding="utf-8"))
         except OSError as error:
             self._fail(f"{path} cannot be read: {error.strerror}")
         except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -147,6 +148,24 @@ def test_save_writes_once_and_never_over_a_file(chat: Chat, tmp_path: Path) -> N
     assert path.read_text() == saved
     assert "exists already" in shown
     assert "cannot be written" in shown
+
+
+def test_what_was_typed_need_not_be_unicode_to_be_saved(chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "talk.md"
+    chat.run("caf\udce9", f"/save {path}")
+    assert path.read_bytes() == b"## You\n\ncaf?\n\n## Answer\n\nHello.\n"
+
+
+def test_a_conversation_that_cannot_be_saved_goes_on(chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "talk.md"
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    try:
+        shown = chat.run("Hi", f"/save {path}", "/save ~nobody-of-that-name/talk.md")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert shown.count("cannot be written") == 2
+    assert not path.exists(), "half a conversation would keep its name from the next try"
 
 
 def test_mistakes_are_explained(chat: Chat, backend: FakeBackend) -> None:
