@@ -117,6 +117,13 @@ def model_store_path() -> Path:
     return Path(os.environ.get("HEARTH_MODELS") or default)
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no user with that home directory here") from None
+
+
 def load_config(
     home: Path | None = None,
     *,
@@ -136,7 +143,7 @@ def load_config(
     private: tuple[str, ...] | None = None,
 ) -> NodeConfig:
     """Merge flags (None: not given), environment, file and defaults. Raises ConfigError."""
-    home = (home or default_home()).expanduser()
+    home = _expanded(home or default_home())
     flags: dict[str, Any] = {
         "name": name,
         "listen": listen,
@@ -169,7 +176,7 @@ def load_config(
         api=str(settings.get("api", DEFAULT_API)),
         api_key=settings.get("api_key") or None,
         models=tuple(m for m in chosen_models if m != "none"),
-        store=Path(settings.get("store") or model_store_path()).expanduser(),
+        store=_expanded(Path(settings.get("store") or model_store_path())),
         lan=settings.get("lan", True),
         map_port=settings.get("map_port", False),
         relay=settings.get("relay", True),

@@ -74,7 +74,7 @@ class ModelStore:
         ConfigError (the store cannot be read).
         """
         if is_path(name_or_path):
-            path = Path(name_or_path).expanduser()
+            path = Path(os.path.expanduser(name_or_path))
             return LocalModel(model_name(path), (), path, check_gguf(path))
         if spec := known(name_or_path):
             path = self.root / spec.file_name

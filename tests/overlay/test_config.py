@@ -169,3 +169,10 @@ def test_a_file_that_cannot_be_read_is_named_plainly(tmp_path: Path) -> None:
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(ConfigError, match=r"config\.toml cannot be read: Is a directory$"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["HEARTH_HOME", "HEARTH_MODELS"])
+def test_a_home_of_nobody_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "~nobody-of-that-name/hearth")
+    with pytest.raises(ConfigError, match="~nobody-of-that-name/hearth: there is no user with"):
+        load_config()

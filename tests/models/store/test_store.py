@@ -60,7 +60,7 @@ def test_a_path_is_used_in_place(store: ModelStore, tmp_path: Path) -> None:
 
 
 def test_a_path_to_nothing(store: ModelStore) -> None:
-    for name in ("/nowhere/model.gguf", "model.gguf"):
+    for name in ("/nowhere/model.gguf", "model.gguf", "~nobody-of-that-name/model.gguf"):
         with pytest.raises(ModelFileInvalid, match="there is no model file"):
             store.resolve(name)
 
