@@ -144,7 +144,10 @@ class Gossip:
         if silent_s > 2 * self._interval_s:
             # We were stalled, not they: a suspended laptop must not declare everybody dead.
             self._liveness.excuse(silent_s - self._interval_s)
-        effects: list[Effect] = [*self._liveness.judge(now), *self._forget(now)]
+        effects: list[Effect] = [
+            *self._liveness.judge(now, self._own_words),
+            *self._forget(now),
+        ]
         self._own.collect(now)
         self._replicas.weigh()
         if now < self._round_s:
@@ -270,7 +273,7 @@ class Gossip:
 
         This loop is where gossip spends its time: every origin, several times per round.
         """
-        effects = self._heed(sender, digest)
+        effects = self._heed(sender, digest, now)
         lacks: list[Lack | None] = []
         replicas = self._replicas.by_origin
         kept_back = {sender, *self._replicas.untold()}
@@ -308,7 +311,7 @@ class Gossip:
         lacks = [r.lack_of(None) for r in known if r.origin not in kept_back]
         return [lack for lack in lacks if lack is not None]
 
-    def _heed(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Effect]:
+    def _heed(self, sender: PeerId, digest: Sequence[DigestEntry], now: float) -> list[Effect]:
         """How far it has come, a peer knows best; whatever was told beyond that is forged."""
         incarnation = self._own_words.hear(sender, digest)
         replica = self._replicas.by_origin.get(sender)
@@ -316,6 +319,7 @@ class Gossip:
             return []
         if replica.incarnation == incarnation:
             replica.seen_version = digest[0].version
+            replica.note_current(now)
             return []
         self._replicas.by_origin[sender] = Replica(sender, incarnation)
         return [OriginReset(sender)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from overlay.gossip.detector import PhiDetector
@@ -16,6 +17,10 @@ HEARTBEATS_UP: Final = 2
 #: Silences, in intervals, that no rhythm makes suspicious: usually, and once the link has broken.
 UNSUSPICIOUS: Final = 3.0
 UNSUSPICIOUS_LINK_LOST: Final = 1.0
+#: While its link is up, which itself ends within seconds of silence. Anybody may tell of a
+#: heartbeat so high that no true one is news after it, until the peer has heard of that and begins
+#: a new incarnation (`overlay.gossip.gossip.DISPUTE_ROUNDS`).
+UNSUSPICIOUS_LINKED: Final = 20.0
 
 
 class _Peer:
@@ -104,13 +109,15 @@ class Liveness:
         was, known.state, known.heartbeats = known.state, PeerState.LEFT, 0
         return [PeerDown(peer, "it said goodbye")] if was is PeerState.UP else []
 
-    def judge(self, now: float) -> list[PeerDown]:
-        """Find the peers that have been silent for too long."""
+    def judge(self, now: float, linked: Container[PeerId] = ()) -> list[PeerDown]:
+        """Find the peers that have been silent for too long. ``linked``: whose links are up."""
         found = []
         for peer, known in self._peers.items():
             broke = known.link_lost_s is not None
             silent_s = now - known.detector.heard_s
             unsuspicious = UNSUSPICIOUS_LINK_LOST if broke else UNSUSPICIOUS
+            if peer in linked:
+                unsuspicious = UNSUSPICIOUS_LINKED
             if known.state is not PeerState.UP or silent_s < unsuspicious * self._interval_s:
                 continue
             phi = known.detector.phi(now, pause=not broke)

@@ -17,7 +17,7 @@ class OwnWords:
         #: Those of an older version of the protocol.
         self._plain: set[PeerId] = set()
 
-    def __contains__(self, peer: PeerId) -> bool:
+    def __contains__(self, peer: object) -> bool:
         """Whether the peer has a link."""
         return peer in self._incarnations
 

@@ -13,6 +13,7 @@ from overlay.gossip.effects import (
     Disbelieved,
     Disputed,
     OriginReset,
+    PeerDown,
     PeerState,
     RecordsChanged,
     Send,
@@ -100,6 +101,21 @@ def test_who_has_a_link_is_as_current_as_it_says_itself(forged: Syn | GossipAck)
     mine.receive(LIAR, forged, 1.0)
     mine.receive(THIRD, Syn((DigestEntry(THIRD, 7, 2, 1, 0),)), 2.0)
     assert mine.age_s(THIRD, 2.0) == 0.0
+
+
+def test_no_forged_heartbeat_makes_one_with_a_link_seem_dead_or_its_records_old() -> None:
+    """No true heartbeat is news after it, until that node has begun a new incarnation."""
+    mine = linked(LIAR, THIRD)
+    mine.receive(THIRD, says_of_itself(THIRD, 7), 0.0)
+    mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, 1 << 60, 1, 0),)), 0.0)
+    for now in range(1, 2 * DISPUTE_ROUNDS):
+        mine.receive(THIRD, Syn((DigestEntry(THIRD, 7, 1 + now, 1, 0),)), float(now))
+        mine.tick(float(now), [LIAR, THIRD])
+        assert mine.states()[THIRD] is PeerState.UP
+        assert mine.age_s(THIRD, float(now)) == 0.0
+    mine.link_lost(THIRD, 20.0)
+    assert PeerDown in map(type, mine.tick(21.5, [LIAR]))
 
 
 def test_a_compact_digest_is_its_senders_own_word_too() -> None:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from overlay.gossip.detector import PhiDetector
 from overlay.gossip.effects import PeerDown, PeerState, PeerUp
+from overlay.gossip.gossip import DISPUTE_ROUNDS
 from overlay.gossip.liveness import (
     PHI_LINK_LOST,
     UNSUSPICIOUS,
     UNSUSPICIOUS_LINK_LOST,
+    UNSUSPICIOUS_LINKED,
     Liveness,
 )
 from overlay.limits import FORGET_PEER_S, PHI_DOWN
@@ -72,6 +74,16 @@ def test_a_lost_link_is_judged_sooner_but_a_heartbeat_excuses_it() -> None:
 
     assert liveness.heartbeat(PEER, 12.0) == []
     assert liveness.heartbeat(PEER, 13.0) == [PeerUp(PEER)]
+
+
+def test_who_has_a_link_is_given_more_time() -> None:
+    """Its link would end; and nodes begin new incarnations before, where heartbeats are forged."""
+    assert UNSUSPICIOUS_LINKED >= 1.5 * DISPUTE_ROUNDS
+    liveness = Liveness(1.0)
+    for second in range(10):
+        liveness.alive(PEER, float(second))
+    assert liveness.judge(9.0 + UNSUSPICIOUS_LINKED - 0.1, {PEER}) == []
+    assert [e.peer for e in liveness.judge(9.0 + UNSUSPICIOUS_LINKED, {PEER})] == [PEER]
 
 
 def test_a_peer_that_goes_on_without_its_link_is_judged_as_any_other() -> None:
