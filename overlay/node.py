@@ -60,6 +60,8 @@ class Node:
         self._started = time.monotonic()
         self._clients: dict[bytes, asyncio.Queue[fwd.ClientEvent]] = {}
         self.standing = Standing(home, self.key)
+        #: Joining and leaving take their time, and each begins with what is then.
+        self._changing = asyncio.Lock()
         self._paused_since = home.paused_since()
         self._engines = EnginePool(
             hash_key=self.standing.membership.mesh_secret,
@@ -223,13 +225,15 @@ class Node:
         return {**revocation_told(revocation), "name": contact.name if contact else ""}
 
     async def join(self, token: str) -> dict[str, Any]:
-        joined = await join_mesh(self.home, JoinToken.parse(token), self.config.name)
-        await self._change_mesh("it joined another mesh")
+        async with self._changing:
+            joined = await join_mesh(self.home, JoinToken.parse(token), self.config.name)
+            await self._change_mesh("it joined another mesh")
         return joined
 
     async def leave(self) -> dict[str, Any]:
-        left = self.standing.leave()
-        await self._change_mesh("it left the mesh")
+        async with self._changing:
+            left = self.standing.leave()
+            await self._change_mesh("it left the mesh")
         return left
 
     async def _change_mesh(self, reason: str) -> None:

@@ -389,6 +389,17 @@ async def test_joining_a_mesh_while_running(start: StartNode) -> None:
         await bob.join(token)
 
 
+async def test_two_changes_of_mesh_at_once_are_made_one_after_the_other(start: StartNode) -> None:
+    ann, cat = await start("ann", model="none"), await start("cat", model="none")
+    bob = await start("bob", model="none")
+    tokens = [inviter.invite(3600, 1, "")["token"] for inviter in (ann, cat)]
+    first, second = await asyncio.gather(*map(bob.join, tokens), return_exceptions=True)
+    assert isinstance(first, dict)
+    assert isinstance(second, AlreadyMember)
+    assert bob.status()["mesh_id"] == first["mesh_id"] == ann.status()["mesh_id"]
+    await until(lambda: peers(ann).get(str(bob.key.peer_id)) == "UP")
+
+
 async def test_a_pause_outlasts_a_restart_and_a_change_of_mesh(start: StartNode) -> None:
     ann, bob = await start("ann"), await start("bob")
     bob.pause(hand_back=False)
