@@ -99,11 +99,12 @@ class EnginePool:
             served.engine.set_hash_key(key)
 
     async def close(self) -> None:
-        for task in self._restarts:
+        restarts = list(self._restarts)
+        for task in restarts:
             task.cancel()
-        await asyncio.gather(
-            *(served.engine.close() for served in self._served.values()), return_exceptions=True
-        )
+        closing = [served.engine.close() for served in self._served.values()]
+        # One that is being started has a process, too.
+        await asyncio.gather(*restarts, *closing, return_exceptions=True)
         self._served.clear()
 
     async def _start(self, model: LocalModel, progress: Progress | None) -> Engine:

@@ -123,18 +123,22 @@ class LlamaEngine:
         options.append(f"--ram-bytes={ram_bytes}")
         if disk is not None:
             options += [f"--disk={disk}", f"--disk-bytes={disk_bytes}"]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "models.llama.worker",
-            *options,
-            "--",
-            str(path),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_WORKER_ENVIRONMENT | os.environ | {"PYTHONPATH": _import_path()},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "models.llama.worker",
+                *options,
+                "--",
+                str(path),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=_WORKER_ENVIRONMENT | os.environ | {"PYTHONPATH": _import_path()},
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise EngineFailed(f"The engine's process cannot be started: {reason}.") from None
         engine = cls(process, sink, progress, _CLOSE_S + (protocol.SAVE_S if disk else 0))
         try:
             engine._info = await engine._ready

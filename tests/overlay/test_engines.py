@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -186,3 +187,42 @@ async def test_an_engine_that_dies_again_and_again_is_given_up(real: Real) -> No
         real.kill()
         await real.until(lambda: real.pool.get("tiny") is None)
     assert "given up" in real.pool.lost["tiny"]
+
+
+async def test_a_process_that_cannot_be_made_is_tried_again(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever killed the engine, such as a lack of memory, may last a moment longer."""
+    make, failures = asyncio.create_subprocess_exec, [OSError(errno.ENOMEM, "no memory")]
+
+    async def fail_once(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await make(*args, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail_once)
+    real.kill()
+    await real.until(lambda: "no memory" in real.pool.lost.get("tiny", ""))
+    await real.until(lambda: real.pool.get("tiny") is not None)
+
+
+async def test_closing_waits_for_what_is_being_started(
+    starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = pool()
+    await engines.load(model("one", 0))
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def start(path: Path, **told: Any) -> Any:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # it takes its process down with it
+            ended.set()
+
+    monkeypatch.setattr(LlamaEngine, "start", start)
+    starts.told[0]["sink"](EngineDied("broken"))
+    await begun.wait()
+    await engines.close()
+    assert ended.is_set()
