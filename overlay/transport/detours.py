@@ -7,11 +7,11 @@ that has no link to the peer says so at once. Pure: ``now`` is monotonic seconds
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 
 from overlay.identity.peer_id import PeerId
-from overlay.limits import RELAY_AFTER_S
+from overlay.limits import MEMBERS_MAX, RELAY_AFTER_S
 from overlay.transport.dialling import Backoff
 
 
@@ -20,8 +20,10 @@ class _Search:
     backoff: Backoff
     not_before: float
     tried: set[PeerId] = field(default_factory=set)
-    #: Being tried now.
+    #: Being tried now, or the link goes through it.
     relay: PeerId | None = None
+    #: There was a link through a relay, and none without since.
+    found: bool = False
 
 
 class Detours:
@@ -32,14 +34,29 @@ class Detours:
         self._searches: dict[PeerId, _Search] = {}
 
     def due(
-        self, peers: Collection[PeerId], relays: Sequence[PeerId], now: float
+        self,
+        peers: Collection[PeerId],
+        relays: Sequence[PeerId],
+        now: float,
+        relayed: Set[PeerId] = frozenset(),
     ) -> list[tuple[PeerId, PeerId]]:
         """Which peer to dial through which relay now.
 
-        ``peers``: all that are up and to which there is no link. ``relays``: the best one first.
+        ``peers``: all that are up and to which there is no link. ``relays``: to which there is a
+        direct one, the best first. ``relayed``: to which there is another.
         """
-        for found in self._searches.keys() - set(peers):
-            del self._searches[found]
+        for peer in self._searches.keys() - set(peers) - relayed:
+            # Who is away for a while comes back to where only a relay reaches it.
+            kept = self._searches[peer].found and len(self._searches) <= MEMBERS_MAX
+            if peer in relays or not kept:
+                del self._searches[peer]
+            else:
+                self._searches[peer].tried.clear()
+        for peer in relayed:
+            found = self._searches.setdefault(peer, _Search(Backoff(self._rng), now))
+            found.backoff.reset()
+            found.tried.clear()
+            found.not_before, found.found = now, True
         attempts = []
         for peer in sorted(peers):
             search = self._searches.get(peer)

@@ -175,7 +175,8 @@ class Transport:
         }
         relays = sorted(nearness, key=lambda peer: (nearness[peer], peer))
         unlinked = set(peers) - links.keys() - set(self._banned.values())
-        for peer, relay in self._detours.due(unlinked, relays, time.monotonic()):
+        relayed = links.keys() - nearness.keys()
+        for peer, relay in self._detours.due(unlinked, relays, time.monotonic(), relayed):
             self._circuits.dial(peer, relay)
 
     def refuse_revoked(self) -> list[PeerId]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -172,10 +173,15 @@ async def test_a_relay_does_not_hold_up_a_direct_link_for_as_long_as_it_likes(
         await right.until(lambda: Cancel(b"at last") in right.messages())
 
 
-async def test_without_its_relay_the_link_is_down_and_another_relay_takes_over() -> None:
+async def test_without_its_relay_the_link_is_down_and_another_relay_takes_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with apart(relays=2) as (left, right, hubs):
         await seek(left, right)
         await right.until(lambda: left.peer_id in right.transport.links())
+        left.transport.detour([right.peer_id])
+        # A direct link had its time.
+        monkeypatch.setattr(detours, "RELAY_AFTER_S", math.inf)
         first = next(hub for hub in hubs if hub.peer_id == relay_of(left, right))
         await first.transport.close()
         await left.until(

@@ -110,11 +110,40 @@ def test_a_relay_that_appears_is_asked_at_once() -> None:
     assert search.due([ANN], [BOB], 100.0) == [(ANN, BOB)]
 
 
-def test_who_was_found_and_is_lost_again_is_sought_anew() -> None:
+def found() -> Detours:
+    """Ann has a link through Bob."""
     search = detours()
-    search.due([ANN], [BOB], 0.0)
-    assert search.due([ANN], [BOB], 5.0) == [(ANN, BOB)]
-    search.due([], [BOB], 6.0)
+    search.due([ANN], [BOB, CYD], 0.0)
+    assert search.due([ANN], [BOB, CYD], 5.0) == [(ANN, BOB)]
+    assert search.due([], [BOB, CYD], 6.0, {ANN}) == []
+    return search
+
+
+def test_who_loses_a_relayed_link_is_sought_at_once_and_elsewhere_first() -> None:
+    search = found()
     search.failed(ANN, BOB)
-    assert search.due([ANN], [BOB], 7.0) == []
-    assert search.due([ANN], [BOB], 7.0 + RELAY_AFTER_S) == [(ANN, BOB)]
+    assert search.due([ANN], [BOB, CYD], 6.0) == [(ANN, CYD)]
+
+
+def test_who_comes_back_with_its_relay_is_sought_at_once() -> None:
+    search = found()
+    search.failed(ANN, BOB)
+    for second in range(7, 60):
+        assert search.due([], [], float(second)) == []
+    assert search.due([ANN], [BOB], 60.0) == [(ANN, BOB)]
+
+
+def test_who_had_a_direct_link_since_is_given_time_for_another() -> None:
+    search = found()
+    assert search.due([], [ANN, BOB], 7.0) == []
+    assert search.due([ANN], [BOB], 8.0) == []
+    assert search.due([ANN], [BOB], 8.0 + RELAY_AFTER_S) == [(ANN, BOB)]
+
+
+def test_who_was_found_and_is_gone_is_not_remembered_for_ever() -> None:
+    search = found()
+    search.failed(ANN, BOB)
+    everybody = [NodeKey.from_seed(n.to_bytes(32, "big")).peer_id for n in range(MEMBERS_MAX)]
+    search.due(everybody, [BOB], 7.0)
+    search.due(everybody, [BOB], 8.0)
+    assert len(search._searches) == MEMBERS_MAX
