@@ -245,7 +245,7 @@ class Placement:
         """Compute here what the peer that answered had cached, if the decision was for that.
 
         The engine does it in time that is spare, so that neither the owner nor friends wait for it;
-        nobody listens to its answer. The job's own id is free here for that.
+        nobody listens to its answer. Its id is one that no request of a peer can have.
         """
         if not job.decision or not job.decision.prefetch_tokens:
             return []
@@ -255,7 +255,7 @@ class Placement:
         tokens = job.tokens[: job.decision.prefetch_tokens]
         self._neighbourhood.prompt_runs(local.info.name, job.hashes)
         request = GenerationRequest(
-            request_id=job.request_id,
+            request_id=job.request_id + b"prefetch",
             tokens=tokens,
             sampling=Sampling(max_tokens=1),
             priority=Priority.SPARE,

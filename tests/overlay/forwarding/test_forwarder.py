@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -55,6 +56,7 @@ from overlay.limits import (
     REQUEST_DEADLINE_S,
     STREAM_STALL_S,
 )
+from overlay.wire.codec import encode
 from overlay.wire.messages import (
     Accepted,
     Begun,
@@ -725,7 +727,7 @@ def test_what_is_worth_it_is_computed_here_too_once_a_peer_has_answered() -> Non
     world.run(len(ANSWER) + 1)
     assert world.answer(0, RID) == WHOLE
     told = list(world.node(0).events[RID])
-    prefetch = origin.running[RID]
+    [prefetch] = origin.running.values()
     assert (prefetch.tokens, prefetch.sampling.max_tokens) == (TOKENS, 1)
     assert (prefetch.priority, prefetch.client) == (Priority.SPARE, origin.peer)
     world.run()
@@ -733,6 +735,21 @@ def test_what_is_worth_it_is_computed_here_too_once_a_peer_has_answered() -> Non
     assert origin.events[RID] == told, "nobody hears of it"
     assert origin.forwarder.open_requests == 0
     assert origin.forwarder.hindsight.prefetched_tokens == len(TOKENS)
+
+
+def test_a_peer_that_knows_a_request_by_its_id_cannot_take_its_prefetch_for_its_own() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    origin, warm = world.node(0), world.node(1)
+    origin.neighbourhood.link_measured(warm.peer, 2000.0, world.now)
+    world.submit(0, RID, PROMPT)
+    world.run(len(ANSWER) + 1)
+    [prefetch_id] = origin.running
+    first = next(m for _, _, m in world.log if isinstance(m, Forward))
+    again = replace(first, path=(warm.peer,), hop_limit=0)
+    world.wire.append((warm.peer, origin.peer, encode(again)))
+    world.deliver()
+    assert list(origin.running) == [prefetch_id, RID]
 
 
 def test_a_deadline_ends_the_request() -> None:
