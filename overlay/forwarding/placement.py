@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from models.engine import GenerationRequest, Priority, Sampling, Tokens
 from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound, NoRoute
@@ -147,10 +147,8 @@ class Placement:
 
     def others(self, job: Job, now: float) -> bool:
         """Whether somebody else than its downstream could take the job, and would be asked."""
-        return any(
-            candidate.peer != job.downstream and not self._unwilling(candidate.peer, now)
-            for candidate in self._serving(job, now)
-        )
+        willing = self._willing(self._serving(job, now), now)
+        return any(candidate.peer != job.downstream for candidate in willing)
 
     def patience_s(self, job: Job, *, began: bool = False) -> float:
         """How long its downstream may take for its next step: its turn, the first token.
@@ -279,9 +277,8 @@ class Placement:
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
-        # They are asked only if there is nobody else, now or once the others have failed.
-        full = self._full_of_ours()
-        willing = [c for c in found if c.peer not in full and not self._unwilling(c.peer, now)]
+        # The others are asked only if there is nobody else, now or once these have failed.
+        willing = self._willing(found, now)
         job.passed_over = 0 < len(willing) < len(found)
         return [self._with_pending(c, now) for c in willing or found]
 
@@ -297,9 +294,16 @@ class Placement:
             if peer is not None and count >= OPEN_REQUESTS_PER_PEER_MAX
         }
 
-    def _unwilling(self, peer: PeerId, now: float) -> bool:
-        """Whether it will refuse, as far as one knows: its place may be free again by now."""
-        return self.left_alone.has(peer, now) or self._neighbourhood.is_full(peer)
+    def _willing(self, found: Sequence[Candidate], now: float) -> list[Candidate]:
+        """Those that will not refuse, as far as one knows: a place may be free again by now."""
+        full = self._full_of_ours()
+        return [
+            candidate
+            for candidate in found
+            if candidate.peer not in full
+            and not self.left_alone.has(candidate.peer, now)
+            and not self._neighbourhood.is_full(candidate.peer)
+        ]
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
         """Add what we placed there since its last news."""

@@ -644,6 +644,30 @@ def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
     assert "no whole answer" in str(ending.error)
 
 
+def test_who_takes_no_more_requests_of_this_node_is_nobody_else_who_could_take_one() -> None:
+    world = World(3, models={1, 2})
+    origin, queueing, full = (world.node(index) for index in range(3))
+    quiet = keeps_quiet_after(Accepted)
+    world.lose = lambda s, r, m: s == queueing.peer and quiet(s, r, m)
+    queueing.neighbourhood.link_down(full.peer)
+    full.neighbourhood.link_down(queueing.peer)
+    origin.neighbourhood.link_down(queueing.peer)
+    for number in range(OPEN_REQUESTS_PER_PEER_MAX):
+        world.submit(0, bytes([number]) * 16, PROMPT)
+    origin.neighbourhood.link_measured(queueing.peer, 1.0, world.now)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    assert [*queueing.running] == [RID]
+    for _ in ANSWER[:-1]:
+        world.now += 5.0
+        world.step_engines()
+        world.deliver()
+        world.carry_out(origin, origin.forwarder.tick(world.now))
+        world.deliver()
+    assert RID not in queueing.cancelled
+    assert not origin.forwarder.left_alone.has(queueing.peer, world.now)
+
+
 @pytest.mark.parametrize(
     "kinds", [(), (Accepted,), (Accepted, Begun), (Accepted, Begun, TokenFrame)]
 )
