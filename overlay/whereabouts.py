@@ -7,6 +7,7 @@ these and of the routers'.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -61,9 +62,11 @@ class Whereabouts:
         """The addresses to tell others; call it every second or so."""
         if now >= self._looked + INTERFACES_INTERVAL_S:
             self._looked = now
-            own = reachable_addresses(self._bound)
-            if own != self._own:
-                self._moved(own)
+            # If the system cannot say, as it has no descriptor left, then they are what they were.
+            with contextlib.suppress(OSError):
+                own = reachable_addresses(self._bound)
+                if own != self._own:
+                    self._moved(own)
         external = None if self.mapping is None else self.mapping.external
         routers = (*([] if external is None else [external]), *self._transport.public())
         # After the first of this machine's own, so that even a token has room for them.

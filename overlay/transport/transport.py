@@ -96,12 +96,12 @@ class Transport:
         router = self._sockets.listener()
         try:
             bound = [bind(router, address) for address in listen]
+            self._own = reachable_addresses(bound)
         except BaseException:
             self._closed = True
             router.close(linger=0)
             await self._sockets.close()
             raise
-        self._own = reachable_addresses(bound)
         link = partial(self._link, Role.LISTENER)
         self._listener = Listener(router, link, self._links)
         self._ticking = asyncio.create_task(self._tick())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -131,6 +133,18 @@ async def test_a_machine_that_moves_says_so(machine: Machine) -> None:
     assert machine.followed == [HOME, TRAIN]
     assert where.look(2 * INTERFACES_INTERVAL_S) == TRAIN
     assert machine.moves == [TRAIN], "once"
+
+
+async def test_a_system_that_cannot_say_moves_nobody(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = whereabouts(machine)
+    await where.start(BOUND, 0.0)
+    failing = Mock(side_effect=OSError(errno.EMFILE, "too many open files"))
+    monkeypatch.setattr("overlay.whereabouts.reachable_addresses", failing)
+    assert where.look(INTERFACES_INTERVAL_S) == HOME
+    failing.assert_called_once()
+    assert machine.moves == []
 
 
 async def test_the_lan_hears_of_the_latest_address(machine: Machine) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import time
 from contextlib import AsyncExitStack
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +19,7 @@ from overlay.transport import dialling, link, sockets
 from overlay.transport.link import Direction, LinkStatus
 from overlay.wire.codec import encode
 from overlay.wire.messages import Cancel, Goodbye, Hello, StreamAck, Syn, TokenFrame
-from tests.overlay.transport.nodes import ANY_PORT, Node, eventually, linked, mesh
+from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, Node, eventually, linked, mesh
 from tests.overlay.transport.raw import admitted, hello_of, raw_peer
 
 
@@ -362,6 +365,17 @@ async def test_an_address_of_another_machine_is_a_clear_error() -> None:
         late = Node(one.key, one.me.membership, "late")
         with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1 port 0 \(Cannot"):
             await late.start(Multiaddr("ip4", "192.0.2.1", 0))
+
+
+async def test_a_start_that_fails_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mesh(1) as (one,):
+        late = Node(one.key, one.me.membership, "late")
+        failing = Mock(side_effect=OSError(errno.EMFILE, "too many open files"))
+        monkeypatch.setattr("overlay.transport.transport.reachable_addresses", failing)
+        with pytest.raises(OSError, match="too many"):
+            await late.start()
+        async with asyncio.timeout(PATIENCE_S):
+            await late.transport.close()
 
 
 async def test_port_zero_gives_each_a_port_of_its_own() -> None:
