@@ -144,10 +144,7 @@ class Gossip:
         if silent_s > 2 * self._interval_s:
             # We were stalled, not they: a suspended laptop must not declare everybody dead.
             self._liveness.excuse(silent_s - self._interval_s)
-        effects: list[Effect] = [
-            *self._liveness.judge(now, self._own_words),
-            *self._forget(now),
-        ]
+        effects: list[Effect] = [*self._liveness.judge(now, self._own_words), *self._forget(now)]
         self._own.collect(now)
         self._replicas.weigh()
         if now < self._round_s:
