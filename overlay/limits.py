@@ -110,9 +110,9 @@ SUMMARY_BLOCKS_MAX: Final = 4096
 #: leave it, a receiver knows some of both.
 KNOWN_BLOCKS_PER_PEER_MAX: Final = 2 * SUMMARY_BLOCKS_MAX
 #: Blocks of a full summary that may give way to more valuable ones per second: each is a record and
-#: a tombstone, so that TOMBSTONES_MAX alone reach back for four minutes of this.
+#: a tombstone, so that TOMBSTONES_MAX alone reach back for two to four minutes of this.
 SUMMARY_SWAPS_PER_S: Final = 32
-#: Tombstones an origin keeps before it collects the oldest early: a churning cache makes many.
+#: Tombstones an origin keeps before it collects the older half early: a churning cache makes many.
 TOMBSTONES_MAX: Final = 2 * SUMMARY_BLOCKS_MAX
 #: Records and tombstones of one origin, as a receiver halfway between two snapshots may hold them.
 RECORDS_PER_ORIGIN_MAX: Final = 2 * (SUMMARY_BLOCKS_MAX + TOMBSTONES_MAX)
@@ -202,7 +202,7 @@ GOSSIP_INTERVAL_S: Final = 1.0
 PING_INTERVAL_S: Final = 1.0
 #: It is pinged this often whatever is heard, so that the round trip is known as it is now.
 RTT_INTERVAL_S: Final = 5.0
-#: Tombstones are kept this long, so that a node away for less catches up without a reset.
+#: Tombstones are kept this long at least, so that a node away for less catches up without a reset.
 TOMBSTONE_GRACE_S: Final = 600.0
 #: Phi at which a peer is judged DOWN (Hayashibara et al. 2004; 8 errs about once in 10^8).
 PHI_DOWN: Final = 8.0

@@ -39,6 +39,8 @@ from overlay.wire.messages import Change, DigestEntry, OriginDelta
 #: higher ones, all by this same bound: where one's bound is above another's, a forgery that the
 #: first believes makes it a liar to the second.
 INCARNATION_MAX: Final = 1 << 48
+#: Tombstones are collected once the oldest is so many times as old as it must get.
+COLLECTED_LATE: Final = 1.5
 
 
 class Lack(NamedTuple):
@@ -241,13 +243,19 @@ class Replica:
         return changes
 
 
+class _Tombstone(NamedTuple):
+    version: int
+    key: bytes
+    deleted_s: float
+
+
 class OwnRecords(Replica):
     """This node's own records: the only replica that is written to."""
 
     def __init__(self, origin: PeerId, incarnation: int) -> None:
         super().__init__(origin, incarnation)
-        #: Deletions in the order of their versions: (version, key, when).
-        self._tombstones: deque[tuple[int, bytes, float]] = deque()
+        #: Deletions in the order of their versions.
+        self._tombstones: deque[_Tombstone] = deque()
 
     def write(self, key: bytes, value: bytes | None, now: float) -> None:
         """Set ``key``, or delete it (None). Does nothing when that is so already.
@@ -265,7 +273,7 @@ class OwnRecords(Replica):
         self._move(incarnation, heartbeat, version + 1, gc_version)
         self._changes.put(Change(key, version + 1, value))
         if value is None:
-            self._tombstones.append((version + 1, key, now))
+            self._tombstones.append(_Tombstone(version + 1, key, now))
 
     def live_on(self) -> None:
         """Raise the heartbeat: this node is alive."""
@@ -290,15 +298,24 @@ class OwnRecords(Replica):
         self._move(incarnation + 1, heartbeat, version, gc_version)
 
     def collect(self, now: float) -> None:
-        """Collect tombstones that are older than TOMBSTONE_GRACE_S, or too many."""
+        """Collect tombstones that are older than TOMBSTONE_GRACE_S, or too many.
+
+        Seldom, and then many: who starts over does so again with each collection that it hears of
+        meanwhile. Were there one in every round, it would never come to an end.
+        """
         tombstones = self._tombstones
+        most = TOMBSTONES_MAX
+        if len(tombstones) > most:
+            most //= 2
+        elif not tombstones or now - tombstones[0].deleted_s <= COLLECTED_LATE * TOMBSTONE_GRACE_S:
+            return
         _, incarnation, heartbeat, own_version, before = self.known
         gc_version = before
         while tombstones:
             version, key, deleted_s = tombstones[0]
             change = self._changes.get(key)
             if change is not None and change.version == version:
-                if now - deleted_s <= TOMBSTONE_GRACE_S and len(tombstones) <= TOMBSTONES_MAX:
+                if now - deleted_s <= TOMBSTONE_GRACE_S and len(tombstones) <= most:
                     break
                 gc_version = version
             tombstones.popleft()

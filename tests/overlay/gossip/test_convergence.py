@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
+from overlay.gossip import gossip as gossip_module
 from overlay.gossip import replica as replica_module
 from overlay.gossip.effects import OriginReset, PeerState, Send
 from overlay.gossip.records import CARD, LOAD, block_key
@@ -84,12 +85,42 @@ def test_a_node_away_longer_than_tombstones_starts_over() -> None:
         mesh.run(4)
         mesh.parts[away] = 1
         mesh.delete(origin, b"gone")
-        mesh.run(8)
+        mesh.run(10)
         assert b"gone" in mesh.nodes[away].gossip.records(origin)
         mesh.parts[away] = 0
         mesh.run(12)
         assert dict(mesh.nodes[away].gossip.records(origin)) == {b"kept": b"1"}
         assert any(e == OriginReset(origin) for _, e in mesh.nodes[away].story)
+
+
+def test_a_newcomer_learns_what_changes_all_the_time() -> None:
+    """Several messages to learn it all, and a collection of tombstones between any two of them."""
+    with (
+        patch.object(replica_module, "TOMBSTONE_GRACE_S", 12.0),
+        patch.object(gossip_module, "DELTA_BYTES_MAX", 8 << 10),
+    ):
+        mesh = Mesh(5, seed=3)
+        *members, newcomer = mesh.ids
+        mesh.kill(newcomer)
+        for peer in members:
+            for block in range(1000):
+                mesh.set(peer, block_key(block), b"")
+
+        def live(rounds: int) -> None:
+            for _ in range(rounds):
+                for peer in members:
+                    mesh.set(peer, LOAD, b"%f" % mesh.now)
+                    mesh.set(peer, block_key(2000 + round(mesh.now)), b"")
+                    mesh.delete(peer, block_key(2000 + round(mesh.now) - 5))
+                mesh.run(1)
+
+        live(30)
+        mesh.start(newcomer)
+        live(15)
+        known = mesh.nodes[newcomer].gossip
+        for peer in members:
+            assert known.records(peer).keys() >= {LOAD, *map(block_key, range(1000))}
+            assert known.age_s(peer, mesh.nodes[newcomer].clock(mesh.now)) < 2.0
 
 
 def test_a_clock_set_back_across_a_restart_heals() -> None:

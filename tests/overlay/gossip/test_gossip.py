@@ -14,7 +14,7 @@ from overlay.gossip.fitting import fit
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.opening import FANOUT
 from overlay.gossip.records import block_key
-from overlay.gossip.replica import Lack, OwnRecords, Replica
+from overlay.gossip.replica import COLLECTED_LATE, Lack, OwnRecords, Replica
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     DELTA_BYTES_MAX,
@@ -200,9 +200,12 @@ def test_tombstones_are_collected_by_age_and_by_number() -> None:
     own = OwnRecords(ME, 1)
     for n in range(3):
         own.write(b"k%d" % n, b"", 0.0)
-        own.write(b"k%d" % n, None, float(n))
-    own.write(b"k0", b"back", 3.0)
-    own.collect(TOMBSTONE_GRACE_S + 1.5)
+        own.write(b"k%d" % n, None, n * TOMBSTONE_GRACE_S / 2)
+    own.write(b"k0", b"back", TOMBSTONE_GRACE_S)
+    late_s = COLLECTED_LATE * TOMBSTONE_GRACE_S
+    own.collect(late_s)
+    assert own.known.gc_version == 0
+    own.collect(late_s + 1.0)
     assert own.known.gc_version == 4
     assert dict(own.records()) == {b"k0": b"back"}
 
@@ -212,7 +215,7 @@ def test_tombstones_are_collected_by_age_and_by_number() -> None:
     own.collect(3000.0)
     lack = own.lack_of(None)
     assert lack is not None
-    assert sum(c.value is None for c in lack.changes) <= TOMBSTONES_MAX
+    assert sum(c.value is None for c in lack.changes) == TOMBSTONES_MAX // 2
 
 
 numbers = st.integers(0, 6)
