@@ -57,6 +57,10 @@ STRANGER_MESSAGES_MAX: Final = 4
 STRANGERS_MAX: Final = 64
 #: Of these, from one network address.
 STRANGERS_PER_ADDRESS_MAX: Final = 16
+#: Connections that have not said anything whole, at one time; but not more than a quarter of the
+#: descriptors that the system grants. The oldest gives way: of a thousand that come in a second, a
+#: member's has some seconds to say hello.
+CALLERS_MAX: Final = 4096
 #: Attempts to dial that are under way: a member can make up any number of others, with addresses,
 #: and each takes half a dozen file descriptors until it has failed.
 DIALS_AT_ONCE_MAX: Final = 32

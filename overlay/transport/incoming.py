@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ import zmq
 
 from overlay.limits import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
 from overlay.transport.budgets import Handshakes
+from overlay.transport.callers import Callers
 from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Exchange, Line, message_of
 from overlay.transport.link import Link, LinkState
@@ -36,11 +37,15 @@ class _Route:
 
 
 class Listener:
-    """Sorts what arrives by connection. ``new_link`` takes the CURVE key and the remote address."""
+    """Sorts what arrives by connection. ``new_link`` takes the CURVE key and the remote address.
+
+    ``ports``: those that the ``router`` is bound to.
+    """
 
     def __init__(
         self,
         router: zmq.Socket[bytes],
+        ports: Container[int],
         new_link: Callable[[bytes, str], Link],
         exchange: Exchange,
     ) -> None:
@@ -53,6 +58,7 @@ class Listener:
         self._handshakes = Handshakes()
         self._complaints = Complaints()
         self._accepting = True
+        self._callers = Callers(router, ports, self._complain_of_silence)
         self._pump = Pump(router, self._arrived)
 
     def stop_accepting(self) -> None:
@@ -61,6 +67,7 @@ class Listener:
 
     def close(self) -> None:
         self._pump.close()
+        self._callers.close()
         for route in self._routes.values():
             if route.cutting is not None:
                 route.cutting.cancel()
@@ -75,8 +82,11 @@ class Listener:
             route.line.close("the connection broke")
             route = None
         if route is None:
-            route = self._open(name, remote_curve, Connection(frames[0]))
+            connection = Connection(frames[0])
+            self._callers.spoke(connection)
+            route = self._open(name, remote_curve, connection)
             if route is None:
+                self._callers.left(connection)
                 return
         if route.line.link.state is LinkState.DOWN:
             route.late_messages += 1
@@ -125,5 +135,11 @@ class Listener:
 
     def _cut(self, name: bytes, route: _Route) -> None:
         route.connection.cut()
+        self._callers.left(route.connection)
         if self._routes.get(name) is route:
             del self._routes[name]
+
+    def _complain_of_silence(self, source: str) -> None:
+        self._complaints.about(
+            source, "is not let in", "it connects and says nothing", time.monotonic()
+        )

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Final
 
 import zmq
@@ -65,6 +65,10 @@ class Sockets:
         self._context = zmq.Context()
         self._context.max_sockets = _SOCKETS_MAX
         self._context.linger = LINGER_MS
+        # What has come is read at once, and waits in bounds of its own. Where this queue is full,
+        # libzmq 4.3 stops reading the connection; if that breaks then, and a ZMTP PING was left
+        # unread, it aborts the process. Whoever knows the PeerId could arrange that.
+        self._context.rcvhwm = 0
         self._authenticator: _Authenticator | None = None
 
     def listener(self) -> zmq.Socket[bytes]:
@@ -105,10 +109,6 @@ class Sockets:
         link.ipv6 = True
         link.tcp_keepalive = 1
         link.sndhwm = SEND_QUEUE_MESSAGES_MAX
-        # What has come is read at once, and waits in bounds of its own. Where this queue is full,
-        # libzmq 4.3 stops reading the connection; if that breaks then, and a ZMTP PING was left
-        # unread, it aborts the process. Whoever knows the PeerId could arrange that.
-        link.rcvhwm = 0
         link.maxmsgsize = _FRAME_BYTES_MAX
         link.handshake_ivl = int(HANDSHAKE_S * 1000)
         # No ZMTP heartbeats: libzmq 4.3 aborts the process when their timer finds a connection that
@@ -117,20 +117,20 @@ class Sockets:
         return link
 
 
-def allow_descriptors() -> None:
-    """Let this process have as many open connections as the system grants it.
+def allow_descriptors() -> int:
+    """Let this process have as many open connections as the system grants it; how many.
 
-    ZeroMQ drops connections that say nothing only after HANDSHAKE_S, and cannot be told to have but
-    so many; where descriptors run out, nobody is let in, and libzmq aborts.
+    Where descriptors run out, nobody is let in, and libzmq aborts.
     """
     try:
         import resource
     except ImportError:  # Windows has no such limit.
-        return
+        return _DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:
@@ -215,16 +215,28 @@ class Connection:
     once, guard against its reuse.
     """
 
-    __slots__ = ("_descriptor", "_host", "_remote")
+    __slots__ = ("_host", "_remote", "descriptor")
 
     def __init__(self, frame: zmq.Frame) -> None:
-        self._descriptor = int(frame.get(zmq.SRCFD))
+        self.descriptor = int(frame.get(zmq.SRCFD))
         self._host = str(frame.get("Peer-Address"))
-        remote = self._with_socket(lambda tcp: tcp.getpeername())
+        remote = _with_socket(self.descriptor, lambda tcp: tcp.getpeername())
         # Who sent this may be gone, and the descriptor another's by now.
         # A local socket's name is a text, and often an empty one.
         known = isinstance(remote, tuple) and remote[0] == self._host
         self._remote = remote if known else None
+
+    @classmethod
+    def accepted(cls, descriptor: int, ports: Container[int]) -> Connection | None:
+        """The one that was accepted so at one of these ports; None: it is gone already."""
+        ends = _with_socket(descriptor, lambda tcp: (tcp.getsockname(), tcp.getpeername()))
+        # By now it may be another's: a client of the API's, say.
+        if ends is None or not isinstance(ends[0], tuple) or ends[0][1] not in ports:
+            return None
+        found = cls.__new__(cls)
+        found.descriptor, found._remote = descriptor, ends[1]
+        found._host = ends[1][0]
+        return found
 
     @property
     def remote(self) -> str:
@@ -241,24 +253,28 @@ class Connection:
         mapped = address.ipv4_mapped
         return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
-    def cut(self) -> None:
-        """End the connection, if it still is this one; both ends notice."""
-        self._with_socket(self._shut)
+    def cut(self) -> bool:
+        """End the connection, if it still is this one; both ends notice. Whether it was."""
+        return bool(_with_socket(self.descriptor, self._shut))
 
-    def _shut(self, tcp: socket.socket) -> None:
-        if self._remote is not None and tcp.getpeername() == self._remote:
-            tcp.shutdown(socket.SHUT_RDWR)
+    def _shut(self, tcp: socket.socket) -> bool:
+        if self._remote is None or tcp.getpeername() != self._remote:
+            return False
+        tcp.shutdown(socket.SHUT_RDWR)
+        return True
 
-    def _with_socket(self, use: Any) -> Any:
-        descriptor = None
-        try:
-            descriptor = os.dup(self._descriptor)
-            with socket.socket(fileno=descriptor) as tcp:
-                descriptor = None  # It is closed with the socket.
-                return use(tcp)
-        except OSError:
-            return None
-        finally:
-            # By now it was no socket, but an eventfd of ZeroMQ's, say.
-            if descriptor is not None:
-                os.close(descriptor)
+
+def _with_socket(descriptor: int, use: Callable[[socket.socket], Any]) -> Any:
+    """What ``use`` makes of the socket; None if there is none."""
+    copy = None
+    try:
+        copy = os.dup(descriptor)
+        with socket.socket(fileno=copy) as tcp:
+            copy = None  # It is closed with the socket.
+            return use(tcp)
+    except OSError:
+        return None
+    finally:
+        # By now it was no socket, but an eventfd of ZeroMQ's, say.
+        if copy is not None:
+            os.close(copy)

@@ -103,7 +103,8 @@ class Transport:
             await self._sockets.close()
             raise
         link = partial(self._link, Role.LISTENER)
-        self._listener = Listener(router, link, self._links)
+        ports = {address.port for address in bound}
+        self._listener = Listener(router, ports, link, self._links)
         self._ticking = asyncio.create_task(self._tick())
         return bound
 

@@ -11,7 +11,7 @@ import pytest
 from overlay.errors import LimitExceeded, Malformed, NotAMember
 from overlay.identity.peer_id import PeerId
 from overlay.limits import BREACHES_MAX, MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX
-from overlay.transport import incoming
+from overlay.transport import callers, incoming
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
     VERSIONS,
@@ -25,6 +25,7 @@ from overlay.wire.messages import (
     Syn,
     TokenFrame,
 )
+from tests.chaos.zmtp import connected
 from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, keys, linked, mesh
 from tests.overlay.transport.raw import RawPeer, admitted, hello_of, raw_peer
 
@@ -140,6 +141,51 @@ async def test_the_first_of_too_many_strangers_gives_way(monkeypatch: pytest.Mon
             await raw.send(encode(bare_hello(key.peer_id)))
             assert isinstance(await raw.receive(), Hello)
         await one.cut()
+
+
+async def test_who_has_a_key_and_says_nothing_is_cut(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(callers, "SPEAK_S", 0.5)
+    async with mesh(2) as (node, other), raw_peer(node, next(NODE_KEYS)) as mute:
+        await linked(other, node)
+        await mute.cut()
+        assert caplog.messages == ["127.0.0.1 is not let in: it connects and says nothing"]
+        assert other.transport.send(node.peer_id, Cancel(b"still here"))
+        assert await node.until_seen("received") == Cancel(b"still here")
+
+
+async def test_who_never_comes_to_the_end_of_a_message_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libzmq keeps all parts of a message until the last has come."""
+    monkeypatch.setattr(callers, "SPEAK_S", 0.5)
+    async with mesh(1) as (node,), connected(node, next(NODE_KEYS), "127.0.0.1") as endless:
+
+        async def speak_on() -> None:
+            while True:
+                endless.writer.write(endless.frame(bytes(100), more=True))
+                await endless.writer.drain()
+                await asyncio.sleep(0)
+
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(ConnectionError):
+                await speak_on()
+
+
+async def test_the_first_of_too_many_who_say_nothing_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callers, "CALLERS_MAX", 2)
+    monkeypatch.setattr(callers, "SPEAK_S", 1000.0)
+    async with (
+        mesh(2) as (node, member),
+        raw_peer(node, next(NODE_KEYS)) as first,
+        raw_peer(node, next(NODE_KEYS)),
+        raw_peer(node, next(NODE_KEYS)),
+    ):
+        await first.cut()
+        await still_works(node, member)
 
 
 async def test_a_member_that_is_cut_takes_no_strangers_place(

@@ -131,3 +131,24 @@ def test_a_descriptor_that_is_a_local_socket_by_now_is_left_as_it_is() -> None:
         assert connection.remote == "127.0.0.1:"
         far.sendall(b"x")
         assert near.recv(1) == b"x"
+
+
+def test_what_was_accepted_is_known_by_the_port_that_it_came_to() -> None:
+    """A descriptor may be that of another server's connection by the time that one hears of it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as far,
+        closing(server.accept()[0]) as near,
+    ):
+        port = server.getsockname()[1]
+        assert Connection.accepted(near.fileno(), {port + 1}) is None
+        connection = Connection.accepted(near.fileno(), {port})
+        assert connection is not None
+        assert connection.source == "127.0.0.1"
+        assert connection.remote == "{}:{}".format(*far.getsockname())
+        assert connection.cut()
+        assert far.recv(1) == b""
+    assert not connection.cut()
+    near, other = socket.socketpair()
+    with near, other:
+        assert Connection.accepted(near.fileno(), {port}) is None

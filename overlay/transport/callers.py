@@ -1,0 +1,84 @@
+"""Connections to the listener that have not said anything whole yet.
+
+A ROUTER tells of a connection with its first whole message. Until then libzmq bounds the time that
+CURVE takes, and nothing else: who has a key could be silent for ever after that, or begin a message
+of parts without end, all of which libzmq keeps. So each connection is noted as it is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Container
+from typing import Final
+
+import zmq
+
+from overlay.limits import CALLERS_MAX, HANDSHAKE_S
+from overlay.transport.pump import Pump
+from overlay.transport.sockets import Connection, allow_descriptors
+
+#: Longer than libzmq waits: of who has not even come to the end of CURVE there is nothing to say.
+SPEAK_S: Final = HANDSHAKE_S + 1.0
+#: Of the descriptors that there are, callers may have this share.
+_SHARE: Final = 1 / 4
+
+
+class Callers:
+    """Cuts those that say nothing for SPEAK_S, and the oldest of too many.
+
+    ``ports``: those that the ``router`` is bound to. ``on_cut`` is told the source of each.
+    """
+
+    def __init__(
+        self,
+        router: zmq.Socket[bytes],
+        ports: Container[int],
+        on_cut: Callable[[str], None],
+    ) -> None:
+        self._router = router
+        self._ports = ports
+        self._on_cut = on_cut
+        self._most = min(CALLERS_MAX, int(_SHARE * allow_descriptors()))
+        #: By descriptor: who has not spoken, the oldest first, and who has.
+        self._silent: dict[int, Connection] = {}
+        self._spoke: dict[int, Connection] = {}
+        self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        self._pump = Pump(self._monitor, self._accepted)
+
+    def spoke(self, connection: Connection) -> None:
+        """Its first message has come."""
+        self._silent.pop(connection.descriptor, None)
+        self._spoke[connection.descriptor] = connection
+
+    def left(self, connection: Connection) -> None:
+        """It has spoken, and is over."""
+        if self._spoke.get(connection.descriptor) is connection:
+            del self._spoke[connection.descriptor]
+
+    def close(self) -> None:
+        """Call it before the router is closed."""
+        self._silent.clear()
+        self._pump.close()
+        self._router.disable_monitor()
+        self._monitor.close(linger=0)
+
+    def _accepted(self, event: list[zmq.Frame]) -> None:
+        _, descriptor = struct.unpack("=HI", event[0].bytes)
+        connection = Connection.accepted(descriptor, self._ports)
+        if connection is None:
+            return
+        spoke = self._spoke.get(descriptor)
+        if spoke is not None and spoke.remote == connection.remote:
+            return  # It was quicker than the news of it.
+        self._silent.pop(descriptor, None)
+        self._silent[descriptor] = connection
+        asyncio.get_running_loop().call_later(SPEAK_S, self._judge, connection)
+        if len(self._silent) > self._most:
+            self._judge(next(iter(self._silent.values())))
+
+    def _judge(self, connection: Connection) -> None:
+        if self._silent.get(connection.descriptor) is connection:
+            del self._silent[connection.descriptor]
+            if connection.cut():
+                self._on_cut(connection.source)
