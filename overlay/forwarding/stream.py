@@ -41,23 +41,25 @@ def error_of(message: Refused) -> HearthError:
 
 
 def accepted(job: Job, message: Accepted) -> list[Effect]:
-    """An executor took the job; those upstream are told who.
+    """An executor took the job; those upstream are told who, once.
 
     Raises Malformed for what cannot be.
     """
     if not 0 <= message.hops <= HOP_LIMIT_MAX:
         raise Malformed(f"a request takes at most {HOP_LIMIT_MAX} hops")
-    if job.state is JobState.DISPATCHED:
-        job.state = JobState.ACCEPTED
+    if job.state is not JobState.DISPATCHED:
+        return []  # Passed on again and again, it would be this node's flood.
+    job.state = JobState.ACCEPTED
     job.executor = message.executor
     job.hops = message.hops
     return [] if job.upstream is None else [Send(job.upstream, message)]
 
 
 def begun(job: Job, cached_tokens: int, queue_ms: float) -> list[Effect]:
-    """The job left the executor's queue."""
-    if job.state is JobState.ACCEPTED:
-        job.state = JobState.BEGUN
+    """The job left the executor's queue; those upstream are told, once."""
+    if job.state is not JobState.ACCEPTED:
+        return []
+    job.state = JobState.BEGUN
     if job.upstream is None:
         return []
     return [Send(job.upstream, Begun(job.request_id, cached_tokens, queue_ms))]
@@ -71,6 +73,8 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
         job.delivered_chars += len(new.text)
         if not new.text and not new.logprobs:
             return []
+    elif not new.text and not new.tokens:
+        return []  # A peer may say nothing for ever, and this node would for it.
     if job.first_token_at is None:
         job.first_token_at = now
     if job.upstream is None:

@@ -1011,6 +1011,25 @@ def relayed(world: World) -> World:
     return world
 
 
+def test_a_relay_is_not_made_to_flood_those_before_it() -> None:
+    """They would ban it for what somebody behind it says again and again, or for nothing."""
+    world = relayed(World(3))
+    world.lose = keeps_quiet_after(Accepted, Begun)
+    world.run(3)
+    relay, liar = world.node(1).forwarder, world.node(2).peer
+    said = [
+        Accepted(RID, liar, 2, 640),
+        Begun(RID, 640, 0.0),
+        *(TokenFrame(RID, seq, (), "") for seq in range(3)),
+        Accepted(RID, liar, 2, 640),
+        Begun(RID, 640, 0.0),
+    ]
+    for message in said:
+        assert relay.receive(liar, message, world.now) == []
+    [frame] = relay.receive(liar, TokenFrame(RID, 3, (1,), "x"), world.now)
+    assert frame == Send(world.node(0).peer, TokenFrame(RID, 0, (1,), "x"))
+
+
 @pytest.mark.parametrize("after", [0, 3])
 def test_who_computes_for_a_relay_that_dies_goes_on_for_the_origin_itself(after: int) -> None:
     world = relayed(World(3))
