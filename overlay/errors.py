@@ -215,12 +215,6 @@ class NoRoute(RoutingError):
     code = "no-route"
 
 
-class HopLimitReached(RoutingError):
-    """The request may not be forwarded any further."""
-
-    code = "hop-limit-reached"
-
-
 class RequestUnknown(RoutingError):
     """This node remembers no request of that id, so it cannot explain it."""
 

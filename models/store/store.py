@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from models.store import demo
-from models.store.catalogue import CATALOGUE, DEMO, ModelSpec, known
+from models.store.catalogue import CATALOGUE, ModelSpec, known
 from models.store.demo import Progress
 from models.store.gguf_file import GgufInfo, check_gguf
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
@@ -107,10 +107,6 @@ class ModelStore:
         if spec is None:
             return self.resolve(name_or_path)
         return self._in_store(demo.fetch(spec, self.root, progress))
-
-    def ensure_demo(self, progress: Progress) -> LocalModel:
-        """The demo model, fetched if the store lacks it; see ``ensure``."""
-        return self.ensure(DEMO.name, progress)
 
     def _files(self) -> Sequence[Path]:
         try:

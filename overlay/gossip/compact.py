@@ -23,9 +23,6 @@ from overlay.wire.messages import CompactSyn, CompactSynAck, DigestEntry, Origin
 #: Of each counter so many bits are told; a node's heartbeat takes 18 hours to outgrow them.
 LOW_BITS: Final = 16
 FINGERPRINT_BYTES: Final = 8
-#: The low bits of a heartbeat; those of a version and a gc_version.
-HEARTBEAT_BYTES: Final = 2
-CONTENTS_BYTES: Final = 4
 
 
 class CompactDigest:

@@ -48,7 +48,6 @@ STATUSES: Final[Mapping[str, int]] = {
     "stream-reset": 502,
     "routing": 503,
     "no-route": 503,
-    "hop-limit-reached": 503,
     "generation": 500,
     "invalid-request": 400,
     "model-not-found": 404,

@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", type=Path, help="a GGUF to copy it from (the demo model)")
     arguments = parser.parse_args()
-    demo = arguments.tokenizer or shared_store().ensure_demo(lambda done, total: None).path
+    demo = arguments.tokenizer or shared_store().ensure("demo", lambda done, total: None).path
     partial = arguments.out.with_suffix(".partial")
     weights = write(partial, demo)
     partial.replace(arguments.out)

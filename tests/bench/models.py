@@ -13,7 +13,7 @@ from tests.support.model_store import shared_store
 
 def demo() -> Path:
     """SmolLM2-135M, fetched if the store lacks it."""
-    return shared_store().ensure_demo(lambda done, total: None).path
+    return shared_store().ensure("demo", lambda done, total: None).path
 
 
 def half_billion() -> Path:
