@@ -15,7 +15,7 @@ from typing import Final
 from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
-from overlay.identity.branches import Branches, Full, lineage_of
+from overlay.identity.branches import Branches, Full, Lineage, lineage_of
 from overlay.identity.certificates import Certificate, verify_chain
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
@@ -138,15 +138,14 @@ class Roll:
         # Whoever was a member when it got its certificate: links check whether it still is.
         then = Certificate.read(chain[0]).issued_at if chain else 0
         verify_chain(self._revocations.founder, origin, chain, then)
-        full = self._seat(origin, chain)
+        full = self._seat(origin, lineage_of([Certificate.read(packed) for packed in chain]))
         if full is not None:
             return full
         self._verified[origin] = packed
         self._gossip.prove(origin)
         return True
 
-    def _seat(self, origin: PeerId, chain: tuple[bytes, ...]) -> Full | None:
-        lineage = lineage_of(chain)
+    def _seat(self, origin: PeerId, lineage: Lineage) -> Full | None:
         full = self._branches.seat(origin, lineage)
         if full is not None:
             known = self._gossip.incarnation

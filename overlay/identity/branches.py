@@ -18,12 +18,9 @@ from overlay.limits import MEMBERS_MAX, PLACES_PER_BRANCH_PLACE
 Lineage = tuple[PeerId, ...]
 
 
-def lineage_of(chain: Sequence[bytes]) -> Lineage:
-    """What a verified chain, own certificate first, tells; the founder's is empty.
-
-    Raises Malformed.
-    """
-    return tuple(Certificate.read(packed).subject for packed in reversed(chain))
+def lineage_of(chain: Sequence[Certificate]) -> Lineage:
+    """What a verified chain, own certificate first, tells; the founder's is empty."""
+    return tuple(certificate.subject for certificate in reversed(chain))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from overlay.admission.handshake import (
     Rejected,
     Reply,
     Shown,
+    readable,
     refusal,
     shown,
 )
@@ -74,7 +75,6 @@ _PINGS_OPEN_MAX: Final = 4
 #: Weight of the latest round trip in the smoothed one: twice TCP's (RFC 6298), which measures more
 #: often.
 _RTT_WEIGHT: Final = 1 / 4
-_REASON_CHARS_MAX: Final = 300
 
 
 class Direction(StrEnum):
@@ -149,13 +149,10 @@ class LinkStatus:
     endpoint: str
     #: Through whom it goes; None: it is direct.
     relay: PeerId | None
-    #: Smoothed, and the latest.
+    #: Smoothed.
     rtt_ms: float | None
-    rtt_last_ms: float | None
     sent_messages: int
     sent_bytes: int
-    received_messages: int
-    received_bytes: int
 
 
 class Link:
@@ -194,9 +191,7 @@ class Link:
         self._next_ping = 0
         self._pinged = now
         self._rtt_ms: float | None = None
-        self._rtt_last_ms: float | None = None
         self._sent_messages = self._sent_bytes = 0
-        self._received_messages = self._received_bytes = 0
 
     @property
     def claimant(self) -> PeerId | None:
@@ -209,11 +204,8 @@ class Link:
             self.endpoint,
             self.relay,
             self._rtt_ms,
-            self._rtt_last_ms,
             self._sent_messages,
             self._sent_bytes,
-            self._received_messages,
-            self._received_bytes,
         )
 
     def replaces(self, other: Link) -> bool:
@@ -241,8 +233,6 @@ class Link:
         if self.state is LinkState.DOWN:
             return self._receive_leaving(data)
         self._heard = now
-        self._received_messages += 1
-        self._received_bytes += len(data)
         try:
             if self.state is LinkState.OPENING:
                 return self._receive_opening(data, now, today)
@@ -332,10 +322,10 @@ class Link:
                 return self._measure(nonce, now)
             case Goodbye(reason=reason):
                 answer = Transmit(encode(Goodbye("goodbye")))
-                farewell = f"said goodbye: {_readable(reason)}"
+                farewell = f"said goodbye: {readable(reason)}"
                 return [Received(message, size), answer, *self.close(farewell)]
             case Refusal(message=reason):
-                return [*shown(message), *self.close(f"refused: {_readable(reason)}")]
+                return [*shown(message), *self.close(f"refused: {readable(reason)}")]
             case Hello() | JoinRequest() | JoinGrant():
                 raise Malformed(f"a {type(message).__name__} after admission")
             case Relay() | Relayed() | Unrelayed() if self.relay is not None:
@@ -358,10 +348,9 @@ class Link:
                     self.state, self._up_at = LinkState.UP, now
                     self.peer, self.certificates = hello.peer_id, hello.certificates
                     self.observed = hello.observed
-                    self.lineage = lineage_of(hello.certificates)
-                    for packed in hello.certificates:
-                        expires_at = Certificate.read(packed).expires_at
-                        self._expires_at = min(self._expires_at, expires_at)
+                    chain = [Certificate.read(packed) for packed in hello.certificates]
+                    self.lineage = lineage_of(chain)
+                    self._expires_at = min((each.expires_at for each in chain), default=math.inf)
                     events += [Up(hello.peer_id, hello), self._ping(now)]
                 case Rejected(error=error):
                     events += self.close(str(error), error)
@@ -384,15 +373,9 @@ class Link:
         sent = self._pings.pop(nonce, None)
         if sent is None:
             return []
-        last = (now - sent) * 1000
-        self._rtt_last_ms = last
+        latest_ms = (now - sent) * 1000
         if self._rtt_ms is None:
-            self._rtt_ms = last
+            self._rtt_ms = latest_ms
         else:
-            self._rtt_ms += _RTT_WEIGHT * (last - self._rtt_ms)
+            self._rtt_ms += _RTT_WEIGHT * (latest_ms - self._rtt_ms)
         return [Measured(self._rtt_ms)]
-
-
-def _readable(text: str) -> str:
-    """A peer's words, fit for logs and terminals."""
-    return "".join(char for char in text if char.isprintable())[:_REASON_CHARS_MAX]

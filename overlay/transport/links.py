@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged, Shown, refusal
@@ -29,7 +29,6 @@ from overlay.transport.link import (
     Direction,
     Down,
     Gone,
-    Link,
     LinkEvent,
     LinkState,
     LinkStatus,
@@ -157,36 +156,31 @@ class Links:
 
     def hang_up(self, peer: PeerId, reason: str) -> list[Line]:
         """Say goodbye to a peer; the lines that it had."""
-        return self._end(self._up.get(peer, ()), lambda link: link.say_goodbye(reason))
+        return _end({line: line.link.say_goodbye(reason) for line in self._up.get(peer, ())})
 
     def refuse(self, peer: PeerId, error: HearthError) -> None:
         """End all links to a peer, and say why."""
-        self._end(self._up.get(peer, ()), lambda link: link.refuse(error))
+        _end({line: line.link.refuse(error) for line in self._up.get(peer, ())})
 
     def refuse_revoked(self, revocations: Revocations) -> list[PeerId]:
         """End the links with members whose chain is void now, and tell them why."""
-        refused = []
+        ends = {}
+        refused: dict[PeerId, None] = {}
         for peer, line in [(peer, line) for peer, lines in self._up.items() for line in lines]:
             try:
                 revocations.check(line.link.certificates)
             except Revoked as error:
-                line.carry_out(line.link.refuse(error))
-                refused.append(peer)
-        return refused
+                ends[line] = line.link.refuse(error)
+                refused[peer] = None
+        _end(ends)
+        return list(refused)
 
     def close(self, reason: str) -> list[Line]:
         """Say goodbye to all; the observer hears nothing from here on."""
         self._observer = None
         # Those that need others to carry their goodbye come first.
         lines = sorted(self._lines, key=lambda line: line.link.relay is None)
-        return self._end(lines, lambda link: link.say_goodbye(reason))
-
-    def _end(self, lines: Iterable[Line], end: Callable[[Link], list[LinkEvent]]) -> list[Line]:
-        """All say their last word, although the end of one may be that of the others."""
-        ends = [(line, end(line.link)) for line in lines]
-        for line, events in ends:
-            line.carry_out(events)
-        return [line for line, _ in ends]
+        return _end({line: line.link.say_goodbye(reason) for line in lines})
 
     # --- Exchange -----------------------------------------------------------------------------
 
@@ -384,3 +378,10 @@ class Links:
             source = link.endpoint.rpartition(":")[0].removeprefix("::ffff:") or link.endpoint
             who = "a stranger" if link.claimant is None else link.claimant
             self._complaints.about(source, "is not let in", f"{who}: {reason}", now)
+
+
+def _end(ends: Mapping[Line, list[LinkEvent]]) -> list[Line]:
+    """All say their last word, although the end of one may be that of the others."""
+    for line, events in ends.items():
+        line.carry_out(events)
+    return list(ends)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.identity import branches
 from overlay.identity.branches import Branches, Full, Lineage, lineage_of
-from overlay.identity.certificates import Membership, found_mesh, issue
+from overlay.identity.certificates import Certificate, Membership, found_mesh, issue
 from overlay.identity.peer_id import PeerId
 from tests.overlay.identity.strategies import key
 
@@ -33,8 +33,9 @@ def test_a_lineage_leads_from_the_founders_guest_to_the_member() -> None:
         chain = issue(inviter, membership, key(number).peer_id, 1_800_000_000)
         membership = Membership(founded.founder, founded.mesh_secret, chain)
         inviter = key(number)
-    assert lineage_of(founded.certificates) == ()
-    assert lineage_of(chain) == tuple(key(number).peer_id for number in (2, 3, 4))
+    assert lineage_of(()) == ()
+    certificates = [Certificate.read(packed) for packed in chain]
+    assert lineage_of(certificates) == tuple(key(number).peer_id for number in (2, 3, 4))
 
 
 def test_a_member_that_makes_up_others_keeps_nobody_out() -> None:
