@@ -78,8 +78,8 @@ async def test_who_dials_again_and_again_keeps_its_place(monkeypatch: pytest.Mon
 async def test_a_node_that_may_open_no_more_sockets_dials_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # One listens, one authenticates, and a dialled connection takes three.
-    monkeypatch.setattr(sockets, "_SOCKETS_MAX", 5)
+    # One listens and two watch it, one authenticates, and a dialled connection takes three.
+    monkeypatch.setattr(sockets, "_SOCKETS_MAX", 7)
     monkeypatch.setattr(dialling, "REDIAL_MAX_S", 0.2)
     async with mesh(3) as (hub, first, second):
         await linked(hub, first)
