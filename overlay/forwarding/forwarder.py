@@ -353,15 +353,14 @@ class Forwarder:
     ) -> list[Effect]:
         assert job.downstream is not None, "only a dispatched job has a downstream"
         self.ledger.settled(job.request_id)
-        job.last_error = job.explanation.attempts[-1].error = error
+        hopeless = job.place_failed(error, here=job.downstream == self.me)
         taken = job.state is not JobState.DISPATCHED
         # Who says that those behind it failed may take it itself; a second time is not trusted.
         behind = job.executor if taken and refused and not job.failed_over else None
         self._placement.failed_at(job, behind or job.downstream, error)
         # Of whom took it those before this node know, and wait no longer for somebody else.
         relayed = job.upstream is not None and taken
-        # Trying another node cannot mend an invalid request.
-        if relayed or isinstance(error, InvalidRequest):
+        if relayed or hopeless:
             return self._fail(job, error)
         job.failed_over |= taken
         return self._route(job, now)

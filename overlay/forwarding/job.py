@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
-from overlay.errors import HearthError
+from overlay.errors import HearthError, InvalidRequest
 from overlay.forwarding.effects import CancelGeneration
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
@@ -106,6 +106,20 @@ class Job:
         """It goes there now, after whatever has failed."""
         self.downstream, self.rtt_ms = downstream, rtt_ms
         self.state, self.frames_in = JobState.DISPATCHED, 0
+
+    def place_failed(self, error: HearthError, *, here: bool) -> bool:
+        """Where it went, it failed with this error; ``here``: that was this node.
+
+        Returns whether it would fail so anywhere. That a request is invalid takes this node or
+        two peers to say: a single one may say so of any.
+        """
+        self.explanation.attempts[-1].error = error
+        invalid = isinstance(error, InvalidRequest)
+        said_before = isinstance(self.last_error, InvalidRequest)
+        # What is wrong with the request says more than what is wrong with a node.
+        if not said_before:
+            self.last_error = error
+        return invalid and (here or said_before or self.upstream is not None)
 
 
 class SendWindow:

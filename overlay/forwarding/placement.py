@@ -28,6 +28,10 @@ from overlay.wire.messages import Forward
 
 #: Characters per token, roughly, where a prompt cannot be tokenized here.
 _CHARS_PER_TOKEN = 4
+#: Tokens that a template adds to a conversation, and to each of its turns, at most; all others
+#: stand for a byte or more.
+_TEMPLATE_TOKENS_MAX = 1024
+_TURN_TOKENS_MAX = 32
 #: Who looks so much later than it was to has no time to tell others' silence from its own.
 _STALLED_S = 1.0
 
@@ -92,7 +96,8 @@ class Placement:
         card = self._neighbourhood.card_of(peer, job.model)
         # Where the prompt's tokens were counted, it is known anyway where there is room for them.
         if isinstance(error, ContextLengthExceeded) and job.tokens is None and card is not None:
-            job.longer_than = max(job.longer_than, card.context_length)
+            too_short = min(card.context_length, _tokens_most(job))
+            job.longer_than = max(job.longer_than, too_short)
 
     def remembered(self, job: Job) -> list[Effect]:
         """The conversation may come back, with what was delivered of its answer."""
@@ -320,3 +325,11 @@ class Placement:
 def _stays(job: Job) -> bool:
     """Whether it may go to nobody else."""
     return job.local_only or job.hop_limit == 0
+
+
+def _tokens_most(job: Job) -> int:
+    """What a prompt that was not tokenized here has at most, with the answer so far."""
+    prompt = job.prompt or ""
+    turns = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
+    tokens = sum(_TURN_TOKENS_MAX + len(turn.encode(errors="replace")) for turn in turns)
+    return _TEMPLATE_TOKENS_MAX + tokens + len(job.generated)

@@ -25,11 +25,13 @@ from models.engine import Message as Turn
 from overlay.errors import (
     ContextLengthExceeded,
     EngineFailed,
+    HearthError,
     InvalidRequest,
     LimitExceeded,
     Malformed,
     ModelNotFound,
     NoRoute,
+    Overloaded,
     RemoteProtocolError,
     TimedOut,
     Unreachable,
@@ -309,6 +311,42 @@ def test_a_prompt_that_no_model_can_read_is_refused() -> None:
     world.carry_out(node, node.forwarder.tokenized(RID, unreadable, world.now))
     assert world.ending(0, RID) == Failure(unreadable)
     assert not world.wire
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no"), ContextLengthExceeded("no")])
+def test_one_peer_cannot_have_a_request_refused_by_all(error: HearthError) -> None:
+    """It may draw all requests by what it says of itself, also of its context."""
+    world = World(3, models={1, 2})
+    origin, liar = world.node(0), world.node(1)
+    world.introduce(origin, liar, context_length=1 << 40)
+    origin.neighbourhood.link_measured(world.node(2).peer, 200.0, world.now)
+    world.lose = lambda sender, receiver, _: liar.peer in (sender, receiver)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    refused = Refused(RID, error.code, "no")
+    world.carry_out(origin, origin.forwarder.receive(liar.peer, refused, world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+@pytest.mark.parametrize("code", [InvalidRequest.code, Overloaded.code])
+def test_a_request_that_is_invalid_is_so_if_nobody_says_otherwise(code: str) -> None:
+    world = World(4, models={1, 2, 3})
+    world.lose = lambda *_: True
+    origin = world.node(0)
+    world.submit(0, RID, PROMPT)
+    for each in (InvalidRequest.code, code):
+        [(_, asked, _)] = world.wire
+        world.deliver()
+        refused = Refused(RID, each, "The schema is none.")
+        world.carry_out(origin, origin.forwarder.receive(asked, refused, world.now))
+    if code == Overloaded.code:
+        [(_, asked, _)] = world.wire
+        refused = Refused(RID, code, "The schema is none.")
+        world.carry_out(origin, origin.forwarder.receive(asked, refused, world.now))
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, InvalidRequest)
 
 
 def test_when_nobody_is_left_the_client_hears_why() -> None:
