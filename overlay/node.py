@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from importlib import metadata
+from itertools import combinations
 from typing import Any
 
 from models.engine import Engine, EngineEvent
@@ -167,6 +168,7 @@ class Node:
         found = [
             await asyncio.to_thread(store.ensure, wanted, fetching) for wanted in self.config.models
         ]
+        _check_names(found)
         self._check_private(found)
         for model in found:
             await self._engines.load(model, progress)
@@ -380,3 +382,15 @@ async def serve(
         await stop.wait()
     finally:
         await node.close()
+
+
+def _check_names(models: Sequence[LocalModel]) -> None:
+    """A name means one model, or a private one could stand for another. Raises ConfigError."""
+    for model, other in combinations(models, 2):
+        names = {each.casefold() for each in (model.name, *model.aliases)}
+        shared = names & {each.casefold() for each in (other.name, *other.aliases)}
+        if shared:
+            raise ConfigError(
+                f"two models would answer to {min(shared)!r} ({model.path} and {other.path}): "
+                "leave one out, or give its file another name"
+            )

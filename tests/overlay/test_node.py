@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +22,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from models.engine import Message, Sampling
 from models.llama.engine import LlamaEngine
+from models.store.store import LocalModel, ModelStore
 from overlay.config import load_config
 from overlay.errors import (
     AlreadyMember,
@@ -431,6 +433,29 @@ async def test_a_private_model_must_be_there(tmp_path: Path, tiny_model: Path) -
     config = load_config(tmp_path / "ann", models=(str(tiny_model),), private=("typo",), lan=False)
     config = replace(config, listen=ANY, api=ANY)
     with pytest.raises(ConfigError, match="no model here is named 'typo', to be private"):
+        await Node.start(config)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "name"), [((), "tiny-Q8_0.gguf"), (("demo",), "demo.gguf"), ((), "Tiny.gguf")]
+)
+async def test_two_models_with_one_name_are_refused(
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    aliases: tuple[str, ...],
+    name: str,
+) -> None:
+    other = shutil.copy(tiny_model, tmp_path / name)
+
+    def ensure(store: ModelStore, path: str, progress: object) -> LocalModel:
+        found = store.resolve(path)
+        return replace(found, aliases=aliases) if path == str(tiny_model) else found
+
+    monkeypatch.setattr(ModelStore, "ensure", ensure)
+    config = load_config(tmp_path / "ann", models=(str(tiny_model), str(other)), lan=False)
+    config = replace(config, listen=ANY, api=ANY)
+    with pytest.raises(ConfigError, match=f"two models would answer to .*{name}"):
         await Node.start(config)
 
 
