@@ -49,6 +49,8 @@ def schema_grammar(text: str) -> str:
         raise _broken("it is nested too deep") from None
     except Exception as error:  # whatever the converter stumbles over, the schema is at fault
         said = str(error) if isinstance(error, ValueError | AssertionError) else repr(error)
+        # It may quote half a character, of which no UTF-8 can be made on its way out of here.
+        said = said.encode("ascii", "backslashreplace").decode()
         raise _broken(said[:200] or type(error).__name__) from None
 
 

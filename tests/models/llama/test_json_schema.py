@@ -73,6 +73,13 @@ def test_bad_schemas(schema: Any, why: str) -> None:
     assert caught.value.param == "json_schema"
 
 
+def test_a_reason_that_quotes_half_a_character_can_be_told() -> None:
+    """The engine's process died of it, as none can be written as UTF-8."""
+    with pytest.raises(InvalidRequest, match="half a character") as caught:
+        schema_grammar(r'{"type": "string", "pattern": "^[\ud800-\udfff]$"}')
+    str(caught.value).encode()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000])
 def test_bad_json(text: str) -> None:
     with pytest.raises(InvalidRequest):
