@@ -8,6 +8,7 @@ tells what happened and when, and carries out the effects in order.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap
@@ -28,6 +29,7 @@ from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip import effects as gsp
+from overlay.gossip.effects import PeerState
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, CHAIN, is_revocation
 from overlay.identity.branches import Full
@@ -185,9 +187,10 @@ class Member:
 
     def link_down(self, peer: PeerId, now: float) -> list[Effect]:
         """The link to ``peer`` is gone."""
-        self.neighbourhood.link_down(peer)
+        broke = self.gossip.states().get(peer) is PeerState.UP
+        self.neighbourhood.link_down(peer, now if broke else -math.inf)
         self.gossip.link_lost(peer, now)
-        return [*self.forwarder.peer_lost(peer, now)]
+        return [*self.forwarder.peer_lost(peer, now, link_only=broke)]
 
     def links_measured(self, rtts_ms: Mapping[PeerId, float], now: float) -> None:
         """Round trip times of links that are up: as each is measured, and of all in each round."""

@@ -33,14 +33,7 @@ from overlay.errors import (
 )
 from overlay.forwarding import stream
 from overlay.forwarding.deadlines import Deadlines
-from overlay.forwarding.effects import (
-    Effect,
-    Emit,
-    Failure,
-    ForwardingMessage,
-    Noticed,
-    Send,
-)
+from overlay.forwarding.effects import Effect, Emit, Failure, ForwardingMessage, Noticed, Send
 from overlay.forwarding.explanations import Explanations
 from overlay.forwarding.hindsight import Hindsight
 from overlay.forwarding.inbound import job_of_forward
@@ -51,12 +44,7 @@ from overlay.forwarding.placement import Placement
 from overlay.forwarding.runs import Runs
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.identity.peer_id import PeerId
-from overlay.limits import (
-    ACCEPT_S,
-    EXPLANATIONS_MAX,
-    HOP_LIMIT_DEFAULT,
-    REQUEST_DEADLINE_S,
-)
+from overlay.limits import ACCEPT_S, EXPLANATIONS_MAX, HOP_LIMIT_DEFAULT, REQUEST_DEADLINE_S
 from overlay.routing.ledger import Ledger
 from overlay.routing.policy import Policy
 from overlay.wire.messages import (
@@ -199,13 +187,13 @@ class Forwarder:
             return self._downstream_failed(job, error or down, now)
         return self._drop(job) if peer == job.upstream else []
 
-    def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:
-        """The peer is down: fail over what it computes for us, drop what we compute for it."""
+    def peer_lost(self, peer: PeerId, now: float, *, link_only: bool = False) -> list[Effect]:
+        """The peer is down, or but its link: fail over from it, drop what we compute for it."""
         effects: list[Effect] = []
         for job in list(self._jobs.values()):
             if job.downstream == peer:
-                lost = Unreachable(f"{self._neighbourhood.name_of(peer)} went away in mid-answer")
-                effects += self._downstream_failed(job, lost, now)
+                gone = Unreachable(f"{self._neighbourhood.name_of(peer)} went away in mid-answer")
+                effects += self._downstream_failed(job, gone, now, lost=link_only)
             elif job.upstream == peer:
                 effects += self._drop(job)
         return effects
@@ -225,6 +213,8 @@ class Forwarder:
             if now >= job.deadline:
                 late = TimedOut(f"no whole answer within {now - job.submitted_at:.0f} s")
                 effects += [*self._stop_downstream(job), *self._fail(job, late)]
+            elif job.state is JobState.WAITING:
+                effects += self._route(job, now)
             elif job.state is JobState.ACCEPTED and not self._placement.others(job, now):
                 self.deadlines.wait(job, now + self._placement.patience_s(job))
             else:
@@ -257,7 +247,12 @@ class Forwarder:
             return [wanted]
         chosen = self._placement.choose(job, now)
         if chosen is None:
-            return self._fail(job, job.last_error or self._placement.nobody(job))
+            again_at = self._placement.again_at(job, now)
+            if again_at is None:
+                return self._fail(job, job.last_error or self._placement.nobody(job))
+            job.state, job.downstream = JobState.WAITING, None
+            self.deadlines.wait(job, again_at)
+            return []
         assert job.decision is not None, "a choice is a decision's"
         job.decision = job.explanation.decided(job.decision, self._neighbourhood, now)
         self.hindsight.decided(job.explanation)
@@ -349,7 +344,7 @@ class Forwarder:
         return [*self._stop_downstream(job), *self._downstream_failed(job, error, now)]
 
     def _downstream_failed(
-        self, job: Job, error: HearthError, now: float, *, refused: bool = False
+        self, job: Job, error: HearthError, now: float, *, refused: bool = False, lost: bool = False
     ) -> list[Effect]:
         assert job.downstream is not None, "only a dispatched job has a downstream"
         self.ledger.settled(job.request_id)
@@ -357,7 +352,7 @@ class Forwarder:
         taken = job.state is not JobState.DISPATCHED
         # Who says that those behind it failed may take it itself; a second time is not trusted.
         behind = job.executor if taken and refused and not job.failed_over else None
-        self._placement.failed_at(job, behind or job.downstream, error)
+        self._placement.failed_at(job, behind or job.downstream, error, lost=lost)
         # Of whom took it those before this node know, and wait no longer for somebody else.
         relayed = job.upstream is not None and taken
         if relayed or hopeless:

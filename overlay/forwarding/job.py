@@ -20,8 +20,8 @@ from overlay.wire.messages import TokenFrame
 class JobState(Enum):
     """``TOKENIZING -> DISPATCHED -> ACCEPTED -> BEGUN -> STREAMING``, then the job is gone.
 
-    A dispatch that fails goes back from any state to DISPATCHED, elsewhere, or to TOKENIZING, if
-    there is a model here now that did not take part yet.
+    A dispatch that fails goes back from any state to DISPATCHED, elsewhere, to TOKENIZING, if
+    there is a model here now that did not take part yet, or to WAITING.
     """
 
     TOKENIZING = auto()
@@ -32,6 +32,8 @@ class JobState(Enum):
     #: In prefill.
     BEGUN = auto()
     STREAMING = auto()
+    #: Nobody can take it, but who lost its link a moment ago may have another soon.
+    WAITING = auto()
 
 
 @dataclass(slots=True)
@@ -66,6 +68,8 @@ class Job:
     # Where it went.
     downstream: PeerId | None = None
     tried: set[PeerId] = field(default_factory=set)
+    #: Whose link broke with it; not a second time, for the job may be what breaks them.
+    lost: set[PeerId] = field(default_factory=set)
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None

@@ -41,6 +41,8 @@ class Neighbour:
     card: Card | None = None
     load: Load | None = None
     rtt_ms: float | None = None
+    #: When its link broke, if it did and there is none.
+    lost_at: float = -math.inf
     summary_at: float = 0.0
     #: Tokens that it has yet to compute, on average.
     work: float = 0.0
@@ -77,21 +79,21 @@ class Neighbourhood:
         self.losses = Losses()
         #: Which of the local models' blocks others hold, too.
         self._copies: dict[str, Copies] = {}
-        self._servers = Servers(self.neighbours, self._info)
+        self.servers = Servers(self.neighbours, self._info)
 
     # --- Feeding ------------------------------------------------------------------------------
 
     def model_loaded(self, info: ModelInfo, *, private: bool = False) -> None:
         self.models[info.name] = LocalModel(info, private=private)
         self._copies[info.name] = Copies(self.me, self.index)
-        self._servers.local_changed()
+        self.servers.local_changed()
 
     def model_gone(self, name: str) -> None:
         """Forget a model, and its blocks with it."""
         model = self.models.pop(name)
         self.summary.void(self._held_by_no_other(model, model.hashes))
         del self._copies[name]
-        self._servers.local_changed()
+        self.servers.local_changed()
 
     def engine_stats(self, name: str, stats: EngineStats) -> None:
         self.models[name].stats = stats
@@ -132,7 +134,7 @@ class Neighbourhood:
                 (removed if change.value is None else added).append(block)
             elif change.key == CARD:
                 neighbour.card = None if change.value is None else Card.unpack(change.value)
-                self._servers.card_changed(origin)
+                self.servers.card_changed(origin)
             elif change.key == LOAD:
                 neighbour.load = None if change.value is None else Load.unpack(change.value)
                 fresh_load = True
@@ -159,7 +161,7 @@ class Neighbourhood:
         neighbour.card = neighbour.load = None
         if not neighbour.linked:
             del self.neighbours[origin]
-        self._servers.card_changed(origin)
+        self.servers.card_changed(origin)
 
     def introduced(self, peer: PeerId, name: str) -> None:
         """The peer said its name on a new link."""
@@ -169,17 +171,18 @@ class Neighbourhood:
     def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
         """A link to the peer is up; its summary was current at ``summary_at``."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
-        neighbour.linked, neighbour.rtt_ms = True, rtt_ms
+        neighbour.linked, neighbour.rtt_ms, neighbour.lost_at = True, rtt_ms, -math.inf
         neighbour.summary_at = summary_at
 
     def summary_current(self, peer: PeerId, at: float) -> None:
         """All that a peer which is known here tells of was known here ``at`` that time."""
         self.neighbours[peer].summary_at = at
 
-    def link_down(self, peer: PeerId) -> None:
+    def link_down(self, peer: PeerId, lost_at: float = -math.inf) -> None:
+        """``lost_at``: when it broke, unless it was ended on purpose."""
         neighbour = self.neighbours.get(peer)
         if neighbour is not None:
-            neighbour.linked, neighbour.rtt_ms = False, None
+            neighbour.linked, neighbour.rtt_ms, neighbour.lost_at = False, None, lost_at
 
     # --- Asking -------------------------------------------------------------------------------
 
@@ -247,7 +250,7 @@ class Neighbourhood:
         local = self.resolve(name)
         found = [0 if local is None else local.info.context_length]
         if not here_only:
-            served = ((self.neighbours[peer], card) for peer, card, _ in self._servers.of(name))
+            served = ((self.neighbours[peer], card) for peer, card, _ in self.servers.of(name))
             found += [card.context_length for it, card in served if it.rtt_ms is not None]
         return max(found)
 
@@ -318,7 +321,7 @@ class Neighbourhood:
         if here_only:
             return found
         blocks = self.index.match(hashes)
-        for peer, card, differs in self._servers.of(model):
+        for peer, card, differs in self.servers.of(model):
             neighbour = self.neighbours[peer]
             rtt_ms = neighbour.rtt_ms
             if (

@@ -19,7 +19,7 @@ from overlay.forwarding.job import Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
-from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, STREAM_STALL_S
+from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, RELINK_S, STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import Candidate
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
@@ -34,6 +34,8 @@ _TEMPLATE_TOKENS_MAX = 1024
 _TURN_TOKENS_MAX = 32
 #: Who looks so much later than it was to has no time to tell others' silence from its own.
 _STALLED_S = 1.0
+#: Between two looks whether somebody has a link again.
+_LOOK_AGAIN_S = 0.2
 
 
 class Placement:
@@ -90,8 +92,11 @@ class Placement:
             job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
             job.longer_than = len(tokens)
 
-    def failed_at(self, job: Job, peer: PeerId, error: HearthError) -> None:
-        """The job is not to go to this node again."""
+    def failed_at(self, job: Job, peer: PeerId, error: HearthError, *, lost: bool) -> None:
+        """The job is not to go to this node again, unless but the link to it was ``lost``."""
+        if lost and peer not in job.lost:
+            job.lost.add(peer)
+            return
         job.tried.add(peer)
         card = self._neighbourhood.card_of(peer, job.model)
         # Where the prompt's tokens were counted, it is known anyway where there is room for them.
@@ -150,6 +155,19 @@ class Placement:
         )
         return chosen
 
+    def again_at(self, job: Job, now: float) -> float | None:
+        """When to look again for somebody who takes the job; None: nobody is to be expected.
+
+        Those that lost their links a moment ago are. Only the origin waits for them: those between
+        it and an executor are not waited for so long.
+        """
+        if job.upstream is not None or _stays(job):
+            return None
+        lost = self._neighbourhood.servers.lost_since(
+            now - RELINK_S, job.model, job.tried, _key_needed(job)
+        )
+        return now + _LOOK_AGAIN_S if lost else None
+
     def others(self, job: Job, now: float) -> bool:
         """Whether somebody else than its downstream could take the job, and would be asked."""
         willing = self._willing(self._serving(job, now), now)
@@ -189,7 +207,7 @@ class Placement:
             path=(*job.path, self._me),
             # After a refusal, whoever takes it keeps it: passing it on to who has just refused it
             # would charge another's account for it there.
-            hop_limit=0 if job.tried or job.passed_over else job.hop_limit - 1,
+            hop_limit=0 if job.tried or job.lost or job.passed_over else job.hop_limit - 1,
             deadline_ms=max(1, round((job.deadline - now) * 1000)),
             estimated_match=chosen.match_tokens,
         )
@@ -267,15 +285,14 @@ class Placement:
         return [Generate(local.info.name, request)]
 
     def _serving(self, job: Job, now: float) -> list[Candidate]:
-        tokens_only = job.prompt is None or bool(job.generated)
-        if tokens_only and job.model_key is None:
+        if _tokens_only(job) and job.model_key is None:
             return []  # Tokens mean something only to the tokenizer that made them.
         return self._neighbourhood.candidates(
             job.model,
             job.hashes,
             now,
             exclude={*job.tried, *job.path},
-            key=job.model_key if tokens_only else None,
+            key=_key_needed(job),
             here_only=_stays(job),
             longer_than=job.longer_than,
         )
@@ -320,6 +337,15 @@ class Placement:
             queued=candidate.queued + pending.requests,
             pending_guest_tokens=candidate.pending_guest_tokens + pending.guest_tokens,
         )
+
+
+def _tokens_only(job: Job) -> bool:
+    return job.prompt is None or bool(job.generated)
+
+
+def _key_needed(job: Job) -> bytes | None:
+    """Only a model of this key can take it; None: any."""
+    return job.model_key if _tokens_only(job) else None
 
 
 def _stays(job: Job) -> bool:

@@ -7,7 +7,7 @@ neither takes a look at every peer.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
 from typing import Final, Protocol
 
@@ -26,6 +26,7 @@ class _Told(Protocol):
     """What is known of a peer."""
 
     card: Card | None
+    lost_at: float
 
 
 class Servers:
@@ -48,6 +49,21 @@ class Servers:
                 del self._asked[next(iter(self._asked))]
             self._asked[model] = servers
         return servers
+
+    def lost_since(
+        self, since: float, model: str, exclude: Collection[PeerId], key: bytes | None
+    ) -> bool:
+        """Whether the link to one broke then or later, and there is none yet.
+
+        ``exclude``: those do not count. ``key``: only the model of that key does.
+        """
+        return any(
+            self._peers[peer].lost_at >= since
+            and peer not in exclude
+            and key in (None, card.key)
+            and not (key and differs)
+            for peer, card, differs in self.of(model)
+        )
 
     def card_changed(self, peer: PeerId) -> None:
         """The peer has another card now, or none."""

@@ -21,6 +21,7 @@ from overlay.identity.revocations import Revocations
 from overlay.limits import (
     ACCEPT_S,
     HOP_LIMIT_DEFAULT,
+    RELINK_S,
     SUMMARY_BLOCKS_MAX,
     TOMBSTONES_MAX,
     UNPROVEN_S,
@@ -32,10 +33,12 @@ from overlay.wire.messages import (
     Accepted,
     Change,
     DigestEntry,
+    Forward,
     Goodbye,
     GossipAck,
     Message,
     OriginDelta,
+    Refused,
     Syn,
 )
 from tests.overlay.members import (
@@ -400,3 +403,87 @@ def test_a_forward_that_cannot_be_sent_is_routed_elsewhere() -> None:
     assert isinstance(emit, fwd.Emit)
     assert isinstance(emit.event, fwd.Failure)
     assert isinstance(emit.event.error, Unreachable)
+
+
+# --- Links that break ---------------------------------------------------------------------------
+
+
+def asking() -> VirtualMesh:
+    """Node 0 has asked node 1, the only one with a model, and has the first half of its answer."""
+    mesh = VirtualMesh(3, serving=[1])
+    mesh.run(GOSSIP_S)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(ANSWER_S / 3)
+    assert 0 < len(mesh.text(0, REQUEST)) < len(WHOLE)
+    return mesh
+
+
+def test_an_answer_goes_on_where_it_came_from_once_there_is_a_link_again() -> None:
+    """As after a relay died and another one took over, or after this machine slept."""
+    mesh = asking()
+    mesh.kill(1)
+    mesh.run(RELINK_S - 1)
+    mesh.wake(1)
+    mesh.run(1 + ANSWER_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+    ending = mesh.ending(0, REQUEST)
+    assert isinstance(ending, fwd.Answer)
+    assert ending.route == "failed-over"
+    assert ending.served_by == mesh.nodes[1].member.me
+
+
+def test_a_request_waits_for_who_lost_its_link_a_moment_ago() -> None:
+    mesh = VirtualMesh(3, serving=[1])
+    mesh.run(GOSSIP_S)
+    mesh.kill(1)
+    mesh.submit(0, REQUEST, PROMPT)
+    mesh.run(1)
+    assert mesh.nodes[0].events[REQUEST] == []
+    mesh.wake(1)
+    mesh.run(1 + ANSWER_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+
+
+def test_a_link_that_does_not_come_back_is_not_waited_for_long() -> None:
+    mesh = asking()
+    mesh.kill(1)
+    mesh.run(RELINK_S / 2)
+    assert not isinstance(mesh.ending(0, REQUEST), fwd.Failure)
+    mesh.run(RELINK_S / 2 + 1)
+    ending = mesh.ending(0, REQUEST)
+    assert isinstance(ending, fwd.Failure)
+    assert str(ending.error) == "n1 went away in mid-answer"
+
+
+def test_who_loses_its_link_twice_in_one_answer_is_not_asked_again() -> None:
+    """Else a request that kills whoever computes it could do so again and again."""
+    mesh = asking()
+    mesh.kill(1)
+    mesh.wake(1)
+    mesh.run(ANSWER_S / 3)
+    assert mesh.nodes[1].running
+    mesh.kill(1)
+    assert isinstance(mesh.ending(0, REQUEST), fwd.Failure)
+
+
+def test_who_said_goodbye_is_not_waited_for() -> None:
+    mesh = asking()
+    node, peer = mesh.nodes[0], mesh.nodes[1].member.me
+    mesh.perform(node, node.member.receive(peer, Goodbye("off to bed"), mesh.now))
+    mesh.kill(1)
+    assert isinstance(mesh.ending(0, REQUEST), fwd.Failure)
+    mesh.submit(0, b"s" * 16, PROMPT)
+    assert isinstance(mesh.ending(0, b"s" * 16), fwd.Failure)
+
+
+def test_what_is_asked_for_another_does_not_wait_for_a_link() -> None:
+    """Its origin can ask elsewhere at once, and waits itself if it cannot."""
+    mesh = VirtualMesh(3, serving=[1])
+    mesh.run(GOSSIP_S)
+    mesh.kill(1)
+    origin, between = mesh.nodes[2].member.me, mesh.nodes[0]
+    asked = Forward(
+        *(REQUEST, TOY.name, None, None, "1 2 3", (), 0, Sampling(), (origin,), 1, 60_000, 0)
+    )
+    effects = between.member.receive(origin, asked, mesh.now)
+    assert [type(each.message) for each in effects if isinstance(each, fwd.Send)] == [Refused]
