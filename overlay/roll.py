@@ -16,7 +16,7 @@ from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
 from overlay.identity.branches import Branches, Full, Lineage, lineage_of
-from overlay.identity.certificates import Certificate, verify_chain
+from overlay.identity.certificates import Certificate, verify_when_issued
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND
@@ -103,12 +103,15 @@ class Roll:
                     yield origin, value
 
     def chain(self, origin: PeerId) -> tuple[bytes, ...]:
-        """The chain that ``origin`` publishes; none is known of the founder, or not yet.
+        """The chain that ``origin`` publishes; the founder has none, and it may not be known yet.
 
-        Raises Malformed.
+        Whoever publishes what is no chain has none either.
         """
         packed = self._gossip.record(origin, CHAIN)
-        return () if packed is None else unpack_chain(packed)
+        try:
+            return () if packed is None else unpack_chain(packed)
+        except Malformed:
+            return ()
 
     def vouched(self, origin: PeerId) -> bool:
         """Whether ``origin`` is known to be a member, or to have been one."""
@@ -135,9 +138,8 @@ class Roll:
             return False
         self._chain_checks_left -= 1
         chain = unpack_chain(packed)
-        # Whoever was a member when it got its certificate: links check whether it still is.
-        then = Certificate.read(chain[0]).issued_at if chain else 0
-        verify_chain(self._revocations.founder, origin, chain, then)
+        # Links check whether it is a member still.
+        verify_when_issued(self._revocations.founder, origin, chain)
         full = self._seat(origin, lineage_of([Certificate.read(packed) for packed in chain]))
         if full is not None:
             return full

@@ -197,3 +197,10 @@ def verify_chain(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now
         expected, newer = certificate.issuer, certificate
     if expected != founder:
         raise NotAMember("the chain does not lead to this mesh's founder")
+
+
+def verify_when_issued(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...]) -> None:
+    """As `verify_chain`, at the time when ``subject`` got its certificate: it may be over by now,
+    or a clock may be wrong."""
+    then = Certificate.read(chain[0]).issued_at if chain else 0
+    verify_chain(founder, subject, chain, then)

@@ -13,6 +13,7 @@ shows that the issuer was a member, so that strangers cannot fill the room that 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -21,8 +22,14 @@ from typing import Any, Final
 
 import msgpack
 
-from overlay.errors import IdentityError, Malformed, NotAMember, Revoked
-from overlay.identity.certificates import Certificate, Membership, mesh_id, verify_chain
+from overlay.errors import HearthError, IdentityError, Malformed, NotAMember, Revoked
+from overlay.identity.certificates import (
+    Certificate,
+    Membership,
+    mesh_id,
+    verify_chain,
+    verify_when_issued,
+)
 from overlay.identity.keys import SIGNATURE_BYTES, NodeKey, verify
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -198,14 +205,17 @@ def revoke(
 ) -> tuple[Revocation, bytes]:
     """By this ``key``, a member, revokes ``subject``; the record is to be added to ``revocations``.
 
-    ``chain`` is the subject's, as far as it is known; ``invited``: ``key`` itself let it in.
-    Raises IdentityError when it may not, or there is no room.
+    ``chain`` is the subject's, as far as it is known, and counts if it is one; ``invited``: ``key``
+    itself let it in. Raises IdentityError when it may not, or there is no room.
     """
     if subject == key.peer_id:
         raise IdentityError("a node does not revoke itself: `hearth leave` ends its membership")
     if subject == membership.founder:
         raise IdentityError("the founder cannot be revoked: the mesh is its own")
-    certificates = [Certificate.read(packed) for packed in chain]
+    certificates: list[Certificate] = []
+    with contextlib.suppress(HearthError):  # Members publish what they like of themselves.
+        verify_when_issued(membership.founder, subject, tuple(chain))
+        certificates = [Certificate.read(packed) for packed in chain]
     above = {membership.founder, *(certificate.issuer for certificate in certificates)}
     if key.peer_id not in above and not invited:
         raise IdentityError(

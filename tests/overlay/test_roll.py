@@ -27,7 +27,7 @@ from overlay.gossip.records import (
     revocation_key,
     unpack_chain,
 )
-from overlay.identity.certificates import Membership, found_mesh, issue, verify_chain
+from overlay.identity.certificates import Membership, found_mesh, issue, verify_when_issued
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
@@ -338,6 +338,22 @@ def test_a_forged_chain_excludes_nobody() -> None:
         assert victim.me in judge.member.gossip.states()
 
 
+@pytest.mark.parametrize("garbage", [b"\xc1", b"", pack_chain((b"no certificate",))])
+def test_a_chain_that_cannot_be_read_saves_nobody_from_revocation(garbage: bytes) -> None:
+    network = Network([0, 0, 0], 1)
+    founder, second, third, out = network.nodes
+    network.link_all()
+    network.run(4)
+    out.member.gossip.set(CHAIN, garbage, network.now)
+    network.run(4)
+    assert founder.member.roll.inviter(out.me) is None
+    network.revoke(founder, out)
+    network.settle()
+    assert network.peers(out) == []
+    for node in (founder, second, third):
+        assert out.me not in node.member.gossip.states()
+
+
 def test_forged_records_are_told_of_and_have_no_effect() -> None:
     network = Network([0, 0], 1)
     founder, second, mallory = network.nodes
@@ -526,9 +542,9 @@ def test_a_crowd_that_is_made_up_takes_little_time_and_hides_no_member(
 
     def counted(*chain: Any) -> None:
         verified.append(chain)
-        verify_chain(*chain)
+        verify_when_issued(*chain)
 
-    monkeypatch.setattr("overlay.roll.verify_chain", counted)
+    monkeypatch.setattr("overlay.roll.verify_when_issued", counted)
     crowd = [key(100 + number).peer_id for number in range(5 * CHAIN_CHECKS_PER_ROUND)]
     chain = pack_chain(late.membership.certificates)
     changes = (Change(CARD, 1, Card("").pack()), Change(CHAIN, 2, chain))

@@ -89,6 +89,20 @@ def test_nobody_else_may() -> None:
         revoke(ANNA, ANNAS, known(), FOUNDER.peer_id, NOW)
 
 
+@pytest.mark.parametrize(
+    "chain",
+    [
+        # As if it was let in when Anna herself will be no member any more.
+        (issue(MALLORY, MALLORYS, BEN.peer_id, NOW, not_before=2**32 - 2)[0], *ANNAS.certificates),
+        (b"no certificate",),
+    ],
+    ids=["of another time", "garbage"],
+)
+def test_nobody_escapes_by_what_it_makes_up_of_itself(chain: tuple[bytes, ...]) -> None:
+    _, made = revoke(ANNA, ANNAS, known(), BEN.peer_id, NOW, chain=chain, invited=True)
+    assert known(made).find(BENS.certificates) is not None
+
+
 def test_an_inviter_need_not_know_the_chain() -> None:
     _, made = revoke(ANNA, ANNAS, known(), BEN.peer_id, NOW, invited=True)
     assert is_void(BEN, made)
