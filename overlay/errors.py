@@ -7,7 +7,10 @@ what happened and what to do next. HTTP statuses and exit codes are tables at th
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: Characters of a peer's words that reach a user's screen, and are kept.
+_WORDS_CHARS_MAX: Final = 300
 
 
 class HearthError(Exception):
@@ -300,3 +303,8 @@ def from_code(code: str, message: str) -> HearthError:
     OpenAI's spelling of codes, which HTTP uses, is understood too: ``model_not_found``.
     """
     return BY_CODE.get(code.replace("_", "-"), PeerError)(message)
+
+
+def readable(words: str) -> str:
+    """What a peer says, fit for logs and terminals."""
+    return "".join(char for char in words[:_WORDS_CHARS_MAX] if char.isprintable())

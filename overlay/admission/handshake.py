@@ -35,6 +35,7 @@ from overlay.errors import (
     TimedOut,
     UnsupportedVersion,
     from_code,
+    readable,
 )
 from overlay.identity.certificates import MESH_SECRET_BYTES, Membership, issue, verify_chain
 from overlay.identity.invites import NONCE_BYTES, InviteLedger, JoinToken
@@ -58,9 +59,6 @@ from overlay.wire.messages import (
     Message,
     Refusal,
 )
-
-#: What a peer's refusal may put on a user's screen.
-_REFUSAL_CHARS_MAX: Final = 300
 
 
 class Role(Enum):
@@ -392,8 +390,3 @@ def _check_name(name: str) -> None:
     # Names reach terminals: a control character could rewrite what a user sees.
     if len(name) > NAME_CHARS_MAX or not name.isprintable():
         raise Malformed(f"a node's name is at most {NAME_CHARS_MAX} printable characters")
-
-
-def readable(text: str) -> str:
-    """A peer's words, fit for logs and terminals."""
-    return "".join(char for char in text if char.isprintable())[:_REFUSAL_CHARS_MAX]

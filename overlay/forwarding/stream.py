@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from models.engine import Chunk, Finished, FinishReason
-from overlay.errors import HearthError, LimitExceeded, Malformed, from_code
+from overlay.errors import HearthError, LimitExceeded, Malformed, from_code, readable
 from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
 from overlay.forwarding.explanations import Actual
 from overlay.forwarding.inbound import check_tokens
@@ -34,8 +34,9 @@ def refused(to: PeerId, request_id: bytes, error: HearthError) -> Send:
 
 
 def error_of(message: Refused) -> HearthError:
-    """What a peer's refusal says; how long it asks to be left alone is held within bounds."""
-    error = from_code(message.code, message.message)
+    """What a peer's refusal says; its words, which are remembered, are held within bounds, and so
+    is how long it asks to be left alone."""
+    error = from_code(message.code, readable(message.message))
     error.retry_after_s = min(max(0.0, message.retry_after_ms / 1000), QUOTA_WINDOW_S)
     return error
 

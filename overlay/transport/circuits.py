@@ -27,8 +27,8 @@ from overlay.admission.circuit import (
     opens,
     receiver_of,
 )
-from overlay.admission.handshake import Role, readable
-from overlay.errors import HearthError, Overloaded, Unreachable
+from overlay.admission.handshake import Role
+from overlay.errors import HearthError, Overloaded, Unreachable, readable
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (

@@ -27,7 +27,6 @@ from overlay.admission.handshake import (
     Rejected,
     Reply,
     Shown,
-    readable,
     refusal,
     shown,
 )
@@ -39,6 +38,7 @@ from overlay.errors import (
     NotAMember,
     RemoteProtocolError,
     Revoked,
+    readable,
 )
 from overlay.identity.branches import Lineage, lineage_of
 from overlay.identity.certificates import Certificate

@@ -344,7 +344,7 @@ def test_a_refusal_cannot_paint_the_screen() -> None:
     dialer.open()
     error = rejected(told(dialer, Refusal("no-such-code", "\x1b[2Jhello\n" + "x" * 5000)))
     assert str(error).startswith("[2Jhellox")
-    assert len(str(error)) == 300
+    assert len(str(error)) <= 300
 
 
 def test_a_nonce_is_fresh_and_whole() -> None:

@@ -1049,6 +1049,20 @@ def relayed(world: World) -> World:
     return world
 
 
+def test_the_words_of_a_refusal_are_made_fit_to_be_kept_and_shown() -> None:
+    """They are remembered with the request, and reach a client's terminal."""
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    words = "\x1b[2J\u202eno" + "x" * 1_000_000
+    refusal = Refused(RID, Overloaded.code, words)
+    origin = world.node(0)
+    world.carry_out(origin, origin.forwarder.receive(world.node(1).peer, refusal, world.now))
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert str(ending.error).startswith("[2Jnox")
+    assert len(str(ending.error)) <= 300
+
+
 def test_a_relay_is_not_made_to_flood_those_before_it() -> None:
     """They would ban it for what somebody behind it says again and again, or for nothing."""
     world = relayed(World(3))
