@@ -134,6 +134,9 @@ def _answer_text(client: NodeClient, question: Question) -> None:
                 click.echo(wrap.add(printable(last)) if terminal else last, nl=False)
             else:
                 reply = event
+    except KeyboardInterrupt:
+        wrap.rest()  # Half a word has no place under the ^C that the terminal shows.
+        raise
     finally:
         status.stop()
         click.echo(wrap.rest(), nl=False)

@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -50,6 +50,13 @@ class Terminal:
                 os.write(self._master, b"\x1b[1;1R")
             self._unmatched += data
         self._unmatched = self._unmatched.partition(wanted)[2]
+
+    def rest(self) -> str:
+        """What an ended command has shown since the last match."""
+        with suppress(OSError):  # Linux's way of saying that the other end is closed
+            while data := os.read(self._master, 65_536):
+                self._unmatched += data
+        return self._unmatched.decode()
 
 
 @contextmanager
@@ -147,3 +154,16 @@ def test_ask_on_a_terminal_ends_with_a_footer() -> None:
         screen.expect("Hello.")
         screen.expect("served by bea")
         assert screen.process.wait(_PATIENCE_S) == 0
+
+
+@pytest.mark.usefixtures("node")
+def test_ask_ends_at_ctrl_c_without_the_word_that_it_held_back(backend: FakeBackend) -> None:
+    hold = Hold()
+    backend.scripts.append((Text("Half an ans", 2), hold))
+    with terminal("ask", "Why?") as screen:
+        screen.expect("Half an")
+        assert hold.reached.wait(_PATIENCE_S)
+        screen.type("\x03")
+        assert hold.cancelled.wait(_PATIENCE_S)
+        assert screen.process.wait(_PATIENCE_S) == 130
+        assert "ans" not in screen.rest()
