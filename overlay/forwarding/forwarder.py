@@ -217,6 +217,8 @@ class Forwarder:
                 effects += self._route(job, now)
             elif job.state is JobState.ACCEPTED and not self._placement.others(job, now):
                 self.deadlines.wait(job, now + self._placement.patience_s(job))
+            elif (again_at := self._placement.after_sleep(job, now)) is not None:
+                self.deadlines.wait(job, again_at)
             else:
                 self._placement.fell_silent(job, now)
                 silent = TimedOut("the peer that computed the answer fell silent")

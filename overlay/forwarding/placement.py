@@ -34,6 +34,8 @@ _TEMPLATE_TOKENS_MAX = 1024
 _TURN_TOKENS_MAX = 32
 #: Who looks so much later than it was to has no time to tell others' silence from its own.
 _STALLED_S = 1.0
+#: Then they get this long: more than until a silent link is found out.
+_AWAKE_S = 6.0
 #: Between two looks whether somebody has a link again.
 _LOOK_AGAIN_S = 0.2
 
@@ -183,12 +185,17 @@ class Placement:
         between = max(0, job.hops - len(job.path) - 1)
         return max(STREAM_STALL_S, 4 * cost_ms / 1000) + ACCEPT_S * between
 
+    def after_sleep(self, job: Job, now: float) -> float | None:
+        """Until when to wait for its downstream after all, if this node slept, or was stalled.
+
+        What its peers said waits to be read, and so does the news of the links that broke.
+        """
+        return now + _AWAKE_S if now - job.due >= _STALLED_S else None
+
     def fell_silent(self, job: Job, now: float) -> None:
         """Its downstream was waited for in vain."""
         assert job.downstream is not None, "a dispatched job has a downstream"
-        # Else this node slept, or was stalled, and what its peers said waits to be read.
-        if now - job.due < _STALLED_S:
-            self.left_alone.fell_silent(job.downstream, now)
+        self.left_alone.fell_silent(job.downstream, now)
 
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
         """The message that hands the job to a peer: tokens, if they mean the same there."""
