@@ -13,14 +13,13 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import ADDRESSES_MAX, ANNOUNCEMENT_BYTES_MAX
 from overlay.wire import announcement as module
 from overlay.wire.announcement import ANNOUNCEMENT_NONCE_BYTES, Announcement, seal, unseal
-from tests.overlay.identity.strategies import key, keys, multiaddrs
+from tests.overlay.identity.strategies import ip_multiaddrs, key, keys, multiaddrs
 
 secrets = st.binary(min_size=32, max_size=32)
 nonces = st.binary(min_size=ANNOUNCEMENT_NONCE_BYTES, max_size=ANNOUNCEMENT_NONCE_BYTES)
 peers = keys.map(lambda key: key.peer_id)
-ip_addresses = multiaddrs.filter(lambda address: address.family in ("ip4", "ip6"))
 announcements = st.builds(
-    Announcement, peers, st.lists(ip_addresses, min_size=1, max_size=ADDRESSES_MAX).map(tuple)
+    Announcement, peers, st.lists(ip_multiaddrs, min_size=1, max_size=ADDRESSES_MAX).map(tuple)
 )
 
 SECRET = bytes(range(32))
