@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import datetime
 from typing import Any
@@ -79,13 +80,24 @@ def _print_token(made: dict[str, Any], qr: bool, as_json: bool) -> None:
     token = printable(str(made["token"]))
     click.echo(token)
     if qr:
-        import segno
-
-        segno.make(token).terminal(out=sys.stdout, compact=True)
+        _draw(token)
     # On stderr, so that the token alone can be piped.
     uses, until = count(made["uses"], "use"), _local(made["expires"])
     hint = f"A friend joins with: hearth join TOKEN (good for {uses}, until {until})"
     click.echo(click.style(hint, dim=True), err=True)
+
+
+def _draw(token: str) -> None:
+    import segno
+
+    code = segno.make(token)
+    needed, columns = code.symbol_size()[0], shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and columns < needed:
+        # Wrapped lines are no code that a camera reads.
+        hint = f"The QR code needs {needed} columns, and this terminal has {columns}"
+        click.echo(click.style(hint, fg="yellow"), err=True)
+    else:
+        code.terminal(out=sys.stdout, compact=True)
 
 
 def _print_invites(invites: list[dict[str, Any]], as_json: bool) -> None:

@@ -60,9 +60,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
+def terminal(
+    *arguments: str, kind: str = "xterm-256color", columns: int = 80
+) -> Iterator[Terminal]:
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def take_terminal() -> None:
         os.setsid()
@@ -167,3 +169,14 @@ def test_ask_ends_at_ctrl_c_without_the_word_that_it_held_back(backend: FakeBack
         assert hold.cancelled.wait(_PATIENCE_S)
         assert screen.process.wait(_PATIENCE_S) == 130
         assert "ans" not in screen.rest()
+
+
+@pytest.mark.usefixtures("node")
+def test_a_qr_code_is_drawn_where_it_fits() -> None:
+    with terminal("invite", "--qr", columns=21) as screen:
+        screen.expect("█\r\n")
+        assert screen.process.wait(_PATIENCE_S) == 0
+    with terminal("invite", "--qr", columns=20) as screen:
+        screen.expect("The QR code needs 21 columns, and this terminal has 20")
+        assert screen.process.wait(_PATIENCE_S) == 0
+        assert "█" not in screen.rest()
