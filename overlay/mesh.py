@@ -154,6 +154,8 @@ class Mesh:
         # Guests hear that this node is gone. The engines may stay, and would go on for them.
         ended = self.member.pause(self.now(), hand_back=True)
         self._carry_out(effect for effect in ended if isinstance(effect, fwd.CancelGeneration))
+        if self._driver is not None:
+            await asyncio.wait({self._driver})
         await asyncio.gather(self.whereabouts.close(), self.transport.close(reason))
 
     @property
@@ -274,7 +276,8 @@ class Mesh:
             self._due = self.member.next_deadline()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, self._due - self.now()))
+                async with asyncio.timeout(max(0.0, self._due - self.now())):
+                    await self._wake.wait()
 
     def _tick(self, now: float) -> None:
         # Most deadlines are those of requests, and may be many in a second.

@@ -106,7 +106,8 @@ class _Server(uvicorn.Server):
         # It is told the count of tenths of a second, and renews ``Date`` at each tenth.
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), _DATE_S)
+                async with asyncio.timeout(_DATE_S):
+                    await self._ending.wait()
 
 
 async def _bind(host: str, port: int) -> socket.socket:

@@ -97,14 +97,15 @@ class Transport:
         try:
             bound = [bind(router, address) for address in listen]
             self._own = reachable_addresses(bound)
+            ports = {address.port for address in bound}
+            self._listener = Listener(
+                router, ports, partial(self._link, Role.LISTENER), self._links
+            )
         except BaseException:
             self._closed = True
             router.close(linger=0)
             await self._sockets.close()
             raise
-        link = partial(self._link, Role.LISTENER)
-        ports = {address.port for address in bound}
-        self._listener = Listener(router, ports, link, self._links)
         self._ticking = asyncio.create_task(self._tick())
         return bound
 

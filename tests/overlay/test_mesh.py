@@ -189,6 +189,20 @@ async def test_a_bug_in_one_round_does_not_end_all_others(
     assert "ArithmeticError" in caplog.text
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_nothing_goes_on_in_a_mesh_that_is_closed(turns: int) -> None:
+    """Also if something becomes due just then."""
+    mesh = Member(members(1)[0], lan=False).mesh
+    await mesh.start([ANY_PORT])
+    await asyncio.sleep(0)
+    mesh._wake.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await mesh.close()
+    assert mesh._driver is not None
+    assert mesh._driver.done()
+
+
 # --- Revocations ------------------------------------------------------------------------------
 
 
