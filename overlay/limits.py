@@ -157,6 +157,11 @@ EXPLANATIONS_MAX: Final = 512
 EXPLAINED_CANDIDATES_MAX: Final = 16
 #: Characters that one token of an answer stands for: vocabularies have runs of some hundred spaces.
 TOKEN_CHARS_MAX: Final = 1024
+#: Characters of an answer in all: 16 for each of PROMPT_TOKENS_MAX tokens, where words have 4 or 5.
+ANSWER_CHARS_MAX: Final = 16 * PROMPT_TOKENS_MAX
+#: Characters of an answer that wait at a node because whoever asked through it acknowledges none: a
+#: hundred times what a fast engine makes of it in half a minute.
+WAITING_CHARS_MAX: Final = 1 << 18
 #: Messages queued for one peer before a link counts as stuck.
 SEND_QUEUE_MESSAGES_MAX: Final = 1000
 #: Uses that one invite may allow.

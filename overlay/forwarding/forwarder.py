@@ -165,9 +165,7 @@ class Forwarder:
             return [*self._stop_downstream(job), *self._fail(job, refusal)]
         match event:
             case Chunk():
-                if job.state is not JobState.STREAMING:
-                    self.ledger.answering(job.request_id)
-                return stream.progress(job, event, now)
+                return self._streamed(job, job.state, stream.progress(job, event, now))
             case Started(cached_tokens=cached, queue_ms=queue_ms):
                 return stream.begun(job, cached, queue_ms)
             case Finished():
@@ -312,9 +310,7 @@ class Forwarder:
                 if seq == job.frames_in and message.tokens:
                     self.deadlines.wait(job, now + self._placement.patience_s(job, began=True))
                     self._placement.answer_begins(job)
-                if job.state is not JobState.STREAMING:
-                    self.ledger.answering(job.request_id)
-                return stream.frame(job, sender, message, now)
+                return self._streamed(job, job.state, stream.frame(job, sender, message, now))
             case Accepted():
                 if message.executor in (self.me, *job.path):
                     raise Malformed("a request visits no node twice")
@@ -340,6 +336,14 @@ class Forwarder:
                 self.left_alone.refused(sender, now + error.retry_after_s)
                 return self._downstream_failed(job, error, now, refused=True)
         return []
+
+    def _streamed(self, job: Job, before: JobState, effects: list[Effect]) -> list[Effect]:
+        """Tokens came. They are the last if whoever asked for them leaves too many waiting."""
+        if before is not JobState.STREAMING:
+            self.ledger.answering(job.request_id)
+        if (late := stream.not_taken(job)) is None:
+            return effects
+        return [*effects, *self._stop_downstream(job), *self._fail(job, late)]
 
     def _give_up(self, job: Job, error: HearthError, now: float) -> list[Effect]:
         """The tokens that we have are good, so go on from them."""

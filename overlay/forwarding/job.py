@@ -12,7 +12,7 @@ from overlay.errors import HearthError, InvalidRequest
 from overlay.forwarding.effects import CancelGeneration
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
-from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX
+from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MAX
 from overlay.routing.decision import Decision
 from overlay.wire.messages import TokenFrame
 
@@ -129,11 +129,11 @@ class Job:
 class SendWindow:
     """Frames sent upstream and not acknowledged yet; when full, tokens wait and are merged.
 
-    End-to-end flow control: a slow or lossy path holds at most ``limit`` frames of a stream, and
-    what waits here is bounded by the length of the answer.
+    End-to-end flow control: a slow or lossy path holds at most ``limit`` frames of a stream. Of
+    what waits here, `overflows` tells.
     """
 
-    __slots__ = ("_limit", "_request_id", "_waiting", "acked", "sent")
+    __slots__ = ("_limit", "_request_id", "_waiting", "_waiting_chars", "acked", "sent")
 
     def __init__(self, request_id: bytes, limit: int) -> None:
         self._request_id = request_id
@@ -143,12 +143,19 @@ class SendWindow:
         self.sent = 0
         #: Frames acknowledged.
         self.acked = 0
+        self._waiting_chars = 0
+
+    @property
+    def overflows(self) -> bool:
+        """More waits than anybody would leave waiting who wants it."""
+        return self._waiting_chars > WAITING_CHARS_MAX
 
     def push(self, new: Chunk | TokenFrame) -> list[TokenFrame]:
         """Add tokens; returns the frames to send now, if the window has room."""
         if not self._waiting and self.sent - self.acked < self._limit:
             return [self._frame(new.tokens, new.text, new.logprobs)]
         self._waiting.append(new)
+        self._waiting_chars += _chars(new)
         return self._drain()
 
     def acknowledge(self, seq: int) -> list[TokenFrame]:
@@ -178,6 +185,7 @@ class SendWindow:
             if text and len(tokens) + len(new.tokens) > tokens_max:
                 break
             self._waiting.popleft()
+            self._waiting_chars -= _chars(new)
             tokens += new.tokens
             text.append(new.text)
             logprobs += new.logprobs
@@ -186,3 +194,8 @@ class SendWindow:
     def _frame(self, tokens: Tokens, text: str, logprobs: tuple[TokenLogprob, ...]) -> TokenFrame:
         self.sent += 1
         return TokenFrame(self._request_id, self.sent - 1, tokens, text, logprobs)
+
+
+def _chars(new: Chunk | TokenFrame) -> int:
+    told = sum(len(each.piece) + sum(len(a.piece) for a in each.top) for each in new.logprobs)
+    return len(new.text) + told

@@ -6,13 +6,21 @@ import math
 from dataclasses import replace
 
 from models.engine import Chunk, Finished, FinishReason
-from overlay.errors import HearthError, LimitExceeded, Malformed, from_code, readable
-from overlay.forwarding.effects import Answer, Effect, Emit, Send, TextDelta
+from overlay.errors import (
+    HearthError,
+    LimitExceeded,
+    Malformed,
+    Overloaded,
+    from_code,
+    readable,
+)
+from overlay.forwarding.effects import Answer, Effect, Emit, Noticed, Send, TextDelta
 from overlay.forwarding.explanations import Actual
 from overlay.forwarding.inbound import check_tokens
 from overlay.forwarding.job import Job, JobState
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
+    ANSWER_CHARS_MAX,
     FRAME_TOKENS_MAX,
     HOP_LIMIT_MAX,
     LOGPROBS_MAX,
@@ -81,7 +89,17 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     if job.upstream is None:
         return [Emit(job.request_id, TextDelta(new.text, len(new.tokens), new.logprobs))]
     assert job.window is not None, "a job with a peer upstream has a window"
-    return [Send(job.upstream, frame) for frame in job.window.push(new)]
+    effects: list[Effect] = [Send(job.upstream, frame) for frame in job.window.push(new)]
+    if job.window.overflows:
+        effects.append(Noticed(job.upstream, "does not take its answers", "too much of one waits"))
+    return effects
+
+
+def not_taken(job: Job) -> HearthError | None:
+    """Why the answer ends before its time, if it must: nobody takes it."""
+    if job.window is None or not job.window.overflows:
+        return None
+    return Overloaded("too much of the answer waited to be acknowledged")
 
 
 def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Effect]:
@@ -114,8 +132,11 @@ def _check_length(job: Job, message: TokenFrame) -> None:
     tokens = len(job.generated) + len(message.tokens)
     if tokens > tokens_max:
         raise LimitExceeded(f"an answer has more than the {tokens_max} tokens that it may have")
-    if job.chars_in + len(message.text) > TOKEN_CHARS_MAX * (tokens + 1):
+    chars = job.chars_in + len(message.text)
+    if chars > TOKEN_CHARS_MAX * (tokens + 1):
         raise LimitExceeded(f"a token has at most {TOKEN_CHARS_MAX} characters")
+    if chars > ANSWER_CHARS_MAX:
+        raise LimitExceeded(f"an answer has at most {ANSWER_CHARS_MAX} characters")
 
 
 def _check_logprobs(job: Job, message: TokenFrame) -> None:

@@ -36,6 +36,7 @@ from overlay.errors import (
     TimedOut,
     Unreachable,
 )
+from overlay.forwarding import stream
 from overlay.forwarding.effects import (
     Answer,
     CancelGeneration,
@@ -57,6 +58,9 @@ from overlay.limits import (
     PROMPT_MESSAGES_MAX,
     REQUEST_DEADLINE_S,
     STREAM_STALL_S,
+    STREAM_WINDOW_FRAMES,
+    TOKEN_CHARS_MAX,
+    WAITING_CHARS_MAX,
 )
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
@@ -1061,6 +1065,39 @@ def relayed(world: World) -> World:
     world.node(0).neighbourhood.model_gone(MODEL)
     world.submit(0, RID, PROMPT)
     return world
+
+
+def test_who_acknowledges_nothing_does_not_fill_the_nodes_before_the_answer() -> None:
+    """Two members could: one asks through a relay, and the other answers with long texts."""
+    world = relayed(World(3))
+    world.lose = lambda sender, receiver, message: isinstance(message, (StreamAck, TokenFrame))
+    world.run(2)
+    (origin, relay, executor) = (world.node(i) for i in range(3))
+    text = "x" * TOKEN_CHARS_MAX
+    for seq in range(STREAM_WINDOW_FRAMES + WAITING_CHARS_MAX // len(text)):
+        frame = TokenFrame(RID, seq, (1,), text)
+        assert relay.forwarder.open_requests == 1
+        effects = relay.forwarder.receive(executor.peer, frame, world.now)
+    assert not any(isinstance(effect, Noticed) for effect in effects)
+    last = TokenFrame(RID, seq + 1, (1,), text)
+    effects = relay.forwarder.receive(executor.peer, last, world.now)
+    assert [effect.peer for effect in effects if isinstance(effect, Noticed)] == [origin.peer]
+    assert Send(executor.peer, Cancel(RID)) in effects
+    assert relay.forwarder.open_requests == 0
+
+
+def test_an_answer_has_an_end_however_long_its_tokens_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "ANSWER_CHARS_MAX", 1000)
+    world = World(2, models={1})
+    world.lose = keeps_quiet_after(Accepted)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    origin, liar = world.node(0), world.node(1).peer
+    origin.forwarder.receive(liar, TokenFrame(RID, 0, (1,), "x" * 1000), world.now)
+    with pytest.raises(LimitExceeded):
+        origin.forwarder.receive(liar, TokenFrame(RID, 1, (1,), "x"), world.now)
 
 
 def test_the_words_of_a_refusal_are_made_fit_to_be_kept_and_shown() -> None:

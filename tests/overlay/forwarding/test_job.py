@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import Chunk
+from models.engine import Chunk, TokenLogprob
 from overlay.forwarding.job import SendWindow
-from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX
+from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MAX
 from tests.overlay.forwarding.world import logprob_of
 
 chunks = st.integers(0, FRAME_TOKENS_MAX).map(
@@ -54,3 +54,15 @@ def test_what_is_under_way_stays_small_while_the_window_is_full() -> None:
     # The end need not wait, and takes few frames.
     [frame] = window.flush()
     assert frame.tokens == tuple(range(1 + MERGED_TOKENS_MAX, 100))
+
+
+def test_a_window_tells_when_too_much_waits() -> None:
+    window = SendWindow(b"id", 1)
+    window.push(Chunk(b"", (0,), "a"))
+    window.push(Chunk(b"", (1,), "b" * WAITING_CHARS_MAX))
+    assert not window.overflows
+    window.push(Chunk(b"", (2,), "", (TokenLogprob(b"c", -1.0, ()),)))
+    assert window.overflows
+    window.acknowledge(0)
+    window.acknowledge(1)
+    assert not window.overflows
