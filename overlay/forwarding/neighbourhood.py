@@ -301,23 +301,7 @@ class Neighbourhood:
             and key in (None, local.info.key)
             and local.info.context_length > longer_than
         ):
-            stats = local.stats
-            found.append(
-                Candidate(
-                    peer=self.me,
-                    is_self=True,
-                    rtt_ms=0.0,
-                    match_tokens=leading(hashes, local.hashes) * BLOCK_TOKENS,
-                    summary_age_s=0.0,
-                    prefill_rate=stats.prefill_rate,
-                    decode_rate=stats.decode_rate,
-                    pending_prefill_tokens=stats.pending_prefill_tokens,
-                    running=stats.running,
-                    queued=stats.queued,
-                    lost_share=self.losses.share,
-                    pending_guest_tokens=stats.pending_guest_tokens,
-                )
-            )
+            found.append(self._here(local, hashes))
         if here_only:
             return found
         blocks = self.index.match(hashes)
@@ -349,6 +333,21 @@ class Neighbourhood:
             )
             found.append(candidate)
         return found
+
+    def _here(self, local: LocalModel, hashes: Sequence[int]) -> Candidate:
+        stats = local.stats
+        return Candidate(
+            peer=self.me,
+            is_self=True,
+            match_tokens=leading(hashes, local.hashes) * BLOCK_TOKENS,
+            prefill_rate=stats.prefill_rate,
+            decode_rate=stats.decode_rate,
+            pending_prefill_tokens=stats.pending_prefill_tokens,
+            running=stats.running,
+            queued=stats.queued,
+            lost_share=self.losses.share,
+            pending_guest_tokens=stats.pending_guest_tokens,
+        )
 
     def is_full(self, peer: PeerId) -> bool:
         """Whether it said in the latest round that it takes no more requests of guests."""
