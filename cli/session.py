@@ -35,7 +35,10 @@ class Session:
 
 
 def running_client(config: NodeConfig) -> NodeClient:
-    """A client of the node that runs in the home, wherever it is. Raises NodeNotRunning."""
+    """A client of the node that runs in the home, wherever it is.
+
+    Raises NodeNotRunning; HomeInUse while the node starts: then no other one may take its place.
+    """
 
     def find() -> tuple[str, str]:
         runtime = Home(config.home).runtime()

@@ -52,13 +52,13 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
 
 
 def _served(config: NodeConfig) -> list[dict[str, Any]]:
-    """What the running node can be asked for; nothing if none runs."""
+    """What the running node can be asked for; nothing if none runs, or still starts."""
     from cli.session import running_client
-    from overlay.errors import NodeNotRunning
+    from overlay.errors import HomeInUse, NodeNotRunning
 
     try:
         client = running_client(config)
-    except NodeNotRunning:
+    except (NodeNotRunning, HomeInUse):
         return []
     with client:
         return client.models()

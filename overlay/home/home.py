@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from overlay.errors import ConfigError, NodeNotRunning
+from overlay.errors import ConfigError, HomeInUse, NodeNotRunning
 from overlay.home.contents import (
     INCARNATION,
     INVITES,
@@ -182,12 +182,15 @@ class Home:
         self._files.save(RUNTIME, asdict(Runtime(os.getpid(), api, admin_token)))
 
     def runtime(self) -> Runtime:
-        """How the node that runs in this home is reached. Raises NodeNotRunning."""
+        """How the node that runs in this home is reached.
+
+        Raises NodeNotRunning, or HomeInUse while it is not reached yet.
+        """
         if not self._lock.is_held():
             raise NodeNotRunning(f"no node runs in {self.path}: start one with `hearth up`")
         runtime = self._files.load(RUNTIME)
         if runtime is None:
-            raise NodeNotRunning(f"the node in {self.path} is still starting: try again shortly")
+            raise HomeInUse(f"the node in {self.path} is still starting: try again shortly")
         return runtime
 
     def clear_runtime(self) -> None:

@@ -81,6 +81,16 @@ def test_a_node_that_comes_back_on_another_port_is_found_again(home: Path) -> No
     claimed.unlock()
 
 
+@pytest.mark.parametrize("command", ["ask Hi", "chat", "join TOKEN", "leave --yes", "status"])
+def test_a_node_that_still_starts_is_waited_for(home: Path, run: Run, command: str) -> None:
+    claimed = Home(home)
+    claimed.lock()
+    result = run(*command.split())
+    assert result.stderr == f"error: the node in {home} is still starting: try again shortly\n"
+    assert run("models", "list").exit_code == 0
+    claimed.unlock()
+
+
 def test_a_model_file_that_is_none(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "poem.gguf"
     path.write_text("Roses are red")

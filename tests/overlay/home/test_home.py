@@ -281,14 +281,14 @@ def test_one_node_per_home(home: Home) -> None:
 
 def test_the_runtime_is_that_of_a_running_node(home: Home) -> None:
     home.lock()
-    with pytest.raises(NodeNotRunning, match="still starting"):
+    with pytest.raises(HomeInUse, match="still starting"):
         Home(home.path).runtime()
     home.write_runtime(api="http://127.0.0.1:7711", admin_token="t")
     expected = Runtime(os.getpid(), "http://127.0.0.1:7711", "t")
     assert Home(home.path).runtime() == expected
     assert mode(home.path / "runtime.json") == 0o600
     home.clear_runtime()
-    with pytest.raises(NodeNotRunning):
+    with pytest.raises(HomeInUse):
         Home(home.path).runtime()
     home.unlock()
 
@@ -304,6 +304,6 @@ def test_a_dead_process_leaves_no_lock_and_no_runtime(home: Home) -> None:
     with pytest.raises(NodeNotRunning, match="hearth up"):
         home.runtime()
     home.lock()
-    with pytest.raises(NodeNotRunning, match="still starting"):
+    with pytest.raises(HomeInUse, match="still starting"):
         home.runtime()
     home.unlock()
