@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from overlay.limits import HTTP_CONNECTIONS_MAX, HTTP_STALL_S
+from overlay.limits import (
+    HTTP_BODY_BYTES_MAX,
+    HTTP_CONNECTIONS_MAX,
+    HTTP_PIECES_MAX,
+    HTTP_STALL_S,
+)
+
+
+class _Reader(h11.Connection):
+    """h11's, but that a body in crumbs, or one that goes on long after its refusal, is no HTTP.
+
+    It is read even where nobody wants it: a key is asked for before, and the answer is out.
+    """
+
+    _pieces = _bytes = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > HTTP_PIECES_MAX + (self._bytes >> 10):
+                raise h11.RemoteProtocolError("a body in too many pieces")
+            if self._bytes > 2 * HTTP_BODY_BYTES_MAX:
+                raise h11.RemoteProtocolError("a body that was refused goes on")
+        return event
 
 
 class ApiConnection(H11Protocol):
@@ -19,6 +47,10 @@ class ApiConnection(H11Protocol):
     for longest gives way to a new one. uvicorn also waits for ever until a client takes more of its
     answer. Here that has an end, which cancels the answer.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _Reader(h11.SERVER)
 
     _idle_since: float
     #: Ends the connection, while no more can be written.

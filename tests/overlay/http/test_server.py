@@ -28,6 +28,7 @@ from overlay.http.app import create_app
 from overlay.http.backend import Route, Text
 from overlay.http.connection import ApiConnection
 from overlay.http.server import ApiServer
+from overlay.limits import HTTP_PIECES_MAX
 from tests.overlay.http.scripted import ADMIN, ANSWERED, ScriptedBackend
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
@@ -368,3 +369,29 @@ async def test_nonsense_after_a_refusal_is_no_bug(caplog: pytest.LogCaptureFixtu
         await said(reader)
         writer.close()
     assert not caplog.records
+
+
+@pytest.mark.parametrize("key", [None, "secret"], ids=["read", "refused"])
+async def test_a_body_in_crumbs_is_not_read_to_its_end(key: str | None) -> None:
+    """Also where its answer is out, as that of who has no key."""
+    async with serving(ScriptedBackend(), key) as url:
+        at = httpx.URL(url)
+        reader, writer = await asyncio.open_connection(at.host, at.port)
+        head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked"
+        writer.write(f"{head}\r\n\r\n".encode() + b"1\r\na\r\n" * (2 * HTTP_PIECES_MAX))
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+
+
+async def test_a_body_in_pieces_is_read() -> None:
+    body = b'{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in body:
+            yield bytes([byte])
+
+    async with serving(ScriptedBackend()) as url, httpx.AsyncClient() as client:
+        answer = await client.post(f"{url}/chat/completions", content=pieces())
+    assert answer.status_code == 200
