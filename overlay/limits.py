@@ -93,6 +93,10 @@ DIGEST_MESSAGES: Final = 128
 #: A request counts as so many: where it goes is decided anew each time, in 0.15 ms, or 4 ms among a
 #: thousand nodes that serve the model. Some 300 of them may still come in a second.
 FORWARD_MESSAGES: Final = 16
+#: Requests of guests that are passed on to one peer per second, and at once after a quiet time: a
+#: quarter of what it would slow this node for, with what follows each.
+PASSED_ON_PER_S: Final = 64
+PASSED_ON_BURST: Final = 128
 #: Messages that are relayed of one member per second, and at once after a quiet time.
 RELAY_MESSAGES_PER_S: Final = 2000
 RELAY_MESSAGES_BURST: Final = 4000

@@ -18,6 +18,7 @@ from overlay.forwarding.effects import (
 from overlay.forwarding.job import Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
+from overlay.forwarding.passing import Passing
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, RELINK_S, STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
@@ -58,6 +59,7 @@ class Placement:
         self._neighbourhood = neighbourhood
         self._ledger = ledger
         self.left_alone = LeftAlone()
+        self._passing = Passing()
         self._mesh_secret = mesh_secret
         self._policy = policy
         self._answers = AnswerLengths()
@@ -146,6 +148,8 @@ class Placement:
         )
         job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
+        if question.forwarded and not chosen.is_self:
+            self._passing.passed(chosen.peer, now)
         uncached = max(0, length - chosen.match_tokens)
         self._ledger.dispatched(
             chosen.peer,
@@ -306,6 +310,8 @@ class Placement:
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
+        if job.upstream is not None:
+            found = [c for c in found if c.is_self or self._passing.may(c.peer, now)]
         # The others are asked only if there is nobody else, now or once these have failed.
         willing = self._willing(found, now)
         job.passed_over = 0 < len(willing) < len(found)

@@ -40,6 +40,7 @@ from overlay.forwarding import stream
 from overlay.forwarding.effects import (
     Answer,
     CancelGeneration,
+    Effect,
     Failure,
     Generate,
     Noticed,
@@ -55,6 +56,8 @@ from overlay.limits import (
     GRAMMAR_CHARS_MAX,
     HOP_LIMIT_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
+    PASSED_ON_BURST,
+    PASSED_ON_PER_S,
     PROMPT_MESSAGES_MAX,
     REQUEST_DEADLINE_S,
     STREAM_STALL_S,
@@ -1065,6 +1068,37 @@ def relayed(world: World) -> World:
     world.node(0).neighbourhood.model_gone(MODEL)
     world.submit(0, RID, PROMPT)
     return world
+
+
+def test_guests_cannot_make_a_relay_flood_another_with_their_requests() -> None:
+    """They take each back at once, so that few are open at a time; who gets them bans the relay."""
+    world = World(3, models={2})
+    guest, _, other = (world.node(i).peer for i in range(3))
+    forwarder = world.node(1).forwarder
+
+    def ask(number: int) -> list[Effect]:
+        rid = number.to_bytes(16, "big")
+        asked = forward(world, request_id=rid)
+        effects = forwarder.receive(guest, asked, world.now)
+        forwarder.receive(guest, Cancel(rid), world.now)
+        return effects
+
+    asked = [ask(number) for number in range(PASSED_ON_BURST + 1)]
+    assert all(to_other(effects, other) for effects in asked[:-1])
+    [refusal] = asked[-1]
+    assert isinstance(refusal, Send)
+    assert isinstance(refusal.message, Refused)
+    world.now += 1.5 / PASSED_ON_PER_S
+    assert to_other(ask(PASSED_ON_BURST + 1), other)
+    # Its own requests go there all the same.
+    for _ in range(2):
+        effects = forwarder.submit(RID, MODEL, PROMPT, Sampling(), world.now)
+        assert to_other(effects, other)
+
+
+def to_other(effects: list[Effect], other: PeerId) -> bool:
+    [send] = effects
+    return isinstance(send, Send) and send.peer == other and isinstance(send.message, Forward)
 
 
 def test_who_acknowledges_nothing_does_not_fill_the_nodes_before_the_answer() -> None:
