@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from cli.commands.ask import ask
@@ -78,4 +81,12 @@ for command in (
 
 def main() -> None:
     """Console script."""
+    _open_what_is_closed()
     hearth(prog_name="hearth")
+
+
+def _open_what_is_closed() -> None:
+    """Whoever starts us may close stdin, stdout or stderr: sockets must not take their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until the process ends)

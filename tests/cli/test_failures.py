@@ -115,6 +115,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(home: Path, closed: str) -> None:
+    command = f"{sys.executable} -m cli ask Hi {closed}"
+    assert subprocess.run(["sh", "-c", command]).returncode == 0
+    assert not (home / "errors.log").exists()
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help(run: Run, flag: str) -> None:
     assert "hearth join TOKEN" in run(flag).stdout
