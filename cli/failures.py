@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage (click's own), 130 ended by Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -37,12 +38,15 @@ class HearthCommand(click.Command):
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read our output has seen enough; spare the interpreter's own complaint.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()  # Whoever read it has seen enough.
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            report(ctx, "internal", f"{_brief(error)}; details are in {_write_log(ctx)}")
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+                _drop_output()
+                _complain(f"the output cannot be written: {error.strerror}")
+            else:
+                report(ctx, "internal", f"{_brief(error)}; details are in {_write_log(ctx)}")
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
@@ -71,8 +75,17 @@ def report(ctx: click.Context, code: str, message: str) -> None:
     if ctx.params.get("as_json"):
         click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
     else:
-        text = _fitting(f"error: {message}")
-        click.echo(click.style("error:", fg="red", bold=True) + text[len("error:") :], err=True)
+        _complain(message)
+
+
+def _complain(message: str) -> None:
+    text = _fitting(f"error: {message}")
+    click.echo(click.style("error:", fg="red", bold=True) + text[len("error:") :], err=True)
+
+
+def _drop_output() -> None:
+    """What is not written yet goes nowhere; else the interpreter complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fitting(text: str) -> str:

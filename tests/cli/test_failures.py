@@ -116,6 +116,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("arguments", ["ask Hi", "ask Hi --json", "status", "status --json"])
+def test_output_into_a_full_disk_says_so(home: Path, arguments: str) -> None:
+    command = [sys.executable, "-m", "cli", *arguments.split()]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b"error: the output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_error(home: Path, closed: str) -> None:
     command = f"{sys.executable} -m cli ask Hi {closed}"
