@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from unittest.mock import Mock
@@ -41,7 +41,7 @@ from overlay.wire.messages import (
     OriginDelta,
     RevocationNotice,
 )
-from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, keys
+from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, eventually, keys
 from tests.support.bare_mesh import bare_mesh
 
 
@@ -235,15 +235,8 @@ async def linked(*members: Member) -> None:
     everybody = {member.mesh.me for member in members}
     for member in members:
         others = everybody - {member.mesh.me}
-        await until(lambda: member.mesh.transport.links().keys() == others)  # noqa: B023
-        await until(lambda: member.mesh.contacts().keys() == others)  # noqa: B023
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """No event tells of all that this waits for."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await eventually(lambda: member.mesh.transport.links().keys() == others)  # noqa: B023
+        await eventually(lambda: member.mesh.contacts().keys() == others)  # noqa: B023
 
 
 def revoke_by(one: Member, other: PeerId) -> bytes:
@@ -259,16 +252,16 @@ async def test_a_revoked_member_is_cut_off_by_all_and_stands_down(stack: AsyncEx
     *staying, out = nodes
     await linked(*nodes)
     record = revoke_by(staying[0], out.mesh.me)
-    await until(lambda: out.mesh.revoked is not None)
+    await eventually(lambda: out.mesh.revoked is not None)
     for member in staying:
-        await until(lambda: out.mesh.me not in member.mesh.transport.links())  # noqa: B023
+        await eventually(lambda: out.mesh.me not in member.mesh.transport.links())  # noqa: B023
         assert member.mesh.revocations.records() == [record]
         assert member.revocation_writes == 1
         assert out.mesh.me not in member.mesh.known_peers()
         assert out.mesh.me not in member.mesh.contacts()
         assert out.mesh.me in member.mesh.acquaintances.excluded
         assert len(member.mesh.transport.links()) == 2
-    await until(lambda: out.mesh.transport.links() == {})
+    await eventually(lambda: out.mesh.transport.links() == {})
     # It does not try any more, and nobody tries it.
     out.mesh.meet(staying[0].mesh.me, staying[0].mesh.addresses)
     assert all(member.mesh.transport.failures() == {} for member in nodes)
@@ -280,7 +273,7 @@ async def test_a_full_disk_does_not_keep_those_who_are_revoked(
     one, two, out = [await start(stack, node, lan=False) for node in members(3)]
     await linked(one, two, out)
     await out.mesh.close()
-    await until(lambda: out.mesh.me not in one.mesh.transport.links())
+    await eventually(lambda: out.mesh.me not in one.mesh.transport.links())
     monkeypatch.setattr(one.mesh, "_on_revoked", Mock(side_effect=ConfigError("the disk is full")))
     with pytest.raises(ConfigError):
         revoke_by(one, out.mesh.me)
@@ -298,7 +291,7 @@ async def test_a_clock_that_goes_wrong_keeps_links_and_one_that_is_set_right_bri
     monkeypatch.setattr(time, "time", lambda: right() - 7200.0)
     three = await start(stack, late, lan=False)
     three.mesh.meet(one.mesh.me, one.mesh.addresses)
-    await until(lambda: "check both clocks" in str(three.mesh.transport.failures()))
+    await eventually(lambda: "check both clocks" in str(three.mesh.transport.failures()))
     assert one.mesh.transport.links().keys() == {two.mesh.me}
     monkeypatch.setattr(time, "time", right)
     await linked(one, two, three)
@@ -316,9 +309,9 @@ async def test_who_was_away_hears_of_a_revocation_by_gossip(stack: AsyncExitStac
     three = await start(stack, late, lan=False)
     await linked(three, four)
     two.mesh.meet(three.mesh.me, three.mesh.addresses)
-    await until(lambda: three.mesh.revocations.records() == [record])
-    await until(lambda: four.mesh.me not in three.mesh.transport.links())
-    await until(lambda: four.mesh.revoked is not None)
+    await eventually(lambda: three.mesh.revocations.records() == [record])
+    await eventually(lambda: four.mesh.me not in three.mesh.transport.links())
+    await eventually(lambda: four.mesh.revoked is not None)
     assert four.mesh.me not in three.mesh.known_peers()
 
 
@@ -328,7 +321,7 @@ async def test_a_revoked_node_that_was_away_is_told_when_it_comes(stack: AsyncEx
     record = revoke_by(one, out.key.peer_id)
     two = await start(stack, out, lan=False)
     two.mesh.meet(one.mesh.me, one.mesh.addresses)
-    await until(lambda: two.mesh.revoked is not None)
+    await eventually(lambda: two.mesh.revoked is not None)
     assert two.mesh.revocations.records() == [record]
 
 
@@ -367,5 +360,5 @@ async def test_who_makes_up_members_that_cannot_be_read_is_slowed(stack: AsyncEx
         card = Change(CARD, 1, b"\xc1")
         made_up = OriginDelta(PeerId(secrets.token_bytes(32)), 1, 0, False, (card,), 1, 0)
         assert one.mesh.transport.send(two.mesh.me, GossipAck((made_up,)))
-    await until(lambda: two.mesh.transport.slowed() == {one.mesh.me})
+    await eventually(lambda: two.mesh.transport.slowed() == {one.mesh.me})
     assert not one.mesh.transport.slowed()

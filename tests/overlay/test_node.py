@@ -45,16 +45,10 @@ from overlay.node import Node
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 from overlay.thread import run_in_thread
 from overlay.transport import budgets
+from tests.overlay.transport.nodes import eventually
 
 ASK = Ask(None, (Message("user", "hello"),), Sampling(max_tokens=8, temperature=0.0))
 ANY = "127.0.0.1:0"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """The node tells nobody of these changes, so look again until they show."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def answer(node: Node, ask: Ask = ASK) -> tuple[str, Answered]:
@@ -208,8 +202,10 @@ async def test_several_answers_share_their_prompt(start: StartNode) -> None:
         assert whole.usage.prompt_tokens_details is not None
         assert whole.usage.prompt_tokens_details.cached_tokens == 0
         # A prompt counts once its request has ended.
-        await until(lambda: node.mesh.member.neighbourhood.models[model].stats.prompt_tokens > 0)
-        await until(lambda: node.status()["requests"]["running"] == 0)
+        await eventually(
+            lambda: node.mesh.member.neighbourhood.models[model].stats.prompt_tokens > 0
+        )
+        await eventually(lambda: node.status()["requests"]["running"] == 0)
         after = node.mesh.member.neighbourhood.models[model].stats
         assert after.prompt_tokens - before.prompt_tokens == 4 * prompt
         # All of it once, and at most its last block for each of the others.
@@ -244,7 +240,7 @@ async def test_several_answers_share_their_prompt(start: StartNode) -> None:
 async def test_log_probabilities_at_home_and_from_a_peer(start: StartNode) -> None:
     ann, bob = await start("ann"), await start("bob", model="none")
     await bob.join(ann.invite(3600, 1, "")["token"])
-    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    await eventually(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
     told = []
     for node in (ann, bob):
         async with AsyncOpenAI(base_url=f"{node.api_url}/v1", api_key="none") as client:
@@ -293,7 +289,7 @@ async def test_log_probabilities_at_home_and_from_a_peer(start: StartNode) -> No
 async def test_an_answer_explains_itself_when_asked(start: StartNode) -> None:
     ann, bob = await start("ann"), await start("bob", model="none")
     await bob.join(ann.invite(3600, 1, "")["token"])
-    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    await eventually(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
     _, plain = await answer(bob)
     assert "explanation" not in plain.hearth
     _, answered = await answer(bob, replace(ASK, explain=True))
@@ -322,7 +318,7 @@ async def test_peers_that_tokenize_unlike_each_other_say_so_once(
 ) -> None:
     ann, bob = await start("ann"), await start("bob")
     await bob.join(ann.invite(3600, 1, "")["token"])
-    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    await eventually(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
     assert [peer["tokenizes_unlike"] for peer in bob.status()["peers"]] == [[]]
     # As if Bob's llama.cpp were of another version.
     (model,) = bob.mesh.member.neighbourhood.models.values()
@@ -345,7 +341,7 @@ async def test_closing_an_answer_cancels_it(start: StartNode) -> None:
     events = node.ask(long)
     await anext(events)
     await events.aclose()
-    await until(lambda: node.status()["requests"]["running"] == 0)
+    await eventually(lambda: node.status()["requests"]["running"] == 0)
     assert node.status()["requests"]["open"] == 0
 
 
@@ -365,7 +361,7 @@ async def test_a_crash_of_llama_cpp_fails_the_request_and_the_node_lives_on(
             pass
     with pytest.raises(NoRoute, match="it is being started again"):
         await answer(node)
-    await until(lambda: node.engine(name) not in (None, engine))
+    await eventually(lambda: node.engine(name) not in (None, engine))
     _, answered = await answer(node)
     assert answered.hearth["route"] == "local"
     assert answered.cached_tokens == 0
@@ -379,9 +375,9 @@ async def test_joining_a_mesh_while_running(start: StartNode) -> None:
     joined = await bob.join(token)
     assert joined["inviter"] == str(ann.key.peer_id)
     assert joined["mesh_id"] == bob.status()["mesh_id"] == ann.status()["mesh_id"]
-    await until(lambda: bob.status()["peers"] != [])
+    await eventually(lambda: bob.status()["peers"] != [])
     assert [peer["name"] for peer in bob.status()["peers"]] == ["ann"], "by name from the first"
-    await until(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
+    await eventually(lambda: any(p["models"] and p["rtt_ms"] for p in bob.status()["peers"]))
     _, answered = await answer(bob)
     assert (answered.hearth["route"], answered.hearth["hops"]) == ("forwarded", 1)
     assert answered.hearth["served_by_name"] == "ann"
@@ -399,14 +395,14 @@ async def test_two_changes_of_mesh_at_once_are_made_one_after_the_other(start: S
     assert isinstance(first, dict)
     assert isinstance(second, AlreadyMember)
     assert bob.status()["mesh_id"] == first["mesh_id"] == ann.status()["mesh_id"]
-    await until(lambda: peers(ann).get(str(bob.key.peer_id)) == "UP")
+    await eventually(lambda: peers(ann).get(str(bob.key.peer_id)) == "UP")
 
 
 async def test_a_pause_outlasts_a_restart_and_a_change_of_mesh(start: StartNode) -> None:
     ann, bob = await start("ann"), await start("bob")
     bob.pause(hand_back=False)
     await bob.join(ann.invite(3600, 1, "")["token"])
-    await until(lambda: [peer["paused"] for peer in ann.status()["peers"]] == [True])
+    await eventually(lambda: [peer["paused"] for peer in ann.status()["peers"]] == [True])
     assert ann.status()["peers"][0]["models"] == []
     since = bob.status()["lending"]["paused_since"]
     assert since is not None
@@ -426,7 +422,7 @@ async def test_a_pause_outlasts_a_restart_and_a_change_of_mesh(start: StartNode)
     _, own = await answer(bob, replace(ASK, route=Route.LOCAL))
     assert own.hearth["served_by"] == str(bob.key.peer_id)
     assert bob.resume()["paused"] is False
-    await until(lambda: ann.status()["peers"][0]["models"] != [])
+    await eventually(lambda: ann.status()["peers"][0]["models"] != [])
 
 
 async def test_a_private_model_must_be_there(tmp_path: Path, tiny_model: Path) -> None:
@@ -471,7 +467,7 @@ async def test_a_peer_that_sends_too_much_is_banned_and_the_status_says_why(
         return any(peer["banned"] for peer in node.status()["peers"])
 
     # Each sends too much for the other: whoever is first to notice bans.
-    await until(lambda: has_banned(ann) or has_banned(bob))
+    await eventually(lambda: has_banned(ann) or has_banned(bob))
     judge, banned = (ann, bob) if has_banned(ann) else (bob, ann)
     (peer,) = judge.status()["peers"]
     assert (peer["peer_id"], peer["link"]) == (str(banned.key.peer_id), None)
@@ -492,15 +488,15 @@ async def test_the_summary_of_a_node_that_joins_is_hashed_anew(start: StartNode)
     assert len(hashes) >= 2
     # Ann finds, for a prompt that she tokenized and hashed, the blocks that Bob has cached.
     index = ann.mesh.member.neighbourhood.index
-    await until(lambda: index.match(hashes).get(bob.key.peer_id) == len(hashes))
+    await eventually(lambda: index.match(hashes).get(bob.key.peer_id) == len(hashes))
 
 
 async def test_a_node_that_stops_is_left_at_once(start: StartNode) -> None:
     ann, bob = await start("ann", model="none"), await start("bob", model="none")
     await bob.join(ann.invite(3600, 1, "")["token"])
-    await until(lambda: any(p["state"] == "UP" for p in ann.status()["peers"]))
+    await eventually(lambda: any(p["state"] == "UP" for p in ann.status()["peers"]))
     await bob.close()
-    await until(lambda: any(p["state"] == "LEFT" for p in ann.status()["peers"]))
+    await eventually(lambda: any(p["state"] == "LEFT" for p in ann.status()["peers"]))
 
 
 async def test_members_met_before_a_start_are_absent_until_they_are_heard_of(
@@ -513,7 +509,7 @@ async def test_members_met_before_a_start_are_absent_until_they_are_heard_of(
     ann = await start("ann", model="none", listen=str(ann.listen[0]))
     assert ann.status()["absent"] == [{"peer_id": str(bob.key.peer_id), "name": "bob"}]
     await start("bob", model="none")
-    await until(lambda: not ann.status()["absent"])
+    await eventually(lambda: not ann.status()["absent"])
 
 
 async def test_a_home_serves_one_node_and_is_free_afterwards(start: StartNode) -> None:
@@ -530,14 +526,14 @@ async def test_a_node_starts_with_damaged_peers_and_is_found_again(start: StartN
     await joined(ann, bob)
     peer, listen = str(ann.key.peer_id), ann.listen
     await ann.close()
-    await until(lambda: peers(bob)[peer] == "LEFT")
+    await eventually(lambda: peers(bob)[peer] == "LEFT")
     (ann.home.path / "peers.json").write_bytes(b"\x00")
     ann = await start("ann", model="none", listen=str(listen[0]))
     # It forgot who they are, but not that there are others, who would be left without a founder.
     with pytest.raises(AlreadyMember, match="other members"):
         await ann.join(cyd.invite(3600, 1, "")["token"])
-    await until(lambda: peers(bob)[peer] == "UP")
-    await until(lambda: bob.key.peer_id in ann.home.peers())
+    await eventually(lambda: peers(bob)[peer] == "UP")
+    await eventually(lambda: bob.key.peer_id in ann.home.peers())
 
 
 async def test_a_failed_start_leaves_the_home_free(start: StartNode) -> None:
@@ -574,8 +570,8 @@ async def joined(inviter: Node, *others: Node) -> None:
     token = inviter.invite(3600, len(others), "")["token"]
     for other in others:
         await other.join(token)
-        await until(lambda: other.key.peer_id in inviter.home.peers())  # noqa: B023
-        await until(lambda: peers(other).get(str(inviter.key.peer_id)) == "UP")  # noqa: B023
+        await eventually(lambda: other.key.peer_id in inviter.home.peers())  # noqa: B023
+        await eventually(lambda: peers(other).get(str(inviter.key.peer_id)) == "UP")  # noqa: B023
 
 
 def peers(node: Node) -> dict[str, str]:
@@ -590,9 +586,9 @@ async def test_a_revoked_node_stands_alone_until_it_is_invited_again(start: Star
     told = ann.revoke(bob.key.peer_id)
     assert (told["peer_id"], told["name"]) == (str(bob.key.peer_id), "bob")
     assert peers(ann) == {}
-    await until(lambda: ann.home.peers() == {})
+    await eventually(lambda: ann.home.peers() == {})
     assert [each["peer_id"] for each in ann.status()["revocations"]] == [str(bob.key.peer_id)]
-    await until(lambda: bob.status()["revoked"] is not None)
+    await eventually(lambda: bob.status()["revoked"] is not None)
     assert bob.status()["revoked"]["by"] == str(ann.key.peer_id)
     with pytest.raises(Revoked):
         bob.invite(3600, 1, "")
@@ -642,7 +638,7 @@ async def test_who_leaves_founds_a_mesh_of_its_own_and_may_come_back(start: Star
     assert bob.status()["peers"] == []
     assert bob.invites() == []
     assert bob.home.peers() == {}
-    await until(lambda: peers(ann)[str(bob.key.peer_id)] == "LEFT")
+    await eventually(lambda: peers(ann)[str(bob.key.peer_id)] == "LEFT")
     await joined(ann, bob)
     assert bob.status()["mesh_id"] == mesh_id
 
@@ -653,7 +649,7 @@ async def test_invites_are_listed_and_cancelled(start: StartNode) -> None:
     await bob.join(token)
     with pytest.raises(IdentityError, match="does not allow"):
         bob.invite(3600, 1, "")
-    await until(lambda: bob.key.peer_id in ann.home.peers())
+    await eventually(lambda: bob.key.peer_id in ann.home.peers())
     made = ann.invite(3600, 2, "")
     latest, first = sorted(ann.invites(), key=lambda each: bool(each["joined"]))
     assert (first["label"], first["state"], first["may_invite"]) == ("for bob", "used up", False)

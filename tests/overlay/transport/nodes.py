@@ -20,7 +20,7 @@ from overlay.transport.transport import Transport
 from overlay.wire.messages import Hello, Message
 
 #: Nothing here takes so long unless it hangs.
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 ANY_PORT = Multiaddr("ip4", "127.0.0.1", 0)
 
 
@@ -135,7 +135,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
     """For what no event tells."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
 
 
 async def linked(one: Node, other: Node) -> None:

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
 from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
 from overlay.transport import public
 from overlay.transport.public import PublicAddresses, seen_at
+from overlay.transport.sockets import Sockets
 from overlay.wire.between_transports import DialBack
+from overlay.wire.messages import Cancel
 from tests.overlay.transport.nodes import Node, eventually, linked, mesh
 
 ANN, BOB = (NodeKey.from_seed(bytes([n]) * 32).peer_id for n in (1, 2))
@@ -135,15 +138,24 @@ async def test_a_member_that_does_not_get_through_confirms_nothing() -> None:
         assert one.transport.public() == ()
 
 
-async def test_a_member_is_dialled_back_once_in_a_while_and_only_if_it_dialled() -> None:
+async def test_a_member_is_dialled_back_once_in_a_while_and_only_if_it_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled: list[str] = []
+
+    async def answers(sockets: Sockets, peer: PeerId, endpoint: str) -> None:
+        dialled.append(endpoint)
+
+    monkeypatch.setattr("overlay.transport.dialback.answers", answers)
     async with mesh(2) as (one, other):
         await linked(one, other)
         for _ in range(5):
             one.transport.send(other.peer_id, DialBack(one.addresses[0].port))
-        await eventually(lambda: bool(other.transport._dial_backs._dialled))
-        assert len(other.transport._dial_backs._tasks) == 1
+        one.transport.send(other.peer_id, Cancel(b"after them"))
+        await other.until_seen("received")
         other.transport.send(one.peer_id, DialBack(other.addresses[0].port))
         assert "only who dialled" in str(await one.until_seen("down"))
+        assert dialled == [one.addresses[0].endpoint]
 
 
 async def test_closing_gives_up_what_is_under_way() -> None:
