@@ -80,7 +80,9 @@ def report(ctx: click.Context, code: str, message: str) -> None:
 
 def _complain(message: str) -> None:
     text = _fitting(f"error: {message}")
-    click.echo(click.style("error:", fg="red", bold=True) + text[len("error:") :], err=True)
+    # As rich and prompt_toolkit do for all else.
+    colour = None if os.environ.get("NO_COLOR") else "red"
+    click.echo(click.style("error:", fg=colour, bold=True) + text[len("error:") :], err=True)
 
 
 def _drop_output() -> None:

@@ -95,7 +95,7 @@ def _draw(token: str) -> None:
     if sys.stdout.isatty() and columns < needed:
         # Wrapped lines are no code that a camera reads.
         hint = f"The QR code needs {needed} columns, and this terminal has {columns}"
-        click.echo(click.style(hint, fg="yellow"), err=True)
+        click.echo(click.style(hint, dim=True), err=True)
     else:
         code.terminal(out=sys.stdout, compact=True)
 

@@ -150,6 +150,17 @@ def test_errors_break_between_words() -> None:
         assert screen.process.wait(_PATIENCE_S) == 2
 
 
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("no_color", "begins"), [("", "\x1b[31m\x1b[1m"), ("1", "\x1b[1m")])
+def test_errors_have_a_colour_if_any_has(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, begins: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with terminal("status") as screen:
+        assert screen.process.wait(_PATIENCE_S) == 1
+        assert screen.rest().startswith(f"{begins}error:\x1b[0m no node runs")
+
+
 @pytest.mark.usefixtures("node")
 def test_ask_on_a_terminal_ends_with_a_footer() -> None:
     with terminal("ask", "Why?") as screen:
