@@ -68,8 +68,9 @@ class Job:
     # Where it went.
     downstream: PeerId | None = None
     tried: set[PeerId] = field(default_factory=set)
-    #: Whose link broke with it; not a second time, for the job may be what breaks them.
-    lost: set[PeerId] = field(default_factory=set)
+    #: Whose link broke, and how many tokens there were then: who takes it again must bring more,
+    #: for the job may be what breaks them.
+    lost: dict[PeerId, int] = field(default_factory=dict)
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None

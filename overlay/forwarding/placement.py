@@ -98,8 +98,8 @@ class Placement:
 
     def failed_at(self, job: Job, peer: PeerId, error: HearthError, *, lost: bool) -> None:
         """The job is not to go to this node again, unless but the link to it was ``lost``."""
-        if lost and peer not in job.lost:
-            job.lost.add(peer)
+        if lost and job.lost.get(peer, -1) < len(job.generated):
+            job.lost[peer] = len(job.generated)
             return
         job.tried.add(peer)
         card = self._neighbourhood.card_of(peer, job.model)
