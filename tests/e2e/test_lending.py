@@ -120,12 +120,12 @@ async def test_a_friend_gets_what_the_owner_grants(
     ann, bob, _ = nodes
     ann.args = ("--model", "demo", "--model", str(tiny_model), "--private", tiny_model.stem)
     (ann.home).mkdir()
-    (ann.home / "config.toml").write_text("guest_requests = 1\nguest_tokens_per_minute = 2000\n")
+    (ann.home / "config.toml").write_text("guest_requests = 1\nguest_tokens_per_minute = 600\n")
     bob.args = ("--model", "none")
     await start_mesh(ann, bob)
     await serves(bob, "ann", models=True)
     lending = (await ann.status())["lending"]
-    assert (lending["guest_requests"], lending["guest_tokens_per_minute"]) == (1, 2000)
+    assert (lending["guest_requests"], lending["guest_tokens_per_minute"]) == (1, 600)
 
     # The private model is the owner's alone.
     (private,) = lending["private"]
@@ -164,6 +164,6 @@ async def test_a_friend_gets_what_the_owner_grants(
     assert 1 <= int(reply.headers["Retry-After"]) <= 60
     lending = (await ann.status())["lending"]
     bobs_id = (await bob.status())["peer_id"]
-    assert 0 < lending["tokens_last_minute"][bobs_id] <= 2000
+    assert 0 < lending["tokens_last_minute"][bobs_id] <= 600
     assert lending["refused"]["quota-used-up"] >= 1
     assert (await ann.chat("Hello again"))["hearth"]["route"] == "local"
