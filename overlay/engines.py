@@ -76,7 +76,10 @@ class EnginePool:
 
     async def load(self, model: LocalModel, progress: Progress | None = None) -> None:
         """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""
+        key = self._hash_key
         engine = await self._start(model, progress)
+        if key != self._hash_key:
+            engine.set_hash_key(self._hash_key)  # The mesh changed meanwhile.
         self._served[model.name] = _Served(model, engine)
         if model.name not in self._order:
             self._order.append(model.name)

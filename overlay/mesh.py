@@ -154,9 +154,9 @@ class Mesh:
         # Guests hear that this node is gone. The engines may stay, and would go on for them.
         ended = self.member.pause(self.now(), hand_back=True)
         self._carry_out(effect for effect in ended if isinstance(effect, fwd.CancelGeneration))
+        await asyncio.gather(self.whereabouts.close(), self.transport.close(reason))
         if self._driver is not None:
             await asyncio.wait({self._driver})
-        await asyncio.gather(self.whereabouts.close(), self.transport.close(reason))
 
     @property
     def membership(self) -> Membership:

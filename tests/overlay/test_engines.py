@@ -206,6 +206,21 @@ async def test_a_process_that_cannot_be_made_is_tried_again(
     await real.until(lambda: real.pool.get("tiny") is not None)
 
 
+async def test_an_engine_that_was_loaded_while_the_mesh_changed_hashes_for_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engines, keys = pool(), []
+
+    async def start(path: Path, *, hash_key: bytes, **told: Any) -> Any:
+        keys.append(hash_key)
+        engines.set_hash_key(b"of another mesh")
+        return SimpleNamespace(set_hash_key=keys.append)
+
+    monkeypatch.setattr(LlamaEngine, "start", start)
+    await engines.load(model("one", 0))
+    assert keys == [b"", b"of another mesh"]
+
+
 async def test_closing_waits_for_what_is_being_started(
     starts: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
