@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -82,6 +83,10 @@ for command in (
 def main() -> None:
     """Console script."""
     _open_what_is_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that is not of UTF-8 shows `?` for what it does not know.
+            stream.reconfigure(errors="replace")
     hearth(prog_name="hearth")
 
 

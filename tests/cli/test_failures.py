@@ -17,7 +17,9 @@ from click.shell_completion import ShellComplete
 from cli.main import hearth
 from models.store.store import ModelStore
 from overlay.home.home import Home
+from overlay.http.backend import Text
 from tests.cli.conftest import Run
+from tests.cli.fake_node import ANSWERED, FakeBackend
 
 
 def test_commands_that_need_a_node_say_so(run: Run, home: Path) -> None:
@@ -123,6 +125,16 @@ def test_output_into_a_full_disk_says_so(home: Path, arguments: str) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.stderr == b"error: the output cannot be written: No space left on device\n"
     assert done.returncode == 1
+
+
+@pytest.mark.usefixtures("node")
+def test_a_terminal_that_is_not_of_utf_8_is_no_error(backend: FakeBackend) -> None:
+    backend.scripts.append((Text("caf\xe9 \u65e5", 1), ANSWERED))
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    for arguments, shown in (("ask Hi", b"caf\xe9 ?"), ("status", b"laptop (12D3?")):
+        command = [sys.executable, "-m", "cli", *arguments.split()]
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert shown in done.stdout
 
 
 @pytest.mark.usefixtures("node")
