@@ -38,6 +38,7 @@ from overlay.limits import (
     RELAYED_MESSAGE_BYTES_MAX,
 )
 from overlay.transport.connection import Line
+from overlay.transport.handover import RelayedLine
 from overlay.transport.link import Link, LinkState
 from overlay.transport.links import Links
 from overlay.transport.pacing import Pace
@@ -294,8 +295,7 @@ class Circuits:
         def say(data: bytes) -> BaseException | None:
             return None if outlet.say(way, data) else zmq.Again()
 
-        way.line = Line(link, send, self._links, say)
-        way.line.waits = lambda: outlet.waits(way)
+        way.line = RelayedLine(link, send, self._links, say, lambda: outlet.waits(way))
         way.line.over.add_done_callback(lambda _: outlet.close(way))
         way.line.gone.add_done_callback(lambda _: self._forget(way))
         way.line.carry_out(link.open())

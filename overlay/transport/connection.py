@@ -45,23 +45,13 @@ class Line:
         link: Link,
         send: Callable[[bytes], BaseException | None],
         exchange: Exchange,
-        say: Callable[[bytes], BaseException | None] | None = None,
     ) -> None:
-        """``say``: the way for what the link says itself, if that may overtake what is sent."""
         self.link = link
         self.inbox = Inbox()
-        #: Of a relayed line: nothing more is sent on it, and nothing more comes, for a direct one
-        #: has taken over.
-        self.moved_out = self.moved_in = False
-        #: Since when there is a direct one.
-        self.moving_since: float | None = None
-        #: Whether something that was to be sent has not left yet, as far as is known.
-        self.waits: Callable[[], bool] = lambda: False
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._send = send
-        self._say = say or send
         self._exchange = exchange
         exchange.opened(self)
 
@@ -71,7 +61,7 @@ class Line:
 
     def say(self, data: bytes) -> bool:
         """The same with what the link says itself: a ping, a goodbye."""
-        return self._sent(data, self._say(data))
+        return self.transmit(data)
 
     def _sent(self, data: bytes, error: BaseException | None) -> bool:
         if error is None:

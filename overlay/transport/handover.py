@@ -12,12 +12,36 @@ from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
-from overlay.transport.connection import Line
-from overlay.transport.link import Received
+from overlay.transport.connection import Exchange, Line
+from overlay.transport.link import Link, Received
 from overlay.wire.between_transports import Moved
 from overlay.wire.codec import encode
 
 _TOO_SLOW: Final = "it was too slow to move to a direct link"
+
+
+class RelayedLine(Line):
+    """``say``: the way for what the link says itself, which may overtake what is sent. ``waits``:
+    whether something that was to be sent has not left yet, as far as is known."""
+
+    def __init__(
+        self,
+        link: Link,
+        send: Callable[[bytes], BaseException | None],
+        exchange: Exchange,
+        say: Callable[[bytes], BaseException | None],
+        waits: Callable[[], bool],
+    ) -> None:
+        super().__init__(link, send, exchange)
+        self._say = say
+        self.waits = waits
+        #: A direct one has taken over: nothing more is sent on this one, and nothing more comes.
+        self.moved_out = self.moved_in = False
+        #: Since when there is a direct one.
+        self.moving_since: float | None = None
+
+    def say(self, data: bytes) -> bool:
+        return self._sent(data, self._say(data))
 
 
 class Handover:
@@ -31,7 +55,7 @@ class Handover:
     def keep(self, peer: PeerId, lines: Sequence[Line], event: Received) -> bool:
         """Keep back what came on a direct one of the peer's ``lines``; False: there is no need."""
         # The relayed ones come last, and there is hardly ever one.
-        if not lines or lines[-1].link.relay is None or not _more_to_come(lines):
+        if not lines or not isinstance(lines[-1], RelayedLine) or not _more_to_come(lines):
             return False
         kept = self._kept.setdefault(peer, [])
         kept.append(event)
@@ -75,12 +99,13 @@ def lossy(line: Line, lines: Sequence[Line]) -> bool:
     """Whether something may be lost that was under way on one of a peer's lines when it ended."""
     if line is lines[0]:
         return True
-    taken_over = line.link.relay is not None and lines[0].link.relay is None
-    return taken_over and not (line.moved_in and line.moved_out)
+    if not isinstance(line, RelayedLine) or isinstance(lines[0], RelayedLine):
+        return False
+    return not (line.moved_in and line.moved_out)
 
 
-def _relayed(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if line.link.relay is not None]
+def _relayed(lines: Sequence[Line]) -> list[RelayedLine]:
+    return [line for line in lines if isinstance(line, RelayedLine)]
 
 
 def _more_to_come(lines: Sequence[Line]) -> bool:

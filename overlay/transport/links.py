@@ -23,7 +23,7 @@ from overlay.limits import MEMBERS_MAX
 from overlay.transport.budgets import Budget
 from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Line
-from overlay.transport.handover import Handover, lossy
+from overlay.transport.handover import Handover, RelayedLine, lossy
 from overlay.transport.link import (
     Breach,
     Direction,
@@ -296,6 +296,7 @@ class Links:
             case Relay() | Relayed() | Unrelayed() | DialBack() | DialedBack() as message:
                 self._on_request(line, peer, message)
             case Moved():
+                assert isinstance(line, RelayedLine), "over a direct link it is malformed"
                 line.moved_in = True
                 self._hand_over(peer)
             case Goodbye() if line is not self.line(peer):
