@@ -61,6 +61,8 @@ STRANGERS_PER_ADDRESS_MAX: Final = 16
 #: descriptors that the system grants. The oldest gives way: of a thousand that come in a second, a
 #: member's has some seconds to say hello.
 CALLERS_MAX: Final = 4096
+#: Of these, from one network address: each can have libzmq keep some 25 MB of made-up metadata.
+CALLERS_PER_ADDRESS_MAX: Final = 64
 #: Attempts to dial that are under way: a member can make up any number of others, with addresses,
 #: and each takes half a dozen file descriptors until it has failed.
 DIALS_AT_ONCE_MAX: Final = 32

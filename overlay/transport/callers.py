@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import Counter
 from collections.abc import Callable, Container
 from typing import Final
 
 import zmq
 
-from overlay.limits import CALLERS_MAX, HANDSHAKE_S
+from overlay.limits import CALLERS_MAX, CALLERS_PER_ADDRESS_MAX, HANDSHAKE_S
 from overlay.transport.pump import Pump
 from overlay.transport.sockets import Connection, allow_descriptors
 
@@ -25,7 +26,7 @@ _SHARE: Final = 1 / 4
 
 
 class Callers:
-    """Cuts those that say nothing for SPEAK_S, and the oldest of too many.
+    """Cuts those that say nothing for SPEAK_S, and the oldest of too many, in all or from a source.
 
     ``ports``: those that the ``router`` is bound to. ``on_cut`` is told the source of each.
     """
@@ -42,13 +43,15 @@ class Callers:
         self._most = min(CALLERS_MAX, int(_SHARE * allow_descriptors()))
         #: By descriptor: who has not spoken, the oldest first, and who has.
         self._silent: dict[int, Connection] = {}
+        #: How many of those who have not spoken come from each source.
+        self._from: Counter[str] = Counter()
         self._spoke: dict[int, Connection] = {}
         self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED)
         self._pump = Pump(self._monitor, self._accepted)
 
     def spoke(self, connection: Connection) -> None:
         """Its first message has come."""
-        self._silent.pop(connection.descriptor, None)
+        self._forget(connection.descriptor)
         self._spoke[connection.descriptor] = connection
 
     def left(self, connection: Connection) -> None:
@@ -71,14 +74,25 @@ class Callers:
         spoke = self._spoke.get(descriptor)
         if spoke is not None and spoke.remote == connection.remote:
             return  # It was quicker than the news of it.
-        self._silent.pop(descriptor, None)
+        self._forget(descriptor)
         self._silent[descriptor] = connection
+        self._from[connection.source] += 1
         asyncio.get_running_loop().call_later(SPEAK_S, self._judge, connection)
-        if len(self._silent) > self._most:
+        if self._from[connection.source] > CALLERS_PER_ADDRESS_MAX:
+            alike = (each for each in self._silent.values() if each.source == connection.source)
+            self._judge(next(alike))
+        elif len(self._silent) > self._most:
             self._judge(next(iter(self._silent.values())))
 
     def _judge(self, connection: Connection) -> None:
         if self._silent.get(connection.descriptor) is connection:
-            del self._silent[connection.descriptor]
+            self._forget(connection.descriptor)
             if connection.cut():
                 self._on_cut(connection.source)
+
+    def _forget(self, descriptor: int) -> None:
+        connection = self._silent.pop(descriptor, None)
+        if connection is not None:
+            self._from[connection.source] -= 1
+            if not self._from[connection.source]:
+                del self._from[connection.source]

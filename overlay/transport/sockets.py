@@ -215,7 +215,10 @@ class Connection:
     once, guard against its reuse.
     """
 
-    __slots__ = ("_host", "_remote", "descriptor")
+    __slots__ = ("_host", "_remote", "descriptor", "source")
+
+    #: The network address of the other end: for IPv6 the network of 64 bits, one household.
+    source: str
 
     def __init__(self, frame: zmq.Frame) -> None:
         self.descriptor = int(frame.get(zmq.SRCFD))
@@ -225,6 +228,7 @@ class Connection:
         # A local socket's name is a text, and often an empty one.
         known = isinstance(remote, tuple) and remote[0] == self._host
         self._remote = remote if known else None
+        self.source = _source_of(self._host)
 
     @classmethod
     def accepted(cls, descriptor: int, ports: Container[int]) -> Connection | None:
@@ -236,6 +240,7 @@ class Connection:
         found = cls.__new__(cls)
         found.descriptor, found._remote = descriptor, ends[1]
         found._host = ends[1][0]
+        found.source = _source_of(found._host)
         return found
 
     @property
@@ -243,15 +248,6 @@ class Connection:
         """``host:port`` of the other end; no port if it is gone already."""
         port = "" if self._remote is None else self._remote[1]
         return f"{self._host}:{port}"
-
-    @property
-    def source(self) -> str:
-        """The network address of the other end: for IPv6 the network of 64 bits, one household."""
-        address = ipaddress.ip_address(self._host.partition("%")[0])
-        if isinstance(address, ipaddress.IPv4Address):
-            return str(address)
-        mapped = address.ipv4_mapped
-        return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
     def cut(self) -> bool:
         """End the connection, if it still is this one; both ends notice. Whether it was."""
@@ -262,6 +258,14 @@ class Connection:
             return False
         tcp.shutdown(socket.SHUT_RDWR)
         return True
+
+
+def _source_of(host: str) -> str:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
 
 def _with_socket(descriptor: int, use: Callable[[socket.socket], Any]) -> Any:

@@ -173,10 +173,11 @@ async def test_who_never_comes_to_the_end_of_a_message_is_cut(
                 await speak_on()
 
 
+@pytest.mark.parametrize("limit", ["CALLERS_MAX", "CALLERS_PER_ADDRESS_MAX"])
 async def test_the_first_of_too_many_who_say_nothing_gives_way(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(callers, "CALLERS_MAX", 2)
+    monkeypatch.setattr(callers, limit, 2)
     monkeypatch.setattr(callers, "SPEAK_S", 1000.0)
     async with (
         mesh(2) as (node, member),
