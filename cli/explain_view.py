@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.fitting import FittingTable
 from cli.text import count, duration, printable, short_peer, short_request
 
 _TIMES = ("queue", "prefill", "decode", "total")
@@ -34,7 +35,7 @@ def list_view(listed: Sequence[Mapping[str, Any]]) -> RenderableType:
     """One line for each request, latest first."""
     if not listed:
         return Text("No requests since this node started.", style="dim")
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = FittingTable(spare=("expected", "by", "ttft", "age", "how"))
     for title in ("request", "age", "by", "served by", "how"):
         table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=20)
     for title in ("cached", "expected", "ttft"):
@@ -80,7 +81,7 @@ def _choice(decision: Mapping[str, Any]) -> Text:
 
 
 def _candidates(decision: Mapping[str, Any]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    table = FittingTable(spare=("summary", "later", "decode", "rtt", "wait", "prefill"), gap=1)
     table.add_column("", no_wrap=True)
     table.add_column("node", overflow="ellipsis", no_wrap=True, max_width=24)
     candidates = decision.get("candidates") or []

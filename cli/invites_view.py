@@ -9,13 +9,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from cli.fitting import FittingTable
 from cli.members import named
 from cli.text import printable
 
 
 def invites_view(invites: Iterable[Mapping[str, Any]]) -> Table:
     """One row for each; who joined with it is named."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = FittingTable(spare=("expires", "used", "label"))
     table.add_column("id", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("label")

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.fitting import FittingTable
 from cli.members import known_names, named
 from cli.mesh_state import is_up, model_names, peer_name
 from cli.text import count, duration, printable, short_peer, size
@@ -175,7 +176,7 @@ def route_parts(status: Mapping[str, Any]) -> list[str]:
 
 
 def _peer_table(peers: list[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = FittingTable(spare=("id", "link", "models", "cached"))
     table.add_column("peer", no_wrap=True, overflow="ellipsis", max_width=20)
     table.add_column("id", no_wrap=True)
     table.add_column("state", no_wrap=True)

@@ -66,12 +66,13 @@ def _served(config: NodeConfig) -> list[dict[str, Any]]:
 
 def _print_tables(root: str, files: list[dict[str, Any]], served: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+    from cli.fitting import FittingTable
 
     console = Console()
     if files:
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table = FittingTable(spare=("context", "also", "quantisation"))
         for column in ("file", "also", "quantisation", "size", "context"):
             table.add_column(column, justify="right" if column in ("size", "context") else "left")
         for file in files:
