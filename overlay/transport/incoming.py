@@ -21,6 +21,8 @@ from overlay.transport.sockets import LINGER_MS, Connection, sender_key
 
 #: A refused peer has this long to read why before its connection is cut.
 _CUT_AFTER_S: Final = 1.0
+#: What ZeroMQ calls a connection whose other end does not give it another name.
+_NAME_BYTES: Final = 5
 #: Messages that may come in that time, under way when the link ended.
 _LATE_MESSAGES_MAX: Final = 64
 
@@ -74,7 +76,16 @@ class Listener:
         self._router.close(linger=LINGER_MS)
 
     def _arrived(self, arrived: list[zmq.Frame]) -> None:
-        name, frames = arrived[0].bytes, arrived[1:]
+        frames = arrived[1:]
+        if len(arrived[0]) != _NAME_BYTES:
+            # ZeroMQ puts it before each message anew, and it may be as long as one.
+            connection = Connection(frames[0])
+            connection.cut()
+            self._complaints.about(
+                *(connection.source, "is not let in", "it gives itself a name"), time.monotonic()
+            )
+            return
+        name = arrived[0].bytes
         remote_curve = sender_key(frames[0])
         route = self._routes.get(name)
         # A route's name is free for the next peer once its connection is gone.

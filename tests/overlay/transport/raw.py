@@ -61,16 +61,19 @@ async def raw_peer(
     expected: PeerId | None = None,
     rcvhwm: int = 1000,
     source: str = "",
+    routing_id: bytes = b"",
 ) -> AsyncIterator[RawPeer]:
     """Connected to ``node``, CURVE handshake done. Raises ConnectionError.
 
-    ``source``: from this address, if there are several.
+    ``source``: from this address, if there are several. ``routing_id``: what ZeroMQ is to call it.
     """
     context = zmq.asyncio.Context()
     dealer: zmq.asyncio.Socket = context.socket(zmq.DEALER)
     dealer.linger = 0
     dealer.rcvhwm = rcvhwm
     dealer.reconnect_ivl = -1
+    if routing_id:
+        dealer.routing_id = routing_id
     dealer.curve_serverkey = curve_public(expected or node.peer_id)
     dealer.curve_publickey = curve_public(key.peer_id)
     dealer.curve_secretkey = key.curve_secret

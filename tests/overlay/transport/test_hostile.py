@@ -143,6 +143,17 @@ async def test_the_first_of_too_many_strangers_gives_way(monkeypatch: pytest.Mon
         await one.cut()
 
 
+async def test_who_has_zeromq_call_it_by_a_name_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """The name may be as long as a message, and costs as much with each."""
+    async with mesh(2) as (node, member):
+        async with raw_peer(node, member.key, routing_id=b"x" * 255) as raw:
+            await raw.send(encode(hello_of(member.me)))
+            await raw.cut()
+        assert caplog.messages == ["127.0.0.1 is not let in: it gives itself a name"]
+        assert node.events == []
+        await still_works(node, member)
+
+
 async def test_who_has_a_key_and_says_nothing_is_cut(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
