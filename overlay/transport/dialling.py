@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,6 +19,8 @@ from overlay.limits import (
     REDIAL_MIN_S,
 )
 from overlay.transport.budgets import Bucket
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,20 @@ class Dial:
             for address in self._addresses:
                 await self._wanted.wait()
                 begun = clock()
-                ending = await self._attempt(address)
+                ending = await self._attempted(address)
                 self.failure = ending.reason
                 if ending.was_up:
                     backoff.link_ended(clock() - begun)
             if await self._news_within(backoff.pause_s()):
                 backoff.reset()
+
+    async def _attempted(self, address: Multiaddr) -> Ending:
+        try:
+            return await self._attempt(address)
+        except Exception:
+            # Our bug: the peer is dialled again all the same.
+            log.exception("%s could not be dialled", address)
+            return Ending("this node failed to dial it", was_up=False)
 
     async def _news_within(self, pause_s: float) -> bool:
         try:

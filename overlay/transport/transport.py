@@ -355,12 +355,19 @@ class Transport:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
-            self._links.tick()
-            self._circuits.tick(time.monotonic())
-            self._look_from_outside(time.monotonic())
-            for peer in sorted(set(self._banned.values()) - self.bans().keys()):
-                del self._banned[curve_public(peer)]
-                self._links_changed(peer)
+            try:
+                self._look_at_all(time.monotonic())
+            except Exception:
+                # Our bug, or a full disk: without pings no link would last.
+                log.exception("the links could not be looked at")
+
+    def _look_at_all(self, now: float) -> None:
+        self._links.tick()
+        self._circuits.tick(now)
+        self._look_from_outside(now)
+        for peer in sorted(set(self._banned.values()) - self.bans().keys()):
+            del self._banned[curve_public(peer)]
+            self._links_changed(peer)
 
 
 def _refusal(ban: Ban, now: float) -> LimitExceeded:

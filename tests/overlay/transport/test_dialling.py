@@ -61,6 +61,23 @@ async def test_addresses_in_turn_then_again() -> None:
     await dial.stop()
 
 
+async def test_a_bug_in_one_attempt_does_not_end_all_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    attempts = Attempts()
+
+    async def fail_once(address: Multiaddr) -> Ending:
+        if attempts.made.empty() and not caplog.text:
+            raise ArithmeticError
+        return await attempts(address)
+
+    dial = Dial(ADDRESSES[:2], fail_once, random.Random(1))
+    dial.start()
+    assert await attempts.next() == ADDRESSES[1]
+    assert "ArithmeticError" in caplog.text
+    await dial.stop()
+
+
 async def test_new_addresses_are_tried_without_a_pause() -> None:
     attempts = Attempts()
     dial = Dial([], attempts, random.Random(1))

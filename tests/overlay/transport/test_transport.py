@@ -368,6 +368,14 @@ async def test_an_observer_that_fails_at_the_end_of_a_link_does_no_harm() -> Non
         await linked(right, hub)
 
 
+async def test_our_own_bug_ends_no_looking_after_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.transport.transport.PING_INTERVAL_S", 0.01)
+    async with mesh(1) as (one,):
+        failing = Mock(side_effect=ArithmeticError)
+        monkeypatch.setattr(one.transport._circuits, "tick", failing)
+        await eventually(lambda: failing.call_count > 1)
+
+
 async def test_a_port_in_use_is_a_clear_error() -> None:
     async with mesh(1) as (one,):
         late = Node(one.key, one.me.membership, "late")
