@@ -121,9 +121,9 @@ class Member:
             *self.forwarder.submit(request_id, model, prompt, sampling, now, local_only=local_only)
         ]
 
-    def cancel(self, request_id: bytes) -> list[Effect]:
+    def cancel(self, request_id: bytes, now: float) -> list[Effect]:
         """The local client hung up."""
-        return [*self.forwarder.cancel(request_id)]
+        return [*self.forwarder.cancel(request_id, now)]
 
     # --- What the engines tell ----------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class Mesh:
         self._carry_out(effects)
 
     def cancel(self, request_id: bytes) -> None:
-        self._carry_out(self.member.cancel(request_id))
+        self._carry_out(self.member.cancel(request_id, self.now()))
 
     # --- What the engines tell ----------------------------------------------------------------
 

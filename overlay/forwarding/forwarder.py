@@ -129,10 +129,10 @@ class Forwarder:
             self._placement.know_tokens(job, result)
         return self._route(job, now)
 
-    def cancel(self, request_id: bytes) -> list[Effect]:
+    def cancel(self, request_id: bytes, now: float) -> list[Effect]:
         """The local client hung up: stop everywhere."""
         job = self._jobs.get(request_id)
-        return [] if job is None else self._drop(job)
+        return [] if job is None else self._drop(job, now)
 
     def receive(self, sender: PeerId, message: ForwardingMessage, now: float) -> list[Effect]:
         """A peer says something of a request. Raises RemoteProtocolError on a lie."""
@@ -143,7 +143,7 @@ class Forwarder:
             return []
         if sender == job.upstream:
             if isinstance(message, Cancel):
-                return self._drop(job)
+                return self._drop(job, now)
             if isinstance(message, StreamAck) and job.window is not None:
                 return [Send(sender, frame) for frame in job.window.acknowledge(message.seq)]
         if sender == job.downstream:
@@ -181,9 +181,9 @@ class Forwarder:
         if job is None:
             return []
         if peer == job.downstream and isinstance(message, Forward):
-            down = Unreachable("the peer's link is down")
-            return self._downstream_failed(job, error or down, now)
-        return self._drop(job) if peer == job.upstream else []
+            error = error or Unreachable("the peer's link is down")
+            return self._downstream_failed(job, error, now)
+        return self._drop(job, now) if peer == job.upstream else []
 
     def peer_lost(self, peer: PeerId, now: float, *, link_only: bool = False) -> list[Effect]:
         """The peer is down, or but its link: fail over from it, drop what we compute for it."""
@@ -193,22 +193,22 @@ class Forwarder:
                 gone = Unreachable(f"{self._neighbourhood.name_of(peer)} went away in mid-answer")
                 effects += self._downstream_failed(job, gone, now, lost=link_only)
             elif job.upstream == peer:
-                effects += self._drop(job)
+                effects += self._drop(job, now)
         return effects
 
     def hand_back(self) -> list[Effect]:
         """Compute for no guest any more: their origins go on elsewhere, from the next token."""
-        effects: list[Effect] = []
-        for job in list(self._jobs.values()):
-            if job.upstream is not None and job.downstream in (None, self.me):
-                effects += [*self._stop_downstream(job), *self._fail(job, paused())]
-        return effects
+        guests = [job for job in self._jobs.values() if job.upstream is not None]
+        here = [job for job in guests if job.downstream in (None, self.me)]
+        ended = [[*self._stop_downstream(job), *self._fail(job, paused())] for job in here]
+        return [effect for effects in ended for effect in effects]
 
     def tick(self, now: float) -> list[Effect]:
         """Give up what has been waited for long enough."""
         effects: list[Effect] = []
         for job in self.deadlines.take(now):
             if now >= job.deadline:
+                self._placement.waited(job, now)
                 late = TimedOut(f"no whole answer within {now - job.submitted_at:.0f} s")
                 effects += [*self._stop_downstream(job), *self._fail(job, late)]
             elif job.state is JobState.WAITING:
@@ -286,7 +286,7 @@ class Forwarder:
             if sender not in before.path:
                 return [Noticed(sender, "brings requests again", "one is open here already")]
             # Whoever was between the sender and this node is gone, so it comes another way.
-            effects, job.came_before_from = self._drop(before), before.upstream
+            effects, job.came_before_from = self._drop(before, now), before.upstream
         local = self._neighbourhood.resolve(job.model)
         refusal = self.lending.arrives(sender, private=local is not None and local.private)
         if refusal is None:
@@ -370,7 +370,7 @@ class Forwarder:
 
     def _complete(self, job: Job, done: Completed, now: float) -> list[Effect]:
         # First, for it may be a lie: then the job goes on elsewhere.
-        effects = [*stream.completed(job, done, now), *self._placement.afterwards(job)]
+        effects = [*stream.completed(job, done, now), *self._placement.afterwards(job, now)]
         self._forget(job)
         self.hindsight.answered(job.explanation)
         return effects
@@ -382,11 +382,11 @@ class Forwarder:
             return [Emit(job.request_id, Failure(error))]
         return [stream.refused(job.upstream, job.request_id, error)]
 
-    def _drop(self, job: Job) -> list[Effect]:
+    def _drop(self, job: Job, now: float) -> list[Effect]:
         """Nobody waits for the answer any more."""
         self._forget(job)
         job.explanation.cancelled()
-        return [*self._stop_downstream(job), *self._placement.remembered(job)]
+        return [*self._stop_downstream(job), *self._placement.dropped(job, now)]
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.request_id, None)

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import HearthError, InvalidRequest
@@ -14,6 +15,7 @@ from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
 from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MAX
 from overlay.routing.decision import Decision
+from overlay.routing.lateness import late_ms
 from overlay.wire.messages import TokenFrame
 
 
@@ -34,6 +36,16 @@ class JobState(Enum):
     STREAMING = auto()
     #: Nobody can take it, but who lost its link a moment ago may have another soon.
     WAITING = auto()
+
+
+class Expected(NamedTuple):
+    """Of the place where a job went, and since when; what had been generated before."""
+
+    at_s: float
+    ttft_ms: float
+    #: From token to token.
+    token_ms: float
+    generated: int
 
 
 @dataclass(slots=True)
@@ -74,6 +86,7 @@ class Job:
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None
+    expected: Expected | None = None
     last_error: HearthError | None = None
     failed_over: bool = False
     executor: PeerId | None = None
@@ -111,6 +124,25 @@ class Job:
         """It goes there now, after whatever has failed."""
         self.downstream, self.rtt_ms = downstream, rtt_ms
         self.state, self.frames_in = JobState.DISPATCHED, 0
+
+    def late_ms(self, now: float) -> float | None:
+        """By how much its downstream was late, or is; 0 if it was in time.
+
+        None: that cannot be told, as it has not taken the job, or goes on with what another began.
+        """
+        expected, first_at = self.expected, self.first_token_at
+        if expected is None or self.executor is None or self.state is JobState.DISPATCHED:
+            return None
+        if first_at is None:
+            first_at = now
+        elif first_at < expected.at_s:
+            return None
+        passed_on = self.executor != self.downstream
+        first_ms, rest_ms = 1000 * (first_at - expected.at_s), 1000 * (now - first_at)
+        tokens = max(1, len(self.generated) - expected.generated)
+        return late_ms(expected.ttft_ms, first_ms, passed_on=passed_on) + late_ms(
+            tokens * expected.token_ms, rest_ms, passed_on=passed_on
+        )
 
     def place_failed(self, error: HearthError, *, here: bool) -> bool:
         """Where it went, it failed with this error; ``here``: that was this node.

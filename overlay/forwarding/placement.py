@@ -15,14 +15,15 @@ from overlay.forwarding.effects import (
     Remember,
     Tokenize,
 )
-from overlay.forwarding.job import Job
+from overlay.forwarding.job import Expected, Job
 from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.passing import Passing
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, RELINK_S, STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
-from overlay.routing.cost import Candidate
+from overlay.routing.cost import READING_MS, Candidate
+from overlay.routing.lateness import Lateness
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
 from overlay.routing.policy import Policy, Question
 from overlay.wire.messages import Forward
@@ -60,6 +61,7 @@ class Placement:
         self._ledger = ledger
         self.left_alone = LeftAlone()
         self._passing = Passing()
+        self._lateness = Lateness()
         self._mesh_secret = mesh_secret
         self._policy = policy
         self._answers = AnswerLengths()
@@ -108,7 +110,7 @@ class Placement:
             too_short = min(card.context_length, _tokens_most(job))
             job.longer_than = max(job.longer_than, too_short)
 
-    def remembered(self, job: Job) -> list[Effect]:
+    def _remembered(self, job: Job) -> list[Effect]:
         """The conversation may come back, with what was delivered of its answer."""
         local = self._neighbourhood.resolve(job.model)
         if job.prompt is None or job.tokens is None or not job.generated:
@@ -117,10 +119,16 @@ class Placement:
             return []
         return [Remember(local.info.name, job.tokens, tuple(job.generated))]
 
-    def afterwards(self, job: Job) -> list[Effect]:
+    def afterwards(self, job: Job, now: float) -> list[Effect]:
         """What is still to be done for a job that has its whole answer."""
         self._answers.ended(job)
-        return [*self.remembered(job), *self._prefetch(job)]
+        self.waited(job, now)
+        return [*self._remembered(job), *self._prefetch(job)]
+
+    def dropped(self, job: Job, now: float) -> list[Effect]:
+        """What is still to be done for a job whose answer nobody waits for any more."""
+        self.waited(job, now)
+        return self._remembered(job)
 
     def prompt_length(self, job: Job) -> int:
         """Tokens to have in the cache before the next one of the answer, if need be by a guess."""
@@ -150,6 +158,13 @@ class Placement:
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
         if question.forwarded and not chosen.is_self:
             self._passing.passed(chosen.peer, now)
+        estimated = job.decision.chosen
+        job.expected = Expected(
+            at_s=now,
+            ttft_ms=estimated.ttft_ms - chosen.late_ms,
+            token_ms=READING_MS + estimated.decode_ms / question.answer_tokens,
+            generated=len(job.generated),
+        )
         uncached = max(0, length - chosen.match_tokens)
         self._ledger.dispatched(
             chosen.peer,
@@ -200,6 +215,12 @@ class Placement:
         """Its downstream was waited for in vain."""
         assert job.downstream is not None, "a dispatched job has a downstream"
         self.left_alone.fell_silent(job.downstream, now)
+
+    def waited(self, job: Job, now: float) -> None:
+        """Nobody waits for the job's downstream any more: learn from how long that took."""
+        late_ms = None if now - job.due >= _STALLED_S else job.late_ms(now)
+        if late_ms is not None and job.downstream not in (None, self._me):
+            self._lateness.answered(job.downstream, late_ms, now)
 
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
         """The message that hands the job to a peer: tokens, if they mean the same there."""
@@ -341,7 +362,9 @@ class Placement:
         ]
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
-        """Add what we placed there since its last news."""
+        """Add what we placed there since its last news, and what we know of its answers."""
+        if late := self._lateness.of(candidate.peer, now):
+            candidate = candidate._replace(late_ms=late)
         pending = self._ledger.pending(candidate.peer, now)
         if not pending.requests:
             return candidate

@@ -4,9 +4,10 @@
 
 `prefill` is the time to compute the prompt tokens that the node has not cached, and `alpha` what
 that time is worth to everybody (`overlay.routing.prices`). `wait` is the prefill work that comes
-before ours. Continuous batching means that running answers do not block a new one; they share the
-machine with it: that slows `prefill` down, and is `decode` once tokens come more slowly than they
-are read. `later` is what the choice changes for later requests (`overlay.routing.cost_policy`).
+before ours, and what the node was late by before. Continuous batching means that running answers
+do not block a new one; they share the machine with it: that slows `prefill` down, and is `decode`
+once tokens come more slowly than they are read. `later` is what the choice changes for later
+requests (`overlay.routing.cost_policy`).
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Candidate(NamedTuple):
     lost_share: float = 0.0
     #: Of the pending tokens, guests'; known of self only.
     pending_guest_tokens: int = 0
+    #: How much later than expected it answered here of late: `overlay.routing.lateness`.
+    late_ms: float = 0.0
 
     @property
     def summary_weight(self) -> float:
@@ -158,6 +161,7 @@ def estimate(
         wait = (ahead + (ahead + uncached) * behind / (1 - behind)) * token_ms
     if others:
         wait += step_ms
+    wait += candidate.late_ms
     prefill = uncached * token_ms
     decode = answer_tokens * max(0.0, step_ms - READING_MS)
     # By position, in the order of the fields: it takes half the time, and there are many.

@@ -83,7 +83,7 @@ class Story:
                 node = mesh.nodes[index]
                 if node in mesh._awake() and heard is None:
                     self.asked[request_id] = (index, len(node.events[request_id]))
-                    mesh.perform(node, node.member.cancel(request_id))
+                    mesh.perform(node, node.member.cancel(request_id, mesh.now))
             case ("cut", int(a), int(b)) if a != b:
                 mesh.cut(a, b)
             case ("sleep", int(index), float(seconds)):

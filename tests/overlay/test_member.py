@@ -165,7 +165,7 @@ def test_a_client_that_hangs_up_stops_the_engine_far_away() -> None:
     mesh.submit(0, REQUEST, PROMPT)
     mesh.run(ANSWER_S / 2)
     assert mesh.nodes[1].running == {REQUEST}
-    mesh.perform(mesh.nodes[0], mesh.nodes[0].member.cancel(REQUEST))
+    mesh.perform(mesh.nodes[0], mesh.nodes[0].member.cancel(REQUEST, mesh.now))
     mesh.run(TOKEN_S)
     assert mesh.nodes[1].running == set()
     assert mesh.nodes[1].member.forwarder.open_requests == 0

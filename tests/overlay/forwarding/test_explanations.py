@@ -128,7 +128,7 @@ def test_a_request_that_failed_or_was_given_up_says_so() -> None:
     world.warm(1, TOKENS)
     world.submit(0, RID, PROMPT)
     world.run(3)
-    world.carry_out(world.node(0), world.node(0).forwarder.cancel(RID))
+    world.carry_out(world.node(0), world.node(0).forwarder.cancel(RID, world.now))
     world.deliver()
     assert [told(world, i).ending for i in (0, 1)] == [Ending.CANCELLED] * 2
 

@@ -65,6 +65,7 @@ from overlay.limits import (
     TOKEN_CHARS_MAX,
     WAITING_CHARS_MAX,
 )
+from overlay.routing.lateness import LATE_ANSWERS_MIN
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
     Accepted,
@@ -509,7 +510,7 @@ def test_hanging_up_cancels_everywhere() -> None:
     world.submit(0, RID, PROMPT)
     world.run(3)
     origin = world.node(0)
-    world.carry_out(origin, origin.forwarder.cancel(RID))
+    world.carry_out(origin, origin.forwarder.cancel(RID, world.now))
     world.deliver()
     assert world.node(1).cancelled == [RID]
     assert origin.forwarder.open_requests == world.node(1).forwarder.open_requests == 0
@@ -543,7 +544,7 @@ def test_what_was_read_of_a_broken_off_answer_is_remembered() -> None:
     world = World(1)
     world.submit(0, RID, PROMPT)
     world.run(10)
-    world.carry_out(world.node(0), world.node(0).forwarder.cancel(RID))
+    world.carry_out(world.node(0), world.node(0).forwarder.cancel(RID, world.now))
     assert world.node(0).remembered == [Remember(MODEL, TOKENS, ANSWER[:10])]
 
 
@@ -633,6 +634,40 @@ def test_a_peer_that_draws_requests_and_answers_none_does_so_once(kinds: tuple[t
     ending = world.ending(0, OTHER)
     assert isinstance(ending, Answer)
     assert ending.route == "local"
+
+
+@pytest.mark.parametrize(
+    ("first_s", "each_s", "hangs_up", "goes_on"),
+    [
+        (0.0, 0.0, False, True),
+        (20.0, 0.0, False, False),
+        (0.0, 5.0, False, False),
+        (20.0, 0.0, True, False),
+        (2.0, 0.0, True, True),
+    ],
+    ids=["in time", "late", "in drops", "late for a client", "an impatient client"],
+)
+def test_who_draws_requests_and_answers_far_too_late_is_expected_to_be_late(
+    first_s: float, each_s: float, hangs_up: bool, goes_on: bool
+) -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    origin = world.node(0)
+    for number in range(LATE_ANSWERS_MIN):
+        request_id = bytes([number]) * 16
+        world.submit(0, request_id, PROMPT)
+        world.deliver()
+        assert request_id in world.node(1).running
+        world.now += first_s
+        if hangs_up:
+            world.carry_out(origin, origin.forwarder.cancel(request_id, world.now))
+        for _ in range(len(ANSWER) + 1):
+            world.now += each_s
+            world.run(1)
+        origin.neighbourhood.link_measured(world.node(1).peer, 1.0, world.now)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    assert (RID in world.node(1).running) == goes_on
 
 
 def test_after_a_sleep_of_its_own_a_node_reads_what_was_said_meanwhile() -> None:

@@ -91,6 +91,16 @@ def test_what_later_requests_pay_is_a_part_of_the_cost() -> None:
     assert later.ttft_ms == found.ttft_ms
 
 
+def test_who_was_late_is_waited_for_again() -> None:
+    typical = typical_rates([peer])
+    in_time, late = (
+        estimate(PROMPT, ANSWER, each, typical, own=True)
+        for each in (peer, replace(peer, late_ms=5000.0))
+    )
+    assert late.ttft_ms - in_time.ttft_ms == pytest.approx(5000.0)
+    assert late.cost_ms - in_time.cost_ms == pytest.approx(5000.0)
+
+
 any_candidate = st.builds(
     Candidate,
     peer=st.just(PEER),
@@ -104,6 +114,7 @@ any_candidate = st.builds(
     running=st.integers(0, 8),
     queued=st.integers(0, 8),
     pending_guest_tokens=st.just(0),
+    late_ms=st.floats(0, 1e6),
 )
 alphas = st.floats(1, 8)
 shares = st.floats(0, 1)

@@ -129,6 +129,7 @@ measured = st.builds(
     pending_prefill_tokens=st.integers(0, 10_000),
     running=st.integers(0, 8),
     queued=st.integers(0, 8),
+    late_ms=st.floats(0, 1e6),
 )
 some = st.lists(measured, min_size=1, max_size=6, unique_by=lambda c: c.peer)
 alphas = st.floats(1, 3)
@@ -168,6 +169,7 @@ extreme = st.builds(
     running=extreme_count,
     queued=extreme_count,
     lost_share=st.sampled_from([0.0, 1.0]),
+    late_ms=st.sampled_from([0.0, 1e6]),
 )
 
 
