@@ -21,7 +21,7 @@ _ENTRIES_MAX: Final = 4096
 _TENSORS_MAX: Final = 65_536
 #: Bytes of one string. The longest in real files are chat templates of about 20 KB.
 _STRING_BYTES_MAX: Final = 1 << 20
-#: Bytes of a string that are kept: enough for any name, and a template is only looked for.
+#: Bytes of a string that are kept: enough for any name; the longest are chat templates.
 _STRING_BYTES_KEPT: Final = 1024
 #: Bytes of a key or of a tensor's name. Real ones stay below 100.
 _NAME_BYTES_MAX: Final = 1024
@@ -134,7 +134,6 @@ _Value = int | float | bool | str | None
 class GgufInfo:
     """A model file's header, as far as Hearth needs it. Absent strings are empty, counts 0."""
 
-    general_name: str
     architecture: str
     #: Tokens that the model was trained for.
     context_length: int
@@ -142,7 +141,6 @@ class GgufInfo:
     quantisation: str
     #: Weights of all tensors.
     parameters: int
-    has_chat_template: bool
     #: Size of the file.
     size_bytes: int
     #: Where the last tensor ends: a file shorter than this is truncated.
@@ -205,12 +203,10 @@ class _Reader:
         header_bytes = -(-self._position() // alignment) * alignment
         architecture = _text(values, "general.architecture")
         return GgufInfo(
-            general_name=_text(values, "general.name"),
             architecture=architecture,
             context_length=_whole(values, f"{architecture}.context_length"),
             quantisation=FILE_TYPES.get(_whole(values, "general.file_type", -1), ""),
             parameters=parameters,
-            has_chat_template=bool(values.get("tokenizer.chat_template")),
             size_bytes=self._size,
             end_bytes=header_bytes + data_bytes if tensors else self._position(),
         )

@@ -65,7 +65,7 @@ def pool(**options: Any) -> EnginePool:
 
 
 def model(name: str, size_bytes: int) -> LocalModel:
-    info = GgufInfo("", "llama", 128, "F16", 1, False, size_bytes, size_bytes)
+    info = GgufInfo("llama", 128, "F16", 1, size_bytes, size_bytes)
     return LocalModel(name, (), Path(name), info)
 
 

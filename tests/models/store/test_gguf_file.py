@@ -31,12 +31,10 @@ def text(value: bytes) -> bytes:
 
 def test_reads_what_another_implementation_wrote(model: Path) -> None:
     info = check_gguf(model)
-    assert info.general_name == "Pocket"
     assert info.architecture == "llama"
     assert info.context_length == 2048
     assert info.quantisation == "Q8_0"
     assert info.parameters == 2 * 64 * 64
-    assert info.has_chat_template
     reference = gguf.GGUFReader(model)
     assert info.end_bytes == max(t.data_offset + t.n_bytes for t in reference.tensors)
     assert info.size_bytes == model.stat().st_size >= info.end_bytes

@@ -108,7 +108,6 @@ def test_the_real_demo_model(demo_model: Path) -> None:
     assert (found.name, found.path) == (DEMO.name, demo_model)
     assert found.info.context_length == 8192
     assert found.info.parameters == 134_515_008
-    assert found.info.has_chat_template
 
 
 def test_a_store_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
