@@ -151,6 +151,8 @@ async def _serve(config: NodeConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(signal.SIGHUP, end)  # the terminal was closed
         serving = asyncio.ensure_future(serve(config, stop, progress=progress, ready=ready))
         await asyncio.wait({serving})
         if not serving.cancelled():

@@ -252,7 +252,7 @@ def main() -> None:
     options = parser.parse_args()
     # A terminal sends Ctrl-C to the worker too, and a service's end is told to all its processes.
     # The parent decides when to stop, and lets the disk cache be saved.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     writer = _Writer(_own_stdout())

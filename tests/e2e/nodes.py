@@ -108,13 +108,13 @@ class RunningNode:
         assert self.process is not None
         self.process.kill()
 
-    async def stop(self) -> int:
-        """SIGTERM, and its exit code."""
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it by that signal; its exit code."""
         assert self.process is not None
         if self._http is not None:
             await self._http.aclose()
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
 
 

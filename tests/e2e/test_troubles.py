@@ -159,3 +159,19 @@ async def test_no_answer_is_lost_while_nodes_come_and_go(nodes: list[RunningNode
     await asyncio.gather(*pending, return_exceptions=True)
     for task in done:
         task.result()
+
+
+async def test_a_closed_terminal_ends_a_node_as_ctrl_c_does(tmp_path: Path) -> None:
+    node = await RunningNode(tmp_path / "ann", "ann", ("--model", "none")).start()
+    assert (node.home / "runtime.json").exists()
+    assert await node.stop(signal.SIGHUP) == 0
+    assert not (node.home / "runtime.json").exists()
+
+
+async def test_a_node_outlives_the_terminal_under_nohup(tmp_path: Path) -> None:
+    node = RunningNode(tmp_path / "ann", "ann", ("--model", "none"), within=("nohup",))
+    await node.start()
+    assert node.process is not None
+    node.process.send_signal(signal.SIGHUP)
+    assert (await node.status())["name"] == "ann"
+    assert await node.stop() == 0

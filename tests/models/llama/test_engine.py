@@ -398,7 +398,7 @@ async def test_a_frame_that_is_none_ends_it_with_a_reason(start: Starter) -> Non
     assert "TypeError" in (await caller.ears.died).message
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_what_ends_all_processes_leaves_the_end_to_the_parent(
     start: Starter, number: signal.Signals
 ) -> None:
