@@ -13,6 +13,7 @@ something of the peer's was still under way to here.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,7 @@ from overlay.errors import (
     NotAMember,
     RemoteProtocolError,
     Revoked,
+    TimedOut,
     readable,
 )
 from overlay.identity.branches import Lineage, lineage_of
@@ -70,8 +72,11 @@ SILENCE_S: Final = 3 * PING_INTERVAL_S
 #: Who dials has no link with us, unless both began to dial at about the same time: within a round
 #: trip and a half of each other, and the longest are about 2 s.
 CROSSING_S: Final = 3.0
+#: Who answers no ping for so long reads nothing, whatever it says: what is sent to it piles up.
+DEAF_S: Final = 30.0
 #: Pings whose answer is still of interest.
-_PINGS_OPEN_MAX: Final = 4
+_PINGS_OPEN_MAX: Final = int(DEAF_S / PING_INTERVAL_S)
+_NONCE_BITS: Final = 62
 #: Weight of the latest round trip in the smoothed one: twice TCP's (RFC 6298), which measures more
 #: often.
 _RTT_WEIGHT: Final = 1 / 4
@@ -187,9 +192,9 @@ class Link:
         self._handshake = handshake
         self._unwelcome = unwelcome
         self._ticked = self._heard = self._begun = self._up_at = now
+        #: When each was sent, by nonces that nobody guesses who has not read them.
         self._pings: dict[int, float] = {}
-        self._next_ping = 0
-        self._pinged = now
+        self._pinged = self._answered = now
         self._rtt_ms: float | None = None
         self._sent_messages = self._sent_bytes = 0
 
@@ -261,7 +266,9 @@ class Link:
         is said. Each end goes by what it has heard itself.
         """
         # What came while this process was held up has not been read yet: no silence of the peer.
-        self._heard += max(0.0, now - self._ticked - PING_INTERVAL_S)
+        held_up_s = max(0.0, now - self._ticked - PING_INTERVAL_S)
+        self._heard += held_up_s
+        self._answered += held_up_s
         self._ticked = now
         if self.state is LinkState.OPENING:
             return self._admission(self._handshake.tick(now), now)
@@ -271,6 +278,9 @@ class Link:
             return self.refuse(NotAMember(f"the membership of {self.peer} has expired"))
         if now - self._heard > SILENCE_S:
             return self.close(f"silent for {SILENCE_S:.0f} s")
+        if now - self._answered > DEAF_S:
+            deaf = TimedOut(f"answers no ping for {DEAF_S:.0f} s")
+            return self.close(str(deaf), deaf)
         silent = now - self._heard >= PING_INTERVAL_S
         # The next tick would be too late.
         unmeasured = now - self._pinged > RTT_INTERVAL_S - PING_INTERVAL_S
@@ -345,7 +355,7 @@ class Link:
                 case Admitted() if (unwelcome := self._unwelcome()) is not None:
                     events += self.refuse(unwelcome)
                 case Admitted(hello=hello):
-                    self.state, self._up_at = LinkState.UP, now
+                    self.state, self._up_at, self._answered = LinkState.UP, now, now
                     self.peer, self.certificates = hello.peer_id, hello.certificates
                     self.observed = hello.observed
                     chain = [Certificate.read(packed) for packed in hello.certificates]
@@ -363,16 +373,17 @@ class Link:
         return events
 
     def _ping(self, now: float) -> Transmit:
-        self._next_ping += 1
-        self._pinged = now
-        self._pings[self._next_ping] = now
-        self._pings.pop(self._next_ping - _PINGS_OPEN_MAX, None)
-        return Transmit(encode(Ping(self._next_ping)))
+        nonce = secrets.randbits(_NONCE_BITS)
+        self._pinged = self._pings[nonce] = now
+        if len(self._pings) > _PINGS_OPEN_MAX:
+            del self._pings[next(iter(self._pings))]
+        return Transmit(encode(Ping(nonce)))
 
     def _measure(self, nonce: int, now: float) -> list[LinkEvent]:
         sent = self._pings.pop(nonce, None)
         if sent is None:
             return []
+        self._answered = now
         latest_ms = (now - sent) * 1000
         if self._rtt_ms is None:
             self._rtt_ms = latest_ms

@@ -21,6 +21,7 @@ from overlay.identity.revocations import Revocations
 from overlay.limits import CERTIFICATE_TTL_S, HANDSHAKE_S, PING_INTERVAL_S, RTT_INTERVAL_S
 from overlay.sim.clock import Clock
 from overlay.transport.link import (
+    DEAF_S,
     SILENCE_S,
     Direction,
     Down,
@@ -220,6 +221,22 @@ def test_any_message_breaks_the_silence() -> None:
         end.receive(encode(Cancel(b"")), float(second), TODAY)
         end.tick(float(second), TODAY)
     assert end.state is LinkState.UP
+
+
+def test_who_speaks_and_reads_nothing_is_cut() -> None:
+    """Else what is sent to it would pile up, a mebibyte with each message."""
+    end = up()
+    second, events = 0, []
+    while end.state is LinkState.UP:
+        second += 1
+        assert second <= DEAF_S + 2 * PING_INTERVAL_S
+        end.receive(encode(Pong(second)), second - 0.5, TODAY)
+        events = end.tick(float(second), TODAY)
+    [down] = events
+    assert isinstance(down, Down)
+    assert down.reason == "answers no ping for 30 s"
+    assert down.error is not None, "the log is to name it"
+    assert second > DEAF_S
 
 
 def test_a_busy_link_is_pinged_for_its_round_trip_alone() -> None:
