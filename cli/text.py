@@ -61,10 +61,12 @@ def wrap_words(text: str, width: int) -> str:
 
 
 def wrap_parts(parts: Sequence[str], width: int, separator: str = " · ") -> list[str]:
-    """Join ``parts`` into as few lines as fit ``width``, breaking between parts only."""
+    """Join ``parts`` into as few lines as fit ``width`` cells, breaking between parts only."""
+    from rich.cells import cell_len
+
     lines: list[str] = []
     for part in parts:
-        if lines and len(lines[-1]) + len(separator) + len(part) <= width:
+        if lines and cell_len(lines[-1] + separator + part) <= width:
             lines[-1] += separator + part
         else:
             lines.append(part)

@@ -45,3 +45,8 @@ def test_parts_wrap_between_parts_only(parts: list[str], width: int) -> None:
     lines = wrap_parts(parts, width)
     assert [part for line in lines for part in line.split(" · ")] == parts
     assert all(len(line) <= width or " · " not in line for line in lines)
+
+
+def test_wide_characters_take_two_cells() -> None:
+    assert wrap_parts(["served by 日本語", "local"], 23) == ["served by 日本語", "local"]
+    assert wrap_parts(["served by 日本語", "local"], 24) == ["served by 日本語 · local"]
