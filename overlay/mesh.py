@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from models.engine import EngineEvent, Failed, Tokens
+from models.engine import EngineEvent, Tokens
 from overlay.acquaintances import Acquaintances
 from overlay.admission.handshake import LocalNode
 from overlay.effects import Effect, Meet, Outcast, PeerChanged, Revoked, Unreadable
+from overlay.engine_effects import EngineEffect, EngineEffects
 from overlay.engines import EnginePool
-from overlay.errors import EngineFailed, HearthError, LimitExceeded, RemoteProtocolError
+from overlay.errors import HearthError, LimitExceeded, RemoteProtocolError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.terms import Terms
 from overlay.gossip.effects import PeerState
@@ -36,7 +37,6 @@ from overlay.member import Member
 from overlay.mesh_log import MeshLog
 from overlay.outbox import Outbox
 from overlay.routing.cost_policy import CostPolicy
-from overlay.tokenizing import Tokenizing
 from overlay.transport.lan import LanDiscovery
 from overlay.transport.port_mapping import PortMapping
 from overlay.transport.transport import Transport
@@ -88,7 +88,7 @@ class Mesh:
         #: What the driver sleeps until; whatever must happen before wakes it.
         self._due = 0.0
         self._driver: asyncio.Task[None] | None = None
-        self._tokenizing = Tokenizing(engines.get, self._tokenized)
+        self._engine_effects = EngineEffects(engines, self._tokenized)
         self.me = node.key.peer_id
         now = self.now()
         self.member = Member(
@@ -148,7 +148,7 @@ class Mesh:
 
     async def close(self, reason: str = "the node stops") -> None:
         """Say goodbye and stop; requests still open are dropped."""
-        self._tokenizing.close()
+        self._engine_effects.close()
         if self._driver is not None:
             self._driver.cancel()
         # Guests hear that this node is gone. The engines may stay, and would go on for them.
@@ -311,24 +311,9 @@ class Mesh:
                     queue.extend(self._send(peer, message))
                 case fwd.Emit(request_id=request_id, event=event):
                     self._on_client_event(request_id, event)
-                case fwd.Tokenize():
-                    self._tokenizing.begin(effect)
-                case fwd.Remember(model=model, prompt=prompt, answer=answer):
-                    if (engine := self._engines.get(model)) is not None:
-                        engine.remember(prompt, answer)
-                case fwd.Generate(model=model, request=request):
-                    if (engine := self._engines.get(model)) is not None:
-                        engine.submit(request)
-                    else:
-                        gone = Failed(request.request_id, EngineFailed.code, "the model is gone")
-                        queue.extend(self.member.engine_event(model, gone, self.now()))
-                case fwd.CancelGeneration(model=model, request_id=request_id):
-                    self._tokenizing.cancel(request_id)
-                    if (engine := self._engines.get(model)) is not None:
-                        engine.cancel(request_id)
-                case fwd.CopiesChanged(model=model, changed=changed):
-                    if (engine := self._engines.get(model)) is not None:
-                        engine.copies_changed(changed)
+                case _ if isinstance(effect, EngineEffect):
+                    if (gone := self._engine_effects.carry_out(effect)) is not None:
+                        queue.extend(self.member.engine_event(effect.model, gone, self.now()))
                 case Meet(peer=peer, addresses=addresses):
                     self.acquaintances.readmit(peer)
                     self.meet(peer, addresses)

@@ -24,6 +24,7 @@ LAYERS = [
     "overlay.acquaintances",
     "overlay.mesh_log",
     "overlay.outbox",
+    "overlay.engine_effects",
     "overlay.tokenizing",
     "overlay.member",
     "overlay.effects",
