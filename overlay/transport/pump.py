@@ -9,10 +9,13 @@ told. So whoever has sent looks whether there is something to read, too.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
 import zmq
+
+log = logging.getLogger(__name__)
 
 #: Plain numbers: to compute with pyzmq's flags takes longer than to read the socket's state.
 _READABLE: Final = int(zmq.POLLIN)
@@ -85,7 +88,11 @@ class Pump:
                 frames.append(self._link.recv(_NOBLOCK, copy=False))
         except zmq.ZMQError:
             return False
-        self._arrived(frames)
+        try:
+            self._arrived(frames)
+        except Exception:
+            # Our bug: what else has come, from others too, would lie there until there is news.
+            log.exception("what came could not be handled")
         return self._readable()
 
     def _readable(self) -> bool:

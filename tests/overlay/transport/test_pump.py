@@ -54,6 +54,23 @@ async def test_all_arrives_in_order(pair: Pair) -> None:
     one.pump.close()
 
 
+async def test_a_bug_leaves_nothing_unread(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = map(End, pair)
+
+    def arrived(frames: list[zmq.Frame]) -> None:
+        two._arrived(frames)
+        if len(two.got) == 1:
+            raise ArithmeticError
+
+    two.pump._arrived = arrived
+    for data in (b"1", b"2"):
+        one.pump.offer([data])
+    await two.until(2)
+    assert "ArithmeticError" in caplog.text
+    two.pump.close()
+    one.pump.close()
+
+
 async def test_who_sends_all_the_time_reads_all_the_same(pair: Pair) -> None:
     """Sending takes the news that something has come, which are told only once."""
     one, two = map(End, pair)
