@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -135,6 +136,18 @@ async def robbed_of_its_engine(node: RunningNode) -> AsyncIterator[None]:
     yield
 
 
+async def while_asking(asking: Asking, troubles: Coroutine[Any, Any, None]) -> None:
+    """Have the troubles happen meanwhile; raises what a request or they failed with."""
+    tasks = [asyncio.create_task(asking.go_on()) for _ in range(_ASKING)]
+    tasks.append(asyncio.create_task(troubles))
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
 async def test_no_answer_is_lost_while_nodes_come_and_go(nodes: list[RunningNode]) -> None:
     ann, bob, cyd = nodes
     asking = Asking(ann)
@@ -151,14 +164,55 @@ async def test_no_answer_is_lost_while_nodes_come_and_go(nodes: list[RunningNode
             await until(partial(served, ann, node.name), f"{node.name} is back")
             await until(partial(answers, node), f"{node.name} answers again")
 
-    tasks = [asyncio.create_task(asking.go_on()) for _ in range(_ASKING)]
-    tasks.append(asyncio.create_task(troubles()))
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()
+    await while_asking(asking, troubles())
+
+
+async def test_no_answer_is_lost_with_its_relay(tmp_path: Path, tiny_model: Path) -> None:
+    """Of two that reach both who asks and who answers, which do not reach each other."""
+    models = {"ann": "none", "bob": "none", "cyd": "none", "dan": str(tiny_model)}
+    nodes = [RunningNode(tmp_path / name, name, ("--model", models[name])) for name in models]
+    ann, bob, cyd, dan = nodes
+    relays = ann, bob
+
+    async def join(node: RunningNode, token: str) -> None:
+        joined = await hearth("join", token, "--home", str(node.home))
+        assert joined.code == 0, joined.err
+
+    async def start(node: RunningNode) -> str:
+        await node.start()
+        stack.push_async_callback(node.stop)
+        return str((await node.status())["listen"][0].rpartition("/")[2])
+
+    async with AsyncExitStack() as stack:
+        ports = [await start(ann)]
+        invited = await hearth("invite", "--home", str(ann.home), "--json", "--uses", "3")
+        await asyncio.gather(*(join(node, invited.json["token"]) for node in (bob, cyd, dan)))
+        ports.append(await start(bob))
+        for node in (cyd, dan):
+            node.program = ("-m", "tests.e2e.homebound_node", ",".join(ports))
+        await asyncio.gather(start(cyd), start(dan))
+        ids = {(await node.status())["peer_id"]: node for node in relays}
+        asking = Asking(cyd)
+
+        async def relayed_by(*nodes: RunningNode) -> RunningNode:
+            async def relay() -> RunningNode | None:
+                peer = await cyd.peer("dan") if await served(cyd, "dan") else None
+                found = None if peer is None else ids.get(peer["relay"])
+                return found if found in nodes else None
+
+            found = await until(relay, "there is a way from cyd to dan")
+            assert isinstance(found, RunningNode)
+            return found
+
+        async def troubles() -> None:
+            await asking.more(2 * _ASKING)
+            relay = await relayed_by(*relays)
+            relay.kill()
+            await relayed_by(*(node for node in relays if node is not relay))
+            await asking.more(2 * _ASKING)
+
+        await relayed_by(*relays)
+        await while_asking(asking, troubles())
 
 
 async def test_a_closed_terminal_ends_a_node_as_ctrl_c_does(tmp_path: Path) -> None:
