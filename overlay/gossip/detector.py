@@ -46,10 +46,13 @@ class PhiDetector:
             self._intervals.append(interval)
             self._sampled_s = now
 
-    def excuse(self, pause_s: float) -> None:
-        """This node itself did not run for ``pause_s``: that silence says nothing of the peer."""
-        self._heard_s += pause_s
-        self._sampled_s += pause_s
+    def excuse(self, pause_s: float, now: float) -> None:
+        """This node itself did not run for ``pause_s``: that silence says nothing of the peer.
+
+        What came meanwhile may have been read before this is known.
+        """
+        self._heard_s = min(now, self._heard_s + pause_s)
+        self._sampled_s = min(now, self._sampled_s + pause_s)
 
     def resume(self, now: float) -> None:
         """A sign of life after an absence, which was no interval of its rhythm."""

@@ -143,7 +143,7 @@ class Gossip:
         self._ticked_s = now
         if silent_s > 2 * self._interval_s:
             # We were stalled, not they: a suspended laptop must not declare everybody dead.
-            self._liveness.excuse(silent_s - self._interval_s)
+            self._liveness.excuse(silent_s - self._interval_s, now)
         effects: list[Effect] = [*self._liveness.judge(now, self._own_words), *self._forget(now)]
         self._own.collect(now)
         self._replicas.weigh()

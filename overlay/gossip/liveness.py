@@ -127,11 +127,11 @@ class Liveness:
                 found.append(PeerDown(peer, f"no sign of life for {silent_s:.1f} s{why}"))
         return found
 
-    def excuse(self, pause_s: float) -> None:
+    def excuse(self, pause_s: float, now: float) -> None:
         """This node did not run for ``pause_s``."""
         for known in self._peers.values():
             if known.state is PeerState.UP:
-                known.detector.excuse(pause_s)
+                known.detector.excuse(pause_s, now)
 
     def forget(self, peer: PeerId) -> None:
         self._peers.pop(peer, None)

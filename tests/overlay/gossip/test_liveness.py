@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.gossip.detector import PhiDetector
-from overlay.gossip.effects import PeerDown, PeerState, PeerUp
+from overlay.gossip.effects import PeerDown, PeerState, PeerUp, Send
 from overlay.gossip.gossip import DISPUTE_ROUNDS
 from overlay.gossip.liveness import (
     PHI_LINK_LOST,
@@ -124,6 +124,21 @@ def test_our_own_stall_blames_nobody() -> None:
     effects = stalled.tick(mesh.now + 3600.0, mesh.ids[1:])
     assert not any(isinstance(e, PeerDown) for e in effects)
     assert set(stalled.states().values()) == {PeerState.UP}
+
+
+def test_a_stall_of_ours_does_not_hide_who_dies_after_it() -> None:
+    mesh = Mesh(2, seed=1)
+    mesh.run(20)
+    stalled, peer = (mesh.nodes[each].gossip for each in mesh.ids)
+    [opened, *_] = peer.tick(mesh.now + 3600.0, [stalled.me])
+    assert isinstance(opened, Send)
+    # What came during the stall is read before the round that was due.
+    stalled.receive(peer.me, opened.message, mesh.now + 3600.0)
+    stalled.tick(mesh.now + 3600.0, [])
+    effects = stalled.tick(mesh.now + 3600.0, [])
+    for second in range(20):
+        effects += stalled.tick(mesh.now + 3600.0 + second, [])
+    assert PeerDown in map(type, effects)
 
 
 def test_the_dead_are_forgotten_everywhere_and_for_good() -> None:
