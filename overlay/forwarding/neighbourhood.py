@@ -123,21 +123,20 @@ class Neighbourhood:
             self.summary.asked(hashes, leading(hashes, model.hashes))
 
     def records_changed(self, origin: PeerId, changes: Iterable[Change]) -> bool:
-        """Apply a peer's changed records; True if its load is news. Raises Malformed."""
+        """Apply a peer's changed records; True if its load is news.
+
+        Raises Malformed for a card or a load that cannot be read; the blocks are known then.
+        """
         neighbour = self.neighbours.setdefault(origin, Neighbour())
         added: list[int] = []
         removed: list[int] = []
-        fresh_load = False
+        others: list[Change] = []
         for change in changes:
             block = block_of(change.key)
-            if block is not None:
+            if block is None:
+                others.append(change)
+            else:
                 (removed if change.value is None else added).append(block)
-            elif change.key == CARD:
-                neighbour.card = None if change.value is None else Card.unpack(change.value)
-                self.servers.card_changed(origin)
-            elif change.key == LOAD:
-                neighbour.load = None if change.value is None else Load.unpack(change.value)
-                fresh_load = True
         for name, copies in self._copies.items():
             held = self.models[name].hashes
             copies.changed_elsewhere(b for b in (*added, *removed) if b in held)
@@ -147,6 +146,14 @@ class Neighbourhood:
         if added:
             self.index.add(origin, added)
             self.losses.found(added)
+        fresh_load = False
+        for change in others:
+            if change.key == CARD:
+                neighbour.card = None if change.value is None else Card.unpack(change.value)
+                self.servers.card_changed(origin)
+            elif change.key == LOAD:
+                neighbour.load = None if change.value is None else Load.unpack(change.value)
+                fresh_load = True
         return fresh_load
 
     def origin_reset(self, origin: PeerId) -> None:

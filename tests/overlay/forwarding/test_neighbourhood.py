@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.engine import CacheChanged, EngineStats, ModelInfo
+from overlay.errors import Malformed
 from overlay.forwarding.copies import SAME
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
@@ -42,6 +43,20 @@ def test_the_match_at_home_is_exact_however_much_is_cached() -> None:
     assert match_here(own, [BLOCKS[0], BLOCKS[-1], 1]) == 2 * BLOCK_TOKENS
     own.cache_changed("a", CacheChanged((), (BLOCKS[-1],)))
     assert match_here(own, [BLOCKS[0], BLOCKS[-1], 1]) == BLOCK_TOKENS
+
+
+def test_what_blocks_a_peer_has_is_known_though_its_card_cannot_be_read() -> None:
+    own = neighbourhood("a")
+    own.records_changed(PEER, [Change(block_key(1), 1, b"")])
+    malformed = [
+        Change(CARD, 2, b"nonsense"),
+        Change(block_key(1), 3, None),
+        Change(block_key(2), 4, b""),
+    ]
+    with pytest.raises(Malformed):
+        own.records_changed(PEER, malformed)
+    assert own.index.match([1, 2]) == {PEER: 2}
+    assert own.index.blocks(PEER) == 1
 
 
 @pytest.mark.parametrize("private", [False, True])
