@@ -132,8 +132,7 @@ class Neighbourhood:
         removed: list[int] = []
         others: list[Change] = []
         for change in changes:
-            block = block_of(change.key)
-            if block is None:
+            if (block := block_of(change.key)) is None:
                 others.append(change)
             else:
                 (removed if change.value is None else added).append(block)
