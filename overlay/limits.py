@@ -69,6 +69,8 @@ DIALS_AT_ONCE_MAX: Final = 32
 #: Attempts that begin per second, and at once after a quiet time.
 DIALS_PER_S: Final = 16
 DIALS_BURST: Final = 64
+#: Names of addresses that are looked up at one time, each in a thread of its own.
+LOOKUPS_MAX: Final = 32
 #: Connections from one network address per second, and at once after a quiet time: a household of
 #: friends behind one address dials again when the network comes back.
 HANDSHAKES_PER_S: Final = 4

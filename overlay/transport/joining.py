@@ -17,7 +17,8 @@ from overlay.limits import HANDSHAKE_S
 from overlay.transport.connection import Line, converse
 from overlay.transport.dialling import Turns
 from overlay.transport.link import Direction, Down, Link, LinkEvent, Transmit
-from overlay.transport.sockets import Sockets, resolve
+from overlay.transport.names import Names
+from overlay.transport.sockets import Sockets
 from overlay.wire.messages import Hello
 
 
@@ -33,7 +34,7 @@ async def join(key: NodeKey, token: JoinToken, name: str) -> tuple[Membership, H
     try:
         for address in token.addresses:
             reason = "the name is unknown"
-            for endpoint in await resolve(address):
+            for endpoint in await Names().resolve(address):
                 attempt = _Joining(key, token, name)
                 reason = await attempt.run(sockets, endpoint)
                 if attempt.joined is not None:

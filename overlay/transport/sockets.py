@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 import zmq
@@ -154,24 +154,6 @@ def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:
     bound = bytes(router.get(zmq.LAST_ENDPOINT)).rstrip(b"\x00")
     port = int(bound.rpartition(b":")[2])
     return Multiaddr(address.family, address.host, port)
-
-
-async def resolve(address: Multiaddr) -> list[str]:
-    """The ZeroMQ endpoints of an address; empty if its name is unknown.
-
-    ZeroMQ would look names up in its I/O thread, and all links would wait.
-    """
-    if address.family in ("ip4", "ip6"):
-        return [address.endpoint]
-    family = {"dns4": socket.AF_INET, "dns6": socket.AF_INET6}.get(address.family, 0)
-    try:
-        found: Sequence[Any] = await asyncio.get_running_loop().getaddrinfo(
-            address.host, address.port, family=family, type=socket.SOCK_STREAM
-        )
-    except OSError:
-        return []
-    hosts = dict.fromkeys(sockaddr[0] for *_, sockaddr in found)
-    return [Multiaddr.of(host, address.port).endpoint for host in hosts if "%" not in host]
 
 
 class Monitor:

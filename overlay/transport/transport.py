@@ -30,9 +30,10 @@ from overlay.transport.incoming import Listener
 from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.link import Direction, Link, LinkStatus
 from overlay.transport.links import BetweenTransports, LinkObserver, Links
+from overlay.transport.names import Names
 from overlay.transport.public import PublicAddresses, seen_at
 from overlay.transport.relaying import Allowance
-from overlay.transport.sockets import Sockets, bind, resolve
+from overlay.transport.sockets import Sockets, bind
 from overlay.wire.between_transports import DialBack, DialedBack, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
 from overlay.wire.messages import Message
@@ -78,6 +79,7 @@ class Transport:
         self._banned: dict[bytes, PeerId] = {}
         self._sockets = Sockets(node().key)
         self._turns = Turns()
+        self._names = Names()
         self._dial_backs = DialBacks(self._sockets)
         self._public = PublicAddresses()
         #: What this node listens on, each interface's by itself.
@@ -278,7 +280,7 @@ class Transport:
 
     async def _attempt(self, peer: PeerId, address: Multiaddr) -> Ending:
         ending = Ending(f"the name {address.host} is unknown", was_up=False)
-        for endpoint in await resolve(address):
+        for endpoint in await self._names.resolve(address):
             link = partial(self._outgoing, peer, endpoint)
             ending = await converse(self._sockets, self._turns, peer, endpoint, link, self._links)
             log.debug("dialled %s at %s: %s", peer, endpoint, ending.reason)
