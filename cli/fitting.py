@@ -8,6 +8,9 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 
+#: A column that gives way says enough with so many.
+_CUT_CELLS = 14
+
 
 class FittingTable(Table):
     """A plain table that goes without some columns where not all fit: the rest stays whole."""
@@ -29,15 +32,8 @@ class FittingTable(Table):
         return sum(map(_cells_needed, columns)) + self._gap * (len(columns) - 1)
 
     def _of(self, columns: Sequence[Column]) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=self.padding)
-        for column in columns:
-            table.add_column(
-                column.header,
-                justify=column.justify,
-                no_wrap=column.no_wrap,
-                overflow=column.overflow,
-                max_width=column.max_width,
-            )
+        copies = (column.copy() for column in columns)
+        table = Table(*copies, box=None, pad_edge=False, header_style="dim", padding=self.padding)
         for row in zip(*(column.cells for column in columns), strict=True):
             table.add_row(*row)
         return table
@@ -45,6 +41,9 @@ class FittingTable(Table):
 
 def _cells_needed(column: Column) -> int:
     texts = [str(cell) for cell in (column.header, *column.cells)]
-    parts = texts if column.no_wrap else [word for text in texts for word in text.split()]
+    lines = [line for text in texts for line in text.split("\n")]
+    parts = lines if column.no_wrap else [word for line in lines for word in line.split()]
     widest = max(map(cell_len, parts), default=0)
-    return widest if column.max_width is None else min(widest, column.max_width)
+    if column.overflow == "ellipsis" and not column.no_wrap:
+        widest = min(widest, _CUT_CELLS)
+    return max(column.min_width or 0, min(widest, column.max_width or widest))

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from cli.fitting import FittingTable
 from cli.simulations import Answered, Finished, Job
 from cli.text import count, duration, size
 from overlay.sim.outcome import Report, Spread
@@ -80,8 +81,9 @@ def result_view(reports: Sequence[Report], width: int) -> RenderableType:
 
 
 def _table(reports: Sequence[Report]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    # The one column that gives way on a narrow terminal.
+    spare = ("\nforwards", "\ngossip", "imba-\nlance", "\np99", "\np50")
+    table = FittingTable(spare=spare, gap=1)
+    # The column that gives way first.
     table.add_column("policy", vertical="bottom", overflow="ellipsis")
     for title in (
         *("hit\nrate", "TTFT\nmean", "\np50", "\np95", "\np99", "imba-\nlance"),

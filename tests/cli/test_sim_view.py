@@ -36,6 +36,12 @@ def test_it_fits_into_80_columns() -> None:
         assert part in text
 
 
+def test_a_narrow_terminal_shows_which_policy_has_which_figures() -> None:
+    lines = shown([fake_report("longest-match-threshold")], width=40).splitlines()
+    assert lines[1].split() == ["policy", "rate", "mean", "p95"]
+    assert lines[2].startswith("longest-match-")
+
+
 def test_the_best_stands_out_where_one_is_better() -> None:
     reports = [fake_report("a"), fake_report("b")]
     text = shown(reports, force_terminal=True, color_system="standard")
