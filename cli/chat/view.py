@@ -100,7 +100,9 @@ class AnswerView:
     def add(self, text: str) -> None:
         text = printable(text)
         self.text += text
-        blocks, tail = split_finished(self._tail.text + text)
+        tail = self._tail.text + text
+        # Only whole lines finish a block, and parsing all for each token is slow in a long list.
+        blocks, tail = split_finished(tail) if "\n" in text else ([], tail)
         # The tail first: a redraw in between must not show a block twice.
         self._tail.text = tail
         for block in blocks:

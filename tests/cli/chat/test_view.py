@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cli.chat.blocks import split_finished
 from cli.chat.view import AnswerView, _Tail
 
 ANSWER = """Intro *one*.
@@ -103,3 +105,17 @@ def test_a_narrowed_terminal_is_cleared_of_the_lines_that_it_wrapped() -> None:
         view._live.refresh()
         assert printed(console)[before:].count("\x1b[1A\x1b[2K") == len(view._tail.drawn) - 1
     assert not console._render_hooks
+
+
+def test_a_text_is_parsed_once_for_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def counted(text: str) -> tuple[list[str], str]:
+        parsed.append(text)
+        return split_finished(text)
+
+    monkeypatch.setattr("cli.chat.view.split_finished", counted)
+    with AnswerView(plain_console()) as view:
+        for part in ("- a", " word", " more", "\n", "- b", " word", "\n"):
+            view.add(part)
+    assert parsed == ["- a word more\n", "- a word more\n- b word\n"]
