@@ -284,7 +284,7 @@ class Forwarder:
         effects: list[Effect] = []
         if before := self._jobs.get(message.request_id):
             if sender not in before.path:
-                return [Noticed(sender, "brings requests again", "one is open here already")]
+                return stream.open_already(sender, message.request_id)
             # Whoever was between the sender and this node is gone, so it comes another way.
             effects, job.came_before_from = self._drop(before, now), before.upstream
         local = self._neighbourhood.resolve(job.model)

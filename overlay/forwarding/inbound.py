@@ -67,7 +67,8 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         sampling=message.sampling,
         upstream=sender,
         path=message.path,
-        hop_limit=message.hop_limit,
+        # A path may be longer than it was. Who gets the next one would blame this node for it.
+        hop_limit=min(message.hop_limit, HOP_LIMIT_MAX - len(message.path)),
         submitted_at=now,
         deadline=now + allowed_s,
         tokens=message.tokens,

@@ -41,6 +41,16 @@ def refused(to: PeerId, request_id: bytes, error: HearthError) -> Send:
     return Send(to, Refused(request_id, error.code, str(error), retry_after_ms))
 
 
+def open_already(sender: PeerId, request_id: bytes) -> list[Effect]:
+    """A peer brings a request whose id another's has, which is open here.
+
+    It hears so: somebody else may have brought the other one to have this node taken for silent.
+    """
+    error = Overloaded("a request with this id is open here already")
+    noticed = Noticed(sender, "brings requests again", "one is open here already")
+    return [noticed, refused(sender, request_id, error)]
+
+
 def error_of(message: Refused) -> HearthError:
     """What a peer's refusal says; its words, which are remembered, are held within bounds, and so
     is how long it asks to be left alone."""

@@ -1031,9 +1031,26 @@ def test_a_request_that_comes_again_while_it_is_open_is_noticed() -> None:
     first, third = world.node(0).peer, world.node(2).peer
     receiver = world.node(1).forwarder
     receiver.receive(first, forward(world), world.now)
-    [noticed] = receiver.receive(third, forward(world, path=(third,)), world.now)
+    noticed, refusal = receiver.receive(third, forward(world, path=(third,)), world.now)
     assert noticed == Noticed(third, "brings requests again", "one is open here already")
+    # Or it would take this node for silent, and leave it alone.
+    assert isinstance(refusal, Send)
+    assert refusal.peer == third
+    assert isinstance(refusal.message, Refused)
     assert receiver.open_requests == 1
+
+
+@pytest.mark.parametrize("length", range(1, HOP_LIMIT_MAX + 1))
+def test_whatever_path_a_request_came_by_the_next_node_can_read_it(length: int) -> None:
+    """Else a member could have it blame the one between, and ban it in the end."""
+    world = World(3, models={1, 2})
+    world.warm(2, TOKENS)
+    sender, relay, other = (world.node(i) for i in range(3))
+    made_up = tuple(PeerId(bytes([200 + n]) * 32) for n in range(1, length))
+    asked = forward(world, prompt=PROMPT, path=(*made_up, sender.peer), hop_limit=HOP_LIMIT_MAX)
+    world.carry_out(relay, relay.forwarder.receive(sender.peer, asked, world.now))
+    world.run(3)
+    assert relay.forwarder.open_requests + other.forwarder.open_requests > 0
 
 
 def test_an_answer_that_nobody_accepted_is_none_and_noticed() -> None:
