@@ -71,7 +71,7 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
     ``model`` is a name, or the path of a GGUF file for a node that is started here; ``none``
     starts it without a model, so that friends answer. ``console`` shows what takes a while.
     """
-    from models.store.store import is_path, model_name
+    from models.store.store import is_path
 
     try:
         client = running_client(config)
@@ -88,38 +88,37 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
             yield Session(client, model, own_node=False)
         return
 
-    from pathlib import Path
-
     from overlay.thread import run_in_thread
 
     if model == "none":
         config, model = replace(config, models=()), None
-    here = model is not None and _served_here(config, model)
-    if model is not None and here:
+    here = None if model is None else _name_here(config, model)
+    if model is not None and here is not None:
         config = replace(config, models=(model,))
-    name = model_name(Path(model)) if model is not None and is_path(model) else model
+    name = here or model
     with (
         StepProgress(console) as progress,
         run_in_thread(config, progress) as node,
         NodeClient(node.api_url, node.admin_token) as client,
     ):
         progress.close()
-        if not (here if name is not None else config.models):
+        if not (here or (name is None and config.models)):
             _await_model(client, name)
         yield Session(client, name, own_node=True)
 
 
-def _served_here(config: NodeConfig, model: str) -> bool:
-    """Whether this machine has, or can fetch, the model: else a friend may serve it."""
-    from models.store.store import ModelStore
+def _name_here(config: NodeConfig, model: str) -> str | None:
+    """The name of a model that this machine has, or can fetch; None: a friend may serve it."""
+    from pathlib import Path
+
+    from models.store.store import ModelStore, is_path, model_name
 
     try:
-        ModelStore(config.store).resolve(model)
+        return ModelStore(config.store).resolve(model).name
     except ModelNotFound:
-        return False
-    except ModelFileInvalid:
-        pass  # Fetched, or complained about, when the node starts.
-    return True
+        return None
+    except ModelFileInvalid:  # Fetched, or complained about, when the node starts.
+        return model_name(Path(model)) if is_path(model) else model
 
 
 def _await_model(client: NodeClient, name: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -37,6 +38,17 @@ def test_ask_starts_a_node_and_ends_it(run: Run, home: Path, tiny_model: Path) -
     assert answer["hearth"]["route"] == "local"
     assert second.stdout == answer["answer"].removesuffix("\n") + "\n"
     assert not (home / "runtime.json").exists()
+
+
+@pytest.mark.parametrize("name", ["Pocket", "pocket", "Pocket-Q8_0"])
+def test_a_model_of_the_store_is_asked_by_any_of_its_names(
+    run: Run, tmp_path: Path, tiny_model: Path, name: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    shutil.copy(tiny_model, tmp_path / "models" / "Pocket-Q8_0.gguf")
+    result = run("ask", "Hi", "--model", name, "--max-tokens", "1", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == "Pocket"
 
 
 def test_a_node_without_a_model_and_without_friends(run: Run) -> None:
