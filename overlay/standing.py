@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from overlay.errors import HearthError, IdentityError, InvalidRequest, InviteUnknown
+from overlay.errors import ConfigError, HearthError, IdentityError, InvalidRequest, InviteUnknown
 from overlay.home.home import Home
 from overlay.identity.certificates import (
     MESH_SECRET_BYTES,
@@ -63,7 +63,11 @@ class Standing:
         self.revocations.check(self.membership.certificates)
         secret = secrets.token_bytes(SECRET_BYTES)
         invite = self.ledger.issue(now, ttl_s, uses, label, secret, may_invite=may_invite)
-        self.save_ledger()
+        try:
+            self.save_ledger()
+        except ConfigError:
+            self.ledger.cancel(invite.id)  # Nobody will ever hold its token.
+            raise
         token = JoinToken.of(
             invite, self._key.peer_id, self.membership.mesh_id, tuple(addresses)
         ).encode()
