@@ -42,6 +42,7 @@ from overlay.identity.invites import JoinToken
 from overlay.identity.multiaddr import Multiaddr, parse_announced, parse_listen
 from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
+from overlay.limits import RELINK_S
 from overlay.mesh import Mesh
 from overlay.standing import Standing, revocation_told
 from overlay.status import lending, listings, metrics, status
@@ -293,10 +294,13 @@ class Node:
             mesh.cancel(request_id)
 
     def _default_model(self) -> str:
-        # What is being started again is the default all the same: the refusal says so.
-        names = [listing.name for listing in self.models()] or list(self._engines.lost)
+        neighbourhood = self.mesh.member.neighbourhood
+        # Or what is being started again, as the refusal says, or lost its link a moment ago.
+        since = self.mesh.now() - RELINK_S
+        lost = [*self._engines.lost] or [*neighbourhood.offered(lost_since=since)]
+        names = [listing.name for listing in self.models()] or lost
         if not names:
-            paused = self.mesh.member.neighbourhood.who_paused()
+            paused = neighbourhood.who_paused()
             raise NoRoute(
                 f"no model is served here or by a reachable peer{paused}: start one with "
                 "`hearth up --model demo`"

@@ -241,12 +241,12 @@ class Neighbourhood:
         """Since the summary of a peer that is known here was last known to be current."""
         return max(0.0, now - self.neighbours[peer].summary_at)
 
-    def offered(self) -> dict[str, ModelCard]:
-        """Models that reachable peers serve, by name; on equal names any one stands for all."""
+    def offered(self, lost_since: float = math.inf) -> dict[str, ModelCard]:
+        """Models of peers that are linked, or were at ``lost_since``; of one name, any one."""
         found: dict[str, ModelCard] = {}
         for peer in sorted(self.neighbours):
             neighbour = self.neighbours[peer]
-            if neighbour.card is not None and neighbour.rtt_ms is not None:
+            if neighbour.card and (neighbour.rtt_ms is not None or neighbour.lost_at >= lost_since):
                 for card in neighbour.card.models:
                     found.setdefault(card.name, card)
         return found

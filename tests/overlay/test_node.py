@@ -499,6 +499,18 @@ async def test_a_node_that_stops_is_left_at_once(start: StartNode) -> None:
     await eventually(lambda: any(p["state"] == "LEFT" for p in ann.status()["peers"]))
 
 
+async def test_who_asks_while_a_link_is_made_anew_need_not_name_a_model(start: StartNode) -> None:
+    ann, bob = await start("ann"), await start("bob", model="none")
+    await joined(ann, bob)
+    await eventually(lambda: bool(bob.models()))
+    line = bob.mesh.transport._links.line(ann.key.peer_id)
+    assert line is not None
+    line.close("a cable was pulled")
+    assert bob.models() == []
+    _, answered = await answer(bob)
+    assert answered.hearth["served_by"] == str(ann.key.peer_id)
+
+
 async def test_members_met_before_a_start_are_absent_until_they_are_heard_of(
     start: StartNode,
 ) -> None:
