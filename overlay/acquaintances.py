@@ -31,7 +31,7 @@ class Acquaintances:
         """Try what was announced first, and keep the rest: an announcement may be an old one."""
         if peer in self.excluded:
             return
-        if peer in self._met or len(self._met) < MEMBERS_MAX:
+        if self._has_room_for(peer):
             known = self._met.setdefault(peer, ())
             self._transport.dial(peer, tuple(dict.fromkeys((*addresses, *known))))
 

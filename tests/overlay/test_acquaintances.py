@@ -45,6 +45,15 @@ def test_of_too_many_the_one_gives_way_that_nothing_is_known_of(one: Dialling) -
     assert one.dialled == [known, *others[-(ROOM - 1) :]]
 
 
+def test_who_is_made_up_on_the_lan_gives_way_to_who_is_found_there_later(one: Dialling) -> None:
+    """Whoever was a member once can announce any number of others, at addresses of nobody."""
+    known, *others = PEERS
+    one.mesh.member.gossip.alive(known, 0.0)
+    for peer in (known, *others):
+        one.mesh.acquaintances.found_on_lan(peer, AT)
+    assert one.dialled == [known, *others[-(ROOM - 1) :]]
+
+
 def test_whom_one_knows_makes_no_room_for_others(one: Dialling) -> None:
     for peer in PEERS[:ROOM]:
         one.mesh.member.gossip.alive(peer, 0.0)

@@ -117,10 +117,13 @@ def test_an_old_announcement_does_not_displace_known_addresses(
     assert dialled == {other.key.peer_id: (old, new)}
 
 
-def test_announcements_of_too_many_peers_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_those_that_announce_themselves_so_many_are_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dialled: dict[PeerId, tuple[Multiaddr, ...]] = {}
     mesh = Member(members(1)[0], lan=False).mesh
     monkeypatch.setattr(mesh.transport, "dial", dialled.__setitem__)
+    monkeypatch.setattr(mesh.transport, "hang_up", lambda peer, reason: dialled.pop(peer))
     for number in range(2 * MEMBERS_MAX):
         mesh._found_on_lan(
             PeerId(number.to_bytes(32, "big")), [Multiaddr("ip4", "192.0.2.7", 7710)]
