@@ -15,8 +15,7 @@ from overlay.wire.messages import Syn
 from tests.overlay.gossip.mesh import Faults, Mesh
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("count", [10, 100])
+@pytest.mark.parametrize(("count", "seed"), [(10, 0), (10, 1), (10, 2), (100, 0)])
 def test_news_are_everywhere_within_log2_n_plus_4_rounds(count: int, seed: int) -> None:
     mesh = Mesh(count, seed)
     one, another = mesh.rng.sample(mesh.ids, 2)
