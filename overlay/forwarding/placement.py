@@ -270,8 +270,11 @@ class Placement:
 
     def nobody(self, job: Job) -> HearthError:
         """Why there is no candidate, for people."""
-        here = [m.info.name for m in self._neighbourhood.models_for(guest=job.upstream is not None)]
-        offered = sorted({*here, *self._neighbourhood.offered()})
+        here = [m.info for m in self._neighbourhood.models_for(guest=job.upstream is not None)]
+        there = self._neighbourhood.offered()
+        offered = sorted({*(info.name for info in here), *there})
+        aliases = {*(each.aliases for each in here), *(each.aliases for each in there.values())}
+        known = job.model in offered or any(job.model.lower() in each for each in aliases)
         context = self._neighbourhood.longest_context(job.model, here_only=_stays(job))
         if 0 < context <= job.longer_than:
             return ContextLengthExceeded(
@@ -286,9 +289,9 @@ class Placement:
             return NoRoute(
                 f"no reachable node serves a model{paused}: start one with `hearth up --model`"
             )
-        if job.local_only and job.model in offered:
+        if job.local_only and known:
             return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
-        if job.model in offered:
+        if known:
             return NoRoute(f"no reachable node can take a request for {job.model!r} now{paused}")
         return ModelNotFound(
             f"no node serves a model named {job.model!r}{paused}; there is: {', '.join(offered)}"

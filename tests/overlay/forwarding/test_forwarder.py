@@ -367,6 +367,16 @@ def test_when_nobody_is_left_the_client_hears_why() -> None:
     assert isinstance(ending.error, Unreachable)
 
 
+@pytest.mark.parametrize("name", [MODEL, "alias", "Alias"])
+def test_a_model_that_only_others_serve_is_there_by_any_of_its_names(name: str) -> None:
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT, model=name, local=True)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, NoRoute)
+    assert str(ending.error) == f"this node does not serve {name!r}; route it through the mesh"
+
+
 def test_a_lost_frame_is_noticed_and_made_good() -> None:
     world = World(3)
     world.warm(1, TOKENS)
