@@ -6,6 +6,11 @@ token. In an M/G/1 queue a machine that is busy a share b of its time makes ever
 cost others b / (1 - b) seconds of waiting (the busy period that follows it), so a second of work
 costs 1 / (1 - b) in all. Memory has no such law: its price rises with the share of blocks that
 were needed again and that nobody had kept.
+
+A few looks at each machine tell b. If all are mostly idle, it is chance that tells one from the
+others, and a dear memory would make seconds of it; so the less busy they are on average, the more
+they are taken to be alike. The weight of what was seen is that of credibility theory (Bühlmann
+1967), for counts of rare events at rates that vary (a gamma-Poisson mixture).
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ from overlay.routing.cost import BUSY_MAX, Candidate
 HALF_LIFE_S: Final = 30.0
 #: One look, after a long time without any, tells no more than this share of the truth.
 LOOK_MAX: Final = 0.2
+#: Where nodes are busy for this share of their time on average, half of what tells one from the
+#: others is chance: about a dozen looks at each count, and loads differ by half of themselves.
+HALF_CHANCE: Final = 0.3
 #: Caches lose everything at worst, and work must be done at any price.
 LOST_MAX: Final = 0.8
 ALPHA_MAX: Final = 40.0
@@ -50,6 +58,7 @@ class Prices:
 
     def __init__(self) -> None:
         self._busy: dict[PeerId, float] = {}
+        self._mean = 0.0
         self._seen_s = 0.0
         #: The price of a cell: 1 while nothing is lost that is needed again.
         self.memory = 1.0
@@ -64,6 +73,7 @@ class Prices:
             c.peer: look * (c.pending_prefill_tokens > 0) + keep * self.busy(c.peer)
             for c in candidates
         }
+        self._mean = fmean(self._busy.values())
         self.memory = memory_price([c.lost_share for c in candidates])
 
     def busy(self, peer: PeerId) -> float:
@@ -72,4 +82,9 @@ class Prices:
 
     def alpha(self, peer: PeerId) -> float:
         """What a second of the peer's time is worth, in seconds: 1 where nobody waits."""
-        return min(ALPHA_MAX, self.memory / (1 - min(BUSY_MAX, self.busy(peer))))
+        return min(ALPHA_MAX, self.memory / (1 - min(BUSY_MAX, self._likely_busy(peer))))
+
+    def _likely_busy(self, peer: PeerId) -> float:
+        """The share of its time, as far as it is not likely to be chance."""
+        weight = self._mean / (self._mean + HALF_CHANCE)
+        return self._mean + weight * (self.busy(peer) - self._mean)

@@ -20,14 +20,32 @@ def test_all_is_cheap_in_an_idle_mesh() -> None:
     assert (prices.memory, prices.alpha(A), prices.alpha(B)) == (1.0, 1.0, 1.0)
 
 
-def test_the_time_of_a_busy_node_is_dear_and_no_others() -> None:
+def seen_for(prices: Prices, half_lives: int, candidates: list[Candidate]) -> None:
+    for now in range(1, 1 + half_lives * round(HALF_LIFE_S)):
+        prices.seen(candidates, float(now))
+
+
+def test_the_time_of_a_node_alone_is_as_dear_as_it_is_busy() -> None:
     prices = Prices()
-    for now in range(1, 1 + round(HALF_LIFE_S)):
-        prices.seen([idle, busy], float(now))
-    assert (prices.busy(A), prices.busy(B)) == (0.0, pytest.approx(0.5))
-    assert (prices.alpha(A), prices.alpha(B)) == (1.0, pytest.approx(2.0))
-    prices.seen([idle, Candidate(B)], now + HALF_LIFE_S)
+    seen_for(prices, 1, [busy])
+    assert (prices.busy(B), prices.alpha(B)) == (pytest.approx(0.5), pytest.approx(2.0))
+    prices.seen([Candidate(B)], 2 * HALF_LIFE_S)
     assert prices.busy(B) == pytest.approx(0.25), "it forgets"
+
+
+def test_the_time_of_a_busy_node_is_dearer_than_that_of_others() -> None:
+    prices = Prices()
+    seen_for(prices, 4, [idle, busy])
+    assert (prices.busy(A), prices.busy(B)) == (0.0, pytest.approx(15 / 16))
+    assert prices.alpha(B) > 2 * prices.alpha(A)
+
+
+def test_nodes_that_are_mostly_idle_are_taken_to_be_alike() -> None:
+    """That one was seen busy once tells of a moment that is past."""
+    prices = Prices()
+    prices.seen([idle, busy], 1e6)
+    assert prices.busy(B) == LOOK_MAX
+    assert prices.alpha(B) - prices.alpha(A) < (1 / (1 - LOOK_MAX) - 1) / 3
 
 
 def test_one_look_after_a_quiet_hour_tells_little() -> None:
