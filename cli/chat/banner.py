@@ -24,16 +24,18 @@ def banner(state: MeshState, model: str, own_node: bool) -> RenderableType:
     grid.add_row("mesh", Text(f"{state.mesh_id[:12]} · {state.peers_line}"))
     grid.add_row("model", Text(printable(model)) if model else Text("none yet", style="yellow"))
     panel = Panel(grid, title="hearth", title_align="left", border_style="yellow", padding=(0, 1))
-    return Group(panel, Text(f"{_welcome(model)}\n"), Text(_KEYS, style="dim"))
+    return Group(panel, Text(f"{_welcome(model, own_node)}\n"), Text(_KEYS, style="dim"))
 
 
 _KEYS = "/help shows the commands · Alt-Enter makes a new line · Ctrl-D leaves\n"
 
 
-def _welcome(model: str) -> str:
+def _welcome(model: str, own_node: bool) -> str:
     if not model:
+        # A node that runs already keeps the models that it was started with.
+        load = "Load one here with: hearth chat" if own_node else "Start the node with: hearth up"
         return (
-            "Nobody serves a model yet. Load one here with: hearth chat --model demo, "
+            f"Nobody serves a model yet. {load} --model demo, "
             "or let a friend's node serve one: hearth join TOKEN"
         )
     if model.casefold() in (DEMO.name.casefold(), *DEMO.aliases):

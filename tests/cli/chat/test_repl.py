@@ -281,3 +281,13 @@ def test_the_welcome_says_what_to_expect(chat: Chat, model: str, sentence: str) 
     shown = console.file.getvalue()
     assert sentence in shown
     assert "laptop (12D3…4oWM), running for this chat" in shown
+
+
+@pytest.mark.parametrize(("own_node", "command"), [(True, "chat"), (False, "up")])
+def test_where_nobody_serves_a_model_the_banner_says_how_to(
+    chat: Chat, own_node: bool, command: str
+) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(banner(chat.repl._watch.state, "", own_node))
+    assert isinstance(console.file, io.StringIO)
+    assert f"with: hearth {command} --model demo, or" in console.file.getvalue()
