@@ -28,6 +28,9 @@ NODES = 4
 #: After the last lie. A new incarnation may have to wait for ten, and so may the one after it.
 ROUNDS_TO_HEAL = 40
 FAR = COUNTER_MAX - 1
+#: Forged changes have numbers that the origin does not get to meanwhile. Of one that takes the
+#: number of the origin's next change nobody may ever know: see the threat model.
+AHEAD = 1000
 
 
 class Lie(NamedTuple):
@@ -79,12 +82,12 @@ def told(lie: Lie, truth: DigestEntry) -> GossipMessage:
         heartbeat = near(truth.heartbeat, lie.heartbeat)
         entry = DigestEntry(truth.origin, incarnation, heartbeat, version, gc_version)
         return Syn((entry,)) if lie.opens else SynAck((entry,), ())
-    after = 0 if lie.reset else version
-    numbered = tuple(Change(key, after + n, value) for n, (key, value) in enumerate(lie.changes, 1))
-    last = max(version, after + len(numbered))
-    delta = OriginDelta(
-        truth.origin, incarnation, after, lie.reset, numbered, min(FAR, last), gc_version
+    after, before = (0, 0) if lie.reset else (version, truth.version + AHEAD)
+    numbered = tuple(
+        Change(key, before + n, value) for n, (key, value) in enumerate(lie.changes, 1)
     )
+    last = max(version, before + len(numbered))
+    delta = OriginDelta(truth.origin, incarnation, after, lie.reset, numbered, last, gc_version)
     return SynAck((), (delta,)) if lie.opens else GossipAck((delta,))
 
 
