@@ -54,7 +54,8 @@ class LocalModel:
 
     info: ModelInfo
     stats: EngineStats = field(default_factory=EngineStats)
-    #: All blocks that it can reuse, however many.
+    #: All blocks that it can reuse, however many. No other model has the same ones: its name, which
+    #: it shares with none, is in its key, and that in their hashes.
     hashes: set[int] = field(default_factory=set)
     #: For the owner alone: neither the model nor its blocks are told.
     private: bool = False
@@ -91,7 +92,7 @@ class Neighbourhood:
     def model_gone(self, name: str) -> None:
         """Forget a model, and its blocks with it."""
         model = self.models.pop(name)
-        self.summary.void(self._held_by_no_other(model, model.hashes))
+        self.summary.void(model.hashes)
         del self._copies[name]
         self.servers.local_changed()
 
@@ -104,15 +105,14 @@ class Neighbourhood:
         copies = self._copies[name]
         if event.reset:
             copies.changed_here((), model.hashes)
-            self.summary.void(self._held_by_no_other(model, model.hashes))
+            self.summary.void(model.hashes)
             model.hashes = set()
         copies.changed_here(event.added, event.removed)
         model.hashes.difference_update(event.removed)
         model.hashes.update(event.added)
         if model.private:
             return
-        gone = self._held_by_no_other(model, {*event.removed})
-        self.summary.changed(event.added, [block for block in event.removed if block in gone])
+        self.summary.changed(event.added, event.removed)
         self.losses.gone(self._held_nowhere(event.removed))
         self.losses.computed(event.added)
 
@@ -382,14 +382,6 @@ class Neighbourhood:
             if told := self._copies[name].take(model.hashes, ways):
                 found.append((name, told))
         return found
-
-    def _held_by_no_other(self, model: LocalModel, blocks: set[int]) -> set[int]:
-        """A model may be served twice, in two quantisations: then both may hold a block."""
-        key = model.info.key
-        for other in self.models.values():
-            if other is not model and other.info.key == key and not other.private:
-                blocks = blocks - other.hashes
-        return blocks
 
     def _held_nowhere(self, blocks: Iterable[int]) -> list[int]:
         own = [model.hashes for model in self.models.values()]

@@ -59,31 +59,6 @@ def test_what_blocks_a_peer_has_is_known_though_its_card_cannot_be_read() -> Non
     assert own.index.blocks(PEER) == 1
 
 
-@pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("how", ["evicted", "reset", "gone"])
-def test_a_block_is_told_while_one_of_two_models_of_one_key_holds_it(
-    how: str, private: bool
-) -> None:
-    """Of two quantisations, say."""
-    own = Neighbourhood(ME)
-    for name in ("a", "b"):
-        info = ModelInfo(name, bytes(16), (), "", 4096, 8192, 1)
-        own.model_loaded(info, private=private and name == "a")
-        own.cache_changed(name, CacheChanged((1, 2), ()))
-    told = own.summary.take(1.0)
-    assert told is not None
-    assert told.added == (1, 2)
-    if how == "gone":
-        own.model_gone("a")
-    else:
-        own.cache_changed("a", CacheChanged((), (1, 2) if how == "evicted" else (), how == "reset"))
-    assert own.summary.take(2.0) is None
-    own.cache_changed("b", CacheChanged((), (2,)))
-    told = own.summary.take(3.0)
-    assert told is not None
-    assert told.removed == (2,)
-
-
 def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
     own = neighbourhood("a")
     here, both, there = BLOCKS[:3]
