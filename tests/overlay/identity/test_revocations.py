@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import BadSignature, HearthError, IdentityError, Malformed, NotAMember, Revoked
@@ -260,6 +260,7 @@ def test_a_member_has_room_for_some_and_the_founder_always() -> None:
     assert full.records() == MANY[:REVOCATIONS_MAX]
 
 
+@settings(max_examples=25)  # Each verifies some three hundred signatures.
 @given(st.randoms(use_true_random=False))
 def test_what_there_is_room_for_does_not_depend_on_the_order(rng: random.Random) -> None:
     records = [*FLOOD, *MANY[-40:], record(BEN, CLEO)]
