@@ -83,6 +83,8 @@ class Job:
     #: Whose link broke, and how many tokens there were then: who takes it again must bring more,
     #: for the job may be what breaks them.
     lost: dict[PeerId, int] = field(default_factory=dict)
+    #: Until then one that lost its link may have another.
+    hopes_until: float = -math.inf
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None
@@ -119,6 +121,16 @@ class Job:
     def due(self) -> float:
         """When it has waited long enough, for its downstream or altogether."""
         return min(self.deadline, self.patience_until)
+
+    @property
+    def tokens_only(self) -> bool:
+        """Whether it can go on in tokens alone, and not from its prompt's text."""
+        return self.prompt is None or bool(self.generated)
+
+    @property
+    def key_needed(self) -> bytes | None:
+        """Only a model of this key can take it; None: any."""
+        return self.model_key if self.tokens_only else None
 
     def dispatch(self, downstream: PeerId, rtt_ms: float) -> None:
         """It goes there now, after whatever has failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -104,6 +105,7 @@ class Placement:
             job.lost[peer] = len(job.generated)
             return
         job.tried.add(peer)
+        job.hopes_until = -math.inf
         card = self._neighbourhood.card_of(peer, job.model)
         # Where the prompt's tokens were counted, it is known anyway where there is room for them.
         if isinstance(error, ContextLengthExceeded) and job.tokens is None and card is not None:
@@ -184,10 +186,11 @@ class Placement:
         """
         if job.upstream is not None or _stays(job):
             return None
-        lost = self._neighbourhood.servers.lost_since(
-            now - RELINK_S, job.model, job.tried, _key_needed(job)
-        )
-        return now + _LOOK_AGAIN_S if lost else None
+        servers = self._neighbourhood.servers
+        lost_at = servers.latest_loss(job.model, job.tried, job.key_needed)
+        # One that was started anew is unknown for a moment.
+        job.hopes_until = max(job.hopes_until, lost_at + RELINK_S)
+        return now + _LOOK_AGAIN_S if now < job.hopes_until else None
 
     def others(self, job: Job, now: float) -> bool:
         """Whether somebody else than its downstream could take the job, and would be asked."""
@@ -320,14 +323,14 @@ class Placement:
         return [Generate(local.info.name, request)]
 
     def _serving(self, job: Job, now: float) -> list[Candidate]:
-        if _tokens_only(job) and job.model_key is None:
+        if job.tokens_only and job.model_key is None:
             return []  # Tokens mean something only to the tokenizer that made them.
         return self._neighbourhood.candidates(
             job.model,
             job.hashes,
             now,
             exclude={*job.tried, *job.path},
-            key=_key_needed(job),
+            key=job.key_needed,
             here_only=_stays(job),
             longer_than=job.longer_than,
         )
@@ -376,15 +379,6 @@ class Placement:
             queued=candidate.queued + pending.requests,
             pending_guest_tokens=candidate.pending_guest_tokens + pending.guest_tokens,
         )
-
-
-def _tokens_only(job: Job) -> bool:
-    return job.prompt is None or bool(job.generated)
-
-
-def _key_needed(job: Job) -> bytes | None:
-    """Only a model of this key can take it; None: any."""
-    return job.model_key if _tokens_only(job) else None
 
 
 def _stays(job: Job) -> bool:

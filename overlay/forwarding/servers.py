@@ -6,6 +6,7 @@ neither takes a look at every peer.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
@@ -50,20 +51,17 @@ class Servers:
             self._asked[model] = servers
         return servers
 
-    def lost_since(
-        self, since: float, model: str, exclude: Collection[PeerId], key: bytes | None
-    ) -> bool:
-        """Whether the link to one broke then or later, and there is none yet.
+    def latest_loss(self, model: str, exclude: Collection[PeerId], key: bytes | None) -> float:
+        """When the latest link to one broke, if there is none yet.
 
         ``exclude``: those do not count. ``key``: only the model of that key does.
         """
-        return any(
-            self._peers[peer].lost_at >= since
-            and peer not in exclude
-            and key in (None, card.key)
-            and not (key and differs)
+        losses = (
+            self._peers[peer].lost_at
             for peer, card, differs in self.of(model)
+            if peer not in exclude and key in (None, card.key) and not (key and differs)
         )
+        return max(losses, default=-math.inf)
 
     def card_changed(self, peer: PeerId) -> None:
         """The peer has another card now, or none."""

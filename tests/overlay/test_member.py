@@ -432,6 +432,21 @@ def test_an_answer_goes_on_where_it_came_from_once_there_is_a_link_again() -> No
     assert ending.served_by == mesh.nodes[1].member.me
 
 
+def test_an_answer_goes_on_where_it_came_from_after_a_new_start() -> None:
+    """All that was known of the node is forgotten before there is a link with it."""
+    mesh = asking()
+    mesh.kill(1)
+    peer, hood = mesh.nodes[1].member.me, mesh.nodes[0].member.neighbourhood
+    card = hood.neighbours[peer].card
+    assert card is not None
+    hood.origin_reset(peer)
+    mesh.run(1)
+    hood.records_changed(peer, [Change(CARD, 1, card.pack())])
+    mesh.wake(1)
+    mesh.run(1 + ANSWER_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+
+
 def test_a_request_waits_for_who_lost_its_link_a_moment_ago() -> None:
     mesh = VirtualMesh(3, serving=[1])
     mesh.run(GOSSIP_S)
