@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from markdown_it import MarkdownIt
 
-_PARSER = MarkdownIt().enable("table").enable("strikethrough")
+#: Without HTML: an answer's ``<b>`` or ``List<String>`` is to be read, not obeyed.
+PARSER: Final = MarkdownIt(options_update={"html": False}).enable("table").enable("strikethrough")
 
 
 def split_blocks(text: str) -> list[str]:
     """The top-level blocks, which joined together are ``text`` again. ``text`` has no ``\\r``."""
     starts = [
         token.map[0]
-        for token in _PARSER.parse(text)
+        for token in PARSER.parse(text)
         if token.level == 0 and token.nesting >= 0 and token.map
     ]
     lines = text.split("\n")

@@ -15,7 +15,7 @@ from rich.segment import ControlType, Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
-from cli.chat.blocks import split_blocks, split_finished
+from cli.chat.blocks import PARSER, split_blocks, split_finished
 from cli.text import printable
 
 #: Lines of the screen that the live part leaves free, so that it never scrolls.
@@ -34,12 +34,16 @@ class _LeftHeading(Heading):
 class _AnswerMarkdown(Markdown):
     elements = Markdown.elements | {"heading_open": _LeftHeading}
 
+    def __init__(self, markup: str) -> None:
+        super().__init__(markup, code_theme="ansi_dark")
+        self.parsed = PARSER.parse(markup)
+
 
 def _markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
     """The rendered lines, with one blank line between blocks, however rich spaces each kind."""
     found: list[list[Segment]] = []
     for block in split_blocks(text):
-        markdown = _AnswerMarkdown(block, code_theme="ansi_dark")
+        markdown = _AnswerMarkdown(block)
         lines = console.render_lines(markdown, options.update(height=None), pad=False)
         full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
         if full:

@@ -119,3 +119,15 @@ def test_a_text_is_parsed_once_for_each_line(monkeypatch: pytest.MonkeyPatch) ->
         for part in ("- a", " word", " more", "\n", "- b", " word", "\n"):
             view.add(part)
     assert parsed == ["- a word more\n", "- a word more\n- b word\n"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The <b> tag and List<String>, a<b and c>d.", "<div>", "<!-- a comment -->"],
+)
+def test_html_is_shown_as_it_is(text: str) -> None:
+    console = plain_console()
+    with AnswerView(console) as view:
+        view.add(f"{text}\n\nEnd.\n")
+    lines = [line.rstrip() for line in printed(console).splitlines()]
+    assert lines == [text, "", "End."]
