@@ -35,7 +35,7 @@ class _AnswerMarkdown(Markdown):
     elements = Markdown.elements | {"heading_open": _LeftHeading}
 
     def __init__(self, markup: str) -> None:
-        super().__init__(markup, code_theme="ansi_dark")
+        super().__init__(markup, code_theme="ansi_dark", hyperlinks=False)
         self.parsed = PARSER.parse(markup)
 
 

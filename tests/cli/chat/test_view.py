@@ -131,3 +131,11 @@ def test_html_is_shown_as_it_is(text: str) -> None:
         view.add(f"{text}\n\nEnd.\n")
     lines = [line.rstrip() for line in printed(console).splitlines()]
     assert lines == [text, "", "End."]
+
+
+def test_where_a_link_leads_is_shown() -> None:
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    with AnswerView(console) as view:
+        view.add("See [the docs](https://example.org/a).\n")
+    assert "the docs (https://example.org/a)." in printed(console)
+    assert "\x1b]8;" not in printed(console)
