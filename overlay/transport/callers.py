@@ -21,6 +21,8 @@ from overlay.transport.sockets import Connection, allow_descriptors
 
 #: Longer than libzmq waits: of who has not even come to the end of CURVE there is nothing to say.
 SPEAK_S: Final = HANDSHAKE_S + 1.0
+#: Who comes from more addresses than could all be named in a log.
+CROWD: Final = "a crowd"
 #: Of the descriptors that there are, callers may have this share.
 _SHARE: Final = 1 / 4
 
@@ -28,7 +30,8 @@ _SHARE: Final = 1 / 4
 class Callers:
     """Cuts those that say nothing for SPEAK_S, and the oldest of too many, in all or from a source.
 
-    ``ports``: those that the ``router`` is bound to. ``on_cut`` is told the source of each.
+    ``ports``: those that the ``router`` is bound to. ``on_cut`` is told the source of each; of
+    too many from everywhere, that it is a crowd.
     """
 
     def __init__(
@@ -82,13 +85,13 @@ class Callers:
             alike = (each for each in self._silent.values() if each.source == connection.source)
             self._judge(next(alike))
         elif len(self._silent) > self._most:
-            self._judge(next(iter(self._silent.values())))
+            self._judge(next(iter(self._silent.values())), CROWD)
 
-    def _judge(self, connection: Connection) -> None:
+    def _judge(self, connection: Connection, source: str = "") -> None:
         if self._silent.get(connection.descriptor) is connection:
             self._forget(connection.descriptor)
             if connection.cut():
-                self._on_cut(connection.source)
+                self._on_cut(source or connection.source)
 
     def _forget(self, descriptor: int) -> None:
         connection = self._silent.pop(descriptor, None)

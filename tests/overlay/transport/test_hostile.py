@@ -184,9 +184,12 @@ async def test_who_never_comes_to_the_end_of_a_message_is_cut(
                 await speak_on()
 
 
-@pytest.mark.parametrize("limit", ["CALLERS_MAX", "CALLERS_PER_ADDRESS_MAX"])
+@pytest.mark.parametrize(
+    ("limit", "named"),
+    [("CALLERS_MAX", callers.CROWD), ("CALLERS_PER_ADDRESS_MAX", "127.0.0.1")],
+)
 async def test_the_first_of_too_many_who_say_nothing_gives_way(
-    monkeypatch: pytest.MonkeyPatch, limit: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limit: str, named: str
 ) -> None:
     monkeypatch.setattr(callers, limit, 2)
     monkeypatch.setattr(callers, "SPEAK_S", 1000.0)
@@ -197,6 +200,7 @@ async def test_the_first_of_too_many_who_say_nothing_gives_way(
         raw_peer(node, next(NODE_KEYS)),
     ):
         await first.cut()
+        assert caplog.messages == [f"{named} is not let in: it connects and says nothing"]
         await still_works(node, member)
 
 
