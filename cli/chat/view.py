@@ -37,6 +37,10 @@ class _AnswerMarkdown(Markdown):
     def __init__(self, markup: str) -> None:
         super().__init__(markup, code_theme="ansi_dark", hyperlinks=False)
         self.parsed = PARSER.parse(markup)
+        # A model that begins a new line means it: verses, addresses, steps.
+        for child in (child for token in self.parsed for child in token.children or ()):
+            if child.type == "softbreak":
+                child.type = "hardbreak"
 
 
 def _markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:

@@ -1,8 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
-from cli.chat.blocks import split_finished
+from cli.chat.blocks import PARSER, split_finished
 
 PIECES = [
     "word ",
@@ -24,10 +23,6 @@ PIECES = [
     "\x0c",
 ]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
-
-
-def html(text: str) -> str:
-    return MarkdownIt().enable("table").enable("strikethrough").render(text)
 
 
 def test_a_block_is_finished_when_the_next_one_has_a_whole_line() -> None:
@@ -52,4 +47,4 @@ def test_what_was_cut_off_never_changes_any_more(text: str, cut: int) -> None:
 @given(TEXTS)
 def test_blocks_render_apart_as_they_do_together(text: str) -> None:
     blocks, tail = split_finished(text)
-    assert "".join(html(part) for part in (*blocks, tail)) == html(text)
+    assert "".join(PARSER.render(part) for part in (*blocks, tail)) == PARSER.render(text)

@@ -139,3 +139,11 @@ def test_where_a_link_leads_is_shown() -> None:
         view.add("See [the docs](https://example.org/a).\n")
     assert "the docs (https://example.org/a)." in printed(console)
     assert "\x1b]8;" not in printed(console)
+
+
+def test_lines_stay_lines() -> None:
+    console = plain_console()
+    with AnswerView(console) as view:
+        view.add("Roses are red\n*Violets are\nblue*\n\n- one\n  and more\n")
+    lines = [line.strip() for line in printed(console).splitlines()]
+    assert lines == ["Roses are red", "Violets are", "blue", "", "• one", "and more"]
