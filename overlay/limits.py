@@ -42,6 +42,9 @@ RELAY_QUEUE_BYTES_MAX: Final = 2 << 20
 GATEWAY_ANSWER_BYTES_MAX: Final = 256 << 10
 #: An HTTP request body.
 HTTP_BODY_BYTES_MAX: Final = 8 << 20
+#: The bodies of all HTTP requests that are open; beyond that each may have what is its share of
+#: this (512 KiB: a long prompt).
+HTTP_BODIES_BYTES_MAX: Final = 256 << 20
 
 # --- Counts -----------------------------------------------------------------------------------
 

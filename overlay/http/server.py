@@ -11,13 +11,20 @@ from collections.abc import Generator
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overlay.errors import AddressInUse, ConfigError, Overloaded
 from overlay.http.connection import ApiConnection
 from overlay.http.statuses import error_response
-from overlay.limits import HTTP_CLOSE_S, HTTP_CONNECTIONS_MAX, HTTP_IDLE_S
+from overlay.limits import (
+    HTTP_BODIES_BYTES_MAX,
+    HTTP_CLOSE_S,
+    HTTP_CONNECTIONS_MAX,
+    HTTP_IDLE_S,
+)
 
+#: What each request's body may have, however much the others have.
+_SHARE_BYTES: Final = HTTP_BODIES_BYTES_MAX // HTTP_CONNECTIONS_MAX
 #: What answers say in ``Date`` is at most so old.
 _DATE_S: Final = 1.0
 
@@ -48,6 +55,8 @@ class ApiServer:
             )
         )
         self._serving: asyncio.Task[None] | None = None
+        #: Of all requests that are open.
+        self._bodies_bytes = 0
 
     async def start(self) -> tuple[str, int]:
         """Bind, then serve; returns the address in use (port 0 has become a real one).
@@ -74,11 +83,30 @@ class ApiServer:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self._server.server_state.connections) < HTTP_CONNECTIONS_MAX:
-            await self._app(scope, receive, send)
+            await self._bounded(scope, receive, send)
             return
         refusal = error_response(Overloaded("all connections to this API are busy: try again"))
         refusal.headers["Connection"] = "close"
         await refusal(scope, receive, send)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app's answer, unless the bodies of all requests would take too much memory."""
+        own_bytes = 0
+
+        async def weighed() -> Message:
+            nonlocal own_bytes
+            message = await receive()
+            size = len(message.get("body", b""))
+            own_bytes += size
+            self._bodies_bytes += size
+            if self._bodies_bytes > HTTP_BODIES_BYTES_MAX and own_bytes > _SHARE_BYTES:
+                raise Overloaded("the bodies of other requests take all the room: try again")
+            return message
+
+        try:
+            await self._app(scope, weighed, send)
+        finally:
+            self._bodies_bytes -= own_bytes
 
 
 class _Server(uvicorn.Server):

@@ -24,6 +24,7 @@ from overlay.errors import (
     HearthError,
     ModelNotFound,
 )
+from overlay.http import server
 from overlay.http.app import create_app
 from overlay.http.backend import Route, Text
 from overlay.http.connection import ApiConnection
@@ -395,3 +396,28 @@ async def test_a_body_in_pieces_is_read() -> None:
     async with serving(ScriptedBackend()) as url, httpx.AsyncClient() as client:
         answer = await client.post(f"{url}/chat/completions", content=pieces())
     assert answer.status_code == 200
+
+
+async def test_bodies_take_so_much_memory_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connections there are, each with a body that does not end."""
+    monkeypatch.setattr(server, "HTTP_BODIES_BYTES_MAX", 100_000)
+    monkeypatch.setattr(server, "_SHARE_BYTES", 10_000)
+    large = {"prompt": "x" * 50_000}
+    async with serving(ScriptedBackend()) as url, httpx.AsyncClient(base_url=url) as client:
+        at = httpx.URL(url)
+        _, writer = await asyncio.open_connection(at.host, at.port)
+        head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90000\r\n\r\n"
+        writer.write(head.encode() + b"x" * 80_000)
+
+        async def refused() -> bool:
+            answer = await client.post("/completions", json=large)
+            return answer.status_code == 503 and "Retry-After" in answer.headers
+
+        async with asyncio.timeout(10):
+            while not await refused():
+                pass
+        assert (await client.post("/completions", json={"prompt": "hi"})).status_code == 200
+        writer.close()
+        async with asyncio.timeout(10):
+            while await refused():
+                pass
