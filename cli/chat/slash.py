@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ COMMANDS = (
 
 ROUTES = ("local", "mesh")
 
+#: The argument may begin on the next line: a long system prompt, say.
+_CALL: Final = re.compile(r"/(?P<name>\S*)(?P<argument>.*)", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -42,10 +47,8 @@ def parse_line(line: str) -> Call | None:
 
     A leading space sends a text that begins with a slash as it is.
     """
-    if not line.startswith("/"):
-        return None
-    name, _, argument = line[1:].partition(" ")
-    return Call(name.strip().lower(), argument.strip())
+    call = _CALL.match(line)
+    return None if call is None else Call(call["name"].lower(), call["argument"].strip())
 
 
 def complete(text: str, models: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from cli.chat.slash import COMMANDS, Call, complete, parse_line
         ("/system  Be brief. ", Call("system", "Be brief.")),
         ("/", Call("", "")),
         ("/save a file.md", Call("save", "a file.md")),
+        ("/system\nBe brief.\nBe kind.\n", Call("system", "Be brief.\nBe kind.")),
     ],
 )
 def test_lines(line: str, call: Call | None) -> None:
