@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from overlay.identity.peer_id import PeerId
+from overlay.limits import MEMBERS_MAX
 from overlay.routing.cost import Candidate, Rates
 
 #: Half of what makes a node slow is forgotten in this time without work.
@@ -34,16 +35,19 @@ class Speeds:
         self, candidates: Sequence[Candidate], typical: Rates, now: float
     ) -> list[Candidate]:
         """The candidates of a decision at ``now`` (seconds), at the speeds to reckon with."""
-        before, self._measured = self._measured, {}
         found = []
         for each in candidates:
-            measured = before.get(each.peer)
+            # Whoever is no candidate this time (it has just passed a request on, or serves another
+            # model) is remembered, or it would seem to be at work all the time.
+            measured = self._measured.pop(each.peer, None)
             rates = (each.prefill_rate, each.decode_rate)
             if measured is None or each.running or each.queued or measured[:2] != rates:
                 measured = _Measured(*rates, now)
             self._measured[each.peer] = measured
             idle_s = now - measured.at_s
             found.append(_doubted(each, typical, idle_s) if idle_s else each)
+        while len(self._measured) > MEMBERS_MAX:
+            del self._measured[next(iter(self._measured))]
         return found
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity.peer_id import PeerId
+from overlay.limits import MEMBERS_MAX
 from overlay.routing.cost import Candidate, Rates, typical_rates
 from overlay.routing.cost_policy import CostPolicy
 from overlay.routing.policy import Question
@@ -31,6 +32,22 @@ def test_half_of_what_makes_it_slow_is_forgotten_with_time() -> None:
     assert believed(speeds, replace(slow, running=1), HALF_LIFE_S) == (20.0, 2.0)
     assert believed(speeds, slow, 2 * HALF_LIFE_S) == (110.0, 11.0)
     assert believed(speeds, replace(slow, prefill_rate=30.0), 2 * HALF_LIFE_S)[0] == 30.0
+
+
+def test_a_decision_without_it_is_no_sign_that_a_node_is_at_work() -> None:
+    """It may have passed the request on itself, so that it is no candidate."""
+    speeds = Speeds()
+    believed(speeds, slow, 0.0)
+    believed(speeds, replace(slow, peer=OTHER), HALF_LIFE_S / 2)
+    assert believed(speeds, slow, HALF_LIFE_S) == (110.0, 11.0)
+
+
+def test_only_so_many_nodes_are_remembered() -> None:
+    speeds = Speeds()
+    believed(speeds, slow, 0.0)
+    for number in range(MEMBERS_MAX):
+        believed(speeds, replace(slow, peer=PeerId(number.to_bytes(32, "big"))), 1.0)
+    assert believed(speeds, slow, HALF_LIFE_S) == (20.0, 2.0)
 
 
 def test_a_slow_node_is_tried_again_where_all_are_cold() -> None:
