@@ -154,14 +154,14 @@ class _Outlet:
 class Circuits:
     """``relays``: whether this node passes on for others at all. ``new_link`` takes this node's
     role, the relay and the peer. ``on_end`` is told of the peer and the relay of each circuit that
-    this node dialled, when it is over or came to nothing."""
+    this node dialled, when it is over, and whether it came about."""
 
     def __init__(
         self,
         me: NodeKey,
         links: Links,
         new_link: Callable[[Role, PeerId, PeerId], Link],
-        on_end: Callable[[PeerId, PeerId], None],
+        on_end: Callable[[PeerId, PeerId, bool], None],
         *,
         relays: bool,
     ) -> None:
@@ -322,4 +322,4 @@ class Circuits:
                 del self._ways[way.relay]
             self._outlet(way.relay).close(way)
             if way.role is Role.DIALER:
-                self._on_end(way.peer, way.relay)
+                self._on_end(way.peer, way.relay, way.line is not None)

@@ -9,10 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, RELAY_AFTER_S
 from overlay.transport.dialling import Backoff
+
+#: Relays that are asked one after the other, of those that refuse at once, until `Detours.due`.
+_AT_ONCE: Final = 8
 
 
 @dataclass(slots=True)
@@ -22,6 +26,8 @@ class _Search:
     tried: set[PeerId] = field(default_factory=set)
     #: Being tried now, or the link goes through it.
     relay: PeerId | None = None
+    #: Relays asked since `Detours.due`.
+    asked: int = 0
     #: There was a link through a relay, and none without since.
     found: bool = False
 
@@ -63,15 +69,25 @@ class Detours:
             if search is None:
                 search = _Search(Backoff(self._rng), now + RELAY_AFTER_S)
                 self._searches[peer] = search
+            search.asked = 0
             if search.relay is not None or now < search.not_before:
                 continue
-            search.relay = next((each for each in relays if each not in search.tried), None)
-            if search.relay is not None:
-                attempts.append((peer, search.relay))
+            relay = self.go_on(peer, relays)
+            if relay is not None:
+                attempts.append((peer, relay))
             elif search.tried:
                 search.tried.clear()
                 search.not_before = now + search.backoff.pause_s()
         return attempts
+
+    def go_on(self, peer: PeerId, relays: Sequence[PeerId]) -> PeerId | None:
+        """The next relay to try now, if it is time for one; ``relays`` as in `due`."""
+        search = self._searches.get(peer)
+        if search is None or search.relay is not None or search.asked >= _AT_ONCE:
+            return None
+        search.asked += 1
+        search.relay = next((each for each in relays if each not in search.tried), None)
+        return search.relay
 
     def failed(self, peer: PeerId, relay: PeerId) -> None:
         """The attempt came to nothing, or the circuit broke: the next relay's turn."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -120,6 +121,15 @@ class Links:
         """The line to relay on."""
         line = self.line(peer)
         return None if line is None or line.link.relay is not None else line
+
+    def nearest(self) -> list[PeerId]:
+        """Who has a direct line, by its round trip."""
+        rtts_ms = {
+            peer: math.inf if link.rtt_ms is None else link.rtt_ms
+            for peer, link in self.statuses().items()
+            if link.relay is None
+        }
+        return sorted(rtts_ms, key=lambda peer: (rtts_ms[peer], peer))
 
     def dialled(self) -> dict[PeerId, Line]:
         """The direct lines that this node dialled, one per peer."""

@@ -70,7 +70,7 @@ class Transport:
         )
         self._detours = Detours(rng)
         self._circuits = Circuits(
-            *(node().key, self._links, self._circuit_link, self._detours.failed), relays=relays
+            *(node().key, self._links, self._circuit_link, self._circuit_ended), relays=relays
         )
         self._bans = Bans()
         self._breaches = Breaches()
@@ -171,15 +171,9 @@ class Transport:
         ``peers``: all that are up; call it every second or so. Dialling them goes on, and a direct
         link takes over once there is one.
         """
-        links = self._links.statuses()
-        nearness = {
-            peer: math.inf if link.rtt_ms is None else link.rtt_ms
-            for peer, link in links.items()
-            if link.relay is None
-        }
-        relays = sorted(nearness, key=lambda peer: (nearness[peer], peer))
-        unlinked = set(peers) - links.keys() - set(self._banned.values())
-        relayed = links.keys() - nearness.keys()
+        relays, linked = self._links.nearest(), self._links.statuses().keys()
+        unlinked = set(peers) - linked - set(self._banned.values())
+        relayed = linked - set(relays)
         for peer, relay in self._detours.due(unlinked, relays, time.monotonic(), relayed):
             self._circuits.dial(peer, relay)
 
@@ -305,6 +299,15 @@ class Transport:
             dial.hold()
         else:
             dial.resume()
+
+    def _circuit_ended(self, peer: PeerId, relay: PeerId, was_ready: bool) -> None:
+        self._detours.failed(peer, relay)
+        # Who had a link may be gone on purpose: that shows until the next `detour`.
+        if was_ready or self._closed or self._links.line(peer) is not None:
+            return
+        following = self._detours.go_on(peer, self._links.nearest())
+        if following is not None:
+            self._circuits.dial(peer, following)
 
     # --- Links --------------------------------------------------------------------------------
 

@@ -105,6 +105,19 @@ async def test_a_relay_without_a_link_says_so_and_the_next_one_is_asked() -> Non
         assert relay_of(left, right) == hubs[1].peer_id
 
 
+async def test_those_that_cannot_relay_are_asked_one_after_the_other_at_once() -> None:
+    async with apart(relays=4) as (left, right, hubs):
+        for deaf in hubs[1:]:
+            right.transport.hang_up(deaf.peer_id, "enough")
+            await deaf.until(lambda: right.peer_id not in deaf.transport.links())  # noqa: B023
+        links = left.transport._links
+        links.nearest = lambda: [hub.peer_id for hub in reversed(hubs)]  # type: ignore[method-assign]
+        left.transport.detour([right.peer_id])
+        left.transport.detour([right.peer_id])
+        await left.until(lambda: right.peer_id in left.transport.links())
+        assert relay_of(left, right) == hubs[0].peer_id
+
+
 async def test_an_owner_may_decline_to_relay() -> None:
     async with apart() as (left, right, [hub]):
         hub.transport._circuits.relays = False

@@ -103,6 +103,22 @@ def test_relays_are_asked_in_turn_and_then_again_ever_later() -> None:
     assert REDIAL_MAX_S / 2 <= max(pauses[-2:]) <= REDIAL_MAX_S + 0.5
 
 
+def test_of_many_that_cannot_relay_some_are_asked_and_then_others_get_their_turn() -> None:
+    search = detours()
+    relays = [NodeKey.from_seed(bytes([n]) * 32).peer_id for n in range(10, 40)]
+    search.due([ANN], relays, 0.0)
+    [(_, relay)] = search.due([ANN], relays, 5.0)
+    assert search.go_on(ANN, relays) is None, "that one has not refused yet"
+    asked = [relay]
+    while relay is not None:
+        search.failed(ANN, relay)
+        relay = search.go_on(ANN, relays)
+        asked.append(relay)
+    assert asked == [*relays[: len(asked) - 1], None]
+    assert 1 < len(asked) < len(relays)
+    assert search.due([ANN], relays, 6.0) == [(ANN, relays[len(asked) - 1])]
+
+
 def test_a_relay_that_appears_is_asked_at_once() -> None:
     search = detours()
     for second in range(100):
