@@ -13,8 +13,17 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from typing import Any, Final
 
-from zeroconf import DNSQuestionType, Error, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf import (
+    DNSQuestionType,
+    Error,
+    RecordUpdate,
+    RecordUpdateListener,
+    ServiceInfo,
+    ServiceStateChange,
+    Zeroconf,
+)
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from overlay.errors import Malformed
@@ -25,8 +34,32 @@ from overlay.wire.announcement import ANNOUNCEMENT_NONCE_BYTES, Announcement, se
 log = logging.getLogger(__name__)
 
 SERVICE_TYPE = "_hearth._tcp.local."
+#: A part of a name between two dots.
+_LABEL_BYTES_MAX: Final = 63
 #: The key of the sealed announcement in the TXT record.
 SEALED = b"p"
+
+
+class _Unwritable(RecordUpdateListener):
+    """Has zeroconf forget names that are no UTF-8, and longer as text than they were.
+
+    It tells what it knows in each of its questions. It fails to write these, and asks no more.
+    """
+
+    def __init__(self, zeroconf: Zeroconf) -> None:
+        self._cache = zeroconf.cache
+        self._found: list[Any] = []
+
+    def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
+        for update in records:
+            alias = getattr(update.new, "alias", "")  # Only pointers have one.
+            if any(len(label.encode()) > _LABEL_BYTES_MAX for label in alias.split(".")):
+                self._found.append(update.new)
+
+    def async_update_records_complete(self) -> None:
+        """They are in the cache now."""
+        self._cache.async_remove_records(self._found)
+        self._found = []
 
 
 class LanDiscovery:
@@ -92,6 +125,7 @@ class LanDiscovery:
         await zeroconf.async_wait_for_start()
         if not zeroconf.engine.senders:
             raise OSError("no network interface can do multicast")
+        zeroconf.async_add_listener(_Unwritable(zeroconf), None)
         self._browser = AsyncServiceBrowser(
             zeroconf,
             SERVICE_TYPE,

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import secrets
 import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
-from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf import DNSOutgoing, ServiceInfo, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from overlay.identity.keys import NodeKey
@@ -99,6 +100,31 @@ async def test_members_find_each_other_and_nobody_else(stack: AsyncExitStack) ->
     assert set(two.finds) == {(one.peer_id, ADDRESSES)}
     assert stranger.peers() == {friend_of_stranger.peer_id}
     assert friend_of_stranger.peers() == {stranger.peer_id}
+
+
+async def test_a_name_that_cannot_be_written_again_does_not_end_the_search(
+    stack: AsyncExitStack,
+) -> None:
+    """Anybody on the LAN can announce one. zeroconf repeats in its questions what it knows."""
+    secret = secrets.token_bytes(32)
+    one = await started(stack, Member(secret))
+    service = b"".join(
+        bytes([len(label)]) + label for label in (b"_hearth", b"_tcp", b"local", b"")
+    )
+    name = b"\x3f" + b"\xff" * 63 + service
+    record = service + struct.pack(">HHIH", 12, 1, 4500, len(name)) + name
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outsider:
+        outsider.setsockopt(
+            socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1")
+        )
+        response = struct.pack(">HHHHHH", 0, 0x8400, 0, 1, 0, 0) + record
+        outsider.sendto(response, ("224.0.0.251", 5353))
+    await one.until_found(await started(stack, Member(secret)))
+    assert one.discovery._zeroconf is not None
+    question = DNSOutgoing(0)
+    for known in one.discovery._zeroconf.zeroconf.cache.get_all_by_details(SERVICE_TYPE, 12, 1):
+        question.add_answer_at_time(known, 0)
+    assert question.packets()
 
 
 async def test_who_comes_late_asks(stack: AsyncExitStack) -> None:
