@@ -35,7 +35,8 @@ def find_member(text: str, names: Mapping[str, str]) -> str:
         return str(PeerId.parse(text))
     except Malformed:
         pass
-    found = [peer for peer, name in names.items() if name == text]
+    # Who has no known name goes by none: an unset variable of a script must throw nobody out.
+    found = [peer for peer, name in names.items() if name and name == text]
     # As tables show it, a PeerId is abbreviated: 12D3…UERE.
     end = text.rpartition("…")[2]
     if not found and len(end) >= _END_CHARS_MIN:

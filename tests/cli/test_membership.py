@@ -224,7 +224,7 @@ def test_a_home_that_is_none_is_not_created(run: Run, home: Path, command: tuple
 
 
 def test_a_member_is_found_when_it_is_clear_which() -> None:
-    names = {FRIEND_ID: "bea", GONE_ID: "bea", str(key(1).peer_id): "8bHX"}
+    names = {FRIEND_ID: "bea", GONE_ID: "bea", str(key(1).peer_id): "8bHX", str(key(2).peer_id): ""}
     assert find_member(str(key(9).peer_id), {}) == str(key(9).peer_id)
     assert find_member(FRIEND_ID[-6:], names) == FRIEND_ID
     # A name goes before the end of a PeerId.
