@@ -19,7 +19,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 #: Where ``--home`` is kept in a context's ``meta``, which commands share with their groups.
 _HOME = "cli.home"
 
-DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+class _Directory(click.Path):
+    """An unset variable of a script is no folder, least of all the current one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("'' is no folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+DIRECTORY = _Directory(file_okay=False, path_type=Path)
 
 
 def _note_home(ctx: click.Context, param: click.Parameter, home: Path | None) -> None:

@@ -55,6 +55,17 @@ def test_where_a_model_was_put(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert told == {"name": "Pocket", "path": str(there.path)}
 
 
+@pytest.mark.parametrize("arguments", [("--home", "", "up"), ("up", "--home", "")])
+def test_an_empty_home_is_not_the_current_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, "--model", "none", "--listen", "nowhere")
+    assert result.exit_code == 2
+    assert "'' is no folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_usage_errors(run: Run) -> None:
     for arguments in (["nonsense"], ["ask", "--max-tokens", "0"], ["completion", "tcsh"]):
         assert run(*arguments).exit_code == 2
