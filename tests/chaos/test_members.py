@@ -34,6 +34,7 @@ from overlay.identity.revocations import Revocation
 from overlay.limits import (
     MEMBERS_MAX,
     MESSAGE_BYTES_MAX,
+    PASSED_ON_PER_S,
     PLACES_PER_BRANCH_PLACE,
     RECORD_VALUE_BYTES_MAX,
 )
@@ -492,6 +493,8 @@ async def test_hop_loops(victim: Victim, honest: Honest) -> None:
         rounds = itertools.count(1)
         async for _ in lasting(20):
             heartbeat = next(rounds)
+            # As fast as a node passes on to one peer what guests ask.
+            await asyncio.sleep(strength(0, 1) * 2 / PASSED_ON_PER_S)
             for sender, receiver in ((one, two), (two, one)):
                 if heartbeat % 50 == 0:  # It is still there; or else its requests would be dropped.
                     alive = DigestEntry(sender.peer_id, NOW_MS, heartbeat, 1, 0)
