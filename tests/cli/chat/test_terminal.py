@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def terminal(
     def take_terminal() -> None:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        # As in every terminal, even if the tests run in a background that Ctrl-C does not reach.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     process = subprocess.Popen(
