@@ -10,7 +10,7 @@ were needed again and that nobody had kept.
 A few looks at each machine tell b. If all are mostly idle, it is chance that tells one from the
 others, and a dear memory would make seconds of it; so the less busy they are on average, the more
 they are taken to be alike. The weight of what was seen is that of credibility theory (Bühlmann
-1967), for counts of rare events at rates that vary (a gamma-Poisson mixture).
+1967): the variance among machines by the sum of that and the variance of what few looks tell.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from overlay.routing.cost import BUSY_MAX, Candidate
 HALF_LIFE_S: Final = 30.0
 #: One look, after a long time without any, tells no more than this share of the truth.
 LOOK_MAX: Final = 0.2
-#: Where nodes are busy for this share of their time on average, half of what tells one from the
-#: others is chance: about a dozen looks at each count, and loads differ by half of themselves.
-HALF_CHANCE: Final = 0.3
+#: So many looks at a machine count, as the older ones fade. Loads of machines are taken to differ
+#: by as much as they are.
+LOOKS: Final = 10
 #: Caches lose everything at worst, and work must be done at any price.
 LOST_MAX: Final = 0.8
 ALPHA_MAX: Final = 40.0
@@ -86,5 +86,5 @@ class Prices:
 
     def _likely_busy(self, peer: PeerId) -> float:
         """The share of its time, as far as it is not likely to be chance."""
-        weight = self._mean / (self._mean + HALF_CHANCE)
+        weight = self._mean / (self._mean + (1 - self._mean) / LOOKS)
         return self._mean + weight * (self.busy(peer) - self._mean)

@@ -43,7 +43,8 @@ def test_the_time_of_a_busy_node_is_dearer_than_that_of_others() -> None:
 def test_nodes_that_are_mostly_idle_are_taken_to_be_alike() -> None:
     """That one was seen busy once tells of a moment that is past."""
     prices = Prices()
-    prices.seen([idle, busy], 1e6)
+    others = [Candidate(PeerId(bytes([n]) * 32)) for n in range(3, 9)]
+    prices.seen([idle, busy, *others], 1e6)
     assert prices.busy(B) == LOOK_MAX
     assert prices.alpha(B) - prices.alpha(A) < (1 / (1 - LOOK_MAX) - 1) / 3
 
