@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from overlay.transport.budgets import Bucket
+from overlay.bucket import Bucket
 
 _NEWS_PER_S: Final = 0.2
 _NEWS_BURST: Final = 100

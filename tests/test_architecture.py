@@ -46,6 +46,7 @@ LAYERS = [
     "models.probes",
     "models.engine",
     "overlay.prefix",
+    "overlay.bucket",
     "overlay.limits",
     "overlay.errors",
 ]
@@ -64,6 +65,7 @@ PURE = [
     "overlay.wire",
     "overlay.identity",
     "overlay.prefix",
+    "overlay.bucket",
     "models.engine",
     "models.probes",
     "models.llama.fairness",

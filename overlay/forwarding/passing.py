@@ -6,28 +6,26 @@ bounds, could so have a node banned by another: with requests that they take bac
 
 from __future__ import annotations
 
-from typing import Final
-
+from overlay.bucket import Bucket
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, PASSED_ON_BURST, PASSED_ON_PER_S
-
-_BURST_S: Final = PASSED_ON_BURST / PASSED_ON_PER_S
 
 
 class Passing:
     """To each peer by itself. Times in seconds, of one monotonic clock."""
 
     def __init__(self) -> None:
-        #: When as many as at first may go to the peer again.
-        self._full_at: dict[PeerId, float] = {}
+        self._buckets: dict[PeerId, Bucket] = {}
 
     def may(self, peer: PeerId, now: float) -> bool:
         """Whether one more may go to the peer."""
-        return self._full_at.get(peer, now) - now < _BURST_S
+        bucket = self._buckets.get(peer)
+        return bucket is None or not bucket.wait_s(now)
 
     def passed(self, peer: PeerId, now: float) -> None:
         """One goes to the peer."""
-        full_at = max(now, self._full_at.pop(peer, now)) + 1 / PASSED_ON_PER_S
-        if len(self._full_at) >= MEMBERS_MAX:
-            del self._full_at[next(iter(self._full_at))]
-        self._full_at[peer] = full_at
+        bucket = self._buckets.pop(peer, None) or Bucket(PASSED_ON_PER_S, PASSED_ON_BURST, now)
+        bucket.take(1, now)
+        if len(self._buckets) >= MEMBERS_MAX:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[peer] = bucket

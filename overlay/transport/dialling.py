@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from overlay.bucket import Bucket
 from overlay.identity.multiaddr import Multiaddr
 from overlay.limits import (
     DIALS_AT_ONCE_MAX,
@@ -18,7 +19,6 @@ from overlay.limits import (
     REDIAL_MAX_S,
     REDIAL_MIN_S,
 )
-from overlay.transport.budgets import Bucket
 
 log = logging.getLogger(__name__)
 

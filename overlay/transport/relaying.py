@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from overlay.bucket import Bucket
 from overlay.errors import LimitExceeded
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -12,7 +13,6 @@ from overlay.limits import (
     RELAY_MESSAGES_PER_S,
     RELAY_SENDERS_PER_RECEIVER,
 )
-from overlay.transport.budgets import Bucket
 
 
 class RelayBudget:

@@ -23,7 +23,7 @@ from overlay.limits import (
     PEER_MESSAGES_PER_S,
     SLOWED_MAX_S,
 )
-from overlay.transport.budgets import Bans, Breaches, Bucket, Budget, Handshakes
+from overlay.transport.budgets import Bans, Breaches, Budget, Handshakes
 
 PEER, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2))
 
@@ -37,26 +37,6 @@ def read_all(budget: Budget, times: list[float], size: int) -> list[float]:
         budget.read(size, now)
         read_at.append(now)
     return read_at
-
-
-@given(st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 40.0), st.none() | st.floats(1, 9))))
-def test_a_bucket_fills_up_as_time_goes_by(
-    steps: list[tuple[float, float, float | None]],
-) -> None:
-    """As one does that is filled up before each look at it."""
-    per_s, burst, now = 5.0, 20.0, 1e6
-    bucket, left = Bucket(per_s, burst, now), burst
-    for pause_s, amount, changed in steps:
-        now, left = now + pause_s, min(burst, left + per_s * pause_s)
-        if changed is not None:
-            per_s, burst, left = changed, 4 * changed, min(left, 4 * changed)
-            bucket.change(per_s, burst, now)
-        bucket.take(amount, now)
-        left -= amount
-        assert bucket.wait_s(now) == pytest.approx(max(0.0, -left / per_s), abs=1e-6)
-        assert bucket.left(now) == pytest.approx(max(0.0, left / burst), abs=1e-6)
-        assert bucket.full(now + (burst - left) / per_s + 1e-6)
-        assert not bucket.full(now) or left == pytest.approx(burst, abs=1e-6)
 
 
 @given(
