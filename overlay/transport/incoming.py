@@ -79,7 +79,7 @@ class Listener:
         frames = arrived[1:]
         if len(arrived[0]) != _NAME_BYTES:
             # ZeroMQ puts it before each message anew, and it may be as long as one.
-            connection = Connection(frames[0])
+            connection = Connection.of(frames[0])
             connection.cut()
             self._complaints.about(
                 *(connection.source, "is not let in", "it gives itself a name"), time.monotonic()
@@ -93,7 +93,7 @@ class Listener:
             route.line.close("the connection broke")
             route = None
         if route is None:
-            connection = Connection(frames[0])
+            connection = Connection.of(frames[0])
             self._callers.spoke(connection)
             route = self._open(name, remote_curve, connection)
             if route is None:

@@ -190,7 +190,7 @@ def sender_key(frame: zmq.Frame) -> bytes:
 
 
 class Connection:
-    """The TCP connection that a frame came over, so that it can be cut.
+    """The TCP connection of a peer, so that it can be cut.
 
     ZeroMQ has no call that disconnects one peer of a ROUTER. It does tell the file descriptor of
     a frame's connection, and the host that it was made from; that and the remote port, noted at
@@ -199,18 +199,22 @@ class Connection:
 
     __slots__ = ("_host", "_remote", "descriptor", "source")
 
-    #: The network address of the other end: for IPv6 the network of 64 bits, one household.
-    source: str
+    def __init__(self, descriptor: int, host: str, remote: tuple[Any, ...] | None) -> None:
+        """``remote``: the other end as the system names it; None if it is gone already."""
+        self.descriptor = descriptor
+        self._host, self._remote = host, remote
+        #: The network address of the other end: for IPv6 the network of 64 bits, one household.
+        self.source = _source_of(host)
 
-    def __init__(self, frame: zmq.Frame) -> None:
-        self.descriptor = int(frame.get(zmq.SRCFD))
-        self._host = str(frame.get("Peer-Address"))
-        remote = _with_socket(self.descriptor, lambda tcp: tcp.getpeername())
+    @classmethod
+    def of(cls, frame: zmq.Frame) -> Connection:
+        """The one that the frame came over."""
+        descriptor, host = int(frame.get(zmq.SRCFD)), str(frame.get("Peer-Address"))
+        remote = _with_socket(descriptor, lambda tcp: tcp.getpeername())
         # Who sent this may be gone, and the descriptor another's by now.
         # A local socket's name is a text, and often an empty one.
-        known = isinstance(remote, tuple) and remote[0] == self._host
-        self._remote = remote if known else None
-        self.source = _source_of(self._host)
+        known = isinstance(remote, tuple) and remote[0] == host
+        return cls(descriptor, host, remote if known else None)
 
     @classmethod
     def accepted(cls, descriptor: int, ports: Container[int]) -> Connection | None:
@@ -219,11 +223,7 @@ class Connection:
         # By now it may be another's: a client of the API's, say.
         if ends is None or not isinstance(ends[0], tuple) or ends[0][1] not in ports:
             return None
-        found = cls.__new__(cls)
-        found.descriptor, found._remote = descriptor, ends[1]
-        found._host = ends[1][0]
-        found.source = _source_of(found._host)
-        return found
+        return cls(descriptor, ends[1][0], ends[1])
 
     @property
     def remote(self) -> str:

@@ -83,7 +83,7 @@ async def test_a_descriptor_that_is_another_connections_by_now_is_left_alone() -
             while is_open(descriptor):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         os.dup2(near.fileno(), descriptor)
-        connection = Connection(frame)
+        connection = Connection.of(frame)
         assert (connection.source, connection.remote) == ("127.0.0.2", "127.0.0.2:")
         connection.cut()
         far.sendall(b"x")
@@ -114,7 +114,7 @@ def test_a_descriptor_that_is_no_socket_any_more_is_left_as_it_is() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     try:
-        connection = Connection(Frame(writing))  # type: ignore[arg-type]
+        connection = Connection.of(Frame(writing))  # type: ignore[arg-type]
         connection.cut()
         assert connection.remote == "127.0.0.1:"
         os.close(writing)
@@ -126,7 +126,7 @@ def test_a_descriptor_that_is_no_socket_any_more_is_left_as_it_is() -> None:
 def test_a_descriptor_that_is_a_local_socket_by_now_is_left_as_it_is() -> None:
     near, far = socket.socketpair()
     with near, far:
-        connection = Connection(Frame(near.fileno()))  # type: ignore[arg-type]
+        connection = Connection.of(Frame(near.fileno()))  # type: ignore[arg-type]
         connection.cut()
         assert connection.remote == "127.0.0.1:"
         far.sendall(b"x")
