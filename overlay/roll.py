@@ -139,8 +139,8 @@ class Roll:
         self._chain_checks_left -= 1
         chain = unpack_chain(packed)
         # Links check whether it is a member still.
-        verify_when_issued(self._revocations.founder, origin, chain)
-        full = self._seat(origin, lineage_of([Certificate.read(packed) for packed in chain]))
+        certificates = verify_when_issued(self._revocations.founder, origin, chain)
+        full = self._seat(origin, lineage_of(certificates))
         if full is not None:
             return full
         self._verified[origin] = packed

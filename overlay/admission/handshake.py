@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
+from overlay.admission.refusals import Shown, refusal, refused_with, shown
 from overlay.errors import (
     BadSignature,
     HearthError,
@@ -31,13 +32,16 @@ from overlay.errors import (
     Malformed,
     MeshMismatch,
     NotAMember,
-    Revoked,
     TimedOut,
     UnsupportedVersion,
-    from_code,
-    readable,
 )
-from overlay.identity.certificates import MESH_SECRET_BYTES, Membership, issue, verify_chain
+from overlay.identity.certificates import (
+    MESH_SECRET_BYTES,
+    Certificate,
+    Membership,
+    issue,
+    verify_chain,
+)
 from overlay.identity.invites import NONCE_BYTES, InviteLedger, JoinToken
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.peer_id import PeerId
@@ -95,9 +99,13 @@ class LedgerChanged:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The peer is a verified member: the link may carry everything. The handshake is over."""
+    """The peer is a verified member: the link may carry everything. The handshake is over.
+
+    ``chain``: what the certificates of ``hello`` say.
+    """
 
     hello: Hello
+    chain: tuple[Certificate, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +132,6 @@ class Rejected:
     """Close the link (after sending what came before). ``error`` says why, in a sentence."""
 
     error: HearthError
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The peer refuses for this revocation, it says: a record, not checked yet."""
-
-    record: bytes
 
 
 Effect = Reply | LedgerChanged | Admitted | Joined | Finished | Shown | Rejected
@@ -229,8 +230,7 @@ class Handshake:
     def _dialer_takes_hello(self, hello: Hello, now_s: float) -> list[Effect]:
         self._check_hello(hello)
         if self._token is None:
-            self._check_member(hello, now_s)
-            return self._end(Admitted(hello))
+            return self._end(self._admitted(hello, now_s))
         if hello.peer_id != self._token.inviter:
             raise NotAMember("the node at the token's address is not the one that the token names")
         self._peer, self._state = hello, _State.GRANT
@@ -240,8 +240,8 @@ class Handshake:
     def _listener_takes_hello(self, hello: Hello, now_s: float) -> list[Effect]:
         self._check_hello(hello)
         if hello.mesh_id or hello.certificates:
-            self._check_member(hello, now_s)
-            return [Reply(self._hello()), *self._end(Admitted(hello))]
+            admitted = self._admitted(hello, now_s)
+            return [Reply(self._hello()), *self._end(admitted)]
         self._peer, self._state = hello, _State.REQUEST
         return [Reply(self._bare_hello())]
 
@@ -307,12 +307,13 @@ class Handshake:
             if len(address) > ADDRESS_CHARS_MAX or not address.isprintable():
                 raise Malformed("a hello gives an address that is none")
 
-    def _check_member(self, hello: Hello, now_s: float) -> None:
+    def _admitted(self, hello: Hello, now_s: float) -> Admitted:
         membership = self._membership()
         if hello.mesh_id != membership.mesh_id:
             raise MeshMismatch("the two nodes belong to different meshes")
-        verify_chain(membership.founder, hello.peer_id, hello.certificates, now_s)
+        chain = verify_chain(membership.founder, hello.peer_id, hello.certificates, now_s)
         self._revocations.check(hello.certificates)
+        return Admitted(hello, chain)
 
     def _membership(self) -> Membership:
         if self._me.membership is None:
@@ -369,21 +370,6 @@ _STEPS: Final[
     (Role.LISTENER, _State.HELLO, Hello): Handshake._listener_takes_hello,
     (Role.LISTENER, _State.REQUEST, JoinRequest): Handshake._listener_takes_request,
 }
-
-
-def refusal(error: HearthError) -> Refusal:
-    """What tells the peer of ``error``, with the evidence if there is any."""
-    return Refusal(error.code, str(error), error.evidence if isinstance(error, Revoked) else b"")
-
-
-def refused_with(message: Refusal) -> HearthError:
-    """The error that a peer refuses with."""
-    return from_code(message.code, readable(message.message))
-
-
-def shown(message: Refusal) -> list[Shown]:
-    """The evidence in a refusal."""
-    return [Shown(message.evidence)] if message.evidence else []
 
 
 def _check_name(name: str) -> None:

@@ -18,11 +18,11 @@ from dataclasses import astuple, dataclass
 from hashlib import blake2b
 
 import base58
-import msgpack
 
 from overlay.errors import AlreadyMember, IdentityError, Malformed, NotAMember
-from overlay.identity.keys import SIGNATURE_BYTES, NodeKey, verify
+from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
+from overlay.identity.statements import check_signature, sign, stated
 from overlay.limits import CERTIFICATE_CHAIN_MAX, CERTIFICATE_TTL_S, CLOCK_SKEW_S
 
 MESH_ID_BYTES = 16
@@ -57,10 +57,7 @@ class Certificate:
     def sign(self, key: NodeKey) -> bytes:
         """The packed form, signed by ``key``, which must be the issuer's."""
         assert key.peer_id == self.issuer, "only the issuer signs"
-        body: bytes = msgpack.packb(
-            [bytes(f) if isinstance(f, bytes) else f for f in astuple(self)]
-        )
-        return key.sign(_DOMAIN + body) + body
+        return sign(key, _DOMAIN, astuple(self))
 
     @classmethod
     def open(cls, packed: bytes) -> Certificate:
@@ -69,8 +66,7 @@ class Certificate:
         Raises Malformed, BadSignature.
         """
         certificate = cls.read(packed)
-        signature, body = packed[:SIGNATURE_BYTES], packed[SIGNATURE_BYTES:]
-        verify(certificate.issuer, _DOMAIN + body, signature)
+        check_signature(packed, _DOMAIN, certificate.issuer)
         return certificate
 
     @classmethod
@@ -78,14 +74,10 @@ class Certificate:
         """What a packed certificate says, whoever signed it. Raises Malformed."""
         if len(packed) > _PACKED_BYTES_MAX:
             raise Malformed("a certificate is too long")
-        try:
-            fields = msgpack.unpackb(packed[SIGNATURE_BYTES:])
-        except (ValueError, msgpack.UnpackException):
-            raise Malformed("a certificate is not readable") from None
         kinds = (bytes, bytes, bytes, int, int, bool)
-        if not isinstance(fields, list) or [type(field) for field in fields] != list(kinds):
-            raise Malformed("a certificate has other fields than it should")
-        mesh, subject, issuer, issued_at, expires_at, may_invite = fields
+        mesh, subject, issuer, issued_at, expires_at, may_invite = stated(
+            packed, kinds, "a certificate"
+        )
         if not all(0 <= at < 1 << 32 for at in (issued_at, expires_at)):
             raise Malformed("a certificate is of no time at all")
         return cls(mesh, PeerId(subject), PeerId(issuer), issued_at, expires_at, may_invite)
@@ -122,16 +114,21 @@ def found_mesh(key: NodeKey, entropy: bytes) -> Membership:
     return Membership(key.peer_id, entropy, ())
 
 
-def check_may_invite(membership: Membership, me: PeerId, now: float) -> None:
-    """Raise IdentityError, with the reason, unless ``me`` may issue certificates now."""
-    verify_chain(membership.founder, me, membership.certificates, now)
-    if len(membership.certificates) >= CERTIFICATE_CHAIN_MAX:
+def check_may_invite(membership: Membership, me: PeerId, now: float) -> Certificate | None:
+    """Raise IdentityError, with the reason, unless ``me`` may issue certificates now.
+
+    Returns its own certificate; the founder has none.
+    """
+    chain = verify_chain(membership.founder, me, membership.certificates, now)
+    if len(chain) >= CERTIFICATE_CHAIN_MAX:
         raise IdentityError(
             f"this node is {CERTIFICATE_CHAIN_MAX} invitations away from the mesh's founder, the "
             "most there may be: let a member nearer to the founder invite"
         )
-    if membership.certificates and not Certificate.open(membership.certificates[0]).may_invite:
+    own = chain[0] if chain else None
+    if own is not None and not own.may_invite:
         raise IdentityError("this node's membership does not allow it to invite others")
+    return own
 
 
 def issue(
@@ -150,12 +147,11 @@ def issue(
     later than that. Raises IdentityError when ``key`` may not issue, AlreadyMember when ``subject``
     is the issuer or the founder.
     """
-    check_may_invite(membership, key.peer_id, now)
+    own = check_may_invite(membership, key.peer_id, now)
     if subject in (key.peer_id, membership.founder):
         raise AlreadyMember(f"{subject} needs no certificate: it issues them")
     issued_at, expires_at = max(int(now), not_before), int(now + ttl_s)
-    if membership.certificates:
-        own = Certificate.open(membership.certificates[0])
+    if own is not None:
         issued_at, expires_at = max(issued_at, own.issued_at), min(expires_at, own.expires_at)
     certificate = Certificate(
         membership.mesh_id, subject, key.peer_id, issued_at, expires_at, may_invite
@@ -163,8 +159,11 @@ def issue(
     return (certificate.sign(key), *membership.certificates)
 
 
-def verify_chain(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now: float) -> None:
-    """Raise unless ``chain`` makes ``subject`` a member of ``founder``'s mesh at ``now`` (Unix s).
+def verify_chain(
+    founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now: float
+) -> tuple[Certificate, ...]:
+    """What ``chain`` says, if it makes ``subject`` a member of ``founder``'s mesh at ``now`` (Unix
+    s), own certificate first; the founder shows none.
 
     Raises NotAMember with the reason, BadSignature for a forged link, Malformed for unreadable
     bytes.
@@ -172,13 +171,14 @@ def verify_chain(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now
     if subject == founder:
         if chain:
             raise NotAMember("the founder of a mesh shows no certificates")
-        return
+        return ()
     if not chain:
         raise NotAMember(f"{subject} shows no certificate")
     if len(chain) > CERTIFICATE_CHAIN_MAX:
         raise NotAMember(f"a chain of {len(chain)} certificates is too long")
-    expected, mesh, newer = subject, mesh_id(founder), None
-    for depth, packed in enumerate(chain):
+    expected, mesh = subject, mesh_id(founder)
+    verified: list[Certificate] = []
+    for packed in chain:
         if expected == founder:
             raise NotAMember("the chain goes on behind the founder")
         certificate = Certificate.open(packed)
@@ -186,21 +186,26 @@ def verify_chain(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...], now
             raise NotAMember("a certificate is of another mesh")
         if certificate.subject != expected:
             raise NotAMember(f"a certificate is of another node than {expected}")
-        if depth and not certificate.may_invite:
+        if verified and not certificate.may_invite:
             raise NotAMember(f"{expected} was not allowed to invite others")
         if certificate.issued_at > now + CLOCK_SKEW_S:
             raise NotAMember(f"the certificate of {expected} is from the future: check both clocks")
         if now >= certificate.expires_at:
             raise NotAMember(f"the certificate of {expected} has expired")
-        if newer is not None and newer.issued_at < certificate.issued_at:
-            raise NotAMember(f"the certificate of {newer.subject} is older than its issuer's own")
-        expected, newer = certificate.issuer, certificate
+        if verified and verified[-1].issued_at < certificate.issued_at:
+            younger = verified[-1].subject
+            raise NotAMember(f"the certificate of {younger} is older than its issuer's own")
+        expected = certificate.issuer
+        verified.append(certificate)
     if expected != founder:
         raise NotAMember("the chain does not lead to this mesh's founder")
+    return tuple(verified)
 
 
-def verify_when_issued(founder: PeerId, subject: PeerId, chain: tuple[bytes, ...]) -> None:
+def verify_when_issued(
+    founder: PeerId, subject: PeerId, chain: tuple[bytes, ...]
+) -> tuple[Certificate, ...]:
     """As `verify_chain`, at the time when ``subject`` got its certificate: it may be over by now,
     or a clock may be wrong."""
     then = Certificate.read(chain[0]).issued_at if chain else 0
-    verify_chain(founder, subject, chain, then)
+    return verify_chain(founder, subject, chain, then)

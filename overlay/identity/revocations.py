@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 
@@ -30,8 +30,9 @@ from overlay.identity.certificates import (
     verify_chain,
     verify_when_issued,
 )
-from overlay.identity.keys import SIGNATURE_BYTES, NodeKey, verify
+from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
+from overlay.identity.statements import check_signature, fields_of, sign, stated
 from overlay.limits import (
     CERTIFICATE_CHAIN_MAX,
     CERTIFICATE_TTL_S,
@@ -40,6 +41,7 @@ from overlay.limits import (
 )
 
 _DOMAIN: Final = b"hearth revocation 1"
+_WHAT: Final = "a revocation"
 #: A statement takes 160 bytes or so, and a certificate 170.
 _RECORD_BYTES_MAX: Final = 256 * (1 + CERTIFICATE_CHAIN_MAX)
 
@@ -56,10 +58,7 @@ class Revocation:
     def sign(self, key: NodeKey) -> bytes:
         """The packed statement, signed by ``key``, which must be the issuer's."""
         assert key.peer_id == self.issuer, "only the issuer signs"
-        body: bytes = msgpack.packb(
-            [bytes(f) if isinstance(f, bytes) else f for f in astuple(self)]
-        )
-        return key.sign(_DOMAIN + body) + body
+        return sign(key, _DOMAIN, astuple(self))
 
     @classmethod
     def open(cls, packed: bytes) -> Revocation:
@@ -67,12 +66,11 @@ class Revocation:
 
         Raises Malformed, BadSignature.
         """
-        signature, body = packed[:SIGNATURE_BYTES], packed[SIGNATURE_BYTES:]
-        mesh, subject, issuer, issued_at = _fields(body, (bytes, bytes, bytes, int))
+        mesh, subject, issuer, issued_at = stated(packed, (bytes, bytes, bytes, int), _WHAT)
         if not 0 <= issued_at < 1 << 32:
             raise Malformed("a revocation is of no time at all")
         revocation = cls(mesh, PeerId(subject), PeerId(issuer), issued_at)
-        verify(revocation.issuer, _DOMAIN + body, signature)
+        check_signature(packed, _DOMAIN, revocation.issuer)
         return revocation
 
     def __str__(self) -> str:
@@ -181,7 +179,7 @@ class Revocations:
     def _open(self, record: bytes) -> _Kept:
         if len(record) > _RECORD_BYTES_MAX:
             raise Malformed("a revocation is too long")
-        statement, chain = _fields(record, (bytes, list))
+        statement, chain = fields_of(record, (bytes, list), _WHAT)
         if any(type(certificate) is not bytes for certificate in chain):
             raise Malformed("a revocation has other fields than it should")
         revocation = Revocation.open(statement)
@@ -212,10 +210,9 @@ def revoke(
         raise IdentityError("a node does not revoke itself: `hearth leave` ends its membership")
     if subject == membership.founder:
         raise IdentityError("the founder cannot be revoked: the mesh is its own")
-    certificates: list[Certificate] = []
+    certificates: tuple[Certificate, ...] = ()
     with contextlib.suppress(HearthError):  # Members publish what they like of themselves.
-        verify_when_issued(membership.founder, subject, tuple(chain))
-        certificates = [Certificate.read(packed) for packed in chain]
+        certificates = verify_when_issued(membership.founder, subject, tuple(chain))
     above = {membership.founder, *(certificate.issuer for certificate in certificates)}
     if key.peer_id not in above and not invited:
         raise IdentityError(
@@ -251,13 +248,3 @@ def _select(all_kept: Iterable[_Kept]) -> dict[bytes, _Kept]:
         if len(selected) < REVOCATIONS_MAX:
             selected[kept.record] = kept
     return selected
-
-
-def _fields(packed: bytes, kinds: tuple[type, ...]) -> list[Any]:
-    try:
-        fields = msgpack.unpackb(packed)
-    except (ValueError, msgpack.UnpackException):
-        raise Malformed("a revocation is not readable") from None
-    if not isinstance(fields, list) or tuple(type(field) for field in fields) != kinds:
-        raise Malformed("a revocation has other fields than it should")
-    return fields

@@ -27,11 +27,9 @@ from overlay.admission.handshake import (
     LedgerChanged,
     Rejected,
     Reply,
-    Shown,
-    refusal,
-    shown,
 )
 from overlay.admission.handshake import Effect as AdmissionEffect
+from overlay.admission.refusals import Shown, refusal, shown
 from overlay.errors import (
     HearthError,
     LimitExceeded,
@@ -43,7 +41,6 @@ from overlay.errors import (
     readable,
 )
 from overlay.identity.branches import Lineage, lineage_of
-from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BATCH_FRAMES_MAX,
@@ -183,10 +180,10 @@ class Link:
         #: The peer's chain, own certificate first, and whom it leads by.
         self.certificates: tuple[bytes, ...] = ()
         self.lineage: Lineage = ()
+        #: When the first certificate ends, in Unix time.
+        self._expires_at = math.inf
         #: Where the peer sees this end, if this end dialled and the peer says so.
         self.observed = ""
-        #: When the first of these ends, in Unix time.
-        self._expires_at = math.inf
         #: We said goodbye and the peer has not answered.
         self.leaving = False
         self._handshake = handshake
@@ -354,11 +351,10 @@ class Link:
                     events.append(Transmit(encode(message)))
                 case Admitted() if (unwelcome := self._unwelcome()) is not None:
                     events += self.refuse(unwelcome)
-                case Admitted(hello=hello):
+                case Admitted(hello=hello, chain=chain):
                     self.state, self._up_at, self._answered = LinkState.UP, now, now
                     self.peer, self.certificates = hello.peer_id, hello.certificates
                     self.observed = hello.observed
-                    chain = [Certificate.read(packed) for packed in hello.certificates]
                     self.lineage = lineage_of(chain)
                     self._expires_at = min((each.expires_at for each in chain), default=math.inf)
                     events += [Up(hello.peer_id, hello), self._ping(now)]

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from overlay.admission.handshake import LedgerChanged, Shown, refusal
+from overlay.admission.handshake import LedgerChanged
+from overlay.admission.refusals import Shown, refusal
 from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, Revoked
 from overlay.identity.branches import Branches
 from overlay.identity.peer_id import PeerId

@@ -27,7 +27,13 @@ from overlay.gossip.records import (
     revocation_key,
     unpack_chain,
 )
-from overlay.identity.certificates import Membership, found_mesh, issue, verify_when_issued
+from overlay.identity.certificates import (
+    Certificate,
+    Membership,
+    found_mesh,
+    issue,
+    verify_when_issued,
+)
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
@@ -540,9 +546,9 @@ def test_a_crowd_that_is_made_up_takes_little_time_and_hides_no_member(
     network.link(founder, mallory)
     verified = []
 
-    def counted(*chain: Any) -> None:
+    def counted(*chain: Any) -> tuple[Certificate, ...]:
         verified.append(chain)
-        verify_when_issued(*chain)
+        return verify_when_issued(*chain)
 
     monkeypatch.setattr("overlay.roll.verify_when_issued", counted)
     crowd = [key(100 + number).peer_id for number in range(5 * CHAIN_CHECKS_PER_ROUND)]

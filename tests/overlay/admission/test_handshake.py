@@ -14,8 +14,8 @@ from overlay.admission.handshake import (
     Rejected,
     Reply,
     Role,
-    Shown,
 )
+from overlay.admission.refusals import Shown
 from overlay.errors import (
     AlreadyMember,
     BadSignature,

@@ -70,6 +70,14 @@ def test_a_chain_beyond_the_limit_is_refused_before_it_is_read() -> None:
         check(ANNA, (b"",) * (CERTIFICATE_CHAIN_MAX + 1))
 
 
+def test_whoever_verifies_a_chain_need_not_read_it_again() -> None:
+    anna = member(ANNA, FOUNDER)
+    chain = member(BEN, ANNA, anna).certificates
+    found = verify_chain(FOUNDER.peer_id, BEN.peer_id, chain, NOW)
+    assert found == tuple(map(Certificate.open, chain))
+    assert [each.subject for each in found] == [BEN.peer_id, ANNA.peer_id]
+
+
 def test_nobody_else_is_a_member() -> None:
     anna = member(ANNA, FOUNDER)
     with pytest.raises(NotAMember, match="no certificate"):
