@@ -42,11 +42,9 @@ class HearthCommand(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
-                _drop_output()
-                _complain(f"the output cannot be written: {error.strerror}")
-            else:
-                report(ctx, "internal", f"{_brief(error)}; details are in {_write_log(ctx)}")
+            if _is_of_output(error):
+                raise
+            report(ctx, "internal", f"{_brief(error)}; details are in {_write_log(ctx)}")
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
@@ -55,6 +53,16 @@ class HearthGroup(click.Group):
 
     command_class = HearthCommand
     group_class = type
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if not _is_of_output(error):
+                raise
+            _drop_output()
+            _complain(f"the output cannot be written: {error.strerror}")
+            sys.exit(EXIT_FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -85,6 +93,11 @@ def _complain(message: str) -> None:
     click.echo(click.style("error:", fg=colour, bold=True) + text[len("error:") :], err=True)
 
 
+def _is_of_output(error: Exception) -> bool:
+    """Whether stdout or stderr leads to a full disk."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename
+
+
 def _drop_output() -> None:
     """What is not written yet goes nowhere; else the interpreter complains of it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,8 +124,10 @@ def _write_log(ctx: click.Context) -> Path:
 
         path = config_of(ctx).home / "errors.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # It may name folders and addresses: for the owner's eyes.
-        with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
+        # It may name folders and addresses: for the owner's eyes. A pipe is not waited for.
+        with open(
+            path, "a", opener=lambda n, flags: os.open(n, flags | os.O_NONBLOCK, 0o600)
+        ) as log:
             log.write(entry)
     except (OSError, HearthError, ImportError):
         handle, name = tempfile.mkstemp(prefix="hearth-", suffix=".log", text=True)

@@ -20,6 +20,7 @@ import platformdirs
 
 from overlay.errors import ConfigError
 from overlay.forwarding.terms import Terms
+from overlay.home.files import read_file
 from overlay.home.home import Home
 from overlay.limits import NAME_CHARS_MAX
 
@@ -243,7 +244,7 @@ def _size(what: str, value: str) -> int:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        raw: Mapping[str, Any] = tomllib.loads(path.read_text())
+        raw: Mapping[str, Any] = tomllib.loads(read_file(path).decode())
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -62,8 +62,9 @@ def open_prompt(
 
 def _history(path: Path) -> History:
     try:
-        # What was asked is nobody else's to read.
-        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+        # What was asked is nobody else's to read. A pipe is not waited for.
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NONBLOCK
+        os.close(os.open(path, flags, 0o600))
     except OSError:
         return InMemoryHistory()
     return _History(path)

@@ -6,9 +6,11 @@ After a crash a file is the old or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,18 @@ class Kind(Generic[T]):
     remedy: str
 
 
+def read_file(path: Path) -> bytes:
+    """All of a file. Raises OSError, also for a pipe in its place, which may never end."""
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class Files:
     """The files under ``path``, which is created (mode 0700) when the first is written.
 
@@ -58,7 +72,7 @@ class Files:
         """What a file holds; None if there is none. Raises ConfigError for a damaged one."""
         with self.accessing(kind.name):
             try:
-                data = (self.path / kind.name).read_bytes()
+                data = read_file(self.path / kind.name)
             except FileNotFoundError:
                 return None
         try:

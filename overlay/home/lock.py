@@ -55,7 +55,9 @@ class HomeLock:
         """Whether a node runs, of this process or another one."""
         with self._files.accessing(_NAME):
             try:
-                fd = os.open(self._files.path / _NAME, os.O_RDONLY | os.O_CLOEXEC)
+                # A pipe in its place is not waited for.
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+                fd = os.open(self._files.path / _NAME, flags)
             except FileNotFoundError:
                 return False
             try:

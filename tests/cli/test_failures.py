@@ -129,7 +129,10 @@ def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("node")
-@pytest.mark.parametrize("arguments", ["ask Hi", "ask Hi --json", "status", "status --json"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["ask Hi", "ask Hi --json", "status", "status --json", "explain 0 --json", "--help", "up -h"],
+)
 def test_output_into_a_full_disk_says_so(home: Path, arguments: str) -> None:
     command = [sys.executable, "-m", "cli", *arguments.split()]
     with open("/dev/full", "wb") as full:

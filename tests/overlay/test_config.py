@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -165,9 +167,14 @@ def test_private_names_are_the_models_own_or_aliases() -> None:
     assert not terms.keep("mine", ("other",))
 
 
-def test_a_file_that_cannot_be_read_is_named_plainly(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").mkdir()
-    with pytest.raises(ConfigError, match=r"config\.toml cannot be read: Is a directory$"):
+@pytest.mark.parametrize(
+    ("make", "reason"), [(os.mkdir, "Is a directory"), (os.mkfifo, "it is no regular file")]
+)
+def test_a_file_that_cannot_be_read_is_named_plainly(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    make(tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match=rf"config\.toml cannot be read: {reason}$"):
         load_config(tmp_path)
 
 

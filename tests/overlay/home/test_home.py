@@ -210,6 +210,27 @@ def test_peers_that_cannot_be_read_are_set_aside(
     assert home.peers() == {key(5).peer_id: ben}
 
 
+@pytest.mark.parametrize("name", ["identity.key", "membership.json", "paused.json", "lock"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(home: Home, name: str) -> None:
+    home.path.mkdir(parents=True)
+    os.mkfifo(home.path / name)
+    reading = {
+        "identity.key": home.load_or_create_key,
+        "membership.json": home.membership,
+        "paused.json": home.paused_since,
+        "lock": home.lock,
+    }
+    with pytest.raises(ConfigError, match=f"cannot use .*{name}: "):
+        reading[name]()
+
+
+def test_a_pipe_is_no_running_node(home: Home) -> None:
+    home.path.mkdir(parents=True)
+    os.mkfifo(home.path / "lock")
+    with pytest.raises(NodeNotRunning):
+        home.runtime()
+
+
 def test_peers_of_other_versions_are_read(home: Home) -> None:
     home.save_peers({})
     there = Multiaddr.of("192.0.2.7", 1)
