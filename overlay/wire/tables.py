@@ -100,29 +100,18 @@ class Table:
         return tuple(map(self._make, zip(*fields, strict=True)))
 
 
-class _Tables:
-    """Each value is a sequence of rows. All are checked together."""
+class _Sequences:
+    """Each value is a sequence. The ``items`` of all are checked together."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def allows(self, values: Sequence[Any]) -> bool:
-        return _ROWS.allows(values) and self._table.allows([*chain.from_iterable(values)])
-
-    def read(self, values: Sequence[Any]) -> Iterable[Any]:
-        rows = iter(self._table.read(tuple(chain.from_iterable(_ROWS.read(values)))))
-        return [tuple(islice(rows, len(each))) for each in values]
-
-
-class _Integers:
-    """Each value is a sequence of integers. All are checked together."""
+    def __init__(self, items: _Column) -> None:
+        self._items = items
 
     def allows(self, values: Sequence[Any]) -> bool:
-        return _ROWS.allows(values) and _INTS.allows([*chain.from_iterable(values)])
+        return _ROWS.allows(values) and self._items.allows([*chain.from_iterable(values)])
 
     def read(self, values: Sequence[Any]) -> Iterable[Any]:
-        _INTS.read([*chain.from_iterable(_ROWS.read(values))])
-        return values
+        items = iter(self._items.read(tuple(chain.from_iterable(_ROWS.read(values)))))
+        return [tuple(islice(items, len(each))) for each in values]
 
 
 _ROWS: Final = _Scalars(tuple)
@@ -134,7 +123,7 @@ _COLUMNS: Final[dict[Any, _Column]] = {
     str: _Scalars(str),
     bytes: _BYTES,
     bytes | None: _Scalars(bytes, NoneType),
-    tuple[int, ...]: _Integers(),
+    tuple[int, ...]: _Sequences(_INTS),
     Counter: _Counters(),
     PeerId: _PeerIds(),
 }
@@ -145,5 +134,5 @@ def _column(annotation: Any) -> _Column | None:
         return _COLUMNS[annotation]
     if get_origin(annotation) is tuple and get_args(annotation)[1:] == (Ellipsis,):
         table = Table.of(get_args(annotation)[0])
-        return None if table is None else _Tables(table)
+        return None if table is None else _Sequences(table)
     return None
