@@ -61,6 +61,11 @@ class Multiaddr:
         host = f"[{self.host}]" if self.family == "ip6" else self.host
         return f"tcp://{host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it leads back to whoever dials it; of a name nobody knows before."""
+        return self.family in ("ip4", "ip6") and ip_address(self.host).is_loopback
+
     def pack(self) -> bytes:
         """The compact form for tokens: code, host, port; 7 bytes for IPv4."""
         if self.family == "ip4":

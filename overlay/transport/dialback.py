@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DIAL_BACK_INTERVAL_S, DIAL_BACKS_MAX, MEMBERS_MAX
@@ -40,7 +41,7 @@ class DialBacks:
         if len(self._dialled) >= MEMBERS_MAX:
             del self._dialled[next(iter(self._dialled))]
         self._dialled[peer] = now
-        endpoint = type(seen)(seen.family, seen.host, port).endpoint
+        endpoint = replace(seen, port=port).endpoint
         task = asyncio.create_task(self._dial(line, peer, endpoint, port))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

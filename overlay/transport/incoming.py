@@ -31,8 +31,6 @@ _LATE_MESSAGES_MAX: Final = 64
 class _Route:
     remote_curve: bytes
     connection: Connection
-    #: Where it comes from, as far as bounds are concerned.
-    source: str
     line: Line
     late_messages: int = 0
     cutting: asyncio.TimerHandle | None = None
@@ -79,11 +77,7 @@ class Listener:
         frames = arrived[1:]
         if len(arrived[0]) != _NAME_BYTES:
             # ZeroMQ puts it before each message anew, and it may be as long as one.
-            connection = Connection.of(frames[0])
-            connection.cut()
-            self._complaints.about(
-                *(connection.source, "is not let in", "it gives itself a name"), time.monotonic()
-            )
+            self._turn_away(Connection.of(frames[0]), "it gives itself a name")
             return
         name = arrived[0].bytes
         remote_curve = sender_key(frames[0])
@@ -110,18 +104,15 @@ class Listener:
         if not self._accepting:
             connection.cut()
             return None
-        source = connection.source
         strangers = self._strangers = [
             route for route in self._strangers if route.line.link.state is LinkState.OPENING
         ]
-        as_many = sum(route.source == source for route in strangers)
+        source = connection.source
+        as_many = sum(route.connection.source == source for route in strangers)
         if as_many >= STRANGERS_PER_ADDRESS_MAX or not self._handshakes.admit(
             source, time.monotonic()
         ):
-            self._complaints.about(
-                source, "is not let in", "it has too many connections", time.monotonic()
-            )
-            connection.cut()
+            self._turn_away(connection, "it has too many connections")
             return None
         if len(strangers) >= STRANGERS_MAX:
             # Whoever has had the longest time to show a certificate. To turn newcomers away would
@@ -133,7 +124,7 @@ class Listener:
             lambda data: self._pump.offer([name, data]),
             self._exchange,
         )
-        route = self._routes[name] = _Route(remote_curve, connection, source, line)
+        route = self._routes[name] = _Route(remote_curve, connection, line)
         strangers.append(route)
         line.over.add_done_callback(lambda _: self._over(name, route))
         line.carry_out(line.link.open())
@@ -150,7 +141,12 @@ class Listener:
         if self._routes.get(name) is route:
             del self._routes[name]
 
+    def _turn_away(self, connection: Connection, why: str) -> None:
+        connection.cut()
+        self._complain(connection.source, why)
+
     def _complain_of_silence(self, source: str) -> None:
-        self._complaints.about(
-            source, "is not let in", "it connects and says nothing", time.monotonic()
-        )
+        self._complain(source, "it connects and says nothing")
+
+    def _complain(self, source: str, why: str) -> None:
+        self._complaints.about(source, "is not let in", why, time.monotonic())

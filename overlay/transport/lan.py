@@ -12,7 +12,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any, Final
 
 from zeroconf import (
@@ -86,7 +85,7 @@ class LanDiscovery:
         self._me = me
         self._found = found
         if interfaces is None:
-            addresses = [a for a in addresses if not ip_address(a.host).is_loopback]
+            addresses = [a for a in addresses if not a.is_loopback]
             interfaces = [a.host for a in addresses]
         self._addresses = tuple(addresses)
         self._interfaces = list(dict.fromkeys(interfaces))

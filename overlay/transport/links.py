@@ -82,8 +82,7 @@ class LinkObserver(Protocol):
 class Links:
     """An `Exchange`. ``on_change`` is told of a peer whose links became more or fewer,
     ``on_excess`` of one that sends too much, and why it is, ``on_breach`` of one that broke the
-    protocol, and how, and ``on_request`` gets the messages
-    that are for the transport."""
+    protocol, and how; ``on_request`` gets the messages that are for the transport."""
 
     def __init__(
         self,
@@ -177,12 +176,13 @@ class Links:
         """End the links with members whose chain is void now, and tell them why."""
         ends = {}
         refused: dict[PeerId, None] = {}
-        for peer, line in [(peer, line) for peer, lines in self._up.items() for line in lines]:
-            try:
-                revocations.check(line.link.certificates)
-            except Revoked as error:
-                ends[line] = line.link.refuse(error)
-                refused[peer] = None
+        for peer, lines in self._up.items():
+            for line in lines:
+                try:
+                    revocations.check(line.link.certificates)
+                except Revoked as error:
+                    ends[line] = line.link.refuse(error)
+                    refused[peer] = None
         _end(ends)
         return list(refused)
 

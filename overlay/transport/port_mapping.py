@@ -28,8 +28,14 @@ _NOT_PUBLIC: Final = tuple(
     map(
         ipaddress.IPv4Network,
         (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
-            *("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"),
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+            "169.254.0.0/16",
+            "0.0.0.0/8",
+            "127.0.0.0/8",
+            "224.0.0.0/3",
         ),
     )
 )
@@ -132,9 +138,7 @@ class PortMapping:
             return None
 
     async def _anew(self) -> Multiaddr:
-        ports = {
-            a.host: a.port for a in self._own if a.family == "ip4" and not _is_loopback(a.host)
-        }
+        ports = {a.host: a.port for a in self._own if a.family == "ip4" and not a.is_loopback}
         if not ports:
             raise GatewayError("this node listens on no IPv4 address that a router could reach")
         self._gateway = await self._find(list(ports))
@@ -174,7 +178,3 @@ class PortMapping:
             log.debug(
                 "the router goes on passing port %d on, while its lease lasts: %s", port, error
             )
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.IPv4Address(host).is_loopback

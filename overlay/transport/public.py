@@ -52,13 +52,13 @@ class PublicAddresses:
         self._checked = {
             each: at for each, at in self._checked.items() if now < at + DIAL_BACK_INTERVAL_S
         }
-        ports = sorted({each.port for each in own if not _is_loopback(each)})
+        ports = sorted({each.port for each in own if not each.is_loopback})
         found = []
         candidates = {
             host: [
                 candidate
                 for candidate in (Multiaddr.of(host, port) for port in ports)
-                if candidate not in own and not _is_loopback(candidate)
+                if candidate not in own and not candidate.is_loopback
             ]
             for host in {address.host for address in seen.values()}
         }
@@ -85,7 +85,3 @@ class PublicAddresses:
     def confirmed(self, now: float) -> tuple[Multiaddr, ...]:
         """The addresses to tell others."""
         return tuple(sorted(each for each, until in self._confirmed.items() if now < until))
-
-
-def _is_loopback(address: Multiaddr) -> bool:
-    return ipaddress.ip_address(address.host).is_loopback

@@ -70,7 +70,11 @@ class Transport:
         )
         self._detours = Detours(rng)
         self._circuits = Circuits(
-            *(node().key, self._links, self._circuit_link, self._circuit_ended), relays=relays
+            node().key,
+            self._links,
+            self._circuit_link,
+            self._circuit_ended,
+            relays=relays,
         )
         self._bans = Bans()
         self._breaches = Breaches()

@@ -59,6 +59,21 @@ def test_what_is_no_address(text: str) -> None:
         Multiaddr.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [
+        ("/ip4/127.0.0.1/tcp/7710", True),
+        ("/ip4/127.8.0.9/tcp/7710", True),
+        ("/ip6/::1/tcp/7710", True),
+        ("/ip4/192.0.2.7/tcp/7710", False),
+        ("/ip6/2001:db8::7/tcp/7710", False),
+        ("/dns/localhost/tcp/7710", False),
+    ],
+)
+def test_which_addresses_lead_back_to_who_dials_them(text: str, loopback: bool) -> None:
+    assert Multiaddr.parse(text).is_loopback is loopback
+
+
 def test_endpoints() -> None:
     assert Multiaddr.of("192.0.2.7", 7710).endpoint == "tcp://192.0.2.7:7710"
     assert Multiaddr.of("2001:DB8::7", 7710).endpoint == "tcp://[2001:db8::7]:7710"

@@ -12,7 +12,6 @@ from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
-from overlay.transport import public
 from overlay.transport.public import PublicAddresses, seen_at
 from overlay.transport.sockets import Sockets
 from overlay.wire.between_transports import DialBack
@@ -100,7 +99,7 @@ def test_a_peer_that_sees_us_everywhere_does_not_fill_the_card() -> None:
 @pytest.fixture
 def _as_behind_a_router(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback is as good as any network."""
-    monkeypatch.setattr(public, "_is_loopback", lambda address: False)
+    monkeypatch.setattr(Multiaddr, "is_loopback", False)
 
 
 def behind_a_router(node: Node, port: int) -> None:
