@@ -7,8 +7,10 @@ closes everything.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import ipaddress
 import os
+import secrets
 import socket
 import struct
 from collections.abc import Callable, Container
@@ -74,6 +76,7 @@ class Sockets:
     def listener(self) -> zmq.Socket[bytes]:
         """A ROUTER that knows the CURVE key of whoever sends (`sender_key`)."""
         allow_descriptors()
+        _begin_anywhere()
         if self._authenticator is None:
             self._authenticator = _Authenticator(self._context)
             self._authenticator.start()
@@ -131,6 +134,16 @@ def allow_descriptors() -> int:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
+
+
+def _begin_anywhere() -> None:
+    """Have the next ROUTER count its connections from a number that nobody knows.
+
+    It names them by that count, and libzmq 4.3 aborts the process where somebody has given itself
+    the name that is next. It begins with C's ``rand``, which says the same in every process.
+    """
+    c = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
+    c.srand(ctypes.c_uint(secrets.randbits(32)))
 
 
 def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:

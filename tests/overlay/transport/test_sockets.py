@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import socket
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 
 import pytest
 import zmq
 
 from overlay.identity.keys import NodeKey
+from overlay.identity.multiaddr import Multiaddr
+from overlay.identity.peer_id import PeerId
 from overlay.transport import sockets
-from overlay.transport.sockets import Connection, Monitor, Sockets
+from overlay.transport.sockets import Connection, Monitor, Sockets, bind
+from tests.overlay.transport.nodes import ANY_PORT, eventually
+from tests.overlay.transport.raw import raw_peer
 
 resource = pytest.importorskip("resource")
 CODE = """
@@ -23,6 +29,12 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
 allow_descriptors()
 print(resource.getrlimit(resource.RLIMIT_NOFILE))
 """
+
+
+@dataclass
+class Listening:
+    peer_id: PeerId
+    addresses: list[Multiaddr]
 
 
 async def test_a_process_that_listens_may_have_as_many_connections_as_the_system_grants() -> None:
@@ -50,6 +62,29 @@ def test_what_is_enough_is_left_alone(
     monkeypatch.setattr(resource, "setrlimit", lambda which, value: told.append(value))
     sockets.allow_descriptors()
     assert told == ([raised] if raised else [])
+
+
+async def test_nobody_knows_what_zeromq_will_call_the_next_connection() -> None:
+    """Who gives itself that name has libzmq abort."""
+    names = []
+    for _ in range(2):
+        ctypes.CDLL(None).srand(1)  # As if this process had just begun.
+        names.append(await name_of_the_first_connection())
+    assert names[0] != names[1]
+
+
+async def name_of_the_first_connection() -> bytes:
+    key = NodeKey.from_seed(bytes(32))
+    made = Sockets(key)
+    router = made.listener()
+    node = Listening(key.peer_id, [bind(router, ANY_PORT)])
+    async with raw_peer(node, NodeKey.from_seed(bytes([1] * 32))) as peer:
+        await peer.send(b"hello")
+        await eventually(lambda: bool(router.poll(0)))
+        name, _ = router.recv_multipart()
+    router.close()
+    await made.close()
+    return name
 
 
 async def test_all_members_can_be_dialled() -> None:
