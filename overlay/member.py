@@ -40,14 +40,8 @@ from overlay.limits import EXPLANATIONS_MAX, GOSSIP_INTERVAL_S
 from overlay.publisher import Publisher
 from overlay.roll import Roll
 from overlay.routing.policy import Policy
-from overlay.wire.messages import (
-    COMPACT_DIGESTS_VERSION,
-    VERSIONS,
-    Change,
-    Goodbye,
-    Message,
-    RevocationNotice,
-)
+from overlay.wire.anti_entropy import Change, RevocationNotice
+from overlay.wire.messages import COMPACT_DIGESTS_VERSION, VERSIONS, Goodbye, Message
 
 
 class Member:

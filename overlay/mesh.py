@@ -41,7 +41,8 @@ from overlay.transport.lan import LanDiscovery
 from overlay.transport.port_mapping import PortMapping
 from overlay.transport.transport import Transport
 from overlay.whereabouts import Whereabouts
-from overlay.wire.messages import Hello, Message, RevocationNotice
+from overlay.wire.anti_entropy import RevocationNotice
+from overlay.wire.messages import Hello, Message
 
 log = logging.getLogger(__name__)
 

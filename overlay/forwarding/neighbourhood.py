@@ -22,7 +22,7 @@ from overlay.prefix.summary import Summary
 from overlay.routing.cost import Candidate
 from overlay.routing.losses import Losses
 from overlay.routing.prices import copy_worth, memory_price
-from overlay.wire.messages import Change
+from overlay.wire.anti_entropy import Change
 
 #: Averages are over about so many rounds of gossip.
 _ROUNDS: Final = 30

@@ -7,7 +7,7 @@ from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX
-from overlay.wire.messages import COUNTER_MAX
+from overlay.wire.anti_entropy import COUNTER_MAX
 
 #: Rounds in which news reach everybody, with time to spare: log2(N) + 4 would do without losses.
 NEWS_ROUNDS: Final = 30

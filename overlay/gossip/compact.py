@@ -18,7 +18,14 @@ from typing import Final
 
 from overlay.errors import Malformed
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import CompactSyn, CompactSynAck, DigestEntry, OriginDelta, SynAck
+from overlay.wire.anti_entropy import (
+    CompactSyn,
+    CompactSynAck,
+    DigestEntry,
+    OriginDelta,
+    OwnContents,
+    SynAck,
+)
 
 #: Of each counter so many bits are told; a node's heartbeat takes 18 hours to outgrow them.
 LOW_BITS: Final = 16
@@ -73,7 +80,9 @@ class CompactDigest:
             if told != known
         ]
 
-    def answer(self, syn: CompactSyn, deltas: tuple[OriginDelta, ...]) -> CompactSynAck:
+    def answer(
+        self, syn: CompactSyn, deltas: tuple[OriginDelta, ...], own: OwnContents
+    ) -> CompactSynAck:
         """What is known here otherwise than in ``syn``, which can be read."""
         heartbeats: dict[int, list[int]] = {}
         contents: dict[int, list[int]] = {}
@@ -84,7 +93,7 @@ class CompactDigest:
             elif heartbeat != mine:
                 heartbeats[place] = [mine]
         return CompactSynAck(
-            self.fingerprint, self._sparse(heartbeats), self._sparse(contents), deltas
+            self.fingerprint, self._sparse(heartbeats), self._sparse(contents), deltas, own
         )
 
     def read_answer(self, answer: CompactSynAck) -> SynAck:
@@ -93,14 +102,14 @@ class CompactDigest:
         Raises Malformed if no honest peer could have sent it.
         """
         if _fingerprint(answer.fingerprint) != self.fingerprint:
-            return SynAck((), answer.deltas)
+            return SynAck((), answer.deltas, answer.own)
         # Contents that are not told are as this node said; if it knows more by now, that does no
         # harm: the next round tells.
         later = self._unpacked_sparse(answer.heartbeats, 1)
         other = self._unpacked_sparse(answer.contents, 3)
         digest = [self._entry(at, heard, self._contents[at]) for at, (heard,) in later]
         digest += [self._entry(at, heard, (v, gc)) for at, (heard, v, gc) in other]
-        return SynAck(tuple(digest), answer.deltas)
+        return SynAck(tuple(digest), answer.deltas, answer.own)
 
     def _entry(self, place: int, heartbeat: int, contents: tuple[int, int]) -> DigestEntry:
         """That of the origin there, with other low bits."""

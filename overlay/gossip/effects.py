@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import Change, CompactSyn, CompactSynAck, GossipAck, Syn, SynAck
+from overlay.wire.anti_entropy import Change, CompactSyn, CompactSynAck, GossipAck, Syn, SynAck
 
 GossipMessage = Syn | SynAck | GossipAck | CompactSyn | CompactSynAck
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from overlay.gossip.latest import change_bytes
 from overlay.gossip.replica import Lack
-from overlay.wire.messages import Change, OriginDelta
+from overlay.wire.anti_entropy import Change, OriginDelta
 
 #: Bytes of an OriginDelta without its changes, at most, in msgpack: a PeerId takes 37, integers
 #: 9, and the heads of arrays 5.

@@ -20,41 +20,27 @@ from overlay.errors import LocalProtocolError
 from overlay.gossip.banished import Banished
 from overlay.gossip.compact import CompactDigest
 from overlay.gossip.effects import (
-    Disbelieved,
-    Disputed,
     Effect,
     GossipMessage,
     OriginReset,
     PeerState,
-    RecordsChanged,
     Send,
 )
 from overlay.gossip.fitting import fit
+from overlay.gossip.hearsay import Hearsay
 from overlay.gossip.liveness import Liveness
 from overlay.gossip.opening import Opener
 from overlay.gossip.own_words import OwnWords
-from overlay.gossip.replica import INCARNATION_MAX, Lack, OwnRecords, Replica, check
+from overlay.gossip.replica import OwnRecords, Replica, check
 from overlay.gossip.replicas import Replicas
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, UNPROVEN_S
-from overlay.wire.messages import (
-    CompactSyn,
-    CompactSynAck,
-    DigestEntry,
-    GossipAck,
-    OriginDelta,
-    Syn,
-    SynAck,
-)
+from overlay.wire.anti_entropy import CompactSyn, CompactSynAck, DigestEntry, GossipAck, Syn, SynAck
 
 #: Rounds are this much shorter or longer at random, so that nodes do not fall into step.
 JITTER: Final = 0.2
-#: Between two new incarnations for a dispute: with each, all others forget this node for a round.
-DISPUTE_ROUNDS: Final = 10
 #: Incarnations start as milliseconds since 1970, below this for centuries.
 INCARNATION_START_MAX: Final = 1 << 44
-_LATER: Final = "a later incarnation than it says itself"
-_EXCESS: Final = "more records than there is room for"
 
 
 class Gossip:
@@ -83,9 +69,10 @@ class Gossip:
         self._banished = Banished(interval_s)
         self._liveness = Liveness(interval_s)
         self._opener = Opener(interval_s, rng)
+        self._hearsay = Hearsay(
+            self._own, self._replicas, self._own_words, self._banished, self._liveness, interval_s
+        )
         self._ticked_s = self._round_s = now
-        #: When it may begin a new incarnation again.
-        self._rises_s = now
 
     # --- What this node says of itself --------------------------------------------------------
 
@@ -162,29 +149,30 @@ class Gossip:
         match message:
             case Syn(digest):
                 check(digest, ())
-                effects, lacks = self._compare(sender, digest, now)
-                lacks += self._unmentioned(sender, digest)
+                effects, lacks = self._hearsay.compare(sender, digest, now)
+                lacks += self._hearsay.unmentioned(sender, digest)
                 deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
                 told = set(digest)
                 mine = self._digest({entry.origin for entry in digest})
                 otherwise = tuple(entry for entry in mine if entry not in told)
-                effects.append(Send(sender, SynAck(otherwise, deltas)))
+                effects.append(Send(sender, SynAck(otherwise, deltas, self._own.contents())))
             case CompactSyn():
                 entries = self._compact().read(message)
                 if entries is None:
                     self._opener.unreadable(now)
                     return [Send(sender, Syn(self._digest()))]
                 entries.sort(key=lambda entry: entry.origin != sender)
-                effects, lacks = self._compare(sender, entries, now)
+                effects, lacks = self._hearsay.compare(sender, entries, now)
                 deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
-                effects.append(Send(sender, self._compact().answer(message, deltas)))
+                answer = self._compact().answer(message, deltas, self._own.contents())
+                effects.append(Send(sender, answer))
             case SynAck():
                 effects = self._answered(sender, message, now)
             case CompactSynAck():
                 effects = self._answered(sender, self._compact().read_answer(message), now)
             case GossipAck(deltas):
                 check((), deltas)
-                effects = self._apply(sender, deltas, now)
+                effects = self._hearsay.apply(sender, deltas, now)
         return effects
 
     def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> list[Effect]:
@@ -209,7 +197,7 @@ class Gossip:
 
     def disprove(self, origin: PeerId) -> list[OriginReset]:
         """What is told of ``origin`` comes from no member: forget it, unless it has a link."""
-        return [] if origin in self._own_words else [self._drop(origin)]
+        return [] if origin in self._own_words else [self._hearsay.forget(origin)]
 
     def banish(self, origin: PeerId, now: float) -> None:
         """Forget a peer that is no member any more, and heed nobody who still tells of it."""
@@ -224,8 +212,10 @@ class Gossip:
 
     def _answered(self, sender: PeerId, answer: SynAck, now: float) -> list[Effect]:
         check(answer.digest, answer.deltas)
-        effects = self._apply(sender, answer.deltas, now)
-        compared, lacks = self._compare(sender, answer.digest, now)
+        effects = self._hearsay.apply(sender, answer.deltas, now)
+        if answer.own is not None and (corrected := self._hearsay.correct(sender, answer.own)):
+            effects += [*corrected, Send(sender, Syn(self._digest()))]
+        compared, lacks = self._hearsay.compare(sender, answer.digest, now)
         effects += compared
         if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX, self._rng)):
             effects.append(Send(sender, GossipAck(deltas)))
@@ -247,12 +237,7 @@ class Gossip:
         }
         if self._replicas.hushed:
             forgotten |= self._liveness.silent(FORGET_PEER_S, now)
-        return [self._drop(origin) for origin in sorted(forgotten)]
-
-    def _drop(self, origin: PeerId) -> OriginReset:
-        self._liveness.forget(origin)
-        self._replicas.drop(origin)
-        return OriginReset(origin)
+        return [self._hearsay.forget(origin) for origin in sorted(forgotten)]
 
     def _digest(self, mentioned: Set[PeerId] = frozenset()) -> tuple[DigestEntry, ...]:
         told = self._replicas.told(mentioned)
@@ -262,138 +247,3 @@ class Gossip:
         up = self._liveness.up
         live = [replica.known for replica in self._replicas.told() if up(replica.origin)]
         return CompactDigest((self._own.known, *live))
-
-    def _compare(
-        self, sender: PeerId, digest: Sequence[DigestEntry], now: float
-    ) -> tuple[list[Effect], list[Lack]]:
-        """Learn what ``digest`` tells of others, and find what its sender lacks.
-
-        This loop is where gossip spends its time: every origin, several times per round.
-        """
-        effects = self._heed(sender, digest, now)
-        lacks: list[Lack | None] = []
-        replicas = self._replicas.by_origin
-        kept_back = {sender, *self._replicas.untold()}
-        for entry in digest:
-            origin, incarnation, heartbeat, version, gc_version = entry
-            replica = replicas.get(origin)
-            if replica is not None:
-                _, known_incarnation, known_heartbeat, known_version, known_gc = replica.known
-                if (
-                    version == known_version
-                    and incarnation == known_incarnation
-                    and gc_version == known_gc
-                ):
-                    # The usual case, in a few steps: one of the two has heard of it later.
-                    if heartbeat > known_heartbeat:
-                        replica.known = entry
-                        replica.note_current(now)
-                        effects += self._liveness.heartbeat(origin, now)
-                    continue
-                effects += self._hear(sender, replica, entry, now)
-                if origin not in kept_back:
-                    lacks.append(replica.lack_of(entry))
-            elif origin == self.me:
-                effects += self._defend(sender, entry, entry.heartbeat, now)
-                lacks.append(self._own.lack_of(entry))
-            elif replica := self._meet(origin, entry.incarnation, now, effects):
-                replica.beat(entry)
-                replica.seen_version = entry.version
-        return effects, [lack for lack in lacks if lack is not None]
-
-    def _unmentioned(self, sender: PeerId, digest: Sequence[DigestEntry]) -> list[Lack]:
-        """What the sender of a whole ``digest`` lacks of origins that it does not know."""
-        kept_back = {sender, *(entry.origin for entry in digest)}
-        known = (self._own, *self._replicas.told())
-        lacks = [r.lack_of(None) for r in known if r.origin not in kept_back]
-        return [lack for lack in lacks if lack is not None]
-
-    def _heed(self, sender: PeerId, digest: Sequence[DigestEntry], now: float) -> list[Effect]:
-        """How far it has come, a peer knows best; whatever was told beyond that is forged."""
-        incarnation = self._own_words.hear(sender, digest)
-        replica = self._replicas.by_origin.get(sender)
-        if incarnation is None or replica is None or replica.incarnation < incarnation:
-            return []
-        if replica.incarnation == incarnation:
-            replica.seen_version = digest[0].version
-            replica.note_current(now)
-            return []
-        self._replicas.by_origin[sender] = Replica(sender, incarnation)
-        return [OriginReset(sender)]
-
-    def _hear(
-        self, sender: PeerId, replica: Replica, entry: DigestEntry, now: float
-    ) -> list[Effect]:
-        """Learn from an entry of somebody's digest that differs from what is known here."""
-        origin, incarnation, heartbeat, version, _ = entry
-        _, known_incarnation, known_heartbeat, _, _ = replica.known
-        effects: list[Effect] = []
-        if incarnation < known_incarnation:
-            return effects
-        if incarnation > known_incarnation:
-            if self._own_words.contradict(sender, origin, incarnation):
-                return [Disbelieved(sender, origin, _LATER)]
-            replica.restart(incarnation)
-            known_heartbeat = 0
-            self._liveness.restarted(origin, now)
-            effects.append(OriginReset(origin))
-        if version > replica.seen_version:
-            replica.seen_version = version
-        if heartbeat > known_heartbeat:
-            replica.beat(entry)
-            effects += self._liveness.heartbeat(origin, now)
-            replica.note_current(now)
-        return effects
-
-    def _apply(self, sender: PeerId, deltas: Sequence[OriginDelta], now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        me, replicas = self.me, self._replicas.by_origin
-        for delta in deltas:
-            origin = delta.origin
-            if origin == me:
-                effects += self._defend(sender, delta, 0, now)
-                continue
-            replica = replicas.get(origin) or self._meet(origin, delta.incarnation, now, effects)
-            if replica is None:
-                continue
-            incarnation = replica.incarnation
-            if self._own_words.contradict(sender, origin, delta.incarnation):
-                effects.append(Disbelieved(sender, origin, _LATER))
-                continue
-            applied = self._replicas.apply(replica, delta)
-            if applied.excess:
-                effects.append(Disbelieved(sender, origin, _EXCESS))
-            if applied.reset:
-                effects.append(OriginReset(origin))
-                if replica.incarnation > incarnation:
-                    self._liveness.restarted(origin, now)
-            if applied.changes:
-                effects.append(RecordsChanged(origin, applied.changes))
-                replica.note_current(now)
-        return effects
-
-    def _meet(
-        self, origin: PeerId, incarnation: int, now: float, effects: list[Effect]
-    ) -> Replica | None:
-        """A replica of a new origin, if it belongs to the mesh, and that has room for it."""
-        if self._banished.shuts_out(origin, incarnation, now):
-            return None
-        displaced = self._replicas.room_for(origin, self._own_words)
-        if displaced == origin:
-            return None
-        if displaced is not None:
-            effects.append(self._drop(displaced))
-        self._liveness.mentioned(origin, now)
-        return self._replicas.meet(origin, incarnation, now)
-
-    def _defend(
-        self, sender: PeerId, claim: DigestEntry | OriginDelta, heartbeat: int, now: float
-    ) -> list[Disputed]:
-        """Only this node writes its records. Whoever knows more of them than it has written
-        knows another past: begin an incarnation above it, so that all take ours for the truth."""
-        if not self._own.knows_less_than(claim, heartbeat):
-            return []
-        if claim.incarnation < INCARNATION_MAX and now >= self._rises_s:
-            self._rises_s = now + DISPUTE_ROUNDS * self._interval_s
-            self._own.rise_above(claim.incarnation)
-        return [Disputed(sender, self._own.incarnation)]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from itertools import starmap
 from typing import Final
 
-from overlay.wire.messages import Change
+import msgpack
+
+from overlay.wire.anti_entropy import Change
 
 #: Bytes of a Change without key and value, at most, in msgpack: an array's head takes 1, a
 #: version 9, and the heads of key and value 5 each.
 CHANGE_OVERHEAD_BYTES: Final = 1 + 5 + 9 + 5
+DIGEST_BYTES: Final = 8
 
 
 def change_bytes(change: Change) -> int:
@@ -45,6 +49,12 @@ class LatestChanges:
         """A copy of the records that are not deleted."""
         values = dict.fromkeys(self._versions, b"") | self._values
         return {key: value for key, value in values.items() if value is not None}
+
+    def digest(self) -> bytes:
+        """Of all of them, tombstones too; whoever holds the same changes finds the same."""
+        columns = [[*self._versions], [*self._versions.values()], [*self._values.items()]]
+        packed = msgpack.packb(columns)
+        return blake2b(packed, digest_size=DIGEST_BYTES, person=b"hearth contents").digest()
 
     def get(self, key: bytes) -> Change | None:
         version = self._versions.get(key)

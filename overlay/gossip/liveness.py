@@ -19,7 +19,7 @@ UNSUSPICIOUS: Final = 3.0
 UNSUSPICIOUS_LINK_LOST: Final = 1.0
 #: While its link is up, which itself ends within seconds of silence. Anybody may tell of a
 #: heartbeat so high that no true one is news after it, until the peer has heard of that and begins
-#: a new incarnation (`overlay.gossip.gossip.DISPUTE_ROUNDS`).
+#: a new incarnation (`overlay.gossip.hearsay.DISPUTE_ROUNDS`).
 UNSUSPICIOUS_LINKED: Final = 20.0
 
 

@@ -12,7 +12,7 @@ from overlay.gossip.effects import Send
 from overlay.gossip.liveness import Liveness
 from overlay.gossip.own_words import OwnWords
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import DigestEntry, Syn
+from overlay.wire.anti_entropy import DigestEntry, Syn
 
 #: Exchanges opened per round.
 FANOUT: Final = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import DigestEntry
+from overlay.wire.anti_entropy import DigestEntry
 
 
 class OwnWords:

@@ -33,7 +33,7 @@ from overlay.limits import (
     TOMBSTONE_GRACE_S,
     TOMBSTONES_MAX,
 )
-from overlay.wire.messages import Change, DigestEntry, OriginDelta
+from overlay.wire.anti_entropy import Change, DigestEntry, OriginDelta, OwnContents
 
 #: Incarnations are milliseconds since 1970, and whoever is disputed counts on. No node believes in
 #: higher ones, all by this same bound: where one's bound is above another's, a forgery that the
@@ -119,7 +119,10 @@ class Replica:
         self.seen_version = 0
         #: When nobody was known to know more; -inf: never.
         self.current_s = -math.inf
+        #: Who told of the latest changes, but for the origin itself.
+        self.teller: PeerId | None = None
         self._changes = LatestChanges()
+        self._contents = OwnContents(incarnation, 0, 0, self._changes.digest())
 
     @property
     def origin(self) -> PeerId:
@@ -142,6 +145,19 @@ class Replica:
         """One live record."""
         change = self._changes.get(key)
         return change.value if change else None
+
+    def contents(self) -> OwnContents:
+        """What is known, in the form in which the origin says what it wrote."""
+        _, incarnation, _, version, gc_version = self.known
+        if self._contents[:3] != (incarnation, version, gc_version):
+            digest = self._changes.digest()
+            self._contents = OwnContents(incarnation, version, gc_version, digest)
+        return self._contents
+
+    def differs_from(self, own: OwnContents) -> bool:
+        """Whether the origin wrote other records, up to the latest change that is known."""
+        _, incarnation, _, version, gc_version = self.known
+        return own[:3] == (incarnation, version, gc_version) and own != self.contents()
 
     def note_current(self, now: float) -> None:
         """There is news of the origin: if nobody is known to know more, this replica is current."""

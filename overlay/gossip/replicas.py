@@ -14,7 +14,7 @@ from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import Applied, Replica
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, REPLICAS_BYTES_MAX, UNPROVEN_S
-from overlay.wire.messages import OriginDelta
+from overlay.wire.anti_entropy import OriginDelta
 
 #: What each origin may have, however much the others have.
 _SHARE_BYTES: Final = REPLICAS_BYTES_MAX // MEMBERS_MAX

@@ -7,22 +7,21 @@ from typing import Final
 from overlay.gossip.effects import GossipMessage
 from overlay.gossip.fitting import DELTA_OVERHEAD_BYTES
 from overlay.gossip.latest import change_bytes
-from overlay.wire.messages import (
+from overlay.wire.anti_entropy import (
     CompactSyn,
     CompactSynAck,
-    Completed,
     DigestEntry,
-    Forward,
     GossipAck,
-    Message,
     OriginDelta,
     Syn,
     SynAck,
-    TokenFrame,
 )
+from overlay.wire.messages import Completed, Forward, Message, TokenFrame
 
 #: An origin, and four numbers of which one is a time in milliseconds.
 _ENTRY_BYTES: Final = 35 + 9 + 3 * 3
+#: What an answer says of its sender's own records: three numbers and a digest.
+_CONTENTS_BYTES: Final = 1 + 9 + 2 * 3 + 10
 #: The heads of a compact digest, and its fingerprint.
 _COMPACT_BYTES: Final = 18
 #: Tokens of vocabularies beyond 65,536 take five bytes, others three.
@@ -36,13 +35,14 @@ def size_of(message: Message) -> int:
         case Syn(digest=digest):
             return _digest(digest)
         case SynAck(digest=digest, deltas=deltas):
-            return _digest(digest) + _deltas(deltas)
+            return _digest(digest) + _deltas(deltas) + _CONTENTS_BYTES
         case GossipAck(deltas=deltas):
             return _deltas(deltas)
         case CompactSyn(heartbeats=heartbeats, contents=contents):
             return _COMPACT_BYTES + len(heartbeats) + len(contents)
         case CompactSynAck(heartbeats=heartbeats, contents=contents, deltas=deltas):
-            return _COMPACT_BYTES + len(heartbeats) + len(contents) + _deltas(deltas)
+            told_bytes = _COMPACT_BYTES + len(heartbeats) + len(contents)
+            return told_bytes + _deltas(deltas) + _CONTENTS_BYTES
         case Forward(tokens=tokens, generated=generated):
             return 4 * _MESSAGE_BYTES + _TOKEN_BYTES * (len(tokens or ()) + len(generated))
         case TokenFrame(tokens=tokens, text=text):

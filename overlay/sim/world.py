@@ -26,7 +26,8 @@ from overlay.sim.node import MODEL_KEY, SECRET, Node
 from overlay.sim.outcome import Counters, Outcome
 from overlay.sim.sizes import is_gossip, size_of
 from overlay.sim.workload import Session, Turn
-from overlay.wire.messages import Change, Forward, Goodbye, Message
+from overlay.wire.anti_entropy import Change
+from overlay.wire.messages import Forward, Goodbye, Message
 
 #: Nodes know each other's cards before the first client comes: gossip has had so long.
 SETTLE_S = 10.0

@@ -19,18 +19,8 @@ from overlay.limits import (
     LOGPROBS_PER_MESSAGE,
     PROMPT_MESSAGES_PER_MESSAGE,
 )
-from overlay.wire.messages import (
-    Batch,
-    CompactSyn,
-    CompactSynAck,
-    Forward,
-    GossipAck,
-    Message,
-    OriginDelta,
-    Syn,
-    SynAck,
-    TokenFrame,
-)
+from overlay.wire.anti_entropy import CompactSyn, CompactSynAck, GossipAck, OriginDelta, Syn, SynAck
+from overlay.wire.messages import Batch, Forward, Message, TokenFrame
 
 _ONE: Final = 1.0
 

@@ -26,7 +26,8 @@ import msgpack
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX
-from overlay.wire.messages import COUNTER_MAX, Counter, Message
+from overlay.wire.anti_entropy import COUNTER_MAX, Counter
+from overlay.wire.messages import Message
 from overlay.wire.tables import SEQUENCE_ITEMS_MAX, Table
 
 _Pack = Callable[[Any], Any]

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints
 from overlay.errors import LimitExceeded, Malformed
 from overlay.identity.peer_id import PeerId
 from overlay.limits import PROMPT_TOKENS_MAX
-from overlay.wire.messages import COUNTER_MAX, Counter
+from overlay.wire.anti_entropy import COUNTER_MAX, Counter
 
 #: No sequence is longer: the longest is a prompt.
 SEQUENCE_ITEMS_MAX: Final = PROMPT_TOKENS_MAX

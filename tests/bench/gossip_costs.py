@@ -21,7 +21,7 @@ from overlay.gossip.records import BLOCK_VALUE, LOAD, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GOSSIP_INTERVAL_S, SUMMARY_BLOCKS_MAX
 from overlay.wire import codec
-from overlay.wire.messages import Change, DigestEntry, GossipAck, OriginDelta, Syn
+from overlay.wire.anti_entropy import Change, DigestEntry, GossipAck, OriginDelta, Syn
 from tests.bench.gossip_mesh import INCARNATION, introduction, load_value
 
 EXCHANGES: Final = 60

@@ -18,7 +18,7 @@ from overlay.limits import GOSSIP_INTERVAL_S
 from overlay.sim.clock import Clock
 from overlay.sim.network import Links, Network, uniform
 from overlay.wire import codec
-from overlay.wire.messages import Change, GossipAck, OriginDelta
+from overlay.wire.anti_entropy import Change, GossipAck, OriginDelta
 
 RTT_S: Final = 0.03
 LINKS: Final = Links(jitter=0.2)

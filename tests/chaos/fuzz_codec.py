@@ -22,9 +22,10 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from overlay.errors import LimitExceeded, RemoteProtocolError
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX
+from overlay.wire.anti_entropy import COUNTER_MAX
 from overlay.wire.codec import decode, encode
-from overlay.wire.messages import COUNTER_MAX, Message
 from overlay.wire.messages import Counter as WireCounter
+from overlay.wire.messages import Message
 
 KINDS: Final[tuple[type[Message], ...]] = get_args(Message)
 

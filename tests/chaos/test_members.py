@@ -38,29 +38,31 @@ from overlay.limits import (
     PLACES_PER_BRANCH_PLACE,
     RECORD_VALUE_BYTES_MAX,
 )
+from overlay.wire.anti_entropy import (
+    COUNTER_MAX,
+    Change,
+    DigestEntry,
+    GossipAck,
+    OriginDelta,
+    RevocationNotice,
+    Syn,
+    SynAck,
+)
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
-    COUNTER_MAX,
     Accepted,
     Begun,
     Cancel,
-    Change,
     Completed,
-    DigestEntry,
     Forward,
     Goodbye,
-    GossipAck,
     Hello,
     JoinGrant,
     JoinRequest,
     Message,
-    OriginDelta,
     Refusal,
     Refused,
-    RevocationNotice,
     StreamAck,
-    Syn,
-    SynAck,
     TokenFrame,
 )
 from tests.chaos.fuzz_codec import mutated, valid_messages

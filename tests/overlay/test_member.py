@@ -29,18 +29,8 @@ from overlay.limits import (
 from overlay.member import Member
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
-from overlay.wire.messages import (
-    Accepted,
-    Change,
-    DigestEntry,
-    Forward,
-    Goodbye,
-    GossipAck,
-    Message,
-    OriginDelta,
-    Refused,
-    Syn,
-)
+from overlay.wire.anti_entropy import Change, DigestEntry, GossipAck, OriginDelta, Syn
+from overlay.wire.messages import Accepted, Forward, Goodbye, Message, Refused
 from tests.overlay.members import (
     ANSWER,
     ANSWER_S,

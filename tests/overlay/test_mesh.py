@@ -31,16 +31,9 @@ from overlay.limits import (
 )
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.transport.lan import LanDiscovery
+from overlay.wire.anti_entropy import Change, GossipAck, OriginDelta, RevocationNotice
 from overlay.wire.codec import encode
-from overlay.wire.messages import (
-    PROTOCOL_VERSION,
-    Change,
-    Forward,
-    GossipAck,
-    Hello,
-    OriginDelta,
-    RevocationNotice,
-)
+from overlay.wire.messages import PROTOCOL_VERSION, Forward, Hello
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, eventually, keys
 from tests.support.bare_mesh import bare_mesh
 

@@ -14,7 +14,7 @@ from overlay.gossip.effects import Disbelieved, PeerDown, PeerUp
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.mesh_log import MeshLog
-from overlay.wire.messages import Change
+from overlay.wire.anti_entropy import Change
 
 ME, ANN, BEN = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))
 TOY = ModelInfo("toy", b"k" * 16, (), "a toy", 4096, 8192, 1, probe=b"a" * 16)

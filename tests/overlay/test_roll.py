@@ -40,15 +40,15 @@ from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND, UNPROVEN_S
 from overlay.member import Member
 from overlay.routing.cost_policy import CostPolicy
-from overlay.wire.messages import (
+from overlay.wire.anti_entropy import (
     Change,
     DigestEntry,
     GossipAck,
-    Message,
     OriginDelta,
     RevocationNotice,
     Syn,
 )
+from overlay.wire.messages import Message
 from tests.overlay.identity.strategies import key
 
 TODAY = 1_800_000_000

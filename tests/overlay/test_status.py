@@ -19,7 +19,7 @@ from overlay.mesh import Mesh
 from overlay.routing.cost_policy import CostPolicy
 from overlay.status import metrics
 from overlay.transport.relaying import Allowance
-from overlay.wire.messages import Change
+from overlay.wire.anti_entropy import Change
 
 INFO = ModelInfo("toy", b"k" * 16, ("alias",), "a toy", 4096, 8192, 1)
 

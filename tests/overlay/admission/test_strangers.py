@@ -12,17 +12,9 @@ from overlay.identity.certificates import Certificate, Membership, mesh_id
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.limits import STRANGER_MESSAGES_MAX
+from overlay.wire.anti_entropy import Syn
 from overlay.wire.codec import encode
-from overlay.wire.messages import (
-    Hello,
-    JoinGrant,
-    JoinRequest,
-    Message,
-    Ping,
-    Refusal,
-    StreamAck,
-    Syn,
-)
+from overlay.wire.messages import Hello, JoinGrant, JoinRequest, Message, Ping, Refusal, StreamAck
 from tests.overlay.admission.pair import NOW, Node, founder, member, pair
 from tests.overlay.identity.strategies import key
 

@@ -18,7 +18,8 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import EXPLAINED_CANDIDATES_MAX
 from overlay.routing.cost import Estimate
 from overlay.routing.decision import Decision
-from overlay.wire.messages import Change, Forward, Refused
+from overlay.wire.anti_entropy import Change
+from overlay.wire.messages import Forward, Refused
 from tests.overlay.forwarding.world import KEY, MODEL, World
 
 RID = b"r" * 16

@@ -66,12 +66,12 @@ from overlay.limits import (
     WAITING_CHARS_MAX,
 )
 from overlay.routing.lateness import LATE_ANSWERS_MIN
+from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
     Accepted,
     Begun,
     Cancel,
-    Change,
     Completed,
     Forward,
     Message,

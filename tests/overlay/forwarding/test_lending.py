@@ -9,7 +9,8 @@ from overlay.forwarding.terms import Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
 from overlay.limits import QUOTA_WINDOW_S
 from overlay.prefix.chain import block_hashes
-from overlay.wire.messages import Change, Refused
+from overlay.wire.anti_entropy import Change
+from overlay.wire.messages import Refused
 from tests.overlay.forwarding.test_forwarder import forward
 from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, SECRET, World, text_of
 

@@ -18,7 +18,7 @@ from overlay.limits import SUMMARY_BLOCKS_MAX
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.routing.keeper import keeper
 from overlay.routing.prices import copy_worth
-from overlay.wire.messages import Change
+from overlay.wire.anti_entropy import Change
 
 ME, PEER = PeerId(b"m" * 32), PeerId(b"p" * 32)
 DICE = random.Random(4)

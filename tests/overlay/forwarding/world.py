@@ -33,8 +33,9 @@ from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
+from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode, encode
-from overlay.wire.messages import Change, Message
+from overlay.wire.messages import Message
 
 SECRET = b"s" * 32
 MODEL = "toy"

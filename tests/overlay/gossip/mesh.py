@@ -22,14 +22,7 @@ from overlay.gossip.effects import (
 )
 from overlay.gossip.gossip import Gossip
 from overlay.identity.peer_id import PeerId
-from overlay.wire.messages import (
-    Change,
-    CompactSyn,
-    CompactSynAck,
-    DigestEntry,
-    Syn,
-    SynAck,
-)
+from overlay.wire.anti_entropy import Change, CompactSyn, CompactSynAck, DigestEntry, Syn, SynAck
 
 INTERVAL_S = 1.0
 #: When the virtual mesh begins, in milliseconds since 1970 by an honest clock.

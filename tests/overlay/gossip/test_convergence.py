@@ -11,7 +11,7 @@ from overlay.gossip import gossip as gossip_module
 from overlay.gossip import replica as replica_module
 from overlay.gossip.effects import OriginReset, PeerState, Send
 from overlay.gossip.records import CARD, LOAD, block_key
-from overlay.wire.messages import Syn
+from overlay.wire.anti_entropy import Syn
 from tests.overlay.gossip.mesh import Faults, Mesh
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overlay.errors import Malformed
 from overlay.gossip import replicas
@@ -12,24 +14,28 @@ from overlay.gossip.compact import CompactDigest
 from overlay.gossip.effects import (
     Disbelieved,
     Disputed,
+    Effect,
+    GossipMessage,
     OriginReset,
     PeerDown,
     PeerState,
     RecordsChanged,
     Send,
 )
-from overlay.gossip.gossip import DISPUTE_ROUNDS, Gossip
+from overlay.gossip.gossip import Gossip
+from overlay.gossip.hearsay import DISPUTE_ROUNDS
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import INCARNATION_MAX
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, ORIGIN_BYTES_MAX, RECORD_VALUE_BYTES_MAX, UNPROVEN_S
 from overlay.wire import codec
-from overlay.wire.messages import (
+from overlay.wire.anti_entropy import (
     Change,
     CompactSynAck,
     DigestEntry,
     GossipAck,
     OriginDelta,
+    OwnContents,
     Syn,
     SynAck,
 )
@@ -143,6 +149,70 @@ def test_what_was_forged_before_the_link_is_void_with_the_first_word() -> None:
     assert mine.incarnation(THIRD) == 7
     told = mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
     assert RecordsChanged(THIRD, (Change(b"card", 1, b"true"),)) in told
+
+
+def test_a_forgery_of_the_next_change_ends_with_its_origins_next_answer() -> None:
+    """Both have a change of that number: only their contents tell that they are not the same."""
+    mine, third = linked(LIAR, THIRD), Gossip(THIRD, 7, random.Random(0), 0.0)
+    for gossip in (mine, third):
+        gossip.alive(ME if gossip is third else THIRD, 0.0)
+        gossip.prove(THIRD)
+    third.set(b"card", b"true", 0.0)
+    third.set(b"load", b"true", 0.0)
+    mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"forged")), 0.0)
+
+    def converse() -> list[Effect]:
+        """One exchange, and all that follows; what it taught this node."""
+        learnt: list[Effect] = []
+        spoken: list[tuple[Gossip, Effect]] = [(mine, send) for send in mine.tick(9.0, [THIRD])]
+        while spoken:
+            speaker, effect = spoken.pop(0)
+            if not isinstance(effect, Send):
+                learnt += [effect] if speaker is mine else []
+                continue
+            hearer = third if speaker is mine else mine
+            message = codec.decode(codec.encode(effect.message))
+            assert isinstance(message, GossipMessage)
+            spoken += [(hearer, e) for e in hearer.receive(speaker.me, message, 9.0)]
+        return learnt
+
+    learnt = converse()
+    assert OriginReset(THIRD) in learnt
+    assert [e.by for e in learnt if isinstance(e, Disbelieved)] == [LIAR]
+    assert mine.records(THIRD) == {b"card": b"true", b"load": b"true"}
+    assert mine.age_s(THIRD, 9.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.none() | st.binary(max_size=2))))
+def test_whoever_holds_the_same_records_finds_the_same_contents(
+    changes: list[tuple[bytes, bytes | None]],
+) -> None:
+    """Whatever was overwritten, and in however many parts it came."""
+    third, mine = Gossip(THIRD, 7, random.Random(0), 0.0), linked(THIRD)
+    third.prove(THIRD)
+    for key, value in changes:
+        third.set(key, value, 0.0) if value is not None else third.delete(key, 0.0)
+        asked = mine.receive(THIRD, Syn((third._own.known,)), 0.0)[-1]
+        assert isinstance(asked, Send)
+        answer = third.receive(ME, asked.message, 0.0)
+        for effect in answer:
+            assert isinstance(effect, Send)
+            mine.receive(THIRD, effect.message, 0.0)
+        late = third._own.contents()
+        effects = mine.receive(THIRD, SynAck((), (), late), 0.0)
+        assert OriginReset(THIRD) not in effects
+        assert mine.records(THIRD) == third.records(THIRD)
+        other = late._replace(digest=bytes(8))
+        assert OriginReset(THIRD) in mine.receive(THIRD, SynAck((), (), other), 0.0)
+
+
+def test_who_told_long_ago_what_it_wrote_is_not_taken_at_that_word() -> None:
+    """An answer may be overtaken by what others tell."""
+    mine = linked(LIAR, THIRD)
+    mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    late = OwnContents(7, 1, 0, bytes(8))
+    mine.receive(LIAR, tells(THIRD, 7, Change(b"load", 2, b"true")), 0.0)
+    assert mine.receive(THIRD, SynAck((), (), late), 0.0) == []
 
 
 def disputes(mine: Gossip, incarnation: int, now: float) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.gossip.detector import PhiDetector
 from overlay.gossip.effects import PeerDown, PeerState, PeerUp, Send
-from overlay.gossip.gossip import DISPUTE_ROUNDS
+from overlay.gossip.hearsay import DISPUTE_ROUNDS
 from overlay.gossip.liveness import (
     PHI_LINK_LOST,
     UNSUSPICIOUS,

@@ -22,7 +22,7 @@ from overlay.gossip.opening import FANOUT
 from overlay.gossip.records import block_key
 from overlay.identity.peer_id import PeerId
 from overlay.wire import codec
-from overlay.wire.messages import CompactSyn, CompactSynAck, GossipAck, Syn, SynAck
+from overlay.wire.anti_entropy import CompactSyn, CompactSynAck, GossipAck, Syn, SynAck
 from tests.overlay.gossip.mesh import INTERVAL_S, Faults, Mesh
 
 NODES_MAX = 6

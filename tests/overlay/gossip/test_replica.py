@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from overlay.gossip.replica import OwnRecords, Replica
 from overlay.limits import TOMBSTONE_GRACE_S
-from overlay.wire.messages import OriginDelta
+from overlay.wire.anti_entropy import OriginDelta
 from tests.overlay.gossip.mesh import peer_id
 
 ORIGIN = peer_id(1)

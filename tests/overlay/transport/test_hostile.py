@@ -12,6 +12,7 @@ from overlay.errors import LimitExceeded, Malformed, NotAMember
 from overlay.identity.peer_id import PeerId
 from overlay.limits import BREACHES_MAX, MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX
 from overlay.transport import callers, incoming
+from overlay.wire.anti_entropy import Syn
 from overlay.wire.codec import encode
 from overlay.wire.messages import (
     VERSIONS,
@@ -22,7 +23,6 @@ from overlay.wire.messages import (
     Ping,
     Refusal,
     StreamAck,
-    Syn,
     TokenFrame,
 )
 from tests.chaos.zmtp import connected

@@ -17,8 +17,9 @@ from overlay.identity.revocations import revoke
 from overlay.limits import MESSAGE_BYTES_MAX
 from overlay.transport import dialling, link, sockets
 from overlay.transport.link import Direction, LinkStatus
+from overlay.wire.anti_entropy import Syn
 from overlay.wire.codec import encode
-from overlay.wire.messages import Cancel, Goodbye, Hello, Refusal, StreamAck, Syn, TokenFrame
+from overlay.wire.messages import Cancel, Goodbye, Hello, Refusal, StreamAck, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, Node, eventually, linked, mesh
 from tests.overlay.transport.raw import admitted, hello_of, raw_peer
 

@@ -24,23 +24,18 @@ from overlay.limits import (
     PROMPT_MESSAGES_PER_MESSAGE,
 )
 from overlay.transport.weight import weight
-from overlay.wire.codec import encode
-from overlay.wire.messages import (
-    Batch,
+from overlay.wire.anti_entropy import (
     Change,
     CompactSyn,
     CompactSynAck,
     DigestEntry,
-    Forward,
     GossipAck,
-    Message,
     OriginDelta,
-    Ping,
-    StreamAck,
     Syn,
     SynAck,
-    TokenFrame,
 )
+from overlay.wire.codec import encode
+from overlay.wire.messages import Batch, Forward, Message, Ping, StreamAck, TokenFrame
 
 PEER = PeerId(bytes([1]) * 32)
 ENTRY = DigestEntry(PEER, 1, 1, 1, 0)

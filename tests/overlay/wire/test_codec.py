@@ -18,23 +18,26 @@ from models.engine import Sampling
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed, RemoteProtocolError
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX, PROMPT_TOKENS_MAX
+from overlay.wire.anti_entropy import (
+    COUNTER_MAX,
+    Change,
+    DigestEntry,
+    OriginDelta,
+    OwnContents,
+    Syn,
+)
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
-    COUNTER_MAX,
     Accepted,
     Batch,
     BatchedFrame,
     Cancel,
-    Change,
-    DigestEntry,
     Forward,
     Goodbye,
     Hello,
     Message,
-    OriginDelta,
     Ping,
     StreamAck,
-    Syn,
     TokenFrame,
 )
 
@@ -49,6 +52,7 @@ st.register_type_strategy(PeerId, st.binary(min_size=32, max_size=32).map(PeerId
 counters = st.integers(0, COUNTER_MAX - 1)
 peers = st.from_type(PeerId)
 st.register_type_strategy(DigestEntry, st.builds(DigestEntry, peers, *[counters] * 4))
+st.register_type_strategy(OwnContents, st.builds(OwnContents, *[counters] * 3, st.binary()))
 changes = st.builds(Change, st.binary(), counters, st.none() | st.binary())
 st.register_type_strategy(
     OriginDelta,
