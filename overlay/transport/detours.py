@@ -17,6 +17,9 @@ from overlay.transport.dialling import Backoff
 
 #: Relays that are asked one after the other, of those that refuse at once, until `Detours.due`.
 _AT_ONCE: Final = 8
+#: And those that are asked about all peers together. Members can make up peers that are up, and
+#: each would have all nodes ask all others. A relay that dies may take as many links along.
+_ASKED_MAX: Final = 64
 
 
 @dataclass(slots=True)
@@ -26,8 +29,9 @@ class _Search:
     tried: set[PeerId] = field(default_factory=set)
     #: Being tried now, or the link goes through it.
     relay: PeerId | None = None
-    #: Relays asked since `Detours.due`.
+    #: Relays asked since `Detours.due`, and since there was a link.
     asked: int = 0
+    asked_in_all: int = 0
     #: There was a link through a relay, and none without since.
     found: bool = False
 
@@ -38,6 +42,8 @@ class Detours:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._searches: dict[PeerId, _Search] = {}
+        #: Relays that may be asked until `due`.
+        self._left = 0
 
     def due(
         self,
@@ -62,15 +68,12 @@ class Detours:
             found = self._searches.setdefault(peer, _Search(Backoff(self._rng), now))
             found.backoff.reset()
             found.tried.clear()
-            found.not_before, found.found = now, True
+            found.not_before, found.found, found.asked_in_all = now, True, 0
+        self._left = _ASKED_MAX
         attempts = []
-        for peer in sorted(peers):
-            search = self._searches.get(peer)
-            if search is None:
-                search = _Search(Backoff(self._rng), now + RELAY_AFTER_S)
-                self._searches[peer] = search
+        for search, peer in self._in_turn(peers, now):
             search.asked = 0
-            if search.relay is not None or now < search.not_before:
+            if search.relay is not None or now < search.not_before or not self._left:
                 continue
             relay = self.go_on(peer, relays)
             if relay is not None:
@@ -80,13 +83,25 @@ class Detours:
                 search.not_before = now + search.backoff.pause_s()
         return attempts
 
+    def _in_turn(self, peers: Collection[PeerId], now: float) -> list[tuple[_Search, PeerId]]:
+        """Those first of whom the fewest relays know nothing, and of these, any."""
+        for peer in peers:
+            if peer not in self._searches:
+                self._searches[peer] = _Search(Backoff(self._rng), now + RELAY_AFTER_S)
+        turns = [(self._searches[peer], peer) for peer in sorted(peers)]
+        self._rng.shuffle(turns)
+        return sorted(turns, key=lambda turn: turn[0].asked_in_all)
+
     def go_on(self, peer: PeerId, relays: Sequence[PeerId]) -> PeerId | None:
         """The next relay to try now, if it is time for one; ``relays`` as in `due`."""
         search = self._searches.get(peer)
-        if search is None or search.relay is not None or search.asked >= _AT_ONCE:
+        if search is None or search.relay is not None or search.asked >= _AT_ONCE or not self._left:
             return None
-        search.asked += 1
         search.relay = next((each for each in relays if each not in search.tried), None)
+        if search.relay is not None:
+            search.asked += 1
+            search.asked_in_all += 1
+            self._left -= 1
         return search.relay
 
     def failed(self, peer: PeerId, relay: PeerId) -> None:

@@ -119,6 +119,26 @@ def test_of_many_that_cannot_relay_some_are_asked_and_then_others_get_their_turn
     assert search.due([ANN], relays, 6.0) == [(ANN, relays[len(asked) - 1])]
 
 
+def test_a_crowd_that_nobody_can_relay_to_holds_nobody_up() -> None:
+    """Members can make up any number of peers that are up."""
+    search = detours()
+    crowd = [NodeKey.from_seed(n.to_bytes(32, "big")).peer_id for n in range(300)]
+    relays = [NodeKey.from_seed(bytes([n]) * 32).peer_id for n in range(10, 110)]
+    asked = 0
+    for second in range(100):
+        waiting = search.due(crowd, relays, float(second))
+        while waiting:
+            peer, relay = waiting.pop()
+            asked += 1
+            search.failed(peer, relay)
+            if (following := search.go_on(peer, relays)) is not None:
+                waiting.append((peer, following))
+    assert 300 < asked <= 100 * 64
+    for peer, relay in search.due([*crowd, ANN], relays, 100.0):
+        search.failed(peer, relay)
+    assert search.due([*crowd, ANN], relays, 100.0 + RELAY_AFTER_S)[0][0] == ANN
+
+
 def test_a_relay_that_appears_is_asked_at_once() -> None:
     search = detours()
     for second in range(100):
