@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from models.llama.run import Run
 from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.prefix.node import Node
 
 #: A step with prompts should take about this long: alone, and while others' answers stream. Large
 #: batches compute up to a tenth faster, and a cancelled one is broken off in the middle; but who
@@ -45,14 +47,28 @@ def cut(run: Run, budget: int) -> int:
     return (aligned if aligned > run.computed else end) - run.computed
 
 
-def same_ahead(run: Run, other: Run) -> bool:
+class Placed(Protocol):
+    """A request at its place in the radix tree: the engine's, or the simulator's."""
+
+    #: The node that ends with its computed tokens.
+    node: Node | None
+    computed: int
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def pending(self) -> int:
+        """Tokens not computed yet."""
+        ...
+
+
+def same_ahead(run: Placed, other: Placed) -> bool:
     """Both stand at the same place of the tree, and need the same block next."""
     if run.node is None or run.node is not other.node or run.computed != other.computed:
         return False
     ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
-    return (
-        len(run.tokens) - run.computed > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
-    )
+    return run.pending > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]
 
 
 def _nearest(tokens: float, unit: int) -> int:

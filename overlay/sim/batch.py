@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.engine import GenerationRequest, Priority, Tokens
-from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.prefix.node import Node
 
 
@@ -58,11 +57,3 @@ class Batch:
     def gives_way(self, run: Run) -> bool:
         """Whether its prompts are of those that have to wait until ``run`` has had its turn."""
         return bool(self.prompts) and all(each.priority > run.priority for each, _ in self.prompts)
-
-
-def same_ahead(run: Run, other: Run) -> bool:
-    """Both stand at the same place of the tree, and need the same block next."""
-    if run.node is not other.node or run.computed != other.computed:
-        return False
-    ahead = slice(run.computed, run.computed + BLOCK_TOKENS)
-    return run.pending > BLOCK_TOKENS and run.tokens[ahead] == other.tokens[ahead]

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from overlay.limits import REDIAL_MAX_S
 from overlay.sim.clock import Clock
 from overlay.sim.network import Network
+from overlay.transport.link import SILENCE_S
 from overlay.wire.messages import Message
-
-#: Silence after which a link is found down: ZeroMQ's heartbeats, as `overlay.transport` sets them.
-DETECTION_S: Final = 3.0
 
 #: Two nodes, the lower number first.
 _Pair = tuple[int, int]
@@ -98,7 +95,7 @@ class Connections:
         """It runs no more, and says nothing: the others find out."""
         self._running[node] = False
         for pair, link in self._links_of(node):
-            self._clock.at(self._clock.now + DETECTION_S, self._cut, pair, link)
+            self._clock.at(self._clock.now + SILENCE_S, self._cut, pair, link)
 
     def left(self, node: int) -> None:
         """It closes its links, after what it has sent."""
@@ -106,9 +103,7 @@ class Connections:
         for pair, link in self._links_of(node):
             other = pair[0] if pair[1] == node else pair[1]
             at = self._network.arrival(node, other, 0, self._clock.now)
-            self._clock.at(
-                self._clock.now + DETECTION_S if at is None else at, self._cut, pair, link
-            )
+            self._clock.at(self._clock.now + SILENCE_S if at is None else at, self._cut, pair, link)
 
     def restarted(self, node: int) -> None:
         """It runs again, and dials everybody: the handshake takes two round trips."""
@@ -130,7 +125,7 @@ class Connections:
         for pair, link in list(self._links.items()):
             if not self._network.connected(*pair):
                 if pair not in apart:
-                    self._clock.at(now + DETECTION_S, self._cut_if_apart, pair, link)
+                    self._clock.at(now + SILENCE_S, self._cut_if_apart, pair, link)
             else:
                 for sent in self._held.pop(pair, ()):
                     self._post(pair, link, sent)

@@ -25,18 +25,16 @@ from models.engine import (
     Started,
     Tokens,
 )
+from models.llama.chunks import same_ahead
+from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX
 from models.llama.turns import Turns, youngest
 from overlay.errors import EngineBusy
 from overlay.limits import ENGINE_QUEUE_MAX, FRAME_TOKENS_MAX
 from overlay.prefix.radix import RadixTree
-from overlay.sim.batch import Batch, Run, same_ahead
+from overlay.sim.batch import Batch, Run
 from overlay.sim.clock import Clock
 from overlay.sim.machine import Machine
 
-#: As `models.llama.scheduler.RUNNING_MAX`.
-RUNNING_MAX: Final = 32
-#: As `models.llama.scheduler.EVICT_TOKENS`.
-EVICT_TOKENS: Final = 256
 #: Tokens of an answer are told at the latest after this long, so that nobody takes it for stalled.
 TELL_S: Final = 1.0
 
