@@ -197,7 +197,28 @@ class CacheChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineStats:
+class CacheStats:
+    """The part of an engine's figures that its cache knows."""
+
+    #: Cached tokens that left the KV cache for RAM or disk, and the bytes that they take there.
+    spilled_tokens: int = 0
+    spilled_bytes: int = 0
+    disk_tokens: int = 0
+    disk_bytes: int = 0
+    #: At which tokens came back from there, per second; compare with ``prefill_rate``.
+    restore_rate: float = 0.0
+    #: Totals since the start: tokens that left the KV cache, and how often some had to.
+    evicted_tokens: int = 0
+    evictions: int = 0
+    #: Pieces of evicted state that were kept in RAM or on disk, came back, or had to be given up.
+    spills: int = 0
+    restores: int = 0
+    restored_tokens: int = 0
+    dropped_pieces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats(CacheStats):
     """Load and speed, now. Rates are tokens per second, smoothed; 0 means not measured yet.
 
     Requests of `Priority.SPARE` are no load, for they hold nobody up.
@@ -214,13 +235,6 @@ class EngineStats:
     cells_used: int = 0
     cells_total: int = 0
     sequences_used: int = 0
-    #: Cached tokens that left the KV cache for RAM or disk, and the bytes that they take there.
-    spilled_tokens: int = 0
-    spilled_bytes: int = 0
-    disk_tokens: int = 0
-    disk_bytes: int = 0
-    #: At which tokens came back from there; compare with ``prefill_rate``.
-    restore_rate: float = 0.0
     #: Of the queued requests, guests'.
     queued_guests: int = 0
     #: Totals since the start.
@@ -230,14 +244,6 @@ class EngineStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
-    #: Tokens that left the KV cache, and how often some had to.
-    evicted_tokens: int = 0
-    evictions: int = 0
-    #: Pieces of evicted state that were kept in RAM or on disk, came back, or had to be given up.
-    spills: int = 0
-    restores: int = 0
-    restored_tokens: int = 0
-    dropped_pieces: int = 0
     #: Requests that gave their cells to others and went on later, from what was still cached.
     preemptions: int = 0
     #: Decodes since the start, the seconds they took, and the part that llama.cpp computed.

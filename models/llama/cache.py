@@ -1,30 +1,13 @@
-"""What the scheduler needs of a cache, and what a cache tells about itself."""
+"""What the scheduler needs of a cache."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from models.engine import CacheStats
 from models.llama.run import Run
 from overlay.prefix.changes import Changes
-
-
-@dataclass(frozen=True, slots=True)
-class CacheCounts:
-    """The cache's part of `models.engine.EngineStats`, with the same meanings."""
-
-    spilled_tokens: int = 0
-    spilled_bytes: int = 0
-    disk_tokens: int = 0
-    disk_bytes: int = 0
-    restore_rate: float = 0.0
-    evicted_tokens: int = 0
-    evictions: int = 0
-    spills: int = 0
-    restores: int = 0
-    restored_tokens: int = 0
-    dropped_pieces: int = 0
 
 
 class Cache(Protocol):
@@ -43,7 +26,7 @@ class Cache(Protocol):
     @property
     def sequences_used(self) -> int: ...
 
-    def counts(self) -> CacheCounts: ...
+    def stats(self) -> CacheStats: ...
 
     def missing(self, tokens: Sequence[int]) -> int:
         """How many of these tokens would have to be computed now."""

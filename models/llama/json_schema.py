@@ -21,7 +21,7 @@ REPETITIONS_MAX: Final = 2000
 PROPERTIES_MAX: Final = 512
 #: What the converter may write.
 RULES_MAX: Final = 50_000
-GRAMMAR_CHARS_MAX: Final = 1 << 20
+RULES_CHARS_MAX: Final = 1 << 20
 
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
 #: A character of a JSON string; the converter's own rule lets control characters through.
@@ -83,7 +83,7 @@ class _Converter(SchemaConverter):
     def _add_rule(self, name: str, rule: str) -> str:
         self._written += 1
         self._chars += len(name) + len(rule)
-        if self._written > RULES_MAX or self._chars > GRAMMAR_CHARS_MAX:
+        if self._written > RULES_MAX or self._chars > RULES_CHARS_MAX:
             raise _broken("it is too large")
         key: str = super()._add_rule(name, rule)  # type: ignore[no-untyped-call]
         return key

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from models.engine import CacheStats
 from models.llama.backend import Backend
-from models.llama.cache import CacheCounts
 from models.llama.rate import Rates
 from models.llama.run import Run
 from models.llama.spill import Spill
@@ -71,9 +71,9 @@ class KvCache:
     def sequences_used(self) -> int:
         return self._backend.sequences - len(self._free)
 
-    def counts(self) -> CacheCounts:
+    def stats(self) -> CacheStats:
         spill = self._spill
-        return CacheCounts(
+        return CacheStats(
             spilled_tokens=spill.ram_tokens,
             spilled_bytes=spill.ram_bytes,
             disk_tokens=spill.disk_tokens,

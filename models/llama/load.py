@@ -107,7 +107,7 @@ class LoadMeter:
             steps=self._steps,
             step_seconds=self._step_s,
             computing_seconds=self._computing_s,
-            **dataclasses.asdict(cache.counts()),
+            **dataclasses.asdict(cache.stats()),
         )
         if stats != self._told:
             self._told, self._told_s = stats, now

@@ -106,8 +106,7 @@ class NativeBackend:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target + twin, start, end)
 
     def copy(self, source: int, target: int) -> None:
-        for twin in self._twins:
-            llama_cpp.llama_memory_seq_cp(self._memory, source, target + twin, -1, -1)
+        self.share(source, target, -1, -1)
 
     def forget(self, sequence: int, start: int, end: int | None) -> None:
         stop = -1 if end is None else end

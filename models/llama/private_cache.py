@@ -22,12 +22,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from models.engine import CacheStats
 from models.llama.backend import Backend
-from models.llama.cache import CacheCounts
 from models.llama.chunks import TILE
 from models.llama.run import Run
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
 from overlay.prefix.changes import ChangeLog, Changes
+from overlay.prefix.node import common
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +95,8 @@ class PrivateCache:
     def sequences_used(self) -> int:
         return self._backend.sequences - len(self._free)
 
-    def counts(self) -> CacheCounts:
-        return CacheCounts(evicted_tokens=self._evicted_tokens, evictions=self._evictions)
+    def stats(self) -> CacheStats:
+        return CacheStats(evicted_tokens=self._evicted_tokens, evictions=self._evictions)
 
     def missing(self, tokens: Sequence[int]) -> int:
         """How many of these tokens would have to be computed now."""
@@ -114,7 +115,9 @@ class PrivateCache:
         if need + promised > self.cells_free + self._evictable_beside(source):
             return False
         others = [*self._kept, *self._seated.values()]
-        parting = max((_common(run.tokens, other.tokens) for other in others), default=0)
+        parting = max(
+            (common(run.tokens, each.tokens, 0, len(each.tokens)) for each in others), default=0
+        )
         number = self._sequence_for(source)
         if number is None:
             return False
@@ -323,15 +326,3 @@ def _value(kept: _Sequence) -> tuple[bool, int]:
 
 def _tile(tokens: int) -> int:
     return tokens - tokens % TILE
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many tokens both begin with; by halves, for comparing slices is fast."""
-    low, high = 0, min(len(one), len(other)) + 1
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
