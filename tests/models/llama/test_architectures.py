@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.engine import Chunk, EngineEvent, Finished, GenerationRequest, Sampling
+from models.engine import Sampling
 from models.llama.backend import Outcome, Slice
 from models.llama.cache import Cache
 from models.llama.kv_cache import KvCache
@@ -18,9 +18,9 @@ from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
 from models.llama.private_cache import PrivateCache
 from models.llama.rate import Rates
-from models.llama.scheduler import Scheduler
 from models.llama.spill import Spill
 from overlay.prefix.radix import RadixTree
+from tests.models.llama.bench import SchedulerBench
 from tests.models.llama.cold import check_answer
 from tests.support.tiny_gguf import ARCHITECTURES, WINDOW, write_tiny_gguf
 
@@ -132,7 +132,7 @@ def test_a_state_outlives_its_copy_and_its_original(folder: Path, architecture: 
 # --- the engine over it -----------------------------------------------------------------------
 
 
-class Bench:
+class Bench(SchedulerBench):
     """The scheduler on a model, with a clock on which every look takes a millisecond."""
 
     def __init__(self, model: LoadedModel, *, cells: int = 1024, ram_bytes: int = 0) -> None:
@@ -146,46 +146,20 @@ class Bench:
             self.cache = KvCache(backend, tree, spill, rates, lambda: next(ticks) * 1e-3)
         else:
             self.cache = PrivateCache(backend, b"", b"")
-        self.scheduler = Scheduler(
-            backend,
-            self.cache,
-            rates,
-            context_length=CONTEXT,
-            clock=lambda: next(ticks) * 1e-3,
-            emit=self.hear,
+        super().__init__(
+            backend, self.cache, rates, context=CONTEXT, clock=lambda: next(ticks) * 1e-3
         )
-        self.prompts: dict[bytes, list[int]] = {}
-        self.answers: dict[bytes, list[int]] = {}
-        self.ends: dict[bytes, Finished] = {}
-
-    def hear(self, event: EngineEvent) -> None:
-        match event:
-            case Chunk(request_id=request_id, tokens=tokens):
-                self.answers[request_id] += tokens
-            case Finished():
-                self.ends[event.request_id] = event
-
-    def submit(self, prompt: Sequence[int]) -> bytes:
-        request_id = len(self.prompts).to_bytes(2, "big")
-        self.prompts[request_id], self.answers[request_id] = list(prompt), []
-        sampling = Sampling(temperature=0, max_tokens=ANSWER)
-        self.scheduler.submit(GenerationRequest(request_id, tuple(prompt), sampling))
-        return request_id
-
-    def run(self) -> None:
-        while self.scheduler.step():
-            pass
 
     def ask(self, prompt: Sequence[int]) -> tuple[list[int], int]:
         """The answer, and how many of the prompt's tokens were cached."""
-        request_id = self.submit(prompt)
+        request_id = self.submit(prompt, ANSWER)
         self.run()
-        return self.answers[request_id], self.ends[request_id].cached_tokens
+        return self.tokens(request_id), self.end(request_id).cached_tokens
 
     def check_answer(self) -> None:
         """Every answer is that of a cold context."""
-        for request_id, prompt in self.prompts.items():
-            check_answer(self.model, prompt, self.answers[request_id])
+        for request_id, request in self.requests.items():
+            check_answer(self.model, request.tokens, self.tokens(request_id))
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -204,7 +178,7 @@ def test_the_next_turn_and_the_same_again(model: LoadedModel) -> None:
         warm = len(conversation) + len(reply) - 1
         conversation += [*reply, *text(10 + turn, 15)]
     # The same prompt: its last tile at most is computed again.
-    assert bench.ask(bench.prompts[b"\0\3"])[1] >= 128
+    assert bench.ask(bench.requests[b"\0\3"].tokens)[1] >= 128
     bench.check_answer()
 
 
@@ -232,7 +206,7 @@ def test_requests_side_by_side(model: LoadedModel) -> None:
     bench = Bench(model)
     beginning = text(1, 90)
     for n in range(12):
-        bench.submit([*beginning[: 90 if n % 2 else 30], *text(n, 7 + 5 * n)])
+        bench.submit([*beginning[: 90 if n % 2 else 30], *text(n, 7 + 5 * n)], ANSWER)
         bench.scheduler.step()
         if n % 4 == 3:
             bench.scheduler.cancel(bytes([0, n]))
@@ -246,11 +220,11 @@ def test_more_than_there_is_room_for(model: LoadedModel) -> None:
     prompts = [[*text(n // 2, 100), *text(n, 60 + 9 * n)] for n in range(8)]
     for _ in range(2):
         for prompt in prompts:
-            bench.submit(prompt)
+            bench.submit(prompt, ANSWER)
         bench.run()
     for n, prompt in enumerate(prompts):
         bench.ask([*prompt[: 80 + 10 * n], *text(50 + n, 10)])
-    counts = bench.cache.counts()
+    counts = bench.cache.stats()
     assert counts.evictions
     assert bool(counts.restores) == model.needs.divisible
     bench.check_answer()

@@ -18,14 +18,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from models.engine import Chunk, EngineEvent, Failed, Finished, GenerationRequest, Sampling
 from models.llama.kv_cache import KvCache
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
 from models.llama.rate import Rates
-from models.llama.scheduler import Scheduler
 from models.llama.spill import Spill
 from overlay.prefix.radix import RadixTree
+from tests.models.llama.bench import SchedulerBench
 from tests.models.llama.cold import check_answer
 from tests.support.radix_check import check_integrity
 
@@ -80,47 +79,25 @@ class EngineMachine(RuleBasedStateMachine):
         self.tree = RadixTree(b"secret", b"model", CELLS)
         spill = Spill(1 << 20, None, rates)
         cache = KvCache(backend, self.tree, spill, rates, time.monotonic)
-        self.scheduler = Scheduler(
-            backend, cache, rates, context_length=CELLS, clock=time.monotonic, emit=self.hear
-        )
-        self.prompts: dict[bytes, list[int]] = {}
-        self.answers: dict[bytes, list[int]] = {}
-        self.ends: dict[bytes, EngineEvent] = {}
-
-    def hear(self, event: EngineEvent) -> None:
-        match event:
-            case Chunk():
-                self.answers[event.request_id] += event.tokens
-            case Finished() | Failed():
-                assert event.request_id not in self.ends, "ended twice"
-                self.ends[event.request_id] = event
+        self.bench = SchedulerBench(backend, cache, rates, context=CELLS, clock=time.monotonic)
 
     @rule(text=texts)
     def submit(self, text: tuple[int, str]) -> None:
         sentences, rest = text
-        request_id = len(self.prompts).to_bytes(2, "big")
-        self.prompts[request_id] = tokens_of(self.model, SENTENCE * sentences + rest)
-        self.answers[request_id] = []
-        self.scheduler.submit(
-            GenerationRequest(
-                request_id,
-                tuple(self.prompts[request_id]),
-                Sampling(temperature=0, max_tokens=ANSWER),
-            )
-        )
+        self.bench.submit(tokens_of(self.model, SENTENCE * sentences + rest), ANSWER)
 
     @rule(times=st.integers(1, 4))
     def step(self, times: int) -> None:
         for _ in range(times):
-            self.scheduler.step()
+            self.bench.scheduler.step()
             self.agree()
 
-    @precondition(lambda self: self.prompts)
+    @precondition(lambda self: self.bench.requests)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        request_id = data.draw(st.sampled_from(sorted(self.prompts)))
-        self.scheduler.cancel(request_id)
-        assert request_id in self.ends
+        request_id = data.draw(st.sampled_from(sorted(self.bench.requests)))
+        self.bench.scheduler.cancel(request_id)
+        assert self.bench.ended(request_id)
 
     @invariant()
     def agree(self) -> None:
@@ -133,9 +110,9 @@ class EngineMachine(RuleBasedStateMachine):
                 assert llama_cpp.llama_memory_seq_pos_max(memory, node.owner) >= node.end - 1
 
     def teardown(self) -> None:
-        while self.scheduler.step():
+        while self.bench.scheduler.step():
             self.agree()
         assert self.tree.evictable == self.tree.size, "somebody left without unlocking"
-        for request_id, prompt in self.prompts.items():
-            assert isinstance(self.ends[request_id], Finished)
-            check_answer(self.model, prompt, self.answers[request_id], NEAR)
+        for request_id, request in self.bench.requests.items():
+            self.bench.end(request_id)
+            check_answer(self.model, request.tokens, self.bench.tokens(request_id), NEAR)

@@ -10,24 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from models.engine import (
-    CacheChanged,
-    Chunk,
-    EngineEvent,
-    EngineStats,
     Failed,
     Finished,
     FinishReason,
-    GenerationRequest,
     Priority,
-    Sampling,
-    Started,
 )
 from models.llama.backend import Outcome
 from models.llama.chunks import TILE
 from models.llama.private_cache import PrivateCache
 from models.llama.rate import Rates
-from models.llama.scheduler import Scheduler
 from overlay.prefix.chain import block_hashes
+from tests.models.llama.bench import SchedulerBench
 from tests.models.llama.fake_backend import FakeBackend, answer_alone
 
 MODEL_KEY = b"model"
@@ -50,62 +43,17 @@ def check_integrity(cache: PrivateCache) -> None:
     assert len({tuple(kept.tokens) for kept in cache._kept}) == len(cache._kept)
 
 
-class Bench:
-    """A scheduler over such a memory, with everything it said, sorted by request."""
+class Bench(SchedulerBench):
+    """A scheduler over such a memory, on a fake backend."""
 
     def __init__(self, *, cells: int = 4096, sequences: int = 8) -> None:
         self.backend = FakeBackend(
             cells=cells, sequences=sequences, batch_tokens=256, divisible=False
         )
         self.cache = PrivateCache(self.backend, SECRET, MODEL_KEY)
-        self.scheduler = Scheduler(
-            self.backend,
-            self.cache,
-            Rates(),
-            context_length=CONTEXT,
-            clock=self.backend.clock,
-            emit=self.hear,
+        super().__init__(
+            self.backend, self.cache, Rates(), context=CONTEXT, clock=self.backend.clock
         )
-        self.requests: dict[bytes, GenerationRequest] = {}
-        self.said: dict[bytes, list[EngineEvent]] = {}
-        self.blocks: set[int] = set()
-        self.stats = EngineStats()
-
-    def hear(self, event: EngineEvent) -> None:
-        match event:
-            case CacheChanged(added=added, removed=removed, reset=reset):
-                if reset:
-                    self.blocks.clear()
-                assert self.blocks.isdisjoint(added)
-                assert self.blocks.issuperset(removed)
-                self.blocks = self.blocks.union(added).difference(removed)
-            case EngineStats():
-                self.stats = event
-            case Started() | Chunk() | Finished() | Failed():
-                self.said[event.request_id].append(event)
-
-    def submit(
-        self,
-        tokens: Sequence[int],
-        max_tokens: int | None = 5,
-        *,
-        priority: Priority = Priority.OWNER,
-    ) -> bytes:
-        request = GenerationRequest(
-            request_id=len(self.requests).to_bytes(2, "big"),
-            tokens=tuple(tokens),
-            sampling=Sampling(max_tokens=max_tokens),
-            priority=priority,
-        )
-        self.requests[request.request_id] = request
-        self.said[request.request_id] = []
-        self.scheduler.submit(request)
-        return request.request_id
-
-    def run(self) -> None:
-        """Until there is nothing to do."""
-        while self.scheduler.step():
-            pass
 
     def ask(self, tokens: Sequence[int], max_tokens: int | None = 5) -> Finished:
         """A request that has the machine for itself; its answer is as it must be."""
@@ -114,15 +62,6 @@ class Bench:
         self.check()
         assert self.tokens(request_id) == answer_alone(tokens, max_tokens or 0)
         return self.end(request_id)
-
-    def tokens(self, request_id: bytes) -> list[int]:
-        said = self.said[request_id]
-        return [token for event in said if isinstance(event, Chunk) for token in event.tokens]
-
-    def end(self, request_id: bytes) -> Finished:
-        last = self.said[request_id][-1]
-        assert isinstance(last, Finished), last
-        return last
 
     def check(self) -> None:
         """What must hold between any two steps."""

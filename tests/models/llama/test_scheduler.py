@@ -11,15 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from models.engine import (
     CacheChanged,
-    Chunk,
-    EngineEvent,
     EngineStats,
     Failed,
     Finished,
     FinishReason,
-    GenerationRequest,
     Priority,
-    Sampling,
     Started,
 )
 from models.llama import kv_cache, spill
@@ -27,12 +23,13 @@ from models.llama.backend import Outcome, Slice
 from models.llama.disk import DiskStore
 from models.llama.kv_cache import KvCache
 from models.llama.rate import Rates
-from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX, Scheduler
+from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX
 from models.llama.spill import Spill
 from overlay.errors import ModelFileInvalid
 from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
+from tests.models.llama.bench import SchedulerBench
 from tests.models.llama.fake_backend import END_TOKEN, VOCABULARY, FakeBackend, answer_alone
 from tests.support.radix_check import check_integrity
 
@@ -41,8 +38,8 @@ SECRET = b"secret"
 CONTEXT = 160
 
 
-class Bench:
-    """A scheduler with everything it said, sorted by request."""
+class Bench(SchedulerBench):
+    """A scheduler over the radix tree, on a fake backend."""
 
     def __init__(
         self,
@@ -64,80 +61,11 @@ class Bench:
         clock = self.backend.clock
         self.spill = Spill(ram_bytes, disk, rates)
         self.cache = KvCache(self.backend, self.tree, self.spill, rates, clock)
-        self.scheduler = Scheduler(
-            self.backend,
-            self.cache,
-            rates,
-            context_length=context,
-            clock=clock,
-            emit=self.hear,
-        )
-        self.requests: dict[bytes, GenerationRequest] = {}
-        self.said: dict[bytes, list[EngineEvent]] = {}
-        self.blocks: set[int] = set()
-        self.stats = EngineStats()
-
-    def hear(self, event: EngineEvent) -> None:
-        match event:
-            case CacheChanged(added=added, removed=removed, reset=reset):
-                if reset:
-                    self.blocks = set()
-                assert self.blocks.isdisjoint(added)
-                assert self.blocks.issuperset(removed)
-                self.blocks = self.blocks.union(added).difference(removed)
-            case EngineStats():
-                self.stats = event
-            case Started() | Chunk() | Finished() | Failed():
-                self.said[event.request_id].append(event)
-
-    def submit(
-        self,
-        tokens: Sequence[int],
-        max_tokens: int | None = 5,
-        *,
-        priority: Priority = Priority.OWNER,
-        stop: tuple[str, ...] = (),
-        generated: Sequence[int] = (),
-        delivered_chars: int = 0,
-        client: bytes = b"",
-    ) -> bytes:
-        request = GenerationRequest(
-            request_id=len(self.requests).to_bytes(2, "big"),
-            tokens=tuple(tokens),
-            sampling=Sampling(max_tokens=max_tokens, stop=stop),
-            priority=priority,
-            generated=tuple(generated),
-            delivered_chars=delivered_chars,
-            client=client,
-        )
-        self.requests[request.request_id] = request
-        self.said[request.request_id] = []
-        self.scheduler.submit(request)
-        return request.request_id
-
-    def run(self) -> None:
-        """Until there is nothing to do."""
-        while self.scheduler.step():
-            pass
+        super().__init__(self.backend, self.cache, rates, context=context, clock=clock)
 
     def rekey(self, secret: bytes) -> None:
         self.secret = secret
         self.scheduler.rekey(secret)
-
-    def text(self, request_id: bytes) -> str:
-        return "".join(event.text for event in self.said[request_id] if isinstance(event, Chunk))
-
-    def tokens(self, request_id: bytes) -> list[int]:
-        said = self.said[request_id]
-        return [token for event in said if isinstance(event, Chunk) for token in event.tokens]
-
-    def ended(self, request_id: bytes) -> bool:
-        return any(isinstance(event, Finished | Failed) for event in self.said[request_id])
-
-    def end(self, request_id: bytes) -> Finished:
-        last = self.said[request_id][-1]
-        assert isinstance(last, Finished), last
-        return last
 
     def check(self) -> None:
         """What must hold between any two steps."""

@@ -9,23 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine import (
-    Chunk,
-    EngineEvent,
-    Failed,
-    Finished,
-    FinishReason,
-    GenerationRequest,
-    Priority,
-    Sampling,
-)
+from models.engine import FinishReason, Priority
 from models.llama.kv_cache import KvCache
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
 from models.llama.rate import Rates
-from models.llama.scheduler import Scheduler
 from models.llama.spill import Spill
 from overlay.prefix.radix import RadixTree
+from tests.models.llama.bench import SchedulerBench
+from tests.models.llama.cold import check_answer
 from tests.support.radix_check import check_integrity
 from tests.support.tiny_gguf import write_tiny_gguf
 
@@ -53,55 +45,40 @@ requests = st.lists(
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> NativeBackend:
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     path: Path = write_tiny_gguf(tmp_path_factory.mktemp("crowd") / "m.gguf", context=CONTEXT)
-    return NativeBackend(LoadedModel(path, lambda share: None), cells=CELLS, threads=1)
+    return LoadedModel(path, lambda share: None)
 
 
-class Bench:
+@pytest.fixture(scope="module")
+def backend(model: LoadedModel) -> NativeBackend:
+    return NativeBackend(model, cells=CELLS, threads=1)
+
+
+class Bench(SchedulerBench):
     """A scheduler over the shared backend, whose cells are all free."""
 
     def __init__(self, backend: NativeBackend, ram_bytes: int = 0) -> None:
         for sequence in range(backend.sequences):
             backend.forget(sequence, 0, None)
         rates = Rates()
-        self.said: dict[bytes, list[EngineEvent]] = {}
         self.tree = RadixTree(b"secret", b"model", CELLS)
         cache = KvCache(backend, self.tree, Spill(ram_bytes, None, rates), rates, time.monotonic)
-        self.scheduler = Scheduler(
-            backend, cache, rates, context_length=CONTEXT, clock=time.monotonic, emit=self.hear
-        )
+        super().__init__(backend, cache, rates, context=CONTEXT, clock=time.monotonic)
 
-    def hear(self, event: EngineEvent) -> None:
-        if isinstance(event, Chunk | Finished | Failed):
-            self.said[event.request_id].append(event)
-
-    def submit(self, tokens: list[int], client: bytes = b"") -> bytes:
-        request_id = len(self.said).to_bytes(2, "big")
-        self.said[request_id] = []
-        self.scheduler.submit(
-            GenerationRequest(
-                request_id,
-                tuple(tokens),
-                Sampling(temperature=0, max_tokens=ANSWER),
-                Priority.GUEST if client else Priority.OWNER,
-                client=client,
-            )
-        )
-        return request_id
+    def ask(self, tokens: list[int], client: bytes = b"") -> bytes:
+        priority = Priority.GUEST if client else Priority.OWNER
+        return self.submit(tokens, ANSWER, priority=priority, client=client)
 
     def run(self) -> None:
         while self.scheduler.step():
             check_integrity(self.tree)
 
-    def tokens(self, request_id: bytes) -> list[int]:
-        said = self.said[request_id]
-        return [token for event in said if isinstance(event, Chunk) for token in event.tokens]
-
 
 @settings(max_examples=25, deadline=None)
 @given(requests, st.sampled_from([0, 1 << 20]))
 def test_in_a_crowd_everybody_is_answered_as_if_alone(
+    model: LoadedModel,
     backend: NativeBackend,
     wanted: list[tuple[list[int], bytes, int, int | None]],
     ram_bytes: int,
@@ -109,7 +86,7 @@ def test_in_a_crowd_everybody_is_answered_as_if_alone(
     bench = Bench(backend, ram_bytes)
     ids, cancelled = [], set()
     for tokens, client, steps, cancel in wanted:
-        ids.append(bench.submit(tokens, client))
+        ids.append(bench.ask(tokens, client))
         for _ in range(steps):
             bench.scheduler.step()
         if cancel is not None and cancel < len(ids):
@@ -117,17 +94,11 @@ def test_in_a_crowd_everybody_is_answered_as_if_alone(
             bench.scheduler.cancel(ids[cancel])
         check_integrity(bench.tree)
     bench.run()
-    answers = [bench.tokens(request_id) for request_id in ids]
-    for request_id, answer, (tokens, *_) in zip(ids, answers, wanted, strict=True):
-        end = bench.said[request_id][-1]
-        assert isinstance(end, Finished), end
-        assert sum(isinstance(event, Finished) for event in bench.said[request_id]) == 1
-        cold = Bench(backend)
-        alone_id = cold.submit(tokens)
-        cold.run()
-        alone = cold.tokens(alone_id)
+    for request_id, (tokens, *_) in zip(ids, wanted, strict=True):
+        answer, end = bench.tokens(request_id), bench.end(request_id)
+        # Others in a batch change its rounding, and with it the choice of two that are level.
+        check_answer(model, tokens, answer)
         if end.reason is FinishReason.CANCELLED:
             assert request_id in cancelled
-            assert answer == alone[: len(answer)]
         else:
-            assert answer == alone
+            assert (len(answer) == ANSWER) == (end.reason is FinishReason.LENGTH)
