@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
 import zmq
@@ -11,7 +12,7 @@ import zmq
 from overlay.errors import HearthError, Unreachable
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S
-from overlay.transport.dialling import Ending, Turns
+from overlay.transport.dialling import Ending
 from overlay.transport.inbox import Inbox
 from overlay.transport.link import Down, Link, LinkEvent
 from overlay.transport.pump import Pump
@@ -102,17 +103,17 @@ def message_of(frames: list[zmq.Frame]) -> bytes:
 
 async def converse(
     sockets: Sockets,
-    turns: Turns,
+    turn: AbstractAsyncContextManager[None],
     peer: PeerId,
     endpoint: str,
     new_link: Callable[[], Link | None],
     exchange: Exchange,
 ) -> Ending:
-    """Dial an endpoint and serve the connection to its end.
+    """Dial an endpoint, in its turn, and serve the connection to its end.
 
     ``new_link`` is asked once it stands; None: it is of no use any more.
     """
-    async with turns.turn():
+    async with turn:
         try:
             dealer, monitor = _open(sockets, peer)
         except HearthError as error:

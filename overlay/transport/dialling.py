@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
 import random
 import time
@@ -31,8 +33,8 @@ class Ending:
     was_up: bool
 
 
-#: Dials one address and serves the connection to its end.
-Attempt = Callable[[Multiaddr], Awaitable[Ending]]
+#: Dials one address, after so many failures in a row, and serves the connection to its end.
+Attempt = Callable[[Multiaddr, int], Awaitable[Ending]]
 
 
 class Backoff:
@@ -57,22 +59,43 @@ class Backoff:
 
 
 class Turns:
-    """Who may begin to dial: so many at one time, and so many per second, in order.
+    """Who may begin to dial: so many at one time, and so many per second.
 
-    Anybody's word is enough for an address to be dialled, and each attempt takes sockets and time.
+    Anybody's word is enough for an address to be dialled, and each attempt takes sockets and time:
+    10 s where nothing answers. So those peers come first to which the fewest attempts have failed
+    in a row, and of these, who has waited longest: made-up ones keep nobody else waiting for long.
     """
 
     def __init__(self) -> None:
-        self._at_once = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
+        self._free = DIALS_AT_ONCE_MAX
+        self._numbers = itertools.count()
+        #: A heap; some may have given up.
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._rate = Bucket(DIALS_PER_S, DIALS_BURST, time.monotonic())
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        async with self._at_once:
+    async def turn(self, failures: int) -> AsyncIterator[None]:
+        """``failures``: in a row, to the same peer."""
+        comes = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (failures, next(self._numbers), comes))
+        self._go_on()
+        try:
+            await comes
             now = time.monotonic()
             self._rate.take(1, now)
             await asyncio.sleep(self._rate.wait_s(now))
             yield
+        finally:
+            if not comes.cancelled():
+                self._free += 1
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._free and self._waiting:
+            *_, comes = heapq.heappop(self._waiting)
+            if not comes.cancelled():
+                self._free -= 1
+                comes.set_result(None)
 
 
 class Dial:
@@ -85,6 +108,8 @@ class Dial:
         self._addresses = tuple(addresses)
         self._attempt = attempt
         self._rng = rng
+        #: In a row.
+        self._failures = 0
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._news = asyncio.Event()
@@ -125,14 +150,16 @@ class Dial:
                 begun = clock()
                 ending = await self._attempted(address)
                 self.failure = ending.reason
+                self._failures += 1
                 if ending.was_up:
+                    self._failures = 0
                     backoff.link_ended(clock() - begun)
             if await self._news_within(backoff.pause_s()):
                 backoff.reset()
 
     async def _attempted(self, address: Multiaddr) -> Ending:
         try:
-            return await self._attempt(address)
+            return await self._attempt(address, self._failures)
         except Exception:
             # Our bug: the peer is dialled again all the same.
             log.exception("%s could not be dialled", address)

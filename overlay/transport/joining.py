@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from contextlib import nullcontext
 from functools import partial
 
 from overlay.admission.handshake import Handshake, Joined, LocalNode, Role
@@ -15,7 +16,6 @@ from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations
 from overlay.limits import HANDSHAKE_S
 from overlay.transport.connection import Line, converse
-from overlay.transport.dialling import Turns
 from overlay.transport.link import Direction, Down, Link, LinkEvent, Transmit
 from overlay.transport.names import Names
 from overlay.transport.sockets import Sockets
@@ -30,11 +30,12 @@ async def join(key: NodeKey, token: JoinToken, name: str) -> tuple[Membership, H
     """
     token.check_fresh(time.time())
     sockets = Sockets(key)
+    names = Names()
     failures: list[str] = []
     try:
         for address in token.addresses:
             reason = "the name is unknown"
-            for endpoint in await Names().resolve(address):
+            for endpoint in await names.resolve(address):
                 attempt = _Joining(key, token, name)
                 reason = await attempt.run(sockets, endpoint)
                 if attempt.joined is not None:
@@ -75,8 +76,8 @@ class _Joining:
         link = partial(Link, self._handshake, Direction.OUTGOING, endpoint, time.monotonic())
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                turns = Turns()
-                ending = await converse(sockets, turns, self._token.inviter, endpoint, link, self)
+                turn = nullcontext()  # Nobody else dials.
+                ending = await converse(sockets, turn, self._token.inviter, endpoint, link, self)
         except TimeoutError:
             return f"no answer within {HANDSHAKE_S:.0f} s"
         return ending.reason

@@ -150,7 +150,7 @@ class Transport:
         if peer in self._dials:
             self._dials[peer].update(addresses)
             return
-        dial = Dial(addresses, lambda address: self._attempt(peer, address), self._rng)
+        dial = Dial(addresses, partial(self._attempt, peer), self._rng)
         self._dials[peer] = dial
         self._links_changed(peer)
         dial.start()
@@ -276,11 +276,12 @@ class Transport:
 
     # --- Dialling -----------------------------------------------------------------------------
 
-    async def _attempt(self, peer: PeerId, address: Multiaddr) -> Ending:
+    async def _attempt(self, peer: PeerId, address: Multiaddr, failures: int) -> Ending:
         ending = Ending(f"the name {address.host} is unknown", was_up=False)
         for endpoint in await self._names.resolve(address):
             link = partial(self._outgoing, peer, endpoint)
-            ending = await converse(self._sockets, self._turns, peer, endpoint, link, self._links)
+            turn = self._turns.turn(failures)
+            ending = await converse(self._sockets, turn, peer, endpoint, link, self._links)
             log.debug("dialled %s at %s: %s", peer, endpoint, ending.reason)
             ending = replace(ending, reason=f"{address}: {ending.reason}")
             if ending.was_up:

@@ -23,8 +23,10 @@ class Attempts:
 
     def __init__(self) -> None:
         self.made: asyncio.Queue[Multiaddr] = asyncio.Queue()
+        self.failures: list[int] = []
 
-    async def __call__(self, address: Multiaddr) -> Ending:
+    async def __call__(self, address: Multiaddr, failures: int) -> Ending:
+        self.failures.append(failures)
         self.made.put_nowait(address)
         return Ending("no", was_up=False)
 
@@ -57,6 +59,7 @@ async def test_addresses_in_turn_then_again() -> None:
     dial = Dial(ADDRESSES, attempts, random.Random(1))
     dial.start()
     assert [await attempts.next() for _ in range(6)] == ADDRESSES * 2
+    assert attempts.failures[:6] == [0, 1, 2, 3, 4, 5]
     assert dial.failure == "no"
     await dial.stop()
 
@@ -66,10 +69,10 @@ async def test_a_bug_in_one_attempt_does_not_end_all_others(
 ) -> None:
     attempts = Attempts()
 
-    async def fail_once(address: Multiaddr) -> Ending:
+    async def fail_once(address: Multiaddr, failures: int) -> Ending:
         if attempts.made.empty() and not caplog.text:
             raise ArithmeticError
-        return await attempts(address)
+        return await attempts(address, failures)
 
     dial = Dial(ADDRESSES[:2], fail_once, random.Random(1))
     dial.start()
@@ -107,7 +110,7 @@ async def test_so_many_attempts_are_under_way_at_one_time(monkeypatch: pytest.Mo
     ended = asyncio.Event()
 
     async def attempt(number: int) -> None:
-        async with turns.turn():
+        async with turns.turn(0):
             begun.put_nowait(number)
             await ended.wait()
 
@@ -120,6 +123,26 @@ async def test_so_many_attempts_are_under_way_at_one_time(monkeypatch: pytest.Mo
         assert await begun.get() == 2
 
 
+async def test_where_nobody_ever_answers_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a crowd of made-up members had all others wait for minutes."""
+    monkeypatch.setattr(dialling, "DIALS_AT_ONCE_MAX", 1)
+    turns = Turns()
+    begun: list[int] = []
+
+    async def attempt(failures: int) -> None:
+        async with turns.turn(failures):
+            begun.append(failures)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(attempt(failures)) for failures in (9, 8, 8, 0, 7, 1)]
+        await asyncio.sleep(0)
+        # Who gives up takes nobody's place, whether it has its turn or not.
+        tasks[0].cancel()
+        tasks[4].cancel()
+    assert begun == [0, 1, 8, 8]
+
+
 async def test_attempts_that_come_too_fast_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialling, "DIALS_BURST", 1)
     turns = Turns()
@@ -130,6 +153,6 @@ async def test_attempts_that_come_too_fast_wait_their_turn(monkeypatch: pytest.M
 
     monkeypatch.setattr(dialling.asyncio, "sleep", wait)
     for _ in range(3):
-        async with turns.turn():
+        async with turns.turn(0):
             pass
     assert waits[0] == 0.0 < waits[1] < waits[2] <= 2 / DIALS_PER_S
