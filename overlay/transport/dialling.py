@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 import random
 import time
@@ -21,6 +19,7 @@ from overlay.limits import (
     REDIAL_MAX_S,
     REDIAL_MIN_S,
 )
+from overlay.transport.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -62,40 +61,21 @@ class Turns:
     """Who may begin to dial: so many at one time, and so many per second.
 
     Anybody's word is enough for an address to be dialled, and each attempt takes sockets and time:
-    10 s where nothing answers. So those peers come first to which the fewest attempts have failed
-    in a row, and of these, who has waited longest: made-up ones keep nobody else waiting for long.
+    10 s where nothing answers.
     """
 
     def __init__(self) -> None:
-        self._free = DIALS_AT_ONCE_MAX
-        self._numbers = itertools.count()
-        #: A heap; some may have given up.
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._at_once = Places(DIALS_AT_ONCE_MAX)
         self._rate = Bucket(DIALS_PER_S, DIALS_BURST, time.monotonic())
 
     @asynccontextmanager
     async def turn(self, failures: int) -> AsyncIterator[None]:
         """``failures``: in a row, to the same peer."""
-        comes = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (failures, next(self._numbers), comes))
-        self._go_on()
-        try:
-            await comes
+        async with self._at_once.take(failures):
             now = time.monotonic()
             self._rate.take(1, now)
             await asyncio.sleep(self._rate.wait_s(now))
             yield
-        finally:
-            if not comes.cancelled():
-                self._free += 1
-            self._go_on()
-
-    def _go_on(self) -> None:
-        while self._free and self._waiting:
-            *_, comes = heapq.heappop(self._waiting)
-            if not comes.cancelled():
-                self._free -= 1
-                comes.set_result(None)
 
 
 class Dial:

@@ -16,18 +16,20 @@ from typing import Any
 
 from overlay.identity.multiaddr import Multiaddr
 from overlay.limits import ADDRESSES_MAX, LOOKUPS_MAX
+from overlay.transport.places import Places
 
 
 class Names:
     """Looks so many up at one time."""
 
     def __init__(self) -> None:
-        self._at_once = asyncio.Semaphore(LOOKUPS_MAX)
+        self._at_once = Places(LOOKUPS_MAX)
 
-    async def resolve(self, address: Multiaddr) -> list[str]:
+    async def resolve(self, address: Multiaddr, failures: int = 0) -> list[str]:
         """The ZeroMQ endpoints of an address, a few at most; empty if its name is unknown.
 
-        ZeroMQ would look names up in its I/O thread, and all links would wait.
+        ZeroMQ would look names up in its I/O thread, and all links would wait. ``failures``: in a
+        row, to dial whose address it is.
         """
         if address.family in ("ip4", "ip6"):
             return [address.endpoint]
@@ -38,7 +40,7 @@ class Names:
             return socket.getaddrinfo(address.host, address.port, family=family, type=kind)
 
         try:
-            async with self._at_once:
+            async with self._at_once.take(failures):
                 found = await _aside(look_up)
         except OSError:
             return []

@@ -278,7 +278,7 @@ class Transport:
 
     async def _attempt(self, peer: PeerId, address: Multiaddr, failures: int) -> Ending:
         ending = Ending(f"the name {address.host} is unknown", was_up=False)
-        for endpoint in await self._names.resolve(address):
+        for endpoint in await self._names.resolve(address, failures):
             link = partial(self._outgoing, peer, endpoint)
             turn = self._turns.turn(failures)
             ending = await converse(self._sockets, turn, peer, endpoint, link, self._links)

@@ -123,26 +123,6 @@ async def test_so_many_attempts_are_under_way_at_one_time(monkeypatch: pytest.Mo
         assert await begun.get() == 2
 
 
-async def test_where_nobody_ever_answers_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a crowd of made-up members had all others wait for minutes."""
-    monkeypatch.setattr(dialling, "DIALS_AT_ONCE_MAX", 1)
-    turns = Turns()
-    begun: list[int] = []
-
-    async def attempt(failures: int) -> None:
-        async with turns.turn(failures):
-            begun.append(failures)
-            await asyncio.sleep(0)
-
-    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(attempt(failures)) for failures in (9, 8, 8, 0, 7, 1)]
-        await asyncio.sleep(0)
-        # Who gives up takes nobody's place, whether it has its turn or not.
-        tasks[0].cancel()
-        tasks[4].cancel()
-    assert begun == [0, 1, 8, 8]
-
-
 async def test_attempts_that_come_too_fast_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialling, "DIALS_BURST", 1)
     turns = Turns()
