@@ -41,7 +41,10 @@ class Servers:
         self._asked: dict[str, list[Server]] = {}
 
     def of(self, model: str) -> list[Server]:
-        """Peers that serve a model of this name, reachable or not, in order."""
+        """Peers that serve a model of this name, reachable or not, in order.
+
+        Where some have one that is called so, those are none whose model is but also called so.
+        """
         servers = self._asked.get(model)
         if servers is None:
             found = (self._server(model, peer) for peer in sorted(self._peers))
@@ -49,7 +52,7 @@ class Servers:
             if len(self._asked) >= _NAMES_ASKED_MAX:
                 del self._asked[next(iter(self._asked))]
             self._asked[model] = servers
-        return servers
+        return [server for server in servers if server[1].name == model] or servers
 
     def latest_loss(self, model: str, exclude: Collection[PeerId], key: bytes | None) -> float:
         """When the latest link to one broke, if there is none yet.

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from models.engine import FinishReason, TokenLogprob
 from overlay.errors import EngineFailed, StreamReset
 from overlay.http import shapes
-from overlay.http.backend import REQUEST_ID_BYTES, Answered, Backend, Text
+from overlay.http.backend import REQUEST_ID_BYTES, Answered, Ask, Backend, Text, meant
 from overlay.http.body import read_json
 from overlay.http.choices import ask_all
 from overlay.http.parse import Call
@@ -65,8 +65,7 @@ class AnswerEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._parse(await read_json(Request(scope, receive)))
-        request_id = secrets.token_bytes(REQUEST_ID_BYTES)
-        call = replace(call, ask=replace(call.ask, request_id=request_id))
+        call = replace(call, ask=self._identified(call.ask))
         if call.stream:
             await _until_hang_up(self._stream(call, send), receive)
             return
@@ -146,15 +145,17 @@ class AnswerEndpoint:
             ending += sse(shape.usage(head) | counted)
         await stream.write(ending + SSE_DONE)
 
+    def _identified(self, ask: Ask) -> Ask:
+        """With an id of its own, and its model's, so that none answers that is also called so."""
+        found = None if ask.model is None else meant(self._backend.models(), ask.model)
+        model = ask.model if found is None else found.name
+        return replace(ask, model=model, request_id=secrets.token_bytes(REQUEST_ID_BYTES))
+
     def _head(self, call: Call) -> dict[str, Any]:
-        asked = call.ask.model
-        model = asked or "default"
-        for listing in self._backend.models():
-            if asked is None or listing.answers_to(asked):
-                model = listing.name
-                break
         assert call.ask.request_id is not None, "drawn when the call came"
         answer_id = self._shape.prefix + call.ask.request_id.hex()
+        default = next((listing.name for listing in self._backend.models()), "default")
+        model = call.ask.model or default
         return {"id": answer_id, "created": int(time.time()), "model": model}
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from overlay.errors import ConfigError, ModelNotFound
 from overlay.http import shapes
 from overlay.http.answers import AnswerEndpoint
-from overlay.http.backend import Backend
+from overlay.http.backend import Backend, meant
 from overlay.http.body import read_json
 from overlay.http.gate import Gate
 from overlay.http.parse import (
@@ -100,10 +100,10 @@ class _MeshRoutes:
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        for listing in self._backend.models():
-            if listing.answers_to(name):
-                return _json(shapes.model(listing))
-        raise ModelNotFound(f"nobody in the mesh serves a model named {name[:60]!a}")
+        listing = meant(self._backend.models(), name)
+        if listing is None:
+            raise ModelNotFound(f"nobody in the mesh serves a model named {name[:60]!a}")
+        return _json(shapes.model(listing))
 
     async def health(self, request: Request) -> Response:
         return _json({"status": "ok"})

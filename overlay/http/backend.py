@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -75,6 +75,16 @@ class ModelListing:
 
     def answers_to(self, name: str) -> bool:
         return name == self.name or name.lower() in self.aliases
+
+
+def meant(listings: Iterable[ModelListing], name: str) -> ModelListing | None:
+    """The model that a client calls ``name``, if it is listed.
+
+    A friend's file may have a name that is another one of a model of ours, which goes first. Among
+    friends' models, what is called so goes before what is also called so.
+    """
+    found = [listing for listing in listings if listing.answers_to(name)]
+    return min(found, key=lambda it: (not it.local, it.name != name), default=None)
 
 
 class Backend(Protocol):

@@ -71,4 +71,5 @@ def all_of(known: dict[PeerId, Peer], local: ModelInfo | None, name: str) -> lis
         card = None if told.card is None else model_named(told.card, name)
         if card is not None:
             found.append((peer, card, local is not None and unlike(local, card)))
-    return found
+    called_so = [server for server in found if server[1].name == name]
+    return called_so or found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from models.engine import Alternative, FinishReason, TokenLogprob
 from overlay.errors import ConfigError, EngineBusy, EngineFailed, StreamReset
 from overlay.http import body
 from overlay.http.app import create_app
-from overlay.http.backend import REQUEST_ID_BYTES, Answered, Route, Text
+from overlay.http.backend import REQUEST_ID_BYTES, Answered, ModelListing, Route, Text
 from overlay.identity.peer_id import PeerId
 from tests.overlay.http.scripted import ADMIN, ANSWERED, INVITES, PEER_ID, ScriptedBackend
 
@@ -195,6 +196,20 @@ async def test_an_answer_names_its_model_whatever_it_was_asked_by(
     asked["stream"] = True
     chunks = events_of(await client.post("/v1/chat/completions", json=asked))[:-1]
     assert {chunk["model"] for chunk in chunks} == {"tiny"}
+
+
+@pytest.mark.parametrize(
+    ("own", "meant"), [(True, "tiny"), (False, "small")], ids=["ours", "friends'"]
+)
+async def test_a_friends_file_may_have_a_name_that_another_model_is_also_called_by(
+    client: httpx.AsyncClient, backend: ScriptedBackend, own: bool, meant: str
+) -> None:
+    file = ModelListing("small", (), "a friend's file", False, 512, 1_700_000_000)
+    backend.listings = [replace(backend.listings[0], local=own), file]
+    for asked, model in (("small", meant), ("Small", "tiny")):
+        reply = (await client.post("/v1/chat/completions", json={**CHAT, "model": asked})).json()
+        listed = (await client.get(f"/v1/models/{asked}")).json()
+        assert backend.asks[-1].model == reply["model"] == listed["id"] == model
 
 
 async def test_an_answer_without_text_is_still_a_stream() -> None:
