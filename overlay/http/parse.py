@@ -43,7 +43,6 @@ _UNSUPPORTED: Final = {
     "tools": "tools are not supported",
     "functions": "functions are not supported",
     "audio": "audio is not supported",
-    "web_search_options": "web search is not supported",
 }
 _UNSUPPORTED_IN_COMPLETIONS: Final = {
     "echo": "echoing the prompt is not supported",
@@ -355,6 +354,9 @@ def _refuse_unsupported(fields: Fields, refusals: dict[str, str]) -> None:
     for name, sentence in refusals.items():
         if fields.given(name):
             raise InvalidRequest(sentence, name)
+    # Empty, it asks for a search as it is by default.
+    if fields.value("web_search_options") is not None:
+        raise InvalidRequest("web search is not supported", "web_search_options")
     if fields.value("modalities") not in (None, [], ["text"]):
         raise InvalidRequest("only text is supported as an answer", "modalities")
     if fields.value("tool_choice") not in (None, "none", "auto"):

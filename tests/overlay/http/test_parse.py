@@ -204,6 +204,7 @@ def test_no_seed_becomes_the_engines_word_for_a_random_one(seed: int) -> None:
         ({"hearth": {"explain": "yes"}}, "hearth.explain"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"web_search_options": {}}, "web_search_options"),
         ({"typical_p": 1.1}, "typical_p"),
         ({"logprobs": 1}, "logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
