@@ -12,7 +12,7 @@ import psutil
 
 from models.engine import Engine, EngineDied, EngineEvent, Finished, ModelInfo
 from models.llama.engine import LlamaEngine
-from models.store.store import LocalModel
+from models.store.store import ModelFile
 from overlay.errors import EngineFailed, HearthError
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class EngineOptions:
 
 @dataclass(slots=True)
 class _Served:
-    model: LocalModel
+    model: ModelFile
     engine: Engine
     deaths: int = 0
 
@@ -74,7 +74,7 @@ class EnginePool:
         self.lost: dict[str, str] = {}
         self._restarts: set[asyncio.Task[None]] = set()
 
-    async def load(self, model: LocalModel, progress: Progress | None = None) -> None:
+    async def load(self, model: ModelFile, progress: Progress | None = None) -> None:
         """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""
         key = self._hash_key
         engine = await self._start(model, progress)
@@ -110,7 +110,7 @@ class EnginePool:
         await asyncio.gather(*restarts, *closing, return_exceptions=True)
         self._served.clear()
 
-    async def _start(self, model: LocalModel, progress: Progress | None) -> Engine:
+    async def _start(self, model: ModelFile, progress: Progress | None) -> Engine:
         def report(share: float) -> None:
             if progress is not None:
                 progress(f"loading {model.name}", share)
@@ -129,7 +129,7 @@ class EnginePool:
             progress=report,
         )
 
-    def _ram_share(self, model: LocalModel) -> int:
+    def _ram_share(self, model: ModelFile) -> int:
         """Bytes of RAM for what leaves this model's KV cache."""
         share = self._ram_bytes.get(model.name)
         if share is None:
@@ -184,6 +184,6 @@ class EnginePool:
                 self._served[model.name].deaths = served.deaths
                 return
 
-    def _lose(self, model: LocalModel, reason: str) -> None:
+    def _lose(self, model: ModelFile, reason: str) -> None:
         self.lost |= dict.fromkeys((model.name, *model.aliases), reason)
         self._on_models()

@@ -17,7 +17,7 @@ from itertools import combinations
 from typing import Any
 
 from models.engine import Engine, EngineEvent
-from models.store.store import LocalModel, ModelStore
+from models.store.store import ModelFile, ModelStore
 from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
 from overlay.engines import EngineOptions, EnginePool, Progress
@@ -174,7 +174,7 @@ class Node:
         for model in found:
             await self._engines.load(model, progress)
 
-    def _check_private(self, models: Sequence[LocalModel]) -> None:
+    def _check_private(self, models: Sequence[ModelFile]) -> None:
         """A typo must not lend what was meant to stay at home. Raises ConfigError."""
         for name in self.config.terms.private:
             only = Terms(private=(name,))
@@ -388,7 +388,7 @@ async def serve(
         await node.close()
 
 
-def _check_names(models: Sequence[LocalModel]) -> None:
+def _check_names(models: Sequence[ModelFile]) -> None:
     """A name means one model, or a private one could stand for another. Raises ConfigError."""
     for model, other in combinations(models, 2):
         names = {each.casefold() for each in (model.name, *model.aliases)}

@@ -118,13 +118,13 @@ class DiskStore:
         with self._guard:
             found = sorted(self._sizes.items())
         for key, size in found:
-            piece = None
+            header = None
             with self._reading(key), (self._own / key).open("rb") as file:
-                piece = piece_file.read_header(file, key, size, self._fingerprint)
-            if piece is None:
+                header = piece_file.read_header(file, key, size, self._fingerprint)
+            if header is None:
                 self._lose(key)
             else:
-                yield Entry(key, piece.tokens, piece.start, size)
+                yield Entry(key, header.tokens, header.start, size)
 
     def is_late(self, payload_bytes: int) -> bool:
         """Whether a piece would be refused because the disk cannot keep up: it may fit later."""
@@ -173,9 +173,9 @@ class DiskStore:
         payload = None
         with self._reading(key), (self._own / key).open("rb") as file:
             actual = os.fstat(file.fileno()).st_size
-            piece = piece_file.read_header(file, key, actual, self._fingerprint)
-            if piece is not None:
-                payload = piece_file.read_payload(file, piece)
+            header = piece_file.read_header(file, key, actual, self._fingerprint)
+            if header is not None:
+                payload = piece_file.read_payload(file, header)
         if payload is None:
             self._lose(key)
         return payload

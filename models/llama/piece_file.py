@@ -40,7 +40,7 @@ _TOKEN_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Header:
     """What a file's header says."""
 
     tokens: Tokens
@@ -77,7 +77,7 @@ def pack_header(fingerprint: bytes, packed_tokens: bytes, start: int, payload: b
     return header + hashlib.sha256(header).digest()
 
 
-def read_header(file: BinaryIO, key: str, size: int, fingerprint: bytes) -> Piece | None:
+def read_header(file: BinaryIO, key: str, size: int, fingerprint: bytes) -> Header | None:
     """The header of the file named ``key`` of ``size`` bytes, up to the payload.
 
     None unless it is whole, of this format and version, and belongs to that name and fingerprint.
@@ -98,10 +98,10 @@ def read_header(file: BinaryIO, key: str, size: int, fingerprint: bytes) -> Piec
     tokens = array("i", packed)
     if sys.byteorder == "big":
         tokens.byteswap()
-    return Piece(tuple(tokens), start, payload_bytes, digest)
+    return Header(tuple(tokens), start, payload_bytes, digest)
 
 
-def read_payload(file: BinaryIO, piece: Piece) -> bytes | None:
+def read_payload(file: BinaryIO, header: Header) -> bytes | None:
     """The payload that follows the header; None if it is not what was written."""
-    payload = file.read(piece.payload_bytes)
-    return payload if hashlib.sha256(payload).digest() == piece.payload_digest else None
+    payload = file.read(header.payload_bytes)
+    return payload if hashlib.sha256(payload).digest() == header.payload_digest else None

@@ -17,7 +17,7 @@ from models.store.gguf_file import GgufInfo, check_gguf
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 from overlay.limits import NAME_CHARS_MAX
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: ``-Q4_K_M``, ``.Q8_0``, ``-UD-IQ2_XXS``, ``_bf16`` and so on at the end of a file's stem.
 _QUANTISATION: Final = re.compile(
@@ -27,7 +27,7 @@ _QUANTISATION: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class LocalModel:
+class ModelFile:
     """A model file on this machine whose header has been checked."""
 
     name: str
@@ -54,7 +54,7 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def list(self) -> list[LocalModel]:
+    def list(self) -> list[ModelFile]:
         """Models in the store, by name. A damaged file is logged and left out.
 
         Raises ConfigError (the store cannot be read).
@@ -64,10 +64,10 @@ class ModelStore:
             try:
                 found.append(self._in_store(path))
             except ModelFileInvalid as error:
-                _log.warning("%s", error)
+                log.warning("%s", error)
         return sorted(found, key=lambda model: model.name.casefold())
 
-    def resolve(self, name_or_path: str) -> LocalModel:
+    def resolve(self, name_or_path: str) -> ModelFile:
         """Find a model without fetching anything.
 
         Raises ModelFileInvalid (the file is missing or damaged), ModelNotFound (unknown name),
@@ -75,7 +75,7 @@ class ModelStore:
         """
         if is_path(name_or_path):
             path = Path(os.path.expanduser(name_or_path))
-            return LocalModel(model_name(path), (), path, check_gguf(path))
+            return ModelFile(model_name(path), (), path, check_gguf(path))
         if spec := known(name_or_path):
             path = self.root / spec.file_name
             if path not in self._files():
@@ -98,7 +98,7 @@ class ModelStore:
             "a path to a .gguf file works too"
         )
 
-    def ensure(self, name_or_path: str, progress: Progress) -> LocalModel:
+    def ensure(self, name_or_path: str, progress: Progress) -> ModelFile:
         """As ``resolve``, but a catalogue model that is missing or altered is fetched first.
 
         Blocks. Raises DownloadFailed as well.
@@ -120,11 +120,11 @@ class ModelStore:
             ) from None
         return sorted(self.root / name for name in names if name.endswith(".gguf"))
 
-    def _in_store(self, path: Path) -> LocalModel:
+    def _in_store(self, path: Path) -> ModelFile:
         spec = _spec_of(path)
         if spec is None:
-            return LocalModel(model_name(path), (), path, check_gguf(path))
-        return LocalModel(spec.name, spec.aliases, path, check_gguf(path))
+            return ModelFile(model_name(path), (), path, check_gguf(path))
+        return ModelFile(spec.name, spec.aliases, path, check_gguf(path))
 
 
 def _spec_of(path: Path) -> ModelSpec | None:

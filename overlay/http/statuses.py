@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from overlay.errors import HearthError, InvalidRequest
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Code of an error -> HTTP status. 4xx: the client mends it; 502, 503, 504: trying again may help.
 STATUSES: Final[Mapping[str, int]] = {
@@ -94,7 +94,7 @@ def error_object(error: Exception) -> tuple[int, dict[str, Any]]:
     if isinstance(error, HTTPException):
         return _body(error.status_code, error.detail, None, _HTTP_CODES.get(error.status_code))
     if not isinstance(error, HearthError):
-        _LOG.error("an HTTP request failed by a bug", exc_info=error)
+        log.error("an HTTP request failed by a bug", exc_info=error)
         return _body(500, _INTERNAL_SENTENCE, None, "internal")
     param = error.param if isinstance(error, InvalidRequest) else None
     code = error.code.replace("-", "_")

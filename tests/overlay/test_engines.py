@@ -18,7 +18,7 @@ import pytest
 from models.engine import EngineDied
 from models.llama.engine import LlamaEngine
 from models.store.gguf_file import GgufInfo
-from models.store.store import LocalModel
+from models.store.store import ModelFile
 from overlay import engines
 from overlay.engines import EngineOptions, EnginePool
 from overlay.errors import EngineFailed, HearthError, ModelFileInvalid
@@ -64,9 +64,9 @@ def pool(**options: Any) -> EnginePool:
     )
 
 
-def model(name: str, size_bytes: int) -> LocalModel:
+def model(name: str, size_bytes: int) -> ModelFile:
     info = GgufInfo("llama", 128, "F16", 1, size_bytes, size_bytes)
-    return LocalModel(name, (), Path(name), info)
+    return ModelFile(name, (), Path(name), info)
 
 
 async def test_a_quarter_of_what_the_weights_leave_is_shared(starts: Starts) -> None:
@@ -127,7 +127,7 @@ class Real:
 
     def __init__(self, path: Path) -> None:
         self.changed = asyncio.Event()
-        self.model = LocalModel("tiny", ("small",), path, model("tiny", path.stat().st_size).info)
+        self.model = ModelFile("tiny", ("small",), path, model("tiny", path.stat().st_size).info)
         self.pool = EnginePool(
             hash_key=b"", on_event=lambda name, event: None, on_models=self.changed.set
         )

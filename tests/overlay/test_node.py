@@ -22,7 +22,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from models.engine import Message, Sampling
 from models.llama.engine import LlamaEngine
-from models.store.store import LocalModel, ModelStore
+from models.store.store import ModelFile, ModelStore
 from overlay.config import load_config
 from overlay.errors import (
     AlreadyMember,
@@ -444,7 +444,7 @@ async def test_two_models_with_one_name_are_refused(
 ) -> None:
     other = shutil.copy(tiny_model, tmp_path / name)
 
-    def ensure(store: ModelStore, path: str, progress: object) -> LocalModel:
+    def ensure(store: ModelStore, path: str, progress: object) -> ModelFile:
         found = store.resolve(path)
         return replace(found, aliases=aliases) if path == str(tiny_model) else found
 
