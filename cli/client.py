@@ -162,7 +162,7 @@ class NodeClient:
         return self._json("POST", "/mesh/join", {"token": token})
 
     def pause(self, *, now: bool) -> dict[str, Any]:
-        """``{"paused", "paused_since", "open_guest_requests"}``."""
+        """The ``lending`` of `status`."""
         return self._json("POST", "/mesh/pause", {"now": now})
 
     def resume(self) -> dict[str, Any]:

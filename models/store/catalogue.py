@@ -12,7 +12,6 @@ class ModelSpec:
 
     name: str
     aliases: tuple[str, ...]
-    licence: str
     #: As the store keeps it.
     file_name: str
     sha256: str
@@ -24,10 +23,10 @@ class ModelSpec:
     member: str
 
 
+#: Its licence is Apache-2.0.
 DEMO: Final = ModelSpec(
     name="SmolLM2-135M-Instruct",
     aliases=("demo", "smollm2-135m-instruct"),
-    licence="Apache-2.0",
     file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     size_bytes=98_362_432,

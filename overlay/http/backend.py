@@ -137,7 +137,7 @@ class Backend(Protocol):
     def pause(self, *, hand_back: bool) -> dict[str, Any]:
         """Take no more requests of other members; ``hand_back``: end those under way, too.
 
-        ``{"paused", "paused_since" (RFC 3339), "open_guest_requests"}``.
+        Returns the ``lending`` of `status`.
         """
 
     def resume(self) -> dict[str, Any]:

@@ -20,9 +20,8 @@ async def ask_all(
     """Each answer's events with its number, as they come.
 
     Answer ``i`` has the seed of the request plus ``i``, and all but the first have ids of their
-    own. The engine computes a prompt that several
-    requests share once. Closing the iterator closes all answers; so does an error in one, which
-    is raised.
+    own. The engine computes a prompt that several requests share once. Closing the iterator closes
+    all answers; so does an error in one, which is raised.
     """
     if count == 1:
         async with aclosing(backend.ask(ask)) as events:

@@ -51,14 +51,12 @@ class ApiConnection(H11Protocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.conn = _Reader(h11.SERVER)
-
-    _idle_since: float
-    #: Ends the connection, while no more can be written.
-    _stalled: asyncio.TimerHandle | None = None
+        self._idle_since = self.loop.time()
+        #: Ends the connection, while no more can be written.
+        self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._idle_since = self.loop.time()
         if len(self.connections) >= HTTP_CONNECTIONS_MAX:
             others = [each for each in self.connections if isinstance(each, ApiConnection)]
             idle = [each for each in others if each._is_idle and each is not self]

@@ -84,7 +84,3 @@ class EvictionQueue(Generic[V]):
         self._heap = [entry for entry in stand.values() if self._is_candidate(entry[2])]
         heapq.heapify(self._heap)
         self._tidy_at = max(_TIDY_MIN, 2 * len(self._heap))
-
-    def knows(self, thing: V) -> bool:
-        """Whether it would be found; for tests."""
-        return any(other is thing and value == thing.value for value, _, other in self._heap)

@@ -68,8 +68,8 @@ class Spread:
 class Report:
     """One policy's run, or several runs together. Requests of the warm-up do not count.
 
-    ``ttfts_ms``: of each request that was answered, in ascending order. ``busy_s``: as in
-    `Counters`. ``forwards``: hops of all requests.
+    ``ttfts_ms``: of each request that was answered, in ascending order. ``imbalance``: the busiest
+    node's time by the mean. ``forwards``: hops of all requests.
     """
 
     policy: str

@@ -21,8 +21,6 @@ class Rival:
 
     name: str
     summary: str
-    #: Every request passes one router, which knows all nodes at no cost and without delay.
-    central: bool
     knows: Knows
     #: Begins a run: gives each node its policy. Central ones share their state.
     policies: Callable[[Fleet, random.Random], Callable[[PeerId], Policy]]

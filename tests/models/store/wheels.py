@@ -57,7 +57,6 @@ def spec_for(content: bytes, wheel: Path) -> ModelSpec:
     return ModelSpec(
         name="Pocket",
         aliases=("pocket",),
-        licence="Apache-2.0",
         file_name="Pocket.Q8_0.gguf",
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
