@@ -261,10 +261,10 @@ class Handshake:
             may_invite=invite.may_invite,
             not_before=begins,
         )
-        changed = self._ledger.use(invite, joiner)
+        self._ledger.use(invite, joiner)
         grant = JoinGrant(membership.founder, chain, membership.mesh_secret, self._me.name)
-        ledger: list[Effect] = [LedgerChanged()] if changed else []
-        return [*ledger, Reply(grant), *self._end(Finished(joiner, request.name))]
+        # Also if the joiner used it before: it may not have been possible to write that.
+        return [LedgerChanged(), Reply(grant), *self._end(Finished(joiner, request.name))]
 
     def _dialer_takes_grant(self, grant: JoinGrant, now_s: float) -> list[Effect]:
         assert self._peer is not None

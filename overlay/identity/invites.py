@@ -258,15 +258,13 @@ class InviteLedger:
             raise InviteUsedUp("this invite has been used already: ask for a new one")
         return invite
 
-    def use(self, invite: Invite, joiner: PeerId) -> bool:
-        """``joiner`` came in with it; True when that used it once more, so the ledger changed.
+    def use(self, invite: Invite, joiner: PeerId) -> None:
+        """``joiner`` came in with it.
 
         A joiner that was let in before (its grant may have been lost) counts once.
         """
-        if joiner in invite.joined:
-            return False
-        self._invites[invite.id] = replace(invite, joined=(*invite.joined, joiner))
-        return True
+        if joiner not in invite.joined:
+            self._invites[invite.id] = replace(invite, joined=(*invite.joined, joiner))
 
     def list(self) -> list[Invite]:
         """All invites kept, oldest first, the expired and used-up among them."""
