@@ -23,8 +23,8 @@ from overlay.errors import LimitExceeded, RemoteProtocolError
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX
 from overlay.wire.anti_entropy import COUNTER_MAX
+from overlay.wire.anti_entropy import Counter as WireCounter
 from overlay.wire.codec import decode, encode
-from overlay.wire.messages import Counter as WireCounter
 from overlay.wire.messages import Message
 
 KINDS: Final[tuple[type[Message], ...]] = get_args(Message)
