@@ -35,8 +35,6 @@ class HearthCommand(click.Command):
             return result
         except HearthError as error:
             report(ctx, error.code, str(error))
-        except KeyboardInterrupt:
-            ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _drop_output()  # Whoever read it has seen enough.
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -70,6 +68,8 @@ class HearthGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # of a command, or while its options are read
+            ctx.exit(EXIT_INTERRUPTED)
         except click.exceptions.NoArgsIsHelpError:
             raise  # Its message is a page of help.
         except click.UsageError as error:

@@ -81,7 +81,7 @@ for command in (
 
 
 def main() -> None:
-    """Console script."""
+    """Run it with the arguments of this process."""
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -118,6 +118,26 @@ def test_ctrl_c_ends_a_command_with_130(run: Run, monkeypatch: pytest.MonkeyPatc
     assert (result.exit_code, result.output) == (130, "")
 
 
+def test_ctrl_c_while_options_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.config.parse_size", failing(KeyboardInterrupt()))
+    result = run("up", "--ram-cache", "2GB")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_ctrl_c_while_the_commands_are_imported() -> None:
+    code = """
+import sys
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "click": raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+from cli.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
