@@ -73,3 +73,14 @@ def all_of(known: dict[PeerId, Peer], local: ModelInfo | None, name: str) -> lis
             found.append((peer, card, local is not None and unlike(local, card)))
     called_so = [server for server in found if server[1].name == name]
     return called_so or found
+
+
+def test_a_model_that_is_but_also_called_so_is_not_meant_where_one_is_called_so() -> None:
+    named, other = ModelCard("a", KEY), ModelCard("b", KEY, ("a",))
+    first, second = (PeerId(bytes([number]) * 32) for number in range(2))
+    known = {first: Peer(Card("", (), (other,))), second: Peer(Card("", (), (named,)))}
+    servers = Servers(known, lambda _: None)
+    assert servers.of("a") == [(second, named, False)]
+    known[second] = Peer(None)
+    servers.card_changed(second)
+    assert servers.of("a") == [(first, other, False)]
