@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
-from overlay.errors import HearthError, InvalidRequest
+from overlay.errors import HearthError, InvalidRequest, ModelNotFound, NoRoute
 from overlay.forwarding.effects import CancelGeneration
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
@@ -165,8 +165,9 @@ class Job:
         self.explanation.attempts[-1].error = error
         invalid = isinstance(error, InvalidRequest)
         said_before = isinstance(self.last_error, InvalidRequest)
-        # What is wrong with the request says more than what is wrong with a node.
-        if not said_before:
+        # What is wrong with the request says more than what is wrong with a node, and whom a peer
+        # knows of says nothing: this node knows others.
+        if not said_before and (here or not isinstance(error, ModelNotFound | NoRoute)):
             self.last_error = error
         return invalid and (here or said_before or self.upstream is not None)
 

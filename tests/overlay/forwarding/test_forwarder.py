@@ -377,6 +377,19 @@ def test_a_model_that_only_others_serve_is_there_by_any_of_its_names(name: str) 
     assert str(ending.error) == f"this node does not serve {name!r}; route it through the mesh"
 
 
+def test_whom_a_peer_knows_of_is_no_reason_for_a_client() -> None:
+    """A peer that was started anew has no model yet, and knows of nobody."""
+    world = World(2, models={1})
+    world.node(1).neighbourhood.model_gone(MODEL)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert str(ending.error) == f"no reachable node can take a request for {MODEL!r} now"
+    [attempt] = world.node(0).forwarder.explanations.find(RID.hex()).attempts
+    assert "no reachable node serves a model" in str(attempt.error)
+
+
 def test_a_lost_frame_is_noticed_and_made_good() -> None:
     world = World(3)
     world.warm(1, TOKENS)

@@ -257,9 +257,9 @@ def test_a_private_model_is_not_there_for_guests() -> None:
     world = World(2, models={1}, terms={1: Terms(private=("ALIAS",))})
     world.submit(0, RID, PROMPT)
     world.run()
-    ending = world.ending(0, RID)
-    assert isinstance(ending, Failure)
-    assert isinstance(ending.error, ModelNotFound)
+    assert isinstance(world.ending(0, RID), Failure)
+    [attempt] = world.node(0).forwarder.explanations.find(RID.hex()).attempts
+    assert isinstance(attempt.error, ModelNotFound)
     world.submit(1, OWN, PROMPT)
     world.run()
     assert world.answer(1, OWN) == WHOLE
