@@ -243,7 +243,7 @@ class Member:
                 by = origin if origin in linked else None  # It may be made up.
                 effects += self._told_of(origin, record, by, now)
             for origin in self.roll.unverified(self._rng):
-                effects += self._meet(origin, origin if origin in linked else None)
+                effects += self._meet(origin, origin if origin in linked else None, now)
         if now >= self.forwarder.next_deadline():
             effects += self.forwarder.tick(now)
         return effects
@@ -331,17 +331,16 @@ class Member:
         except Malformed as error:
             return [*effects, Unreadable(origin, by, str(error))]
         if any(change.key in (CARD, CHAIN) for change in changes):
-            effects += self._meet(origin, by)
+            effects += self._meet(origin, by, now)
         return effects
 
-    def _meet(self, origin: PeerId, by: PeerId | None) -> list[Effect]:
+    def _meet(self, origin: PeerId, by: PeerId | None, now: float) -> list[Effect]:
         """Get to know a member, once it has told who it is. Nobody dials those who are made up."""
         try:
             verified = self.roll.verify(origin)
         except HearthError as error:
-            for reset in self.gossip.disprove(origin):
-                self.neighbourhood.origin_reset(reset.origin)
-            return [Unreadable(origin, by, str(error))]
+            effects = self._of_gossip(self.gossip.disprove(origin), origin, now)
+            return [*effects, Unreadable(origin, by, str(error))]
         if isinstance(verified, Full):
             # Of too large a mesh nobody is the cause.
             head = verified.head

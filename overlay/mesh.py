@@ -104,7 +104,7 @@ class Mesh:
             terms=terms,
         )
         self.member.described(node.name, (), now)
-        self._log = MeshLog(self.member.neighbourhood, self.member.gossip.proven)
+        self._log = MeshLog(self.member.neighbourhood, self.member.gossip.is_member)
         self.transport = Transport(
             node=lambda: self._node,
             ledger=ledger,
@@ -173,7 +173,7 @@ class Mesh:
     def known_peers(self) -> dict[PeerId, PeerState]:
         """What this node thinks of every other member, but for those who may be made up."""
         gossip = self.member.gossip
-        return {peer: state for peer, state in gossip.states().items() if gossip.proven(peer)}
+        return {peer: state for peer, state in gossip.states().items() if gossip.is_member(peer)}
 
     def contacts(self) -> dict[PeerId, Contact]:
         """The members heard of and where they may be reached, for the next start."""
@@ -346,7 +346,7 @@ class Mesh:
 
     def _unreadable(self, told: Unreadable) -> None:
         self._log.tell(told, self.now())
-        if told.by is not None and not self.member.gossip.proven(told.origin):
+        if told.by is not None and not self.member.gossip.is_member(told.origin):
             self.transport.charge(told.by, UNREADABLE_MESSAGES)
 
     def _lost(self, peer: PeerId, message: Message) -> None:

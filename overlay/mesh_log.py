@@ -22,13 +22,13 @@ _WARNED_MAX: Final = 4096
 class MeshLog:
     """Calls peers by the names that the ``neighbourhood`` knows.
 
-    ``proven``: whether a peer is known to be a member. Of who may be made up it is not said that
+    ``is_member``: whether a peer is known to be a member. Of who may be made up it is not said that
     they come and go: there may be any number of them.
     """
 
-    def __init__(self, neighbourhood: Neighbourhood, proven: Callable[[PeerId], bool]) -> None:
+    def __init__(self, neighbourhood: Neighbourhood, is_member: Callable[[PeerId], bool]) -> None:
         self._neighbourhood = neighbourhood
-        self._proven = proven
+        self._is_member = is_member
         self._complaints = Complaints()
         #: Peers, and models of theirs, that tokenize unlike this node; said once.
         self._warned_of: dict[tuple[PeerId, str], None] = {}
@@ -40,7 +40,7 @@ class MeshLog:
     ) -> None:
         name_of = self._neighbourhood.name_of
         match news:
-            case gsp.PeerUp(peer=peer) | gsp.PeerDown(peer=peer) if not self._proven(peer):
+            case gsp.PeerUp(peer=peer) | gsp.PeerDown(peer=peer) if not self._is_member(peer):
                 pass
             case gsp.PeerUp(peer=peer):
                 log.info("%s is UP", name_of(peer))

@@ -114,9 +114,9 @@ class Gossip:
         replica = self._replicas.by_origin.get(origin)
         return now - replica.current_s if replica else math.inf
 
-    def proven(self, origin: PeerId) -> bool:
+    def is_member(self, origin: PeerId) -> bool:
         """Whether ``origin`` is known to be a member; who is not may be made up."""
-        return self._replicas.proven(origin)
+        return self._replicas.is_member(origin)
 
     # --- Time ---------------------------------------------------------------------------------
 

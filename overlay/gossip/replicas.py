@@ -45,7 +45,7 @@ class Replicas:
         """``origin`` has shown over a link that it is a member."""
         self._linked.add(origin)
 
-    def proven(self, origin: PeerId) -> bool:
+    def is_member(self, origin: PeerId) -> bool:
         """Whether ``origin`` is known to be a member."""
         return origin in self._proven or origin in self._linked
 

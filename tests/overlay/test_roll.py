@@ -495,7 +495,7 @@ def test_members_are_heard_of_from_afar_and_who_is_made_up_only_next_to_the_liar
     everybody = network.by_id.keys()
     for node in network.nodes:
         gossip = node.member.gossip
-        members = {peer for peer in gossip.states() if gossip.proven(peer)}
+        members = {peer for peer in gossip.states() if gossip.is_member(peer)}
         assert members == everybody - {node.me}
         assert all(gossip.record(peer, CARD) for peer in members)
         assert node in (liar, neighbour) or gossip.states().keys() == members

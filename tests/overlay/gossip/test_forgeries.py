@@ -306,11 +306,11 @@ def test_a_link_is_proof_to_its_ends_alone() -> None:
     mine = linked(LIAR, OTHER)
     mine.alive(THIRD, 0.0)
     mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"x")), 0.0)
-    assert mine.proven(THIRD)
+    assert mine.is_member(THIRD)
     assert THIRD not in set.union(*told(mine, 2.0))
     assert OriginReset(THIRD) not in mine.tick(UNPROVEN_S, [])
     mine.link_lost(THIRD, UNPROVEN_S)
-    assert mine.proven(THIRD)
+    assert mine.is_member(THIRD)
     assert OriginReset(THIRD) not in mine.tick(UNPROVEN_S, [])
 
 
@@ -352,7 +352,7 @@ def test_members_that_come_and_go_and_tell_nothing_are_forgotten() -> None:
         assert set(mine.states()) == {LIAR, *passers_by}
     effects = mine.tick(UNPROVEN_S + 5, [])
     assert [e.origin for e in effects if isinstance(e, OriginReset)] == sorted(passers_by[1:])
-    assert not any(mine.proven(peer) for peer in passers_by[1:])
+    assert not any(mine.is_member(peer) for peer in passers_by[1:])
     assert set(mine.states()) == {LIAR, passers_by[0]}, "who told something may come back"
 
 
