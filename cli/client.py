@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from cli.options import ANSWER_TOKENS_MAX
 from cli.sse import SseParser
 from overlay.errors import HearthError, Malformed, StreamReset, TimedOut, Unreachable, from_code
 from overlay.limits import REQUEST_DEADLINE_S
@@ -40,10 +41,6 @@ class Reply:
     finish_reason: str
     usage: dict[str, Any]
     hearth: dict[str, Any]
-
-
-#: Small models may never end by themselves; a person has had enough by then.
-ANSWER_TOKENS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from cli.fitting import FittingTable
 from cli.members import named
-from cli.text import printable
+from cli.text import local_time, printable
 
 
 def invites_view(invites: Iterable[Mapping[str, Any]]) -> Table:
@@ -30,12 +29,11 @@ def invites_view(invites: Iterable[Mapping[str, Any]]) -> Table:
         notes = [label] if label else []
         if not invite.get("may_invite", True):
             notes.append("may not invite")
-        expires = datetime.fromisoformat(str(invite.get("expires"))).astimezone()
         table.add_row(
             printable(str(invite.get("id") or ""))[:8],
             Text(state, style="green" if state == "open" else "dim"),
             Text(" · ".join(notes)),
-            f"{expires:%Y-%m-%d %H:%M}",
+            local_time(str(invite.get("expires"))),
             f"{len(joined)} of {invite.get('uses')}",
             Text(", ".join(named(str(e.get("peer_id")), str(e.get("name") or "")) for e in joined)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from overlay.config import NodeConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Small models may never end by themselves; a person has had enough by then.
+ANSWER_TOKENS_MAX = 1024
 
 #: Where ``--home`` is kept in a context's ``meta``, which commands share with their groups.
 _HOME = "cli.home"
@@ -52,6 +56,11 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
         command
     )
+
+
+def print_json(value: object) -> None:
+    """What ``--json`` asks for, on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def yes_option(command: Command) -> Command:

@@ -86,8 +86,14 @@ def _table(reports: Sequence[Report]) -> Table:
     # The column that gives way first.
     table.add_column("policy", vertical="bottom", overflow="ellipsis")
     for title in (
-        *("hit\nrate", "TTFT\nmean", "\np50", "\np95", "\np99", "imba-\nlance"),
-        *("\nforwards", "\ngossip"),
+        "hit\nrate",
+        "TTFT\nmean",
+        "\np50",
+        "\np95",
+        "\np99",
+        "imba-\nlance",
+        "\nforwards",
+        "\ngossip",
     ):
         table.add_column(title, justify="right", no_wrap=True, min_width=6)
     columns = [

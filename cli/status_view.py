@@ -13,7 +13,7 @@ from rich.text import Text
 from cli.fitting import FittingTable
 from cli.members import known_names, named
 from cli.mesh_state import is_up, model_names, peer_name
-from cli.text import count, duration, printable, short_peer, size
+from cli.text import count, duration, local_time, printable, short_peer, size
 from overlay.limits import RENEWAL_S
 
 _THROWN_OUT_SHOWN: Final = 3
@@ -146,7 +146,7 @@ def lending_parts(lending: Mapping[str, Any]) -> list[str]:
     """On what terms guests are served; empty if nothing keeps them away."""
     parts = []
     if lending.get("paused"):
-        parts.append(f"paused since {_local_time(lending.get('paused_since'))}")
+        parts.append(f"paused since {local_time(str(lending.get('paused_since')))}")
     if (requests := lending.get("guest_requests")) is not None:
         parts.append(f"{count(requests, 'guest request')} at one time")
     if per_minute := lending.get("guest_tokens_per_minute"):
@@ -158,10 +158,6 @@ def lending_parts(lending: Mapping[str, Any]) -> list[str]:
     if refused := sum((lending.get("refused") or {}).values()):
         parts.append(f"{refused:,} refused")
     return parts
-
-
-def _local_time(stamp: Any) -> str:
-    return f"{datetime.fromisoformat(str(stamp)).astimezone():%Y-%m-%d %H:%M}"
 
 
 def route_parts(status: Mapping[str, Any]) -> list[str]:
@@ -210,7 +206,7 @@ def _link(peer: Mapping[str, Any], names: Mapping[str, str]) -> str:
 def _bans(peers: list[Mapping[str, Any]]) -> list[str]:
     """Of peers that sent too much: until when, and why."""
     return [
-        f"{peer_name(peer)} is banned until {_local_time(ban.get('until'))}: "
+        f"{peer_name(peer)} is banned until {local_time(str(ban.get('until')))}: "
         f"{printable(str(ban.get('reason') or ''))}."
         for peer in peers
         if (ban := peer.get("banned"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
+from datetime import datetime
 
 #: C0 and C1 controls but newline and tab: a model's answer or a peer's name must not drive the
 #: terminal.
@@ -41,6 +42,11 @@ def duration(milliseconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def local_time(moment: str) -> str:
+    """``2026-01-31 12:00``, in this machine's time zone, of a moment as RFC 3339 has it."""
+    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"
 
 
 def size(number_of_bytes: float) -> str:

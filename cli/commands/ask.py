@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -13,10 +12,12 @@ import click
 
 from cli.failures import HearthCommand
 from cli.options import (
+    ANSWER_TOKENS_MAX,
     config_of,
     home_option,
     json_option,
     model_option,
+    print_json,
     route_option,
     system_option,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-tokens",
     type=click.IntRange(min=1),
-    default=1024,
+    default=ANSWER_TOKENS_MAX,
     show_default=True,
     help="End the answer after so many.",
 )
@@ -109,7 +110,7 @@ def _answer_json(client: NodeClient, question: Question) -> None:
                 "usage": event.usage,
                 "hearth": event.hearth,
             }
-            click.echo(json.dumps(fields, ensure_ascii=False, indent=2))
+            print_json(fields)
 
 
 def _answer_text(client: NodeClient, question: Question) -> None:

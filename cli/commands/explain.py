@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option, json_option
+from cli.options import config_of, home_option, json_option, print_json
 
 
 @click.command(cls=HearthCommand)
@@ -39,6 +37,6 @@ def explain(ctx: click.Context, request: str | None, as_list: bool, as_json: boo
             view = explanation_view(explained)
             reply = explained
     if as_json:
-        click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+        print_json(reply)
     else:
         Console().print(view)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from datetime import datetime
 from typing import Any
 
 import click
 
 from cli.failures import HearthCommand
-from cli.options import Duration, config_of, home_option, json_option
-from cli.text import count, printable
+from cli.options import Duration, config_of, home_option, json_option, print_json
+from cli.text import count, local_time, printable
 from overlay.limits import INVITE_TTL_MAX_S, INVITE_USES_MAX
 
 
@@ -75,14 +73,14 @@ def invite(
 
 def _print_token(made: dict[str, Any], qr: bool, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(made, ensure_ascii=False, indent=2))
+        print_json(made)
         return
     token = printable(str(made["token"]))
     click.echo(token)
     if qr:
         _draw(token)
     # On stderr, so that the token alone can be piped.
-    uses, until = count(made["uses"], "use"), _local(made["expires"])
+    uses, until = count(made["uses"], "use"), local_time(str(made["expires"]))
     hint = f"A friend joins with: hearth join TOKEN (good for {uses}, until {until})"
     click.echo(click.style(hint, dim=True), err=True)
 
@@ -102,7 +100,7 @@ def _draw(token: str) -> None:
 
 def _print_invites(invites: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(invites, ensure_ascii=False, indent=2))
+        print_json(invites)
         return
     if not invites:
         click.echo("No invites yet. Make one with: hearth invite")
@@ -116,11 +114,7 @@ def _print_invites(invites: list[dict[str, Any]], as_json: bool) -> None:
 
 def _print_cancelled(reply: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+        print_json(reply)
         return
     ids = [printable(str(each)) for each in reply["cancelled"]]
     click.echo(f"Cancelled {count(len(ids), 'invite')}" + (f": {', '.join(ids)}" if ids else "."))
-
-
-def _local(moment: Any) -> str:
-    return datetime.fromisoformat(str(moment)).astimezone().strftime("%Y-%m-%d %H:%M")

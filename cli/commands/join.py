@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option, json_option
+from cli.options import config_of, home_option, json_option, print_json
 from cli.text import printable, short_peer
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
                 joined = client.join(token.strip())
             hint = "Next: hearth chat"
     if as_json:
-        click.echo(json.dumps(joined, ensure_ascii=False, indent=2))
+        print_json(joined)
         return
     inviter = short_peer(str(joined["inviter"]))
     friend = printable(str(joined.get("name") or "")) or "a friend"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, confirmed, home_option, json_option, yes_option
+from cli.options import config_of, confirmed, home_option, json_option, print_json, yes_option
 from cli.text import printable
 
 
@@ -42,6 +40,6 @@ def leave(ctx: click.Context, yes: bool, as_json: bool) -> None:
             confirm(client.status().get("membership_ends"))
             left = client.leave()
     if as_json:
-        click.echo(json.dumps(left, ensure_ascii=False, indent=2))
+        print_json(left)
         return
     click.echo(f"Left the mesh {printable(str(left['mesh_id']))}.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option, json_option
+from cli.options import config_of, home_option, json_option, print_json
 from cli.text import count
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def pause(ctx: click.Context, now: bool, as_json: bool) -> None:
     with _client(ctx) as client:
         reply = client.pause(now=now)
     if as_json:
-        click.echo(json.dumps(reply, indent=2))
+        print_json(reply)
         return
     still_open = reply.get("open_guest_requests", 0)
     rest = f" {count(still_open, 'request')} under way will end." if still_open else ""
@@ -44,7 +43,10 @@ def resume(ctx: click.Context, as_json: bool) -> None:
     """Take requests of friends again. The node must be running."""
     with _client(ctx) as client:
         reply: dict[str, Any] = client.resume()
-    click.echo(json.dumps(reply, indent=2) if as_json else "Friends' requests are taken again.")
+    if as_json:
+        print_json(reply)
+    else:
+        click.echo("Friends' requests are taken again.")
 
 
 def _client(ctx: click.Context) -> NodeClient:

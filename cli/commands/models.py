@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.failures import HearthGroup
-from cli.options import config_of, home_option, json_option
+from cli.options import config_of, home_option, json_option, print_json
 from cli.text import printable, size
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def list_models(ctx: click.Context, as_json: bool) -> None:
     served = _served(config)
     if as_json:
         fields = {"store": str(store.root), "files": files, "served": served}
-        click.echo(json.dumps(fields, ensure_ascii=False, indent=2))
+        print_json(fields)
     else:
         _print_tables(str(store.root), files, served)
 
@@ -118,6 +117,6 @@ def pull(ctx: click.Context, name: str, as_json: bool) -> None:
         model = ModelStore(config_of(ctx).store).ensure(name, progress)
     if as_json:
         pulled = {"name": model.name, "path": str(model.path)}
-        click.echo(json.dumps(pulled, ensure_ascii=False, indent=2))
+        print_json(pulled)
     else:
         click.echo(f"{model.name} is in {model.path}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, confirmed, home_option, json_option, yes_option
+from cli.options import config_of, confirmed, home_option, json_option, print_json, yes_option
 from cli.text import count
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
             revoked = client.revoke(peer_id)
         hint = ""
     if as_json:
-        click.echo(json.dumps(revoked, ensure_ascii=False, indent=2))
+        print_json(revoked)
         return
     who = named(str(revoked["peer_id"]), str(revoked.get("name") or ""))
     click.echo(f"{who} is no member any more.{hint}")

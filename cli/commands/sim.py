@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import EXIT_INTERRUPTED, HearthCommand
-from cli.options import home_option, json_option
+from cli.options import home_option, json_option, print_json
 from cli.sim_options import PolicyList, SpeedList, opened, summaries, workload_names
 
 if TYPE_CHECKING:
@@ -269,7 +268,7 @@ def _print_results(scenario: Scenario, seeds: range, reports: _Reports, as_json:
             for policy in fields["policies"]:
                 runs = reports[policy["policy"]].items()
                 policy["by_seed"] = {str(seed): report.as_json() for seed, report in runs}
-        click.echo(json.dumps(fields, ensure_ascii=False, indent=2))
+        print_json(fields)
         return
     if not together:
         return
@@ -339,7 +338,7 @@ def _print_listing(as_json: bool, *, workloads: bool) -> None:
     kinds = {name: described(kind) for name, kind in KINDS.items()}
     if as_json:
         listed = {"policies": summaries(), **({"workloads": kinds} if workloads else {})}
-        click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
+        print_json(listed)
         return
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")

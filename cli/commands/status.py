@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option, json_option
+from cli.options import config_of, home_option, json_option, print_json
 
 
 @click.command(cls=HearthCommand)
@@ -30,7 +28,7 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
     with running_client(config) as client:
         reply = client.status()
     if as_json:
-        click.echo(json.dumps(reply, ensure_ascii=False, indent=2))
+        print_json(reply)
     else:
         from cli.status_view import status_view
 
