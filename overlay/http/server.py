@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 from collections.abc import Generator
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,11 +22,14 @@ from overlay.limits import (
     HTTP_CONNECTIONS_MAX,
     HTTP_IDLE_S,
 )
+from overlay.transport.complaints import Complaints
 
 #: What each request's body may have, however much the others have.
 _SHARE_BYTES: Final = HTTP_BODIES_BYTES_MAX // HTTP_CONNECTIONS_MAX
 #: What answers say in ``Date`` is at most so old.
 _DATE_S: Final = 1.0
+#: The system has nothing left for another connection.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class ApiServer:
@@ -50,6 +53,9 @@ class ApiServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                # As many are taken in a row; and where the system has no descriptor left, asyncio
+                # tries so many times a second.
+                backlog=HTTP_CONNECTIONS_MAX,
                 timeout_keep_alive=HTTP_IDLE_S,
                 timeout_graceful_shutdown=HTTP_CLOSE_S,
             )
@@ -57,6 +63,7 @@ class ApiServer:
         self._serving: asyncio.Task[None] | None = None
         #: Of all requests that are open.
         self._bodies_bytes = 0
+        self._complaints = Complaints()
 
     async def start(self) -> tuple[str, int]:
         """Bind, then serve; returns the address in use (port 0 has become a real one).
@@ -64,6 +71,7 @@ class ApiServer:
         Raises AddressInUse, or ConfigError when the address is none of this machine's.
         """
         listener = await _bind(self._host, self._port)
+        asyncio.get_running_loop().set_exception_handler(self._failed)
         host, port = listener.getsockname()[:2]
         self._serving = asyncio.create_task(self._server.serve([listener]))
         self._serving.add_done_callback(lambda _: self._server.listening.set())
@@ -80,6 +88,16 @@ class ApiServer:
         await self._serving
         if cut := self._server.server_state.tasks:
             await asyncio.wait(cut)
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something of asyncio's own went wrong; thousands of times a second, if it is that."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            self._complaints.about(
+                "the API", "lets nobody in", os.strerror(error.errno), loop.time()
+            )
+        else:
+            loop.default_exception_handler(context)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self._server.server_state.connections) < HTTP_CONNECTIONS_MAX:

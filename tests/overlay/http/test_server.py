@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -421,3 +423,18 @@ async def test_bodies_take_so_much_memory_in_all(monkeypatch: pytest.MonkeyPatch
         async with asyncio.timeout(10):
             while await refused():
                 pass
+
+
+async def test_where_the_system_has_no_descriptor_left_the_log_has_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """asyncio tries again at once, hundreds of times, and would log a traceback for each."""
+    full = OSError(errno.EMFILE, "Too many open files")
+    async with serving(ScriptedBackend()):
+        loop = asyncio.get_running_loop()
+        for error in (full, full, ArithmeticError()):
+            loop.call_exception_handler({"message": "accept() failed", "exception": error})
+    known, bug = caplog.records
+    assert known.message == f"the API lets nobody in: {os.strerror(errno.EMFILE)}"
+    assert known.exc_info is None
+    assert bug.levelname == "ERROR"
