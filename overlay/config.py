@@ -216,7 +216,7 @@ def _read_environment() -> dict[str, Any]:
 
 def _from_environment(key: str, variable: str, value: str) -> Any:
     if key in _LISTS:
-        return tuple(value.split(","))
+        return tuple(part.strip() for part in value.split(","))
     if key in _SWITCHES:
         if value.lower() not in _YES_OR_NO:
             raise ConfigError(f"{variable} is 1 or 0, not {value!r}")

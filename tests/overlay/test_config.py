@@ -178,6 +178,11 @@ def test_a_file_that_cannot_be_read_is_named_plainly(
         load_config(tmp_path)
 
 
+def test_lists_of_the_environment_may_have_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTH_MODEL", "demo, other-model")
+    assert load_config().models == ("demo", "other-model")
+
+
 @pytest.mark.parametrize("name", ["HEARTH_HOME", "HEARTH_MODELS"])
 def test_a_home_of_nobody_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "~nobody-of-that-name/hearth")
