@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.admission import circuit
 from overlay.admission.circuit import (
     SEED_BYTES,
     Broken,
@@ -21,8 +22,9 @@ from overlay.admission.circuit import (
     receiver_of,
 )
 from overlay.admission.handshake import Role
-from overlay.errors import LocalProtocolError
+from overlay.errors import BadSignature, LocalProtocolError
 from overlay.identity.keys import NodeKey
+from overlay.identity.peer_id import PeerId
 
 ANN, BOB, EVE = (NodeKey.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
 
@@ -161,6 +163,25 @@ def test_a_forged_answer_does_not_keep_the_true_one_out() -> None:
         pair.deliver(pair.dialer, forged)
     pair.deliver(pair.dialer, accept)
     assert pair.told[pair.dialer] == [Ready()]
+
+
+@pytest.mark.parametrize("tag", [Tag.ACCEPT, Tag.CONFIRM])
+def test_forgeries_without_end_are_not_verified(tag: Tag, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    pair.deliver(pair.listener, pair.sent[pair.listener][0])
+    end = pair.dialer if tag is Tag.ACCEPT else pair.listener
+    verified: list[bytes] = []
+
+    def reject(signer: PeerId, statement: bytes, signature: bytes) -> None:
+        verified.append(signature)
+        raise BadSignature("forged")
+
+    monkeypatch.setattr(circuit, "verify", reject)
+    key = BOB.curve_secret if tag is Tag.ACCEPT else b""
+    for size in range(100):
+        pair.deliver(end, tag.value + key + bytes(size))
+    assert 0 < len(verified) < 10
+    assert not end.ready
 
 
 def test_an_open_that_comes_twice_is_known() -> None:
