@@ -1,9 +1,12 @@
-"""Ctrl-C while an answer streams: it ends the wait for the next event, never a redraw midway."""
+"""Ctrl-C while an answer streams, which ends the wait for the next event, never a redraw midway;
+and the signals that end a command, which leave it the time to say goodbye."""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -51,3 +54,24 @@ class StopSwitch:
             # Once only: what follows (closing the stream) must not be interrupted in turn.
             self._waiting = False
             raise KeyboardInterrupt
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """In the main thread: SIGTERM and a terminal that closes end the process as an exit does."""
+    ending = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        ending.append(signal.SIGHUP)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # A terminal that closes is told of twice: by the kernel, and by its shell.
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    previous = {number: signal.signal(number, end) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

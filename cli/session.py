@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from cli.client import NodeClient, answers_to
+from cli.interrupts import unwinding
 from cli.progress import StepProgress
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound, NodeNotRunning
 from overlay.home.home import Home
@@ -97,6 +98,7 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
         config = replace(config, models=(model,))
     name = here or model
     with (
+        unwinding(),
         StepProgress(console) as progress,
         run_in_thread(config, progress) as node,
         NodeClient(node.api_url, node.admin_token) as client,

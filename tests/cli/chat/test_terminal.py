@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,10 @@ class Terminal:
         self._master = master
         self.process = process
         self._unmatched = b""
+
+    def close(self) -> None:
+        """As a terminal's window does."""
+        os.close(self._master)
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -88,7 +93,8 @@ def terminal(
     finally:
         process.kill()
         process.wait()
-        os.close(master)
+        with suppress(OSError):  # closed before
+            os.close(master)
 
 
 @pytest.mark.usefixtures("node")
@@ -116,6 +122,19 @@ def test_ctrl_c_stops_the_answer_and_then_leaves(backend: FakeBackend) -> None:
         screen.type("\x03")
         assert screen.process.wait(_PATIENCE_S) == 0
     assert [ask.prompt[-1].content for ask in backend.asks] == ["Hi", "Go on"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_chat_whose_window_is_closed_stops_its_own_node_in_order(
+    home: Path, number: signal.Signals
+) -> None:
+    with terminal("chat", "--model", "none") as screen:
+        screen.expect("/help shows the commands")
+        screen.expect("> ")
+        assert (home / "runtime.json").exists()
+        screen.close() if number == signal.SIGHUP else screen.process.terminate()
+        assert screen.process.wait(_PATIENCE_S) == 128 + number
+    assert not (home / "runtime.json").exists(), "it said no goodbye"
 
 
 @pytest.mark.usefixtures("node")
