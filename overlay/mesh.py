@@ -371,6 +371,7 @@ class Mesh:
         return effects
 
     def _say_revoked(self) -> None:
+        self.member.neighbourhood.outcast = True
         log.error(
             "%s: this node is on its own now. A new invite brings it back: hearth join TOKEN",
             self.revoked,

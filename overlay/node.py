@@ -300,9 +300,9 @@ class Node:
         lost = [*self._engines.lost] or [*neighbourhood.offered(lost_since=since)]
         names = [listing.name for listing in self.models()] or lost
         if not names:
-            paused = neighbourhood.who_paused()
+            few = neighbourhood.why_few()
             raise NoRoute(
-                f"no model is served here or by a reachable peer{paused}: start one with "
+                f"no model is served here or by a reachable peer{few}: start one with "
                 "`hearth up --model demo`"
             )
         return names[0]

@@ -73,6 +73,8 @@ class Neighbourhood:
         #: Why a model that was served here is not served now, by each of its names.
         self.lost: dict[str, str] = {}
         self.neighbours: dict[PeerId, Neighbour] = {}
+        #: This node is no member any more, so nobody links to it.
+        self.outcast = False
         #: The others' blocks, as far as they tell of them.
         self.index: PeerIndex[PeerId] = PeerIndex()
         #: Which of its own this node tells of.
@@ -260,8 +262,10 @@ class Neighbourhood:
             found += [card.context_length for it, card in served if it.rtt_ms is not None]
         return max(found)
 
-    def who_paused(self) -> str:
-        """`` (bea, carl: paused)``: reachable peers whose owners lend them to nobody; or empty."""
+    def why_few(self) -> str:
+        """`` (bea, carl: paused)``: why fewer nodes serve a model than might, if that is known."""
+        if self.outcast:
+            return " (this node's membership was revoked; a new invite brings it back)"
         names = [
             neighbour.card.name
             for _, neighbour in sorted(self.neighbours.items())

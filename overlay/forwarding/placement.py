@@ -287,17 +287,17 @@ class Placement:
         lost = self._neighbourhood.why_lost(job.model)
         if lost and job.upstream is None:  # a path on this machine is nobody else's business
             return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
-        paused = self._neighbourhood.who_paused()
+        few = self._neighbourhood.why_few()
         if not offered:
             return NoRoute(
-                f"no reachable node serves a model{paused}: start one with `hearth up --model`"
+                f"no reachable node serves a model{few}: start one with `hearth up --model`"
             )
         if job.local_only and known:
             return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
         if known:
-            return NoRoute(f"no reachable node can take a request for {job.model!r} now{paused}")
+            return NoRoute(f"no reachable node can take a request for {job.model!r} now{few}")
         return ModelNotFound(
-            f"no node serves a model named {job.model!r}{paused}; there is: {', '.join(offered)}"
+            f"no node serves a model named {job.model!r}{few}; there is: {', '.join(offered)}"
         )
 
     def _prefetch(self, job: Job) -> list[Effect]:

@@ -258,6 +258,8 @@ async def test_a_revoked_member_is_cut_off_by_all_and_stands_down(stack: AsyncEx
         assert out.mesh.me in member.mesh.acquaintances.excluded
         assert len(member.mesh.transport.links()) == 2
     await eventually(lambda: out.mesh.transport.links() == {})
+    assert "revoked; a new invite" in out.mesh.member.neighbourhood.why_few()
+    assert staying[0].mesh.member.neighbourhood.why_few() == ""
     # It does not try any more, and nobody tries it.
     out.mesh.meet(staying[0].mesh.me, staying[0].mesh.addresses)
     assert all(member.mesh.transport.failures() == {} for member in nodes)

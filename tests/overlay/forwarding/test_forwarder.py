@@ -934,6 +934,15 @@ def test_unknown_models_and_no_models_are_different_errors() -> None:
     assert isinstance(ending.error, NoRoute)
 
 
+def test_who_is_no_member_any_more_hears_so() -> None:
+    world = World(1, models=set())
+    world.node(0).neighbourhood.outcast = True
+    world.submit(0, RID, "1")
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert "(this node's membership was revoked; a new invite brings it back)" in str(ending.error)
+
+
 def test_an_alias_finds_the_model() -> None:
     world = World(1)
     node = world.node(0)
