@@ -11,9 +11,10 @@ from cli.main import hearth
 _HEAD = """# Commands
 
 Every command ends with exit code 0 when it is done, 1 when it failed, 2 when it was called wrongly,
-and 130 when Ctrl-C ended it; but it is how a ready `hearth up` and `hearth status --watch` are done.
-What went wrong is one sentence on stderr; with `--json` it is `{"error": {"code": …, "message": …}}` on
-stdout, unless the command was called wrongly. `--home DIR` may also stand before the command.
+and 130 when Ctrl-C ended it; but that is how a ready `hearth up` and `hearth status --watch` are
+done. What went wrong is one sentence on stderr; with `--json` it is
+`{"error": {"code": …, "message": …}}` on stdout, unless the command was called wrongly.
+`--home DIR` may also stand before the command.
 
 This page is made from the commands themselves: `python -m cli.reference > docs/reference/cli.md`.
 """

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import itertools
 import json
 import re
 import shlex
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 import zmq
 
 from cli.main import hearth
-from models.engine import Alternative, Message, Prompt, TokenLogprob, Tokens
+from models.engine import Alternative, Message, Prompt, Sampling, TokenLogprob, Tokens
 from models.probes import PROBE_MOMENT, PROBES, probe_digest
 from overlay import limits
 from overlay.config import _SETTINGS
@@ -26,6 +28,7 @@ from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.revocations import Revocations, revoke
 from overlay.prefix.chain import block_hashes, root_hash
+from overlay.wire import anti_entropy, messages
 from overlay.wire.codec import encode
 from overlay.wire.messages import TokenFrame
 from tests.support.limits_page import limits_page
@@ -196,6 +199,29 @@ def test_vectors_of_the_protocol_hold() -> None:
     ]
     page = (DOCS / "reference" / "wire-protocol.md").read_text()
     assert [vector for vector in vectors if f"`{vector}`" not in page] == []
+
+
+STRUCTURES = [
+    *(anti_entropy.DigestEntry, anti_entropy.OriginDelta, anti_entropy.Change),
+    *(anti_entropy.OwnContents, Sampling, TokenLogprob, Alternative, messages.BatchedFrame),
+]
+
+
+def test_the_messages_of_the_protocol_are_those_of_the_code() -> None:
+    page = (DOCS / "reference" / "wire-protocol.md").read_text()
+    for message in get_args(messages.Message):
+        (row,) = re.findall(rf"^\| {message.KIND} \| {message.__name__} \|.*", page, re.M)
+        assert re.findall(r"`(\w+): ", row) == fields_of(message)
+    for structure in STRUCTURES:
+        (row,) = re.findall(rf"^\| {structure.__name__} \|.*", page, re.M)
+        assert re.findall(r"`(\w+): ", row) == fields_of(structure)
+
+
+def fields_of(kind: type) -> list[str]:
+    """In their order; a named tuple's may be those of its base."""
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    return list(kind._fields)  # type: ignore[attr-defined]
 
 
 def test_the_probes_of_the_protocol_are_those_of_the_code() -> None:
