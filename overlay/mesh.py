@@ -255,7 +255,7 @@ class Mesh:
         try:
             self.revoke(record)
         except HearthError as error:
-            log.warning("%s refuses to link, for a revocation that is none: %s", by, error)
+            self._log.misled(by, error, self.now())
 
     def revoke(self, record: bytes) -> None:
         """A revocation, of this node's user or shown by a peer.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from overlay.effects import Unreadable
+from overlay.errors import HearthError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
@@ -65,6 +66,11 @@ class MeshLog:
                 )
             case fwd.Noticed(peer=peer, matter=matter, detail=detail):
                 self._complaints.about(peer, matter, detail, now)
+
+    def misled(self, by: str, error: HearthError, now: float) -> None:
+        """Whoever that is, a stranger even, shows a revocation that is none."""
+        matter = "refuses to link, for a revocation that is none"
+        self._complaints.about(by, matter, str(error), now)
 
     def warn_of_all_unlike(self) -> None:
         """This node's models changed: say which peers tokenize unlike it."""

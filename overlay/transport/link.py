@@ -200,6 +200,12 @@ class Link:
         """Whose key the peer has shown to have, member or not; None until it has said hello."""
         return self._handshake.claimant
 
+    @property
+    def whom(self) -> str:
+        """Who is at the other end: its PeerId, or else the host that it is reached at."""
+        host = self.endpoint.rpartition(":")[0].removeprefix("::ffff:") or self.endpoint
+        return host if self.peer is None else str(self.peer)
+
     def status(self) -> LinkStatus:
         return LinkStatus(
             self.direction,

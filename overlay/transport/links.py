@@ -289,8 +289,7 @@ class Links:
                 self._on_ledger()
             case Shown(record=record):
                 if self._observer is not None:
-                    by = str(line.link.peer or line.link.endpoint)
-                    self._observer.revocation_shown(by, record)
+                    self._observer.revocation_shown(line.link.whom, record)
             case Breach(reason=reason):
                 if line.link.peer is not None:
                     self._on_breach(line.link.peer, reason)
@@ -387,9 +386,8 @@ class Links:
             if not link.leaving:
                 self._complaints.about(link.peer, "loses its link", reason, now)
         elif link.direction is Direction.INCOMING:
-            source = link.endpoint.rpartition(":")[0].removeprefix("::ffff:") or link.endpoint
             who = "a stranger" if link.claimant is None else link.claimant
-            self._complaints.about(source, "is not let in", f"{who}: {reason}", now)
+            self._complaints.about(link.whom, "is not let in", f"{who}: {reason}", now)
 
 
 def _end(ends: Mapping[Line, list[LinkEvent]]) -> list[Line]:

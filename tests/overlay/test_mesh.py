@@ -324,7 +324,7 @@ async def test_a_revoked_node_that_was_away_is_told_when_it_comes(stack: AsyncEx
 
 
 async def test_a_lie_about_a_revocation_has_no_effect(
-    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = [await start(stack, node, lan=False) for node in members(2)]
     await linked(one, two)
@@ -341,6 +341,8 @@ async def test_a_lie_about_a_revocation_has_no_effect(
     two.mesh.revocation_shown("one", record)
     two.mesh.revocation_shown("one", b"junk")
     assert two.mesh.revoked is None
+    # Anybody who can connect can do that again and again.
+    assert caplog.text.count("one refuses to link, for a revocation that is none") == 1
     # Who tells it on a link breaks the protocol.
     ended = asyncio.Event()
     monkeypatch.setattr(two.mesh, "link_down", lambda peer, reason: ended.set())

@@ -37,6 +37,7 @@ class Node:
         self.events: list[tuple[str, PeerId, str | Hello | Message]] = []
         self.measured: list[tuple[PeerId, float]] = []
         self.shown: list[bytes] = []
+        self.shown_by: list[str] = []
         self._news = asyncio.Event()
         self.transport = Transport(
             node=lambda: self.me,
@@ -75,7 +76,7 @@ class Node:
         self._note("received", peer, message)
 
     def revocation_shown(self, by: str, record: bytes) -> None:
-        assert by
+        self.shown_by.append(by)
         self.shown.append(record)
         self._news.set()
 

@@ -78,6 +78,14 @@ async def test_a_stranger_gets_a_refusal_and_nothing_else(data: bytes, code: str
         await still_works(node, other)
 
 
+async def test_of_strangers_that_show_revocations_the_host_is_told() -> None:
+    """Each of their connections comes from another port: by that, no log could count them."""
+    async with mesh(1) as (node,), raw_peer(node, next(NODE_KEYS)) as stranger:
+        await stranger.send(encode(Refusal("revoked", "", b"junk")))
+        await node.until(lambda: node.shown == [b"junk"])
+        assert node.shown_by == ["127.0.0.1"]
+
+
 async def test_a_message_of_several_frames_is_refused() -> None:
     async with mesh(1) as (node,), raw_peer(node, next(NODE_KEYS)) as stranger:
         await stranger.send(encode(Syn(())), encode(Syn(())))
