@@ -273,7 +273,7 @@ class Node:
     # --- Answers ------------------------------------------------------------------------------
 
     async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
-        model = ask.model or self._default_model()
+        model = ask.model or self.default_model()
         request_id = ask.request_id or secrets.token_bytes(REQUEST_ID_BYTES)
         queue: asyncio.Queue[fwd.ClientEvent] = asyncio.Queue()
         self._clients[request_id] = queue
@@ -293,7 +293,7 @@ class Node:
             del self._clients[request_id]
             mesh.cancel(request_id)
 
-    def _default_model(self) -> str:
+    def default_model(self) -> str:
         neighbourhood = self.mesh.member.neighbourhood
         # Or what is being started again, as the refusal says, or lost its link a moment ago.
         since = self.mesh.now() - RELINK_S

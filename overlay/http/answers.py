@@ -147,16 +147,15 @@ class AnswerEndpoint:
 
     def _identified(self, ask: Ask) -> Ask:
         """With an id of its own, and its model's, so that none answers that is also called so."""
-        found = None if ask.model is None else meant(self._backend.models(), ask.model)
-        model = ask.model if found is None else found.name
+        name = ask.model or self._backend.default_model()
+        found = meant(self._backend.models(), name)
+        model = name if found is None else found.name
         return replace(ask, model=model, request_id=secrets.token_bytes(REQUEST_ID_BYTES))
 
     def _head(self, call: Call) -> dict[str, Any]:
         assert call.ask.request_id is not None, "drawn when the call came"
         answer_id = self._shape.prefix + call.ask.request_id.hex()
-        default = next((listing.name for listing in self._backend.models()), "default")
-        model = call.ask.model or default
-        return {"id": answer_id, "created": int(time.time()), "model": model}
+        return {"id": answer_id, "created": int(time.time()), "model": call.ask.model}
 
 
 class _EventStream:

@@ -99,6 +99,9 @@ class Backend(Protocol):
     def models(self) -> list[ModelListing]:
         """The models that can be asked for now, the default one first."""
 
+    def default_model(self) -> str:
+        """The id of the default one, even if it cannot be asked for just now. Raises NoRoute."""
+
     def status(self) -> dict[str, Any]:
         """The object of ``/mesh/status`` and ``hearth status --json``."""
 

@@ -270,6 +270,9 @@ class FakeBackend:
     def models(self) -> list[ModelListing]:
         return self.listings
 
+    def default_model(self) -> str:
+        return self.listings[0].name
+
     def status(self) -> dict[str, Any]:
         return self.state
 

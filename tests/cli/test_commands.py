@@ -30,7 +30,7 @@ def test_ask_streams_plain_text(run: Run, backend: FakeBackend) -> None:
     [ask] = backend.asks
     assert ask.prompt == (Message("system", "Be brief."), Message("user", "Why?"))
     assert (ask.sampling.temperature, ask.sampling.max_tokens) == (0, 9)
-    assert (ask.model, ask.route) == (None, Route.MESH)
+    assert (ask.model, ask.route) == (backend.listings[0].name, Route.MESH)
 
 
 def test_ask_takes_what_is_piped_in(run: Run, backend: FakeBackend) -> None:

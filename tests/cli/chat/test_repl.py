@@ -79,7 +79,7 @@ def test_a_conversation(chat: Chat, backend: FakeBackend) -> None:
     assert shown.count("Hello.") == 2
     assert "served by bea (12D3…UERE) · forwarded, 1 hop · 612 of 640 prompt tokens" in shown
     assert [(ask.model, ask.route) for ask in backend.asks] == [
-        (None, Route.MESH),
+        (backend.listings[0].name, Route.MESH),
         ("qwen3-1.7b", Route.LOCAL),
     ]
     assert backend.asks[1].prompt == (

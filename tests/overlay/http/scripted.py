@@ -64,6 +64,9 @@ class ScriptedBackend:
     def models(self) -> list[ModelListing]:
         return self.listings
 
+    def default_model(self) -> str:
+        return self.listings[0].name if self.listings else "lost"
+
     def status(self) -> dict[str, Any]:
         return {"peer_id": "12D3KooWexample", "peers": []}
 

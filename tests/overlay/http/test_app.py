@@ -198,6 +198,14 @@ async def test_an_answer_names_its_model_whatever_it_was_asked_by(
     assert {chunk["model"] for chunk in chunks} == {"tiny"}
 
 
+async def test_an_answer_names_the_default_model_that_was_not_to_be_had_when_it_was_asked_for(
+    client: httpx.AsyncClient, backend: ScriptedBackend
+) -> None:
+    backend.listings = []
+    reply = (await client.post("/v1/completions", json={"prompt": "Once"})).json()
+    assert backend.asks[-1].model == reply["model"] == "lost"
+
+
 @pytest.mark.parametrize(
     ("own", "meant"), [(True, "tiny"), (False, "small")], ids=["ours", "friends'"]
 )
