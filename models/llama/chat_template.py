@@ -50,7 +50,7 @@ class ChatTemplate:
         self._error = ""
         try:
             self._template: jinja2.Template | None = environment.from_string(self.source)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # too deep for Jinja, or for Python's own compiler
             self._template, self._error = None, str(error)
 
     def render(self, messages: Sequence[Message], at: datetime | None = None) -> str:

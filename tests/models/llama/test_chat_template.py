@@ -48,6 +48,9 @@ def test_what_templates_use(source: str, text: str) -> None:
         "{{ messages.append(1) }}",
         "{{ messages[0]['content'] / 2 }}",
         "{% for",
+        "{% for each in messages %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{{ " + "9" * 5000 + " }}",
     ],
 )
 def test_a_template_that_fails_is_a_clear_refusal(source: str) -> None:
