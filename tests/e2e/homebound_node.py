@@ -18,9 +18,9 @@ if __name__ == "__main__":
     reached = {int(port) for port in sys.argv[1].split(",")}
     dial = Transport._attempt
 
-    async def attempt(self: Transport, peer: PeerId, address: Multiaddr) -> Ending:
+    async def attempt(self: Transport, peer: PeerId, address: Multiaddr, failures: int) -> Ending:
         if address.port in reached:
-            return await dial(self, peer, address)
+            return await dial(self, peer, address, failures)
         return Ending("no route to host", was_up=False)
 
     with patch.object(Transport, "_attempt", attempt):
