@@ -104,7 +104,8 @@ def _check(schema: object) -> None:
             continue
         todo += node.values()
         for name in _COUNTS:
-            if name in node:
+            # A schema of that name is a property called so.
+            if name in node and not isinstance(node[name], dict):
                 repetitions += _count(node[name], name)
         if isinstance(pattern := node.get("pattern"), str):
             repetitions += _pattern_repetitions(pattern)

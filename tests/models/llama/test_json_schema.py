@@ -34,6 +34,7 @@ LIST = {
             "required": [f"p{n}" for n in range(500)],
         },
         {"properties": {"root": {}, "space": {}, "é": {}, "-": {}}},
+        {"properties": {"minLength": {"type": "integer"}, "maxItems": {"type": "integer"}}},
         LIST,
     ],
 )
