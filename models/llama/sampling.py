@@ -26,6 +26,8 @@ from overlay.errors import InvalidRequest
 PENALTY_WINDOW: Final = 256
 #: OpenAI's word for "never": JSON and the wire have no infinity.
 LOGPROB_MIN: Final = -9999.0
+#: Logits that are divided by less overflow, and which is the largest cannot be told any longer.
+TEMPERATURE_MIN: Final = 1e-30
 #: One step of a grammar takes milliseconds. One so ambiguous that it takes this long would take
 #: for ever; nothing but its own end gets a process out of llama.cpp then.
 GRAMMAR_STEP_S = 10.0
@@ -105,7 +107,7 @@ class ChainSampler:
             add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
         if sampling.min_p > 0:
             add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
-        add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
+        add(llama_cpp.llama_sampler_init_temp(max(sampling.temperature, TEMPERATURE_MIN)))
         if self._seed is None:
             add(llama_cpp.llama_sampler_init_dist(llama_cpp.LLAMA_DEFAULT_SEED))
 

@@ -60,6 +60,15 @@ def text(backend: NativeBackend, tokens: Sequence[int]) -> str:
     return b"".join(map(backend.piece, tokens)).decode("utf-8", "replace")
 
 
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("temperature", [1e-20, 1e-40])
+def test_next_to_no_temperature_is_none(
+    backend: NativeBackend, temperature: float, seed: int | None
+) -> None:
+    cold = Sampling(temperature=temperature, seed=seed, top_k=0, top_p=1, min_p=0)
+    assert answer(backend, cold) == answer(backend, Sampling(temperature=0))
+
+
 SEEDED = [
     pytest.param(Sampling(seed=7, temperature=1.5, top_k=0, top_p=1, min_p=0), id="plain"),
     pytest.param(Sampling(seed=7, temperature=1.5, top_k=20), id="top_k"),
