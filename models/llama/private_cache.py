@@ -148,8 +148,7 @@ class PrivateCache:
         wanted = self._wanted[run.sequence]
         if run.computed in wanted:
             self._leave_mark(run, seated)
-        self._wanted[run.sequence] = [at for at in wanted if at > run.computed]
-        run.pause = min(self._wanted[run.sequence], default=None)
+        self._next_mark(run)
 
     def roll_back(self, run: Run) -> None:
         """What a failed decode left of the run's state stands for nothing: begin anew."""
@@ -160,6 +159,7 @@ class PrivateCache:
         if source is not None:
             self._begin_with(source, seated)
             run.note_shared(len(source.tokens))
+            self._next_mark(run)  # another run's mark may reach beyond the one that was due
 
     def leave(self, run: Run) -> None:
         """The run gives up its seat; its sequence is kept until somebody needs it."""
@@ -278,7 +278,11 @@ class PrivateCache:
     def _plan_marks(self, run: Run, parting: int) -> None:
         """Where to leave marks: at whole tiles, for there prompts are cut anyway."""
         places = (_tile(parting), _tile(run.prompt_tokens - 1))
-        wanted = sorted({at for at in places if at > run.computed})
+        self._wanted[run.sequence] = sorted(set(places))
+        self._next_mark(run)
+
+    def _next_mark(self, run: Run) -> None:
+        wanted = [at for at in self._wanted[run.sequence] if at > run.computed]
         self._wanted[run.sequence] = wanted
         run.pause = wanted[0] if wanted else None
 

@@ -227,6 +227,20 @@ def test_what_a_failed_decode_left_is_computed_again() -> None:
     bench.check()
 
 
+def test_after_a_failed_decode_a_run_may_begin_beyond_its_own_next_mark() -> None:
+    bench = Bench()
+    prompt = [1] * (2 * TILE + 2)
+    slow = bench.submit(prompt, priority=Priority.SPARE)
+    bench.scheduler.step()
+    fast = bench.submit(prompt)
+    while not bench.ended(fast):
+        bench.scheduler.step()
+    bench.backend.outcomes.append(Outcome.ABORTED)
+    bench.run()
+    assert bench.tokens(slow) == answer_alone(prompt, 5)
+    assert bench.end(slow).cached_tokens == 2 * TILE
+
+
 def test_a_failed_decode_fails_its_requests_and_no_others() -> None:
     bench = Bench()
     failing = bench.submit([1, 2])
