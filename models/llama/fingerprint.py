@@ -16,22 +16,34 @@ from pathlib import Path
 from models.llama.piece_file import FINGERPRINT_BYTES
 
 
-def model_digest(path: Path, folder: Path) -> bytes:
-    """SHA-256 of the model file, remembered in ``folder``. Raises OSError if it cannot be read."""
+def file_identity(path: Path) -> str:
+    """What is another as soon as the file is replaced or written to. Raises OSError."""
+    return _identity(path.stat())
+
+
+def model_digest(path: Path, folder: Path, loaded: str) -> bytes | None:
+    """SHA-256 of the model file, remembered in ``folder``. Raises OSError if it cannot be read.
+
+    ``loaded``: its identity before it was loaded. None: it has changed since, so that nobody can
+    tell which weights were loaded.
+    """
     note = folder / f"model-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}"
     with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        identity = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        if _identity(os.fstat(file.fileno())) != loaded:
+            return None
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            known = re.fullmatch(rf"{identity}\n([0-9a-f]{{64}})\n", note.read_text())
+            known = re.fullmatch(rf"{loaded}\n([0-9a-f]{{64}})\n", note.read_text())
             if known:
                 return bytes.fromhex(known[1])
         digest = hashlib.file_digest(file, "sha256")
-        # A file that is being written now is not the one that was hashed.
-        unchanged = os.fstat(file.fileno()).st_ctime_ns == status.st_ctime_ns
-    if unchanged:
-        _remember(note, f"{identity}\n{digest.hexdigest()}\n")
+        if _identity(os.fstat(file.fileno())) != loaded:
+            return None
+    _remember(note, f"{loaded}\n{digest.hexdigest()}\n")
     return digest.digest()
+
+
+def _identity(status: os.stat_result) -> str:
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def fingerprint(model: bytes, settings: str) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import llama_cpp
 import psutil
 
+from models.llama.fingerprint import file_identity, model_digest
 from overlay.errors import ModelFileInvalid
 
 #: llama.cpp's own limit on sequences in one context.
@@ -86,6 +87,7 @@ class LoadedModel:
         """Raises ModelFileInvalid."""
         _check_header(path)
         self._path = path
+        self._identity = file_identity(path)
         forget_complaints()
         llama_cpp.llama_log_set(_log, None)
         llama_cpp.llama_backend_init()
@@ -106,6 +108,13 @@ class LoadedModel:
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(self.pointer)
         #: How many tokens back layers with a sliding window see; 0: all layers see all.
         self.window: int = llama_cpp.llama_model_n_swa(self.pointer)
+
+    def digest(self, folder: Path) -> bytes | None:
+        """SHA-256 of the file, remembered in ``folder``; None: it has changed since it was loaded.
+
+        Raises OSError if it cannot be read.
+        """
+        return model_digest(self._path, folder, self._identity)
 
     def description(self) -> str:
         """General name, parameters and quantisation, as far as the file tells."""

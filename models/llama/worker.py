@@ -23,7 +23,7 @@ from models.engine import EngineEvent, ModelInfo, Started
 from models.llama import protocol
 from models.llama.cache import Cache
 from models.llama.disk import DiskStore
-from models.llama.fingerprint import fingerprint, model_digest
+from models.llama.fingerprint import fingerprint
 from models.llama.kv_cache import KvCache
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
@@ -89,7 +89,7 @@ class Worker:
         self.saves = False
         if model.needs.divisible:
             tree = RadixTree(b"", key, self._backend.cells)
-            disk = _open_disk(options, self._backend)
+            disk = _open_disk(options, model, self._backend)
             self.saves = disk is not None
             spill = Spill(options.ram_bytes, disk, rates)
             cache = KvCache(self._backend, tree, spill, rates, time.monotonic)
@@ -218,14 +218,19 @@ def _read(worker: Worker) -> None:
         os._exit(code)
 
 
-def _open_disk(options: argparse.Namespace, backend: NativeBackend) -> DiskStore | None:
+def _open_disk(
+    options: argparse.Namespace, model: LoadedModel, backend: NativeBackend
+) -> DiskStore | None:
     """The store that the options ask for, if it can be had."""
     if not options.disk:
         return None
     try:
-        digest = model_digest(Path(options.path), options.disk)
+        digest = model.digest(options.disk)
     except OSError as error:
         log.warning("no disk cache, as %s cannot be read: %s", options.path, error.strerror)
+        return None
+    if digest is None:
+        log.warning("no disk cache, as %s was changed while it was loaded", options.path)
         return None
     owner = fingerprint(digest, backend.state_settings)
     store = DiskStore(options.disk, owner, options.disk_bytes)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from models.llama.fingerprint import fingerprint, model_digest
+from models.llama.fingerprint import file_identity, fingerprint, model_digest
+from models.llama.loaded_model import LoadedModel
 
 
 @pytest.fixture
@@ -18,47 +20,66 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+def digest_of(model: Path, cache: Path) -> bytes | None:
+    return model_digest(model, cache, file_identity(model))
+
+
 def test_the_digest_is_that_of_the_whole_file(model: Path, tmp_path: Path) -> None:
     expected = hashlib.sha256(b"weights").digest()
     cache = tmp_path / "cache"
-    assert model_digest(model, cache) == expected
-    assert model_digest(model, cache) == expected, "remembered"
+    assert digest_of(model, cache) == expected
+    assert digest_of(model, cache) == expected, "remembered"
 
 
 def test_an_unchanged_file_is_not_hashed_again(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = model_digest(model, tmp_path / "cache")
+    expected = digest_of(model, tmp_path / "cache")
     monkeypatch.setattr(hashlib, "file_digest", None)
-    assert model_digest(model, tmp_path / "cache") == expected
+    assert digest_of(model, tmp_path / "cache") == expected
 
 
 def test_a_file_changed_behind_its_date_is_noticed(model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     before = model.stat()
-    model_digest(model, cache)
+    digest_of(model, cache)
     model.write_bytes(b"WEIGHTS")
     os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert model_digest(model, cache) == hashlib.sha256(b"WEIGHTS").digest()
+    assert digest_of(model, cache) == hashlib.sha256(b"WEIGHTS").digest()
 
 
 def test_a_damaged_note_is_worth_nothing(model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    expected = model_digest(model, cache)
+    expected = digest_of(model, cache)
     (note,) = cache.iterdir()
     for damage in (note.read_bytes()[:-2], b"\xff", b""):
         note.write_bytes(damage)
-        assert model_digest(model, cache) == expected
+        assert digest_of(model, cache) == expected
 
 
 def test_no_place_for_a_note(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert model_digest(model, tmp_path / "file") == hashlib.sha256(b"weights").digest()
+    assert digest_of(model, tmp_path / "file") == hashlib.sha256(b"weights").digest()
 
 
 def test_a_model_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        model_digest(tmp_path / "gone.gguf", tmp_path / "cache")
+        digest_of(tmp_path / "gone.gguf", tmp_path / "cache")
+
+
+def test_a_model_that_is_replaced_while_it_is_loaded_has_no_digest(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """What it computes would be taken for the work of other weights."""
+    path, cache = tmp_path / "tiny.gguf", tmp_path / "cache"
+    shutil.copy(tiny_model, path)
+    assert LoadedModel(path, lambda _: None).digest(cache) == digest_of(path, cache)
+
+    def replace(_: float) -> None:
+        shutil.copy(tiny_model, tmp_path / "new")
+        (tmp_path / "new").replace(path)
+
+    assert LoadedModel(path, replace).digest(cache) is None
 
 
 def test_model_and_settings_both_count() -> None:
