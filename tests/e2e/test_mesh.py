@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,8 +137,13 @@ async def test_a_killed_executor_costs_no_answer_and_comes_back_anew(
     await until(bob_notices, "Bob judges Ann DOWN")
     await ann.stop()
     await ann.start()
-    after = await up(bob, "ann")
-    assert after["incarnation"] > before["incarnation"]
+
+    async def bob_hears_of_a_new_start() -> dict[str, Any] | None:
+        # The link is up a moment before Ann's first word over it.
+        peer = await up(bob, "ann")
+        return peer if peer["incarnation"] > before["incarnation"] else None
+
+    after = await until(bob_hears_of_a_new_start, "Ann is another incarnation")
     assert after["peer_id"] == before["peer_id"]
     assert after["summary_blocks"] == 0, "a restarted node has no ghost cache"
     await until(bob_can_ask, "Ann's card reaches Bob again")
