@@ -142,6 +142,10 @@ class LlamaEngine:
         engine = cls(process, sink, progress, _CLOSE_S + (protocol.SAVE_S if disk else 0))
         try:
             engine._info = await engine._ready
+        except asyncio.CancelledError:
+            engine._kill()  # While it loads it hears of no end, and there is nothing to save.
+            await engine.close()
+            raise
         except BaseException:
             await engine.close()
             raise
@@ -214,10 +218,13 @@ class LlamaEngine:
             async with asyncio.timeout(self._close_s):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._kill()
             await self._process.wait()
         await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     def _send(self, frame: list[Any]) -> None:
         # The worker's reader always reads, so the pipe's buffer stays small without a drain.

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from models.engine import Chunk, Finished, FinishReason, Message, Sampling, Started
+from models.llama import engine as engine_module
 from models.llama import protocol
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
@@ -85,6 +86,31 @@ async def test_tokenizing_does_not_wait_for_decoding(start: Starter) -> None:
     assert answer.events.qsize() < 300
     caller.engine.cancel(request_id)
     await answer.end()
+
+
+async def test_a_start_that_is_given_up_does_not_wait_for_the_model(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_CLOSE_S", 3600.0)
+    others = psutil.Process().children()
+    loading = asyncio.Event()
+
+    def freeze(_: float) -> None:
+        """The worker goes on loading for ever."""
+        (worker,) = (each for each in psutil.Process().children() if each not in others)
+        worker.suspend()
+        loading.set()
+
+    async def load() -> None:
+        await LlamaEngine.start(
+            tiny_model, name="tiny", sink=lambda _: None, hash_key=bytes(16), progress=freeze
+        )
+
+    start = asyncio.create_task(load())
+    await loading.wait()
+    start.cancel()
+    await asyncio.wait({start})
+    assert start.cancelled()
 
 
 async def test_cancelling(start: Starter) -> None:
