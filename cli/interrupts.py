@@ -56,12 +56,16 @@ class StopSwitch:
             raise KeyboardInterrupt
 
 
+def ending_signals() -> list[signal.Signals]:
+    """What ends a command besides Ctrl-C: SIGTERM, and a terminal that closes."""
+    outlives_terminal = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # as nohup has it
+    return [signal.SIGTERM] if outlives_terminal else [signal.SIGTERM, signal.SIGHUP]
+
+
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """In the main thread: SIGTERM and a terminal that closes end the process as an exit does."""
-    ending = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        ending.append(signal.SIGHUP)
+    """In the main thread: the `ending_signals` end the process as an exit does."""
+    ending = ending_signals()
 
     def end(number: int, frame: FrameType | None) -> None:
         # A terminal that closes is told of twice: by the kernel, and by its shell.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.failures import HearthCommand
+from cli.interrupts import ending_signals
 from cli.options import Size, config_of, home_option, model_files
 
 if TYPE_CHECKING:
@@ -149,10 +150,8 @@ async def _serve(config: NodeConfig) -> None:
                 serving.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *ending_signals()):
             loop.add_signal_handler(number, end)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-            loop.add_signal_handler(signal.SIGHUP, end)  # the terminal was closed
         serving = asyncio.ensure_future(serve(config, stop, progress=progress, ready=ready))
         await asyncio.wait({serving})
         if not serving.cancelled():
