@@ -174,12 +174,14 @@ class EnginePool:
             await asyncio.sleep(_RESTART_DELAY_S * served.deaths)
             try:
                 await self.load(model)
-            except HearthError as error:
+            except Exception as error:
                 # What ended the engine may end the next one, too, while it loads.
                 again = isinstance(error, EngineFailed) and served.deaths < _RESTARTS_MAX
                 what = "it is being started again" if again else "it cannot be started again"
-                log.error("%s could not be started: %s", model.name, error)
-                self._lose(model, f"{what}. {error}")
+                bug = None if isinstance(error, HearthError) else error
+                reason = str(error) if bug is None else repr(bug)
+                log.error("%s could not be started: %s", model.name, reason, exc_info=bug)
+                self._lose(model, f"{what}. {reason}")
             else:
                 self._served[model.name].deaths = served.deaths
                 return

@@ -8,12 +8,15 @@ what it took back waits no longer. This node's own clients do not stand in these
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from models.engine import Engine, Tokens
 from overlay.errors import EngineFailed, HearthError
 from overlay.forwarding.effects import Tokenize
 from overlay.identity.peer_id import PeerId
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizing:
@@ -67,6 +70,10 @@ class Tokenizing:
             result = await engine.tokenize(wanted.prompt)
         except HearthError as error:
             result = error
+        except Exception as error:
+            # Our bug: the request must end all the same.
+            log.exception("a prompt could not be tokenized")
+            result = EngineFailed(f"The prompt could not be tokenized: {error!r}")
         finally:
             if wanted.guest is not None:
                 self._next(wanted.guest)

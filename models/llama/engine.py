@@ -116,7 +116,7 @@ class LlamaEngine:
         ``cells``: KV cells for all requests together; 0 chooses by the model and free memory.
         ``threads``: 0 takes all physical cores. ``ram_bytes``, and ``disk_bytes`` in the folder
         ``disk``, may keep what leaves the KV cache. ``progress``: share loaded, 0 to 1.
-        Raises ModelFileInvalid, EngineFailed.
+        Raises ModelFileInvalid, EngineFailed, and what ``progress`` raises.
         """
         options = [f"--name={name}", f"--cells={cells}", f"--threads={threads or _cores()}"]
         options += [f"--alias={alias}" for alias in aliases]
@@ -237,16 +237,29 @@ class LlamaEngine:
 
     async def _read(self) -> None:
         """Everything that the worker says, until it ends."""
-        assert self._process.stdout is not None
         complaints = asyncio.get_running_loop().create_task(self._read_errors())
+        bug = None
+        try:
+            await self._read_frames()
+        except Exception as error:
+            # Nobody hears the worker any more. While it loads, `progress` may be at fault.
+            bug = f"The engine of this model said what was not understood: {error!r}."
+            self._kill()
+            if not self._ready.done():
+                self._ready.set_exception(error)
+            elif not self._closed:
+                log.exception("engine %d said what was not understood", self._process.pid)
+        code = await self._process.wait()
+        await complaints
+        self._end(bug or self._how_it_ended(code))
+
+    async def _read_frames(self) -> None:
+        assert self._process.stdout is not None
         unpacker = protocol.unpacker()
         while data := await self._process.stdout.read(_READ_BYTES):
             unpacker.feed(data)
             for frame in unpacker:
                 self._receive(frame)
-        code = await self._process.wait()
-        await complaints
-        self._end(code)
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
@@ -291,11 +304,8 @@ class LlamaEngine:
         else:
             waiting.set_result(result)
 
-    def _end(self, code: int) -> None:
+    def _end(self, message: str) -> None:
         """The worker is gone: nobody may wait for it any longer."""
-        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        cause = _CAUSES.get(-code, "")
-        message = self._with_reason(f"The engine of this model ended {how}{cause}.")
         self._died = message
         if not self._ready.done():
             self._ready.set_exception(EngineFailed(message))
@@ -316,8 +326,10 @@ class LlamaEngine:
         except Exception:
             log.exception("the sink of %s failed on %r", self.info.name, event)
 
-    def _with_reason(self, message: str) -> str:
-        """The message, with the last thing that llama.cpp complained about."""
+    def _how_it_ended(self, code: int) -> str:
+        """For people, with the last thing that llama.cpp complained about."""
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        message = f"The engine of this model ended {how}{_CAUSES.get(-code, '')}."
         reason = next((line for line in reversed(self._errors) if line), "")
         return f"{message} ({reason})" if reason else message
 

@@ -21,7 +21,7 @@ from models.store.gguf_file import GgufInfo
 from models.store.store import ModelFile
 from overlay import engines
 from overlay.engines import EngineOptions, EnginePool
-from overlay.errors import EngineFailed, HearthError, ModelFileInvalid
+from overlay.errors import EngineFailed, ModelFileInvalid
 from tests.support.tiny_gguf import write_tiny_gguf
 
 MB = 1_000_000
@@ -34,7 +34,7 @@ class Starts:
         self.told: list[dict[str, Any]] = []
         self.free = 1000 * MB
         #: Of the next starts: what is raised.
-        self.failures: list[HearthError] = []
+        self.failures: list[Exception] = []
         monkeypatch.setattr(LlamaEngine, "start", self.start)
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=self.free))
         monkeypatch.setattr(engines, "_RESTART_DELAY_S", 0)
@@ -106,10 +106,11 @@ async def test_a_restart_gets_what_the_first_start_got(starts: Starts) -> None:
         ([EngineFailed("no memory")] * (engines._RESTARTS_MAX - 1), engines._RESTARTS_MAX, True),
         ([EngineFailed("no memory")] * 10, engines._RESTARTS_MAX, False),
         ([ModelFileInvalid("it is gone")], 1, False),
+        ([ValueError("a bug")], 1, False),
     ],
 )
-async def test_a_start_that_fails_is_tried_again_unless_the_file_is_at_fault(
-    starts: Starts, failures: list[HearthError], starts_again: int, served: bool
+async def test_a_start_that_fails_is_tried_again_unless_that_is_no_use(
+    starts: Starts, failures: list[Exception], starts_again: int, served: bool
 ) -> None:
     engines = pool()
     await engines.load(model("one", 0))
@@ -120,6 +121,9 @@ async def test_a_start_that_fails_is_tried_again_unless_the_file_is_at_fault(
     assert len(starts.told) == 1 + starts_again
     assert (engines.get("one") is not None) == served
     assert ("one" in engines.lost) == (not served)
+    if not served:
+        assert str(failures[0]) in engines.lost["one"]
+        assert "being started" not in engines.lost["one"]
 
 
 class Real:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from models.engine import Prompt, Tokens
@@ -82,12 +83,13 @@ async def test_what_was_taken_back_comes_to_no_engine(scene: Scene) -> None:
     assert (await scene.engine.next())[0] == "later"
 
 
-async def test_a_failure_is_told_and_the_next_one_goes_on(scene: Scene) -> None:
+@pytest.mark.parametrize("failure", [EngineFailed("it died"), ValueError("it died of a bug")])
+async def test_a_failure_is_told_and_the_next_one_goes_on(scene: Scene, failure: Exception) -> None:
     assert scene.engine is not None
     for prompt in ("first", "second", "third"):
         scene.begin(prompt, ANN)
     (_, answer), engine, scene.engine = await scene.engine.next(), scene.engine, None
-    answer.set_exception(EngineFailed("it died"))
+    answer.set_exception(failure)
     for request_id, words in ((b"first", "died"), (b"second", "gone"), (b"third", "gone")):
         told = await scene.told.get()
         assert told[0] == request_id

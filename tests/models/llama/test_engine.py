@@ -9,11 +9,12 @@ import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from models.engine import Chunk, Finished, FinishReason, Message, Sampling, Started
+from models.engine import Chunk, EngineEvent, Finished, FinishReason, Message, Sampling, Started
 from models.llama import engine as engine_module
 from models.llama import protocol
 from models.llama.engine import LlamaEngine
@@ -424,6 +425,36 @@ async def test_a_frame_that_is_none_ends_it_with_a_reason(start: Starter) -> Non
     assert "TypeError" in (await caller.ears.died).message
 
 
+async def test_what_is_not_understood_of_it_fails_every_request(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours, for which nobody is to wait until the deadline."""
+    caller = await start()
+    tokens = await caller.engine.tokenize("on and on")
+    _, answer = caller.submit(tokens, LONG)
+
+    def fail(data: Any) -> EngineEvent:
+        raise IndexError("no such event")
+
+    monkeypatch.setattr(protocol, "unpack_event", fail)
+    await answer.end()
+    assert answer.failed is not None
+    assert "no such event" in answer.failed.message == (await caller.ears.died).message
+    assert not psutil.pid_exists(caller.engine.process_id)
+    with pytest.raises(EngineFailed):
+        await caller.engine.tokenize("anyone?")
+
+
+async def test_a_start_whose_progress_cannot_be_shown_ends(tiny_model: Path) -> None:
+    def shown(share: float) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await LlamaEngine.start(
+            tiny_model, name="tiny", sink=lambda event: None, hash_key=b"", progress=shown
+        )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_what_ends_all_processes_leaves_the_end_to_the_parent(
     start: Starter, number: signal.Signals
@@ -475,6 +506,7 @@ async def test_the_process_ends_with_its_parent(
     script = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from models.llama.engine import LlamaEngine
 
 async def main():
