@@ -203,7 +203,7 @@ class Link:
     @property
     def whom(self) -> str:
         """Who is at the other end: its PeerId, or else the host that it is reached at."""
-        host = self.endpoint.rpartition(":")[0].removeprefix("::ffff:") or self.endpoint
+        host = self.endpoint.rpartition(":")[0] or self.endpoint
         return host if self.peer is None else str(self.peer)
 
     def status(self) -> LinkStatus:

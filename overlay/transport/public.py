@@ -22,8 +22,7 @@ def seen_at(remote: str) -> Multiaddr | None:
     host, _, port = remote.rpartition(":")
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
-        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-        return Multiaddr.of(str(mapped or ip), int(port))
+        return Multiaddr.of(str(ip), int(port))
     except (ValueError, Malformed):
         return None
 

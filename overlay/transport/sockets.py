@@ -213,11 +213,18 @@ class Connection:
     __slots__ = ("_host", "_remote", "descriptor", "source")
 
     def __init__(self, descriptor: int, host: str, remote: tuple[Any, ...] | None) -> None:
-        """``remote``: the other end as the system names it; None if it is gone already."""
+        """``host`` and ``remote``: the other end as the system names it; None: it is gone."""
         self.descriptor = descriptor
-        self._host, self._remote = host, remote
+        self._remote = remote
+        ip = ipaddress.ip_address(host)
+        if isinstance(ip, ipaddress.IPv6Address):
+            # A socket for both families calls 192.0.2.7 ::ffff:192.0.2.7.
+            ip = ip.ipv4_mapped or ip
+        self._host = str(ip)
         #: The network address of the other end: for IPv6 the network of 64 bits, one household.
-        self.source = _source_of(host)
+        self.source = str(
+            ip if ip.version == 4 else ipaddress.ip_network((int(ip) >> 64 << 64, 64))
+        )
 
     @classmethod
     def of(cls, frame: zmq.Frame) -> Connection:
@@ -253,14 +260,6 @@ class Connection:
             return False
         tcp.shutdown(socket.SHUT_RDWR)
         return True
-
-
-def _source_of(host: str) -> str:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    mapped = address.ipv4_mapped
-    return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
 
 def _with_socket(descriptor: int, use: Callable[[socket.socket], Any]) -> Any:

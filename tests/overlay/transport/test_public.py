@@ -26,7 +26,6 @@ PUBLIC = Multiaddr("ip4", "203.0.113.3", 7710)
 
 def test_what_a_connection_tells_of_the_other_end() -> None:
     assert seen_at("203.0.113.3:41000") == ROUTER
-    assert seen_at("::ffff:203.0.113.3:41000") == ROUTER
     assert seen_at("2001:db8::7:41000") == Multiaddr("ip6", "2001:db8::7", 41_000)
     assert seen_at("fe80::1%eth0:1") == Multiaddr("ip6", "fe80::1", 1)
 

@@ -168,6 +168,22 @@ def test_a_descriptor_that_is_a_local_socket_by_now_is_left_as_it_is() -> None:
         assert near.recv(1) == b"x"
 
 
+@pytest.mark.parametrize(
+    ("host", "remote", "source"),
+    [
+        ("192.0.2.7", "192.0.2.7:41000", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7:41000", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7:41000", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::1%eth0:41000", "fe80::/64"),
+    ],
+)
+def test_the_other_end_has_one_name_whatever_kind_of_socket_it_came_to(
+    host: str, remote: str, source: str
+) -> None:
+    connection = Connection(99, host, (host, 41_000, 0, 0))
+    assert (connection.remote, connection.source) == (remote, source)
+
+
 def test_what_was_accepted_is_known_by_the_port_that_it_came_to() -> None:
     """A descriptor may be that of another server's connection by the time that one hears of it."""
     with (
