@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from overlay.complaints import Complaints
 from overlay.effects import Unreadable
 from overlay.errors import HearthError
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
 from overlay.identity.peer_id import PeerId
-from overlay.transport.complaints import Complaints
 
 log = logging.getLogger(__name__)
 

@@ -47,6 +47,7 @@ LAYERS = [
     "models.engine",
     "overlay.prefix",
     "overlay.bucket",
+    "overlay.complaints",
     "overlay.limits",
     "overlay.errors",
 ]

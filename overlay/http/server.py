@@ -13,6 +13,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from overlay.complaints import Complaints
 from overlay.errors import AddressInUse, ConfigError, Overloaded
 from overlay.http.connection import ApiConnection
 from overlay.http.statuses import error_response
@@ -22,7 +23,6 @@ from overlay.limits import (
     HTTP_CONNECTIONS_MAX,
     HTTP_IDLE_S,
 )
-from overlay.transport.complaints import Complaints
 
 #: What each request's body may have, however much the others have.
 _SHARE_BYTES: Final = HTTP_BODIES_BYTES_MAX // HTTP_CONNECTIONS_MAX

@@ -10,10 +10,10 @@ from typing import Final
 
 import zmq
 
+from overlay.complaints import Complaints
 from overlay.limits import STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
 from overlay.transport.budgets import Handshakes
 from overlay.transport.callers import Callers
-from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Exchange, Line, message_of
 from overlay.transport.link import Link, LinkState
 from overlay.transport.pump import Pump

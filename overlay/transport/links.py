@@ -17,13 +17,13 @@ from typing import Final, Protocol
 
 from overlay.admission.handshake import LedgerChanged
 from overlay.admission.refusals import Shown, refusal
+from overlay.complaints import Complaints
 from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, Revoked
 from overlay.identity.branches import Branches
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import MEMBERS_MAX
 from overlay.transport.budgets import Budget
-from overlay.transport.complaints import Complaints
 from overlay.transport.connection import Line
 from overlay.transport.handover import Handover, RelayedLine, lossy
 from overlay.transport.link import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.transport import complaints
-from overlay.transport.complaints import Complaints
+from overlay import complaints
+from overlay.complaints import Complaints
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
