@@ -22,7 +22,7 @@ from overlay.errors import ConfigError
 from overlay.forwarding.terms import Terms
 from overlay.home.files import read_file
 from overlay.home.home import Home
-from overlay.limits import NAME_CHARS_MAX
+from overlay.limits import CELLS_MIN, NAME_CHARS_MAX
 
 DEFAULT_LISTEN = "0.0.0.0:7710"
 DEFAULT_API = "127.0.0.1:7711"
@@ -50,9 +50,6 @@ _SETTINGS = {
 _SWITCHES = ("lan", "map_port", "relay")
 _SIZES = ("ram_cache", "disk_cache")
 _LISTS = {"announce": "addresses", "models": "names or paths", "private": "names"}
-
-#: KV cells that a model can work with at all: llama.cpp rounds up to this.
-CELLS_MIN = 256
 
 #: Numbers: what each is, and which may not be.
 _NUMBERS: dict[str, tuple[str, Callable[[int], bool]]] = {

@@ -138,6 +138,8 @@ ALIASES_MAX: Final = 8
 OPEN_REQUESTS_PER_PEER_MAX: Final = 32
 #: Requests waiting in the engine before new ones are refused.
 ENGINE_QUEUE_MAX: Final = 64
+#: KV cells of a model: llama.cpp rounds less up to this.
+CELLS_MIN: Final = 256
 #: Tokens of conversations and answers remembered for their next turns: 4 bytes each, and the text.
 REMEMBERED_TOKENS_MAX: Final = 1 << 20
 #: Answers remembered after one prompt: those of ``n``, and of asking again.

@@ -10,6 +10,7 @@ import click
 from cli.failures import HearthCommand
 from cli.interrupts import ending_signals
 from cli.options import Size, config_of, home_option, model_files
+from overlay.limits import CELLS_MIN
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--no-relay", is_flag=True, help="Pass nothing on for members that lack a link.")
 @click.option(
     "--cells",
-    type=click.IntRange(min=256),
+    type=click.IntRange(min=CELLS_MIN),
     metavar="N",
     help="KV cells of each model: tokens that all its requests share; by free memory by default.",
 )
