@@ -8,6 +8,7 @@ verified file then takes its place in one step, so an interrupted fetch leaves n
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -67,12 +68,9 @@ def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Hold the store's lock. Without flock (Windows) two fetches merely do the work twice."""
+    """Hold the store's lock."""
     with (root / _LOCK_NAME).open("a") as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

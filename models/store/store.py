@@ -45,8 +45,7 @@ def model_name(path: Path) -> str:
 
 def is_path(name_or_path: str) -> bool:
     """Whether the user means a file in place rather than a name in the store."""
-    separators = (os.sep, os.altsep) if os.altsep else (os.sep,)
-    return name_or_path.casefold().endswith(".gguf") or any(s in name_or_path for s in separators)
+    return name_or_path.casefold().endswith(".gguf") or os.sep in name_or_path
 
 
 class ModelStore:

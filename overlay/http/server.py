@@ -165,8 +165,7 @@ async def _bind(host: str, port: int) -> socket.socket:
         raise ConfigError(f"the API cannot listen on {host}: {error.strerror or error}") from None
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
-    if os.name == "posix":  # on Windows this option would share the port with another process
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setblocking(False)
     try:
         listener.bind(address)

@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import ipaddress
 import os
+import resource
 import secrets
 import socket
 import struct
@@ -125,10 +126,6 @@ def allow_descriptors() -> int:
 
     Where descriptors run out, nobody is let in, and libzmq aborts.
     """
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit.
-        return _DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -142,8 +139,7 @@ def _begin_anywhere() -> None:
     It names them by that count, and libzmq 4.3 aborts the process where somebody has given itself
     the name that is next. It begins with C's ``rand``, which says the same in every process.
     """
-    c = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
-    c.srand(ctypes.c_uint(secrets.randbits(32)))
+    ctypes.CDLL(None).srand(ctypes.c_uint(secrets.randbits(32)))
 
 
 def bind(router: zmq.Socket[bytes], address: Multiaddr) -> Multiaddr:

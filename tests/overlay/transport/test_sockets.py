@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import socket
 import sys
 from contextlib import closing
@@ -21,7 +22,6 @@ from overlay.transport.sockets import Connection, Monitor, Sockets, bind
 from tests.overlay.transport.nodes import ANY_PORT, eventually
 from tests.overlay.transport.raw import raw_peer
 
-resource = pytest.importorskip("resource")
 CODE = """
 import resource
 from overlay.transport.sockets import allow_descriptors
