@@ -66,14 +66,14 @@ def wrap_words(text: str, width: int) -> str:
     )
 
 
-def wrap_parts(parts: Sequence[str], width: int, separator: str = " · ") -> list[str]:
-    """Join ``parts`` into as few lines as fit ``width`` cells, breaking between parts only."""
+def wrap_parts(parts: Sequence[str], width: int) -> list[str]:
+    """Join ``parts`` with dots into as few lines of ``width`` cells as need break none of them."""
     from rich.cells import cell_len
 
     lines: list[str] = []
     for part in parts:
-        if lines and cell_len(lines[-1] + separator + part) <= width:
-            lines[-1] += separator + part
+        if lines and cell_len(longer := f"{lines[-1]} · {part}") <= width:
+            lines[-1] = longer
         else:
             lines.append(part)
     return lines

@@ -282,8 +282,8 @@ class Node:
             mesh.submit(request_id, ask, model)
             while True:
                 match await queue.get():
-                    case fwd.TextDelta(text=text, tokens=tokens, logprobs=logprobs):
-                        yield Text(text, tokens, logprobs)
+                    case fwd.TextDelta(text=text, logprobs=logprobs):
+                        yield Text(text, logprobs)
                     case fwd.Failure(error=error):
                         raise error
                     case fwd.Answer() as answer:

@@ -71,7 +71,6 @@ class TextDelta(NamedTuple):
     """
 
     text: str
-    tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
 
 

@@ -97,7 +97,7 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     if job.first_token_at is None:
         job.first_token_at = now
     if job.upstream is None:
-        return [Emit(job.request_id, TextDelta(new.text, len(new.tokens), new.logprobs))]
+        return [Emit(job.request_id, TextDelta(new.text, new.logprobs))]
     assert job.window is not None, "a job with a peer upstream has a window"
     effects: list[Effect] = [Send(job.upstream, frame) for frame in job.window.push(new)]
     if job.window.overflows:

@@ -43,7 +43,6 @@ class Text:
     """
 
     text: str
-    tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
 
 

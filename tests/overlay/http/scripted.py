@@ -32,7 +32,7 @@ class ScriptedBackend:
     """Answers every ask with ``script``; ``closed`` is set when an answer's iterator ends."""
 
     def __init__(self, *script: Step) -> None:
-        self.script = script or (Text("Hel", 1), Text("", 1), Text("lö!", 1), ANSWERED)
+        self.script = script or (Text("Hel"), Text(""), Text("lö!"), ANSWERED)
         self.asks: list[Ask] = []
         self.orders: list[tuple[int, int, str, bool]] = []
         self.cancelled: list[str | None] = []

@@ -51,7 +51,7 @@ class Client:
 
 async def test_hanging_up_in_mid_stream_closes_the_answer() -> None:
     client = Client(stream=True)
-    backend = ScriptedBackend(Text("Hel", 1), asyncio.Event())
+    backend = ScriptedBackend(Text("Hel"), asyncio.Event())
     calling = asyncio.create_task(client.call(backend))
     await client.arrived.wait()
     client.hang_up()
@@ -72,7 +72,7 @@ async def test_hanging_up_before_the_first_token_closes_the_answer(stream: bool)
 
 async def test_stopping_the_server_closes_the_answer() -> None:
     client = Client(stream=True)
-    backend = ScriptedBackend(Text("Hel", 1), asyncio.Event())
+    backend = ScriptedBackend(Text("Hel"), asyncio.Event())
     calling = asyncio.create_task(client.call(backend))
     await client.arrived.wait()
     calling.cancel()
@@ -84,7 +84,7 @@ async def test_stopping_the_server_closes_the_answer() -> None:
 async def test_a_long_prefill_is_filled_with_comments() -> None:
     go_on = asyncio.Event()
     client = Client(stream=True)
-    backend = ScriptedBackend(go_on, Text("Hi", 1), ANSWERED)
+    backend = ScriptedBackend(go_on, Text("Hi"), ANSWERED)
     calling = asyncio.create_task(client.call(backend, keep_alive_s=0.01))
     await client.arrived.wait()
     go_on.set()

@@ -151,7 +151,7 @@ async def test_log_probabilities_go_with_their_tokens(path: str, asked: dict[str
         return [entry["token"] for entry in logprobs["content"]]
 
     expected = [("H", 0), ("H", 1)] if path == "/v1/completions" else ["H", "H"]
-    backend = ScriptedBackend(Text("", 1, (LIKELY,)), Text("HH", 1, (LIKELY,)), ANSWERED)
+    backend = ScriptedBackend(Text("", (LIKELY,)), Text("HH", (LIKELY,)), ANSWERED)
     async with client_of(backend) as client:
         whole = (await client.post(path, json=asked)).json()
         assert told(whole["choices"][0]["logprobs"]) == expected
@@ -250,7 +250,7 @@ async def test_an_error_before_the_first_token_is_plain_http(
 
 
 async def test_an_error_in_mid_stream_is_its_last_event() -> None:
-    backend = ScriptedBackend(Text("Hel", 1), StreamReset("the peer broke off the stream"))
+    backend = ScriptedBackend(Text("Hel"), StreamReset("the peer broke off the stream"))
     async with client_of(backend) as client:
         response = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
     assert response.status_code == 200
@@ -262,9 +262,9 @@ async def test_an_error_in_mid_stream_is_its_last_event() -> None:
 @pytest.mark.parametrize(
     ("script", "code"),
     [
-        ([Text("Hel", 1)], EngineFailed.code),
+        ([Text("Hel")], EngineFailed.code),
         (
-            [Text("Hel", 1), Answered(FinishReason.CANCELLED, 1, 0, 1, {})],
+            [Text("Hel"), Answered(FinishReason.CANCELLED, 1, 0, 1, {})],
             StreamReset.code,
         ),
     ],

@@ -29,7 +29,7 @@ class Backend(ScriptedBackend):
         self.asks.append(ask)
         self.open += 1
         try:
-            yield Text(f"{number} begins", 1)
+            yield Text(f"{number} begins")
             await self.turns[number].wait()
             if number == self.fails:
                 raise EngineBusy("no room")
@@ -48,7 +48,7 @@ async def test_answers_are_interleaved_and_have_seeds_of_their_own() -> None:
         async for index, event in events:
             heard.append((index, event))
             if len(heard) == 3:
-                assert heard == [(n, Text(f"{n} begins", 1)) for n in range(3)]
+                assert heard == [(n, Text(f"{n} begins")) for n in range(3)]
                 backend.turns[2].set()
             elif len(heard) == 4:
                 assert heard[-1] == (2, ANSWERED)

@@ -138,7 +138,7 @@ async def test_a_bad_parameter_is_named_to_the_sdk() -> None:
 
 
 async def test_an_error_in_mid_stream_raises_in_the_sdk() -> None:
-    backend = ScriptedBackend(Text("Hel", 1), EngineFailed("the engine died"))
+    backend = ScriptedBackend(Text("Hel"), EngineFailed("the engine died"))
     async with sdk(backend) as client:
         stream = await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
         with pytest.raises(openai.APIError, match="the engine died"):
@@ -156,7 +156,7 @@ async def test_the_key() -> None:
 
 async def test_the_first_token_does_not_wait_for_the_second() -> None:
     go_on = asyncio.Event()
-    async with sdk(ScriptedBackend(Text("Hel", 1), go_on, ANSWERED)) as client:
+    async with sdk(ScriptedBackend(Text("Hel"), go_on, ANSWERED)) as client:
         stream = await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
         texts = []
         async for chunk in stream:
@@ -176,7 +176,7 @@ async def test_a_client_that_hangs_up_closes_the_answer(stream: bool) -> None:
             async for event in super().ask(ask):
                 yield event
 
-    backend = Noticing(Text("Hel", 1), asyncio.Event())
+    backend = Noticing(Text("Hel"), asyncio.Event())
     async with serving(backend) as url:
         async with httpx.AsyncClient() as client:
             body = {"messages": MESSAGES, "stream": stream}
@@ -196,7 +196,7 @@ async def test_answers_are_dated() -> None:
 async def test_closing_waits_for_open_answers() -> None:
     go_on = asyncio.Event()
     app = create_app(
-        ScriptedBackend(Text("Hel", 1), go_on, ANSWERED),
+        ScriptedBackend(Text("Hel"), go_on, ANSWERED),
         admin_token=ADMIN,
         api_key=None,
         loopback=True,
@@ -220,7 +220,7 @@ async def test_closing_waits_for_open_answers() -> None:
 
 async def test_closing_cuts_answers_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("overlay.http.server.HTTP_CLOSE_S", 0.05)
-    backend = ScriptedBackend(Text("Hel", 1), asyncio.Event())
+    backend = ScriptedBackend(Text("Hel"), asyncio.Event())
     async with httpx.AsyncClient() as client:
         async with serving(backend) as url:
             body = {"messages": MESSAGES, "stream": True}
@@ -288,7 +288,7 @@ async def test_an_answer_under_way_gives_way_to_nobody(monkeypatch: pytest.Monke
     monkeypatch.setattr("overlay.http.connection.HTTP_CONNECTIONS_MAX", 8)
     go_on = asyncio.Event()
     async with AsyncExitStack() as stack:
-        backend = ScriptedBackend(Text("Hel", 1), go_on, ANSWERED)
+        backend = ScriptedBackend(Text("Hel"), go_on, ANSWERED)
         url = httpx.URL(await stack.enter_async_context(serving(backend)))
         client = await stack.enter_async_context(httpx.AsyncClient())
         body = {"messages": MESSAGES, "stream": True}
@@ -309,7 +309,7 @@ async def test_when_all_places_are_taken_the_sdk_is_told_so(
     monkeypatch.setattr("overlay.http.server.HTTP_CONNECTIONS_MAX", 2)
     monkeypatch.setattr("overlay.http.connection.HTTP_CONNECTIONS_MAX", 2)
     go_on = asyncio.Event()
-    async with sdk(ScriptedBackend(Text("Hel", 1), go_on, ANSWERED)) as client:
+    async with sdk(ScriptedBackend(Text("Hel"), go_on, ANSWERED)) as client:
         stream = await client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
         with pytest.raises(openai.InternalServerError) as caught:
             await client.models.list()
@@ -321,7 +321,7 @@ async def test_when_all_places_are_taken_the_sdk_is_told_so(
 
 
 #: More than the systems at both ends of a connection keep for whoever does not read.
-FLOOD = [Text("x" * (1 << 20), 1)] * 32
+FLOOD = [Text("x" * (1 << 20))] * 32
 STREAM = (
     b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 30\r\n\r\n"
     b'{"prompt": "Hi","stream":true}'
