@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -71,6 +72,14 @@ class _Block:
             yield Segment.line()
 
 
+class _Live(Live):
+    """Drawn by the thread that prints, and between by one of rich's own."""
+
+    def undisturbed(self) -> AbstractContextManager[object]:
+        """While it is open, that thread draws nothing: each clears what the last one drew."""
+        return self._lock
+
+
 class AnswerView:
     """A context manager: ``add`` text as it arrives; on leaving, all of it is in the scrollback."""
 
@@ -78,7 +87,7 @@ class AnswerView:
         self._console = console
         self._tail = _Tail(clock)
         self._wrapped = _Wrapped(console, self._tail)
-        self._live = Live(
+        self._live = _Live(
             self._tail,
             console=console,
             refresh_per_second=_REFRESH_PER_S,
@@ -111,10 +120,11 @@ class AnswerView:
         tail = self._tail.text + text
         # Only whole lines finish a block, and parsing all for each token is slow in a long list.
         blocks, tail = split_finished(tail) if "\n" in text else ([], tail)
-        # The tail first: a redraw in between must not show a block twice.
-        self._tail.text = tail
-        for block in blocks:
-            self._print(block)
+        with self._live.undisturbed():
+            # The tail first: it is drawn below each block.
+            self._tail.text = tail
+            for block in blocks:
+                self._print(block)
 
     def _print(self, block: str) -> None:
         if not block.strip():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cli.chat.blocks import split_finished
-from cli.chat.view import AnswerView, _Tail
+from cli.chat.view import AnswerView, _Block, _Tail
 
 ANSWER = """Intro *one*.
 
@@ -105,6 +106,31 @@ def test_a_narrowed_terminal_is_cleared_of_the_lines_that_it_wrapped() -> None:
         view._live.refresh()
         assert printed(console)[before:].count("\x1b[1A\x1b[2K") == len(view._tail.drawn) - 1
     assert not console._render_hooks
+
+
+def test_no_redraw_comes_while_a_finished_block_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=40, height=30, force_terminal=True)
+    view = AnswerView(console)
+    view._live.auto_refresh = False
+    drawn: list[str] = []
+
+    def redraw(block: str) -> None:
+        if view._live._lock.acquire(blocking=False):  # Rich's own thread waits for it.
+            view._live.refresh()
+            drawn.append(block)
+            view._live._lock.release()
+
+    def interrupted(self: _Block, *given: object) -> object:
+        refresher = threading.Thread(target=redraw, args=(self._text,))
+        refresher.start()
+        refresher.join()
+        return render(self, *given)  # type: ignore[arg-type]
+
+    render = _Block.__rich_console__
+    monkeypatch.setattr(_Block, "__rich_console__", interrupted)
+    with view:
+        view.add("# One\n\nTwo\n\nthree")
+        assert drawn == []
 
 
 def test_a_text_is_parsed_once_for_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
