@@ -74,10 +74,13 @@ class Conversation:
         """The conversation, but for white space at the ends of its texts. Raises ValueError."""
         head, *texts = _HEADING.split(text)
         names = _HEADING.findall(text)
-        if not texts or names != (["## You", "## Answer"] * len(names))[: len(names)]:
+        if names != (["## You", "## Answer"] * len(names))[: len(names)]:
             raise ValueError("questions and answers do not alternate")
+        system = head.strip().split("\n")
+        if not texts and not all(line.startswith(">") for line in system):
+            raise ValueError("there is no question, and no system prompt")
         said = [_QUOTED.sub("", each).strip() for each in texts]
-        quoted = [line.removeprefix(">").removeprefix(" ") for line in head.strip().split("\n")]
+        quoted = [line.removeprefix(">").removeprefix(" ") for line in system]
         turns = [Turn(*pair) for pair in zip(said[::2], said[1::2], strict=False)]
         pending = said[-1] if len(said) % 2 else None
         return cls("\n".join(quoted) or None, turns, pending)

@@ -228,12 +228,16 @@ class Repl:
         if not argument:
             self._fail("give a file: /save FILE")
             return
+        transcript = self._conversation.transcript()
+        if not transcript.strip():
+            self._note("Nothing was asked yet.")
+            return
         path = Path(os.path.expanduser(argument))
         try:
             # What was typed need not be Unicode: `?` for each odd byte, as where it is asked.
             with path.open("xb") as file:
                 try:
-                    file.write(self._conversation.transcript().encode(errors="replace"))
+                    file.write(transcript.encode(errors="replace"))
                     file.flush()
                 except OSError:
                     path.unlink()

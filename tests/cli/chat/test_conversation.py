@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cli.chat.conversation import Conversation, Turn
@@ -63,13 +63,14 @@ def test_the_transcript_reads_as_markdown() -> None:
 
 @given(
     st.none() | st.lists(st.sampled_from(["a", " b", "", "> c", "## You"])).map("\n".join),
-    st.lists(st.tuples(TEXTS, TEXTS), min_size=1),
+    st.lists(st.tuples(TEXTS, TEXTS)),
     st.none() | TEXTS,
 )
 def test_a_transcript_can_be_gone_on_with(
     system: str | None, said: list[tuple[str, str]], pending: str | None
 ) -> None:
     system = (system or "").strip("\n") or None
+    assume(system or said or pending is not None)
     turns = [Turn(question.strip(), answer.strip()) for question, answer in said]
     whole = Conversation(system, turns, None if pending is None else pending.strip())
     assert Conversation.from_transcript(whole.transcript()) == whole
@@ -79,5 +80,5 @@ def test_a_transcript_can_be_gone_on_with(
     "text", ["", "# A page\n", "## Answer\n\na\n", "## You\n\na\n\n## You\n\nb\n"]
 )
 def test_what_is_no_transcript(text: str) -> None:
-    with pytest.raises(ValueError, match="alternate"):
+    with pytest.raises(ValueError, match=r"alternate|no question"):
         Conversation.from_transcript(text)

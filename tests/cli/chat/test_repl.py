@@ -150,6 +150,15 @@ def test_save_writes_once_and_never_over_a_file(chat: Chat, tmp_path: Path) -> N
     assert "cannot be written" in shown
 
 
+def test_a_system_prompt_alone_can_be_saved_and_nothing_cannot(chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "talk.md"
+    assert "Nothing was asked yet." in chat.run(f"/save {path}")
+    assert not path.exists()
+    shown = chat.run("/system Be brief.", f"/save {path}", "/system Be long.", f"/load {path}")
+    assert "0 questions" in shown
+    assert "Be brief." in chat.run("/system")
+
+
 def test_what_was_typed_need_not_be_unicode_to_be_saved(chat: Chat, tmp_path: Path) -> None:
     path = tmp_path / "talk.md"
     chat.run("caf\udce9", f"/save {path}")
