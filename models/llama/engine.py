@@ -45,6 +45,11 @@ log = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 16
 #: A worker that does not end by itself within this time is killed.
 _CLOSE_S: Final = 2.0
+#: A worker that was told to end a request, and says nothing at all for so long, hangs: it does so
+#: between two steps, which take a second or so. Looked at in parts, for if this process was
+#: stopped, what the worker said meanwhile is not read yet.
+_HUNG_LOOK_S: Final = 10.0
+_HUNG_LOOKS: Final = 12
 #: Lines of llama.cpp's errors that are kept for the message of a crash.
 _ERROR_LINES: Final = 20
 
@@ -90,6 +95,11 @@ class LlamaEngine:
         self._query = 0
         self._closed = False
         self._died: str | None = None
+        #: Why it was killed, unless it was to be closed.
+        self._verdict: str | None = None
+        #: How often it said something of its requests.
+        self._heard = 0
+        self._watch: asyncio.Task[None] | None = None
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = loop.create_future()
@@ -200,6 +210,8 @@ class LlamaEngine:
         """See `Engine.cancel`."""
         if request_id in self._open:
             self._send([protocol.CANCEL, request_id])
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.get_running_loop().create_task(self._await_end(request_id))
 
     def set_hash_key(self, key: bytes) -> None:
         """See `Engine.set_hash_key`."""
@@ -212,6 +224,8 @@ class LlamaEngine:
     async def close(self) -> None:
         """Stop the process; open requests get no more events. A disk cache is saved first."""
         self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -221,6 +235,18 @@ class LlamaEngine:
             self._kill()
             await self._process.wait()
         await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _await_end(self, request_id: bytes) -> None:
+        """Of a request that was cancelled. Kill the worker if it hangs."""
+        looks, heard = 0, self._heard
+        while request_id in self._open and looks < _HUNG_LOOKS:
+            await asyncio.sleep(_HUNG_LOOK_S)
+            looks = looks + 1 if heard == self._heard else 0
+            heard = self._heard
+        if request_id in self._open:
+            silent_s = _HUNG_LOOKS * _HUNG_LOOK_S
+            self._verdict = f"The engine of this model hung: it said nothing for {silent_s:.0f} s."
+            self._kill()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -238,12 +264,11 @@ class LlamaEngine:
     async def _read(self) -> None:
         """Everything that the worker says, until it ends."""
         complaints = asyncio.get_running_loop().create_task(self._read_errors())
-        bug = None
         try:
             await self._read_frames()
         except Exception as error:
             # Nobody hears the worker any more. While it loads, `progress` may be at fault.
-            bug = f"The engine of this model said what was not understood: {error!r}."
+            self._verdict = f"The engine of this model said what was not understood: {error!r}."
             self._kill()
             if not self._ready.done():
                 self._ready.set_exception(error)
@@ -251,7 +276,7 @@ class LlamaEngine:
                 log.exception("engine %d said what was not understood", self._process.pid)
         code = await self._process.wait()
         await complaints
-        self._end(bug or self._how_it_ended(code))
+        self._end(self._verdict or self._how_it_ended(code))
 
     async def _read_frames(self) -> None:
         assert self._process.stdout is not None
@@ -272,6 +297,7 @@ class LlamaEngine:
     def _receive(self, frame: tuple[Any, ...]) -> None:
         match frame:
             case (protocol.EVENTS, events):
+                self._heard += 1
                 if self._closed:
                     return
                 for data in events:

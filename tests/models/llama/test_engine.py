@@ -445,6 +445,22 @@ async def test_what_is_not_understood_of_it_fails_every_request(
         await caller.engine.tokenize("anyone?")
 
 
+async def test_one_that_hangs_is_ended_once_a_request_is_cancelled(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever asks after that would wait until the deadline, for ever."""
+    caller = await start()
+    tokens = await caller.engine.tokenize("on and on")
+    (first, answer), (_, other) = (caller.submit(tokens, LONG) for _ in range(2))
+    await answer.next()
+    os.kill(caller.engine.process_id, signal.SIGSTOP)
+    monkeypatch.setattr(engine_module, "_HUNG_LOOK_S", 0)
+    caller.engine.cancel(first)
+    for each in (await answer.end(), await other.end()):
+        assert each.failed is not None
+        assert "hung" in each.failed.message == (await caller.ears.died).message
+
+
 async def test_a_start_whose_progress_cannot_be_shown_ends(tiny_model: Path) -> None:
     def shown(share: float) -> None:
         raise BrokenPipeError
