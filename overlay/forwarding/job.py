@@ -85,6 +85,9 @@ class Job:
     lost: dict[PeerId, int] = field(default_factory=dict)
     #: Until then one that lost its link may have another.
     hopes_until: float = -math.inf
+    #: Do not have the model, they say, though their cards do: one that lost its link was started
+    #: anew, say, and loads it. They are asked again as long as there is hope.
+    not_ready: set[PeerId] = field(default_factory=set)
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None

@@ -104,6 +104,9 @@ class Placement:
         if lost and job.lost.get(peer, -1) < len(job.generated):
             job.lost[peer] = len(job.generated)
             return
+        if job.hopes_until > -math.inf and isinstance(error, ModelNotFound | NoRoute):
+            job.not_ready.add(peer)
+            return
         job.tried.add(peer)
         job.hopes_until = -math.inf
         card = self._neighbourhood.card_of(peer, job.model)
@@ -190,6 +193,7 @@ class Placement:
         lost_at = servers.latest_loss(job.model, job.tried, job.key_needed)
         # One that was started anew is unknown for a moment.
         job.hopes_until = max(job.hopes_until, lost_at + RELINK_S)
+        job.not_ready.clear()
         return now + _LOOK_AGAIN_S if now < job.hopes_until else None
 
     def others(self, job: Job, now: float) -> bool:
@@ -329,7 +333,7 @@ class Placement:
             job.model,
             job.hashes,
             now,
-            exclude={*job.tried, *job.path},
+            exclude={*job.tried, *job.not_ready, *job.path},
             key=job.key_needed,
             here_only=_stays(job),
             longer_than=job.longer_than,

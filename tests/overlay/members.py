@@ -137,6 +137,13 @@ class VirtualMesh:
                 self.perform(node, node.member.link_up(back.member.me, "", self.now))
                 self.perform(back, back.member.link_up(node.member.me, "", self.now))
 
+    def restart(self, index: int) -> None:
+        """The node that was killed is there again: a new process, that serves nothing yet."""
+        self.nodes[index] = self._started(index, random.Random(index), incarnation=2)
+        for other in self.nodes:
+            self.nodes[index].member.gossip.prove(other.member.me)  # As its chain would.
+        self.wake(index)
+
     def run(self, seconds: float) -> None:
         """Let time pass: messages, engines and timers in order of time."""
         end = self.now + seconds

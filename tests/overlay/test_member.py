@@ -422,19 +422,33 @@ def test_an_answer_goes_on_where_it_came_from_once_there_is_a_link_again() -> No
     assert ending.served_by == mesh.nodes[1].member.me
 
 
-def test_an_answer_goes_on_where_it_came_from_after_a_new_start() -> None:
-    """All that was known of the node is forgotten before there is a link with it."""
+@pytest.mark.parametrize("down_s", [0.01, 2.0])
+@pytest.mark.parametrize("loading_s", [0.0, 0.3, 3.0])
+def test_an_answer_goes_on_where_it_came_from_after_a_new_start(
+    down_s: float, loading_s: float
+) -> None:
+    """Until gossip tells of the start, its model seems to be there; then, for a while, none is."""
     mesh = asking()
     mesh.kill(1)
-    peer, hood = mesh.nodes[1].member.me, mesh.nodes[0].member.neighbourhood
-    card = hood.neighbours[peer].card
-    assert card is not None
-    hood.origin_reset(peer)
-    mesh.run(1)
-    hood.records_changed(peer, [Change(CARD, 1, card.pack())])
-    mesh.wake(1)
-    mesh.run(1 + ANSWER_S)
-    assert mesh.text(0, REQUEST) == WHOLE
+    mesh.submit(0, b"s" * 16, PROMPT)
+    mesh.run(down_s)
+    mesh.restart(1)
+    mesh.run(loading_s)
+    mesh.load(1)
+    mesh.run(GOSSIP_S)
+    assert mesh.text(0, REQUEST) == mesh.text(0, b"s" * 16) == WHOLE
+    asked = mesh.nodes[0].member.forwarder.explanations.find(REQUEST.hex())
+    assert len(asked.attempts) < 10
+
+
+def test_a_model_that_does_not_come_back_with_its_node_is_not_waited_for_long() -> None:
+    mesh = asking()
+    mesh.kill(1)
+    mesh.restart(1)
+    mesh.run(RELINK_S + 1)
+    ending = mesh.ending(0, REQUEST)
+    assert isinstance(ending, fwd.Failure)
+    assert str(ending.error) == "n1 went away in mid-answer"
 
 
 def test_a_request_waits_for_who_lost_its_link_a_moment_ago() -> None:
