@@ -113,7 +113,8 @@ def _name_here(config: NodeConfig, model: str) -> str | None:
     """The name of a model that this machine has, or can fetch; None: a friend may serve it."""
     from pathlib import Path
 
-    from models.store.store import ModelStore, is_path, model_name
+    from models.store.names import model_name
+    from models.store.store import ModelStore, is_path
 
     try:
         return ModelStore(config.store).resolve(model).name

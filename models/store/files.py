@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+#: Called with (bytes fetched so far, bytes in all).
+Progress = Callable[[int, int], None]
 
 
 class Pinned(Protocol):

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from models.store import demo
+from models.store import demo, download, hub
 from models.store.catalogue import CATALOGUE, ModelSpec, known
-from models.store.demo import Progress
-from models.store.files import is_genuine
+from models.store.files import Progress, is_genuine
 from models.store.gguf_file import GgufInfo, check_gguf
+from models.store.hub import HubName
+from models.store.names import model_name
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
-from overlay.limits import NAME_CHARS_MAX
 
 log = logging.getLogger(__name__)
-
-#: ``-Q4_K_M``, ``.Q8_0``, ``-UD-IQ2_XXS``, ``_bf16`` and so on at the end of a file's stem.
-_QUANTISATION: Final = re.compile(
-    r"[-._](?:UD-)?(?:I?Q\d(?:_[01]|_K)?(?:_[A-Z]{1,3})?|TQ\d_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32)$",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +27,6 @@ class ModelFile:
     aliases: tuple[str, ...]
     path: Path
     info: GgufInfo
-
-
-def model_name(path: Path) -> str:
-    """What a file's model is called: its stem without the quantisation, fit to cross the wire."""
-    name = _QUANTISATION.sub("", path.stem) or path.stem
-    return "".join(char if char.isprintable() else "_" for char in name)[:NAME_CHARS_MAX]
 
 
 def is_path(name_or_path: str) -> bool:
@@ -75,6 +61,11 @@ class ModelStore:
         """
         if is_path(name_or_path):
             path = Path(os.path.expanduser(name_or_path))
+            if path.suffix != ".gguf" and not path.exists() and HubName.parse(name_or_path):
+                raise ModelFileInvalid(
+                    f"there is no file {path}; if you mean the hub's model of that name, fetch it "
+                    f"first: hearth models pull {name_or_path}"
+                )
             return ModelFile(model_name(path), (), path, check_gguf(path))
         if spec := known(name_or_path):
             path = self.root / spec.file_name
@@ -107,6 +98,25 @@ class ModelStore:
         if spec is None:
             return self.resolve(name_or_path)
         return self._in_store(demo.fetch(spec, self.root, progress))
+
+    def pull(self, name: str, progress: Progress) -> ModelFile:
+        """Fetch a catalogue model, or a hub's, into the store unless it is there.
+
+        Blocks. Raises DownloadFailed, ModelNotFound (there is no such model), ModelFileInvalid
+        (what the hub has of that name is no model).
+        """
+        if known(name) is not None:
+            return self.ensure(name, progress)
+        hub_name = HubName.parse(name)
+        if hub_name is None:
+            raise ModelNotFound(
+                f"{name!r} names no model to fetch: give `demo`, or OWNER/REPO:QUANTISATION as on "
+                "huggingface.co, such as Qwen/Qwen3-1.7B-GGUF:Q4_K_M. A GGUF file works from where "
+                "it is: hearth chat --model /path/to/model.gguf"
+            )
+        with hub.client() as http:
+            path = download.fetch(http, hub.find(http, hub_name), self.root, progress)
+        return self._in_store(path)
 
     def _files(self) -> Sequence[Path]:
         try:

@@ -14,7 +14,7 @@ from rich.console import Console
 from cli.client import NodeClient
 from cli.progress import DownloadProgress, StartAborted, StepProgress
 from cli.session import _await_model, running_client
-from models.store.store import model_name
+from models.store.names import model_name
 from overlay.config import load_config
 from overlay.errors import Unreachable
 from overlay.home.home import Home

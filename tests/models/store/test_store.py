@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.store.catalogue import DEMO, known
-from models.store.store import ModelStore, model_name
+from models.store.names import model_name
+from models.store.store import ModelStore
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 from overlay.limits import NAME_CHARS_MAX
 from tests.models.store.wheels import write_gguf

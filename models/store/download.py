@@ -1,0 +1,200 @@
+"""Fetch a large file over HTTP: resumed where it broke off, verified, put in its place in one step.
+
+What has arrived is kept beside the target, under a name that holds the digest of the whole: what
+goes on later is surely the same file. (The hub's own library begins anew after an interruption.)
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import httpx
+
+from models.store.files import Progress, is_genuine, make_folder, put_in_place
+from models.store.gguf_file import check_gguf
+from overlay.errors import DownloadFailed, ModelFileInvalid
+
+_CHUNK_BYTES: Final = 1 << 20
+#: So often in a row a connection may break without a byte, and so long is the pause after each.
+_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
+#: What a server says of itself, not of the request.
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that a server has, known before it is here."""
+
+    url: str
+    #: What it is called in the store.
+    name: str
+    size_bytes: int
+    #: In lower-case hex.
+    sha256: str
+
+
+def fetch(http: httpx.Client, remote: RemoteFile, root: Path, progress: Progress) -> Path:
+    """Bring the file, a GGUF, into the folder ``root``, unless it is there. Blocks.
+
+    Raises DownloadFailed; what has arrived by then stays, and the next call goes on from there.
+    """
+    target = root / remote.name
+    try:
+        make_folder(root)
+        with _part_of(remote, target) as part:
+            if part is not None:
+                _receive(http, remote, part, progress)
+                _verify(remote, part)
+                put_in_place(Path(part.name), target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(remote, root) from None
+        raise DownloadFailed(
+            f"{remote.name} cannot be stored in {root}: {error.strerror or error}"
+        ) from None
+    return target
+
+
+def unreachable(host: str, error: httpx.HTTPError) -> DownloadFailed:
+    """No answer came from there."""
+    return DownloadFailed(
+        f"{host} cannot be reached ({str(error) or type(error).__name__}); is this machine online?"
+    )
+
+
+def refusal(reply: httpx.Response, what: str) -> DownloadFailed:
+    """The server's answer is that it does not give this."""
+    host = reply.request.url.host
+    # The hub has its reason in a header, whatever the body is.
+    reason = reply.headers.get("X-Error-Message") or f"{reply.status_code} {reply.reason_phrase}"
+    hint = ""
+    if reply.status_code in (401, 403):
+        hint = "; accept its terms on its page if it has some, and set HF_TOKEN to your token"
+    return DownloadFailed(f"{host} does not give {what}: {reason.rstrip('.')}{hint}")
+
+
+@contextmanager
+def _part_of(remote: RemoteFile, target: Path) -> Iterator[BinaryIO | None]:
+    """What has arrived of it so far, for this process alone; None: all of it is in place."""
+    if _in_place(remote, target):
+        yield None
+        return
+    path = target.with_name(f".{remote.name}.{remote.sha256[:16]}.part")
+    with path.open("a+b") as part:
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DownloadFailed(f"another process fetches {remote.name} right now") from None
+        # It may have got its place between these steps.
+        if _in_place(remote, target):
+            path.unlink(missing_ok=True)
+            yield None
+        else:
+            yield part
+
+
+def _in_place(remote: RemoteFile, target: Path) -> bool:
+    if not target.exists():
+        return False
+    if is_genuine(target, remote):
+        return True
+    raise DownloadFailed(
+        f"{target} is another file than the one of that name at {httpx.URL(remote.url).host}; "
+        "move it away to fetch this one"
+    )
+
+
+def _receive(http: httpx.Client, remote: RemoteFile, part: BinaryIO, progress: Progress) -> None:
+    """Append what is missing, and sync it."""
+    arrived = part.seek(0, os.SEEK_END)
+    if shutil.disk_usage(Path(part.name).parent).free < remote.size_bytes - arrived:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    progress(arrived, remote.size_bytes)
+    pauses = iter(_PAUSES_S)
+    while part.tell() < remote.size_bytes:
+        arrived = part.tell()
+        try:
+            _append(http, remote, part, progress)
+        except _BrokenOff as error:
+            if part.tell() > arrived:
+                pauses = iter(_PAUSES_S)
+            pause = next(pauses, None)
+            if pause is None:
+                raise DownloadFailed(
+                    f"{remote.name} broke off after {part.tell() / 1e6:,.0f} of "
+                    f"{remote.size_bytes / 1e6:,.0f} MB ({error}); the same command goes on there"
+                ) from None
+            time.sleep(pause)
+    part.flush()
+    os.fsync(part.fileno())
+
+
+class _BrokenOff(Exception):
+    """It may go on later."""
+
+
+def _append(http: httpx.Client, remote: RemoteFile, part: BinaryIO, progress: Progress) -> None:
+    """One request for all that is missing. Raises _BrokenOff, DownloadFailed."""
+    arrived = part.tell()
+    # As it is: a range of something compressed would be of no use.
+    headers = {"Accept-Encoding": "identity", "Range": f"bytes={arrived}-"}
+    try:
+        with http.stream("GET", remote.url, headers=headers) as reply:
+            _begin(reply, remote, part)
+            for chunk in reply.iter_raw():
+                part.write(chunk)
+                progress(min(part.tell(), remote.size_bytes), remote.size_bytes)
+                if part.tell() > remote.size_bytes:
+                    return
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _BrokenOff(str(error) or type(error).__name__) from None
+    if part.tell() <= arrived:
+        raise _BrokenOff("the server sends nothing")
+
+
+def _begin(reply: httpx.Response, remote: RemoteFile, part: BinaryIO) -> None:
+    """See to it that what comes goes on where ``part`` ends."""
+    if reply.status_code == httpx.codes.PARTIAL_CONTENT:
+        if reply.headers.get("Content-Range", "").startswith(f"bytes {part.tell()}-"):
+            return
+        raise _BrokenOff("the server sends another range than was asked for")
+    if reply.status_code in (httpx.codes.OK, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE):
+        # It gives no parts of the file, or has no such part: all from the beginning.
+        part.seek(0)
+        part.truncate()
+    if reply.status_code in _PASSING or reply.status_code == 416:
+        raise _BrokenOff(f"{reply.status_code} {reply.reason_phrase}")
+    if reply.status_code != httpx.codes.OK:
+        raise refusal(reply, remote.name)
+
+
+def _verify(remote: RemoteFile, part: BinaryIO) -> None:
+    """Nothing of what is no such model stays. Raises DownloadFailed."""
+    path = Path(part.name)
+    try:
+        if not is_genuine(path, remote):
+            raise DownloadFailed(
+                f"what arrived is not {remote.name} as it was announced (its SHA-256 differs), so "
+                "it was not stored; fetch it again"
+            )
+        check_gguf(path)
+    except (DownloadFailed, ModelFileInvalid):
+        part.seek(0)
+        part.truncate()
+        raise
+
+
+def _disk_full(remote: RemoteFile, root: Path) -> DownloadFailed:
+    return DownloadFailed(
+        f"no room for {remote.name}: {root} has to have {remote.size_bytes / 1e6:,.0f} MB for it; "
+        "with more room, the same command goes on where it stopped"
+    )

@@ -1,0 +1,248 @@
+"""Downloads over real HTTP from a server with troubles of every kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.store import download
+from models.store.hub import HubName, client, find
+from overlay.errors import DownloadFailed, ModelFileInvalid
+from tests.models.store.wheels import write_gguf
+from tests.support.hub import Hub, serving
+
+NAME = HubName("o/m", "Pocket-Q8_0.gguf")
+FILE = NAME.wanted
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    return write_gguf(tmp_path / "made.gguf", tensors=64).read_bytes()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Iterator[Hub]:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(download, "_PAUSES_S", (0.0, 0.0))
+    with serving(Hub(repos={"o/m": {FILE: content}})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "models"
+
+
+def pulled(root: Path, seen: list[tuple[int, int]] | None = None) -> Path:
+    with client() as http:
+        progress = (lambda done, total: seen.append((done, total))) if seen is not None else ignore
+        return download.fetch(http, find(http, NAME), root, progress)
+
+
+def ignore(done: int, total: int) -> None:
+    pass
+
+
+def left_in(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_a_model_comes_whole_with_progress(hub: Hub, root: Path, content: bytes) -> None:
+    seen: list[tuple[int, int]] = []
+    assert pulled(root, seen).read_bytes() == content
+    assert left_in(root) == [FILE]
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == ((0, len(content)), (len(content), len(content)))
+
+
+def test_what_is_there_is_not_fetched_again(hub: Hub, root: Path) -> None:
+    pulled(root)
+    hub.asked.clear()
+    pulled(root)
+    assert not hub.asked
+
+
+def test_a_broken_connection_goes_on_where_it_broke(hub: Hub, root: Path, content: bytes) -> None:
+    hub.trouble = lambda begin: (0, 50_000)
+    assert pulled(root).read_bytes() == content
+    begins = [begin for begin, _ in hub.asked]
+    assert len(begins) > 3
+    assert begins == [50_000 * index for index in range(len(begins))]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_server_that_cannot_for_a_moment(
+    hub: Hub, root: Path, content: bytes, status: int
+) -> None:
+    answers = iter([(status, None), (0, 50_000), (status, None), (0, None)])
+    hub.trouble = lambda begin: next(answers)
+    assert pulled(root).read_bytes() == content
+    assert [begin for begin, _ in hub.asked] == [0, 0, 50_000, 50_000]
+
+
+def test_what_has_arrived_is_kept_for_the_next_time(hub: Hub, root: Path, content: bytes) -> None:
+    answers = iter([(0, 50_000), *[(503, None)] * 3])
+    hub.trouble = lambda begin: next(answers)
+    with pytest.raises(DownloadFailed, match=r"broke off after 0 of 0 MB \(503 .*same command"):
+        pulled(root)
+    assert len(left_in(root)) == 1
+    hub.trouble = lambda begin: (0, None)
+    hub.asked.clear()
+    seen: list[tuple[int, int]] = []
+    assert pulled(root, seen).read_bytes() == content
+    assert seen[0] == (50_000, len(content))
+    assert [begin for begin, _ in hub.asked] == [50_000]
+    assert left_in(root) == [FILE]
+
+
+def test_a_server_without_ranges_begins_anew(hub: Hub, root: Path, content: bytes) -> None:
+    hub.gives_ranges = False
+    answers = iter([(0, 50_000), (0, None)])
+    hub.trouble = lambda begin: next(answers)
+    assert pulled(root).read_bytes() == content
+
+
+def test_a_server_that_sends_nothing_is_not_asked_for_ever(hub: Hub, root: Path) -> None:
+    hub.trouble = lambda begin: (0, 0)
+    with pytest.raises(DownloadFailed, match="broke off after 0 of"):
+        pulled(root)
+    assert len(hub.asked) == 3
+
+
+def test_another_file_than_was_announced_is_not_stored(hub: Hub, root: Path) -> None:
+    hub.digests[FILE] = "0" * 64
+    with pytest.raises(DownloadFailed, match="its SHA-256 differs"):
+        pulled(root)
+    assert not (root / FILE).exists()
+    hub.digests.clear()
+    assert pulled(root).exists()
+
+
+def test_what_was_spoiled_on_the_way_is_fetched_anew(hub: Hub, root: Path, content: bytes) -> None:
+    answers = iter([(0, 50_000), *[(503, None)] * 3])
+    hub.trouble = lambda begin: next(answers)
+    with pytest.raises(DownloadFailed):
+        pulled(root)
+    (part,) = root.iterdir()
+    part.write_bytes(b"x" * 50_000)
+    hub.trouble = lambda begin: (0, None)
+    with pytest.raises(DownloadFailed, match="its SHA-256 differs"):
+        pulled(root)
+    assert pulled(root).read_bytes() == content
+
+
+def test_a_part_that_is_longer_than_the_whole(hub: Hub, root: Path, content: bytes) -> None:
+    answers = iter([(0, 50_000), *[(503, None)] * 3])
+    hub.trouble = lambda begin: next(answers)
+    with pytest.raises(DownloadFailed):
+        pulled(root)
+    (part,) = root.iterdir()
+    part.write_bytes(content + b"x")
+    hub.trouble = lambda begin: (0, None)
+    with pytest.raises(DownloadFailed, match="its SHA-256 differs"):
+        pulled(root)
+    assert pulled(root).read_bytes() == content
+
+
+def test_what_is_no_gguf_is_not_stored(hub: Hub, root: Path) -> None:
+    hub.repos["o/m"][FILE] = b"<html>a page</html>"
+    with pytest.raises(ModelFileInvalid, match="no GGUF"):
+        pulled(root)
+    assert not (root / FILE).exists()
+
+
+def test_a_file_of_the_users_is_not_overwritten(hub: Hub, root: Path) -> None:
+    root.mkdir(parents=True)
+    (root / FILE).write_bytes(b"mine")
+    with pytest.raises(DownloadFailed, match=r"another file than the one .* at 127\.0\.0\.1"):
+        pulled(root)
+    assert (root / FILE).read_bytes() == b"mine"
+
+
+def test_the_users_token_goes_to_the_hub_and_no_further(
+    hub: Hub, root: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.token = "secret"
+    with pytest.raises(DownloadFailed, match=r"restricted; accept its terms .* set HF_TOKEN"):
+        pulled(root)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with serving(Hub(repos=hub.repos)) as cdn:
+        hub.elsewhere = cdn.url
+        assert pulled(root).read_bytes() == content
+        assert [token for _, token in cdn.asked] == [None]
+    assert left_in(root) == [FILE]
+
+
+def test_two_at_once_do_not_spoil_each_other(hub: Hub, root: Path, content: bytes) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(done: int, total: int) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    def first() -> None:
+        with client() as http:
+            download.fetch(http, find(http, NAME), root, wait)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        with pytest.raises(DownloadFailed, match="another process fetches"):
+            pulled(root)
+    finally:
+        go_on.set()
+        thread.join()
+    assert pulled(root).read_bytes() == content
+    assert left_in(root) == [FILE]
+
+
+def test_no_room_is_noticed_before_anything_comes(
+    hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with pytest.raises(DownloadFailed, match=r"no room for .* the same command goes on"):
+        pulled(root)
+    assert not hub.asked
+
+
+def test_a_command_that_is_killed_goes_on_the_next_time(
+    hub: Hub, root: Path, content: bytes
+) -> None:
+    stalled, go_on = threading.Event(), threading.Event()
+
+    def stall(begin: int) -> tuple[int, int | None]:
+        if begin:
+            stalled.set()
+            go_on.wait(30)
+        return 0, 50_000 if not begin else None
+
+    hub.trouble = stall
+    command = [sys.executable, "-m", "cli", "models", "pull", f"{NAME.repo}:{FILE}", "--json"]
+    environment = {**os.environ, "HEARTH_MODELS": str(root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        assert stalled.wait(60)
+        process.send_signal(signal.SIGKILL)
+    go_on.set()
+    hub.asked.clear()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert str(root / FILE) in done.stdout
+    assert (root / FILE).read_bytes() == content
+    assert hub.asked[-1][0] > 0
+
+
+def test_a_redirect_to_nowhere(root: Path, hub: Hub) -> None:
+    hub.elsewhere = "http://127.0.0.1:1"
+    with pytest.raises(DownloadFailed, match="broke off after 0"):
+        pulled(root)
