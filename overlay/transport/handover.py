@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from overlay.admission.refusals import refusal
+from overlay.errors import StreamReset
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S, PARKED_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
 from overlay.transport.connection import Exchange, Line
-from overlay.transport.link import Link, Received
+from overlay.transport.link import Link, LinkState, Received
 from overlay.wire.between_transports import Moved
 from overlay.wire.codec import encode
 
@@ -42,6 +44,13 @@ class RelayedLine(Line):
 
     def say(self, data: bytes) -> bool:
         return self._sent(data, self._say(data))
+
+    def close(self, reason: str) -> None:
+        # No connection ends with it, and the peer would take it for well until it has been silent
+        # for long enough.
+        if self.link.state is LinkState.UP:
+            self.say(encode(refusal(StreamReset(reason))))
+        super().close(reason)
 
 
 class Handover:
@@ -80,8 +89,8 @@ class Handover:
                     # If its queue is full, then at the next tick.
                     line.moved_out = line.transmit(encode(Moved()))
                 if line.moved_in and line.moved_out and not line.waits():
-                    # The peer does the same. A Goodbye would mean more than that.
-                    line.close("a direct link took over")
+                    # The peer does the same. Any word of it would mean more than that.
+                    line.carry_out(line.link.close("a direct link took over"))
                 elif now >= line.moving_since + HANDSHAKE_S:
                     # And with it all others (see `lossy`).
                     line.close(_TOO_SLOW)

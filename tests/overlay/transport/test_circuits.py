@@ -338,9 +338,11 @@ async def test_what_a_relay_leaves_out_is_noticed() -> None:
         lie(hub, lambda payload: [payload] if next(passed, True) else [])
         for seq in range(3):
             left.transport.send(right.peer_id, StreamAck(b"r", seq))
-        reason = await right.until_seen("down")
-        assert reason == "messages were lost on the way through the relay"
+        lost = "messages were lost on the way through the relay"
+        assert await right.until_seen("down") == lost
         assert len(right.messages()) <= 2
+        # Who did not notice is told, and waits for no answers in vain.
+        assert await left.until_seen("down") == f"refused: {lost}"
 
 
 async def test_a_relay_cannot_open_circuits_without_end() -> None:
