@@ -58,7 +58,8 @@ class _Converter(SchemaConverter):
     """Counts what it writes, and writes constants, names and strings as JSON has them.
 
     The original forgets to escape backslashes, lets control characters into strings, and would
-    have the model spell \\u00e9 for é.
+    have the model spell \\u00e9 for é. Where anything is allowed it knows no ``true``, and takes
+    ``{}`` for an object.
     """
 
     def __init__(self) -> None:
@@ -67,6 +68,16 @@ class _Converter(SchemaConverter):
         )
         self._written = 0
         self._chars = 0
+
+    def visit(self, schema: Any, name: str) -> str:
+        if schema is True or (schema == {} and name):
+            return self._add_primitive("value", PRIMITIVE_RULES["value"])
+        if not isinstance(schema, dict):
+            raise _broken(f"{json.dumps(schema)[:40]} stands where a schema should")
+        if schema.get("items") == {}:
+            schema = {**schema, "items": True}
+        key: str = super().visit(schema, name)  # type: ignore[no-untyped-call]
+        return key
 
     def _add_primitive(self, name: str, rule: BuiltinRule) -> str:
         key: str = super()._add_primitive(name, _CHAR if name == "char" else rule)

@@ -35,6 +35,8 @@ LIST = {
         },
         {"properties": {"root": {}, "space": {}, "é": {}, "-": {}}},
         {"properties": {"minLength": {"type": "integer"}, "maxItems": {"type": "integer"}}},
+        {"properties": {"any": True}},
+        {"type": "array", "items": {}, "minItems": 1},
         LIST,
     ],
 )
@@ -45,6 +47,12 @@ def test_good_schemas_become_good_grammars(schema: dict[str, Any]) -> None:
 def test_constants_and_names_are_written_as_json_has_them() -> None:
     grammar = schema_grammar(json.dumps({"enum": ['a"b', "c\\d", "é\n"]}))
     assert grammar.startswith('root ::= "\\"a\\\\\\"b\\"" | "\\"c\\\\\\\\d\\"" | "\\"é\\\\n\\""')
+
+
+@pytest.mark.parametrize("anything", [True, {}])
+def test_where_anything_is_allowed_anything_is(anything: object) -> None:
+    grammar = schema_grammar(json.dumps({"properties": {"a": anything}}))
+    assert 'a-kv ::= "\\"a\\"" space ":" space value' in grammar
 
 
 @pytest.mark.parametrize(
@@ -66,6 +74,8 @@ def test_constants_and_names_are_written_as_json_has_them() -> None:
         ({"properties": {f"p{n}": {} for n in range(400)}}, "too large"),
         ({"properties": {f"p{n}": {} for n in range(600)}}, "512 are allowed"),
         ({"enum": 5}, "not iterable"),
+        ({"properties": {"a": False}}, "false stands where a schema should"),
+        ({"anyOf": [None]}, "null stands where a schema should"),
     ],
 )
 def test_bad_schemas(schema: Any, why: str) -> None:
