@@ -14,6 +14,7 @@ import httpx
 
 from cli.options import ANSWER_TOKENS_MAX
 from cli.sse import SseParser
+from models.engine import goes_by
 from overlay.errors import HearthError, Malformed, StreamReset, TimedOut, Unreachable, from_code
 from overlay.limits import REQUEST_DEADLINE_S
 
@@ -71,7 +72,7 @@ class Question:
 def answers_to(model: dict[str, Any], name: str) -> bool:
     """Whether a model of the API's list goes by ``name``."""
     aliases = model.get("hearth", {}).get("aliases", ())
-    return name == model.get("id") or name.lower() in aliases
+    return goes_by(name, str(model.get("id")), aliases)
 
 
 class NodeClient:

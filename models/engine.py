@@ -8,7 +8,7 @@ implementation; an OpenAI-compatible server elsewhere can be another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -37,6 +37,12 @@ class ModelInfo:
     #: 16 bytes: what its tokenizer and template make of the probes (`models.probes`). Two nodes
     #: whose models have one key tokenize alike only if these agree, too. Empty: not known.
     probe: bytes = b""
+
+
+def goes_by(asked: str, name: str, aliases: Collection[str]) -> bool:
+    """Whether a model of this ``name`` is meant, in any capitals; ``aliases`` are in lower case."""
+    asked = asked.lower()
+    return asked == name.lower() or asked in aliases
 
 
 @dataclass(frozen=True, slots=True)

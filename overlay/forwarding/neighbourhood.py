@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.engine import CacheChanged, EngineStats, ModelInfo
+from models.engine import CacheChanged, EngineStats, ModelInfo, goes_by
 from overlay.forwarding.copies import Copies
 from overlay.forwarding.servers import Servers, model_named, unlike
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
@@ -197,13 +197,14 @@ class Neighbourhood:
     def resolve(self, name: str) -> LocalModel | None:
         """The local model that answers to ``name``."""
         for model in self.models.values():
-            if name == model.info.name or name.lower() in model.info.aliases:
+            if goes_by(name, model.info.name, model.info.aliases):
                 return model
         return None
 
     def why_lost(self, name: str) -> str | None:
         """Why the model that answered to ``name`` here does so no more, if there was one."""
-        return self.lost.get(name) or self.lost.get(name.lower())
+        asked = name.lower()
+        return next((why for each, why in self.lost.items() if each.lower() == asked), None)
 
     def models_for(self, *, guest: bool) -> list[LocalModel]:
         """The local models that the owner may ask for, or a ``guest``."""

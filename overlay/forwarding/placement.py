@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from models.engine import GenerationRequest, Priority, Sampling, Tokens
+from models.engine import GenerationRequest, Priority, Sampling, Tokens, goes_by
 from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
 from overlay.forwarding.effects import (
@@ -277,11 +277,12 @@ class Placement:
 
     def nobody(self, job: Job) -> HearthError:
         """Why there is no candidate, for people."""
-        here = [m.info for m in self._neighbourhood.models_for(guest=job.upstream is not None)]
-        there = self._neighbourhood.offered()
-        offered = sorted({*(info.name for info in here), *there})
-        aliases = {*(each.aliases for each in here), *(each.aliases for each in there.values())}
-        known = job.model in offered or any(job.model.lower() in each for each in aliases)
+        here = self._neighbourhood.models_for(guest=job.upstream is not None)
+        offered = {
+            **{each.info.name: each.info.aliases for each in here},
+            **{name: card.aliases for name, card in self._neighbourhood.offered().items()},
+        }
+        known = any(goes_by(job.model, name, aliases) for name, aliases in offered.items())
         context = self._neighbourhood.longest_context(job.model, here_only=_stays(job))
         if 0 < context <= job.longer_than:
             return ContextLengthExceeded(
@@ -301,7 +302,8 @@ class Placement:
         if known:
             return NoRoute(f"no reachable node can take a request for {job.model!r} now{few}")
         return ModelNotFound(
-            f"no node serves a model named {job.model!r}{few}; there is: {', '.join(offered)}"
+            f"no node serves a model named {job.model!r}{few}; "
+            f"there is: {', '.join(sorted(offered))}"
         )
 
     def _prefetch(self, job: Job) -> list[Effect]:

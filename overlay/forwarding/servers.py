@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
 from typing import Final, Protocol
 
-from models.engine import ModelInfo
+from models.engine import ModelInfo, goes_by
 from overlay.gossip.records import Card, ModelCard
 from overlay.identity.peer_id import PeerId
 
@@ -92,7 +92,7 @@ class Servers:
 def model_named(card: Card, name: str) -> ModelCard | None:
     """The model of a card that has this name, or is also called so."""
     for model in card.models:
-        if name == model.name or name.lower() in model.aliases:
+        if goes_by(name, model.name, model.aliases):
             return model
     return None
 

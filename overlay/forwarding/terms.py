@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from models.engine import goes_by
 from overlay.identity.peer_id import PeerId
 from overlay.limits import QUOTA_WINDOW_S
 
@@ -27,7 +28,7 @@ class Terms:
 
     def keep(self, name: str, aliases: Collection[str]) -> bool:
         """Whether the model that answers to these names is private."""
-        return any(each == name or each.lower() in aliases for each in self.private)
+        return any(goes_by(each, name, aliases) for each in self.private)
 
 
 #: Whoever is a member may have whatever is free.

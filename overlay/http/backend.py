@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from models.engine import FinishReason, Prompt, Sampling, TokenLogprob
+from models.engine import FinishReason, Prompt, Sampling, TokenLogprob, goes_by
 from overlay.identity.peer_id import PeerId
 
 #: A request's name in the whole mesh, drawn at random.
@@ -72,9 +72,6 @@ class ModelListing:
     context_length: int
     created_s: int
 
-    def answers_to(self, name: str) -> bool:
-        return name == self.name or name.lower() in self.aliases
-
 
 def meant(listings: Iterable[ModelListing], name: str) -> ModelListing | None:
     """The model that a client calls ``name``, if it is listed.
@@ -82,8 +79,8 @@ def meant(listings: Iterable[ModelListing], name: str) -> ModelListing | None:
     A friend's file may have a name that is another one of a model of ours, which goes first. Among
     friends' models, what is called so goes before what is also called so.
     """
-    found = [listing for listing in listings if listing.answers_to(name)]
-    return min(found, key=lambda it: (not it.local, it.name != name), default=None)
+    found = [listing for listing in listings if goes_by(name, listing.name, listing.aliases)]
+    return min(found, key=lambda it: (not it.local, not goes_by(name, it.name, ())), default=None)
 
 
 class Backend(Protocol):

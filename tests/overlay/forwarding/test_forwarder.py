@@ -943,11 +943,13 @@ def test_who_is_no_member_any_more_hears_so() -> None:
     assert "(this node's membership was revoked; a new invite brings it back)" in str(ending.error)
 
 
-def test_an_alias_finds_the_model() -> None:
-    world = World(1)
+@pytest.mark.parametrize("name", ["Alias", MODEL.upper()])
+@pytest.mark.parametrize("models", [{0}, {1}], ids=["here", "elsewhere"])
+def test_a_model_is_found_by_its_names_in_any_capitals(name: str, models: set[int]) -> None:
+    world = World(2, models=models)
     node = world.node(0)
     node.events[RID] = []
-    world.carry_out(node, node.forwarder.submit(RID, "Alias", "1 2", Sampling(), world.now))
+    world.carry_out(node, node.forwarder.submit(RID, name, "1 2", Sampling(), world.now))
     world.run()
     assert world.answer(0, RID) == WHOLE
 

@@ -214,7 +214,7 @@ async def test_a_friends_file_may_have_a_name_that_another_model_is_also_called_
 ) -> None:
     file = ModelListing("small", (), "a friend's file", False, 512, 1_700_000_000)
     backend.listings = [replace(backend.listings[0], local=own), file]
-    for asked, model in (("small", meant), ("Small", "tiny")):
+    for asked, model in (("small", meant), ("Small", meant), ("TINY", "tiny")):
         reply = (await client.post("/v1/chat/completions", json={**CHAT, "model": asked})).json()
         listed = (await client.get(f"/v1/models/{asked}")).json()
         assert backend.asks[-1].model == reply["model"] == listed["id"] == model
