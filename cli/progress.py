@@ -14,6 +14,7 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
@@ -85,10 +86,10 @@ class DownloadProgress:
         self._console = console
         self._what = what
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=30),
             DownloadColumn(),
             TransferSpeedColumn(),
+            TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
@@ -108,9 +109,8 @@ class DownloadProgress:
     def __call__(self, done: int, total: int) -> None:
         if self._task is None:
             # Not before: a model that is there already shows no bar.
+            text = f"fetching {printable(self._what)} ({size(total)})"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
             self._bars.start()
-            self._task = self._bars.add_task(f"fetching {self._what}", total=total)
-            if not self._console.is_terminal:
-                text = f"fetching {self._what} ({size(total)})"
-                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._task = self._bars.add_task("", total=total)
         self._bars.update(self._task, completed=done, total=total)

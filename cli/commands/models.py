@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,10 +76,13 @@ def _print_tables(root: str, files: list[dict[str, Any]], served: list[dict[str,
         table = FittingTable(spare=("context", "also", "quantisation"))
         for column in ("file", "also", "quantisation", "size", "context"):
             table.add_column(column, justify="right" if column in ("size", "context") else "left")
+        names = Counter(file["name"] for file in files)
         for file in files:
+            # The file's own name tells two quantisations of one model apart.
+            stem = [Path(file["path"]).stem] if names[file["name"]] > 1 else []
             table.add_row(
                 Text(printable(file["name"]), style="bold"),
-                Text(", ".join(file["aliases"][:1])),
+                Text(printable(", ".join(file["aliases"][:1] or stem))),
                 Text(printable(file["quantisation"])),
                 size(file["size_bytes"]),
                 f"{file['context_length']:,}",
