@@ -41,7 +41,7 @@ from overlay.publisher import Publisher
 from overlay.roll import Roll
 from overlay.routing.policy import Policy
 from overlay.wire.anti_entropy import Change, RevocationNotice
-from overlay.wire.messages import COMPACT_DIGESTS_VERSION, VERSIONS, Goodbye, Message
+from overlay.wire.messages import COMPACT_DIGESTS_VERSION, VERSIONS, Forward, Goodbye, Message
 
 
 class Member:
@@ -181,10 +181,15 @@ class Member:
 
     def link_down(self, peer: PeerId, now: float) -> list[Effect]:
         """The link to ``peer`` is gone."""
-        broke = self.gossip.states().get(peer) is PeerState.UP
-        self.neighbourhood.link_down(peer, now if broke else -math.inf)
+        broke = self._unlinked(peer, now)
         self.gossip.link_lost(peer, now)
         return [*self.forwarder.peer_lost(peer, now, link_only=broke)]
+
+    def _unlinked(self, peer: PeerId, now: float) -> bool:
+        """Nothing can be sent to the peer; whether it may have another link soon."""
+        broke = self.gossip.states().get(peer) is PeerState.UP
+        self.neighbourhood.link_down(peer, now if broke else -math.inf)
+        return broke
 
     def links_measured(self, rtts_ms: Mapping[PeerId, float], now: float) -> None:
         """Round trip times of links that are up: as each is measured, and of all in each round."""
@@ -227,6 +232,9 @@ class Member:
         self, peer: PeerId, message: Message, now: float, error: HearthError | None = None
     ) -> list[Effect]:
         """A Send could not be carried out; None: the peer has no link, or its queue is full."""
+        if error is None and isinstance(message, Forward):
+            # Its link broke, and that is told in a moment; or the next round measures it again.
+            self._unlinked(peer, now)
         return [*self.forwarder.undeliverable(peer, message, now, error)]
 
     # --- Time ---------------------------------------------------------------------------------

@@ -181,8 +181,8 @@ class Forwarder:
         if job is None:
             return []
         if peer == job.downstream and isinstance(message, Forward):
-            error = error or Unreachable("the peer's link is down")
-            return self._downstream_failed(job, error, now)
+            gone = error or Unreachable("the peer's link is down")
+            return self._downstream_failed(job, gone, now, lost=error is None)
         return self._drop(job, now) if peer == job.upstream else []
 
     def peer_lost(self, peer: PeerId, now: float, *, link_only: bool = False) -> list[Effect]:

@@ -382,17 +382,51 @@ def test_a_lie_raises_so_that_the_driver_hangs_up(lie: Message) -> None:
 
 
 def test_a_forward_that_cannot_be_sent_is_routed_elsewhere() -> None:
+    mesh = VirtualMesh(3, serving=[1, 2])
+    mesh.run(GOSSIP_S)
+    first, then = choking(mesh, times=1)
+    assert first != then
+    mesh.run(ANSWER_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+
+
+def test_a_forward_that_cannot_be_sent_is_sent_a_moment_later_if_nobody_else_has_the_model() -> (
+    None
+):
+    """Its link broke, say, and that is not told yet; or is choked."""
     mesh = VirtualMesh(2, serving=[1])
     mesh.run(GOSSIP_S)
-    asker, server = mesh.nodes
-    mesh.measure(asker)
-    [send] = asker.member.submit(REQUEST, TOY.name, "text", Sampling(), mesh.now)
-    assert isinstance(send, fwd.Send)
-    assert send.peer == server.member.me
-    [emit] = asker.member.undeliverable(send.peer, send.message, mesh.now)
-    assert isinstance(emit, fwd.Emit)
-    assert isinstance(emit.event, fwd.Failure)
-    assert isinstance(emit.event.error, Unreachable)
+    assert choking(mesh, times=1) == [mesh.nodes[1].member.me]
+    assert mesh.nodes[0].events[REQUEST] == []
+    mesh.run(1 + ANSWER_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+
+
+def test_a_forward_that_cannot_be_sent_again_either_fails() -> None:
+    mesh = VirtualMesh(2, serving=[1])
+    mesh.run(GOSSIP_S)
+    choking(mesh, times=2)
+    mesh.run(2)
+    ending = mesh.ending(0, REQUEST)
+    assert isinstance(ending, fwd.Failure)
+    assert isinstance(ending.error, Unreachable)
+
+
+def choking(mesh: VirtualMesh, times: int) -> list[PeerId]:
+    """Ask at node 0, whose next Forwards cannot be sent; to whom they were tried to be at once."""
+    tried: list[PeerId] = []
+    send = mesh._send
+
+    def choked(node: VirtualMember, receiver: VirtualMember, message: Message) -> bool:
+        if isinstance(message, Forward):
+            tried.append(receiver.member.me)
+            if len(tried) <= times:
+                return False
+        return send(node, receiver, message)
+
+    mesh._send = choked  # type: ignore[method-assign]
+    mesh.submit(0, REQUEST, PROMPT)
+    return list(tried)
 
 
 # --- Links that break ---------------------------------------------------------------------------
