@@ -101,7 +101,9 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     assert job.window is not None, "a job with a peer upstream has a window"
     effects: list[Effect] = [Send(job.upstream, frame) for frame in job.window.push(new)]
     if job.window.overflows:
-        effects.append(Noticed(job.upstream, "does not take its answers", "too much of one waits"))
+        effects.append(
+            Noticed(job.upstream, "takes its answers too slowly", "too much of one waits")
+        )
     return effects
 
 
