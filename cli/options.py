@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +35,16 @@ class _Directory(click.Path):
 
 
 DIRECTORY = _Directory(file_okay=False, path_type=Path)
+
+
+class NumberRange(click.FloatRange):
+    """A range has no nan in it, which no bound keeps out, and no end in infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 def _note_home(ctx: click.Context, param: click.Parameter, home: Path | None) -> None:

@@ -68,12 +68,19 @@ class SimProgress:
         self._bars.update(task, completed=done)
 
 
-def result_view(reports: Sequence[Report], width: int) -> RenderableType:
-    """The table, what failed, and the plot, in ``width`` columns."""
+def result_view(reports: Sequence[Report], width: int, *, asked: int) -> RenderableType:
+    """The table, what failed, and the plot, in ``width`` columns.
+
+    ``asked``: requests that should count with each policy, if as many come.
+    """
     parts: list[RenderableType] = [_table(reports)]
+    came = max(report.requests for report in reports)
+    if came < asked:
+        parts.append(Text(f"only {came:,} of {count(asked, 'request')} came", style="yellow"))
     for report in reports:
         if report.failed:
-            failed = f"{report.policy}: {count(report.failed, 'request')} failed"
+            requests = count(report.requests, "request")
+            failed = f"{report.policy}: {report.failed:,} of {requests} failed"
             parts.append(Text(failed, style="red"))
     if any(len(report.ttfts_ms) for report in reports):
         parts += [Text(), times_plot(reports, width)]

@@ -101,7 +101,9 @@ def _heard(worker: _Worker) -> int | Report:
     if isinstance(news, _Failed):
         if news.code is not None:
             raise from_code(news.code, news.message)
-        raise RuntimeError(f"{news.message}, simulating {worker.job.policy}\n{news.trace}")
+        error = RuntimeError(f"{news.message}, simulating {worker.job.policy}")
+        error.add_note(news.trace)
+        raise error
     assert isinstance(news, (int, Report))
     return news
 

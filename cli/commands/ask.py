@@ -13,6 +13,7 @@ import click
 from cli.failures import HearthCommand
 from cli.options import (
     ANSWER_TOKENS_MAX,
+    NumberRange,
     config_of,
     home_option,
     json_option,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     help="End the answer after so many.",
 )
 @click.option(
-    "--temperature", type=click.FloatRange(0, 2), help="0: always the likeliest token; up to 2."
+    "--temperature", type=NumberRange(0, 2), help="0: always the likeliest token; up to 2."
 )
 @json_option
 @home_option

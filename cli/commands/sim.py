@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import EXIT_INTERRUPTED, HearthCommand
-from cli.options import home_option, json_option, print_json
+from cli.options import NumberRange, home_option, json_option, print_json
 from cli.sim_options import PolicyList, SpeedList, opened, summaries, workload_names
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
 )
 @click.option(
     "--rtt",
-    type=click.FloatRange(0, 60_000),
+    type=NumberRange(0, 60_000),
     default=20.0,
     show_default=True,
     metavar="MS",
@@ -54,7 +54,7 @@ _POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
 )
 @click.option(
     "--load",
-    type=click.FloatRange(0, 2, min_open=True),
+    type=NumberRange(0, 2, min_open=True),
     default=0.6,
     show_default=True,
     help="What share of its time a node would compute if each served its own users only.",
@@ -76,19 +76,19 @@ _POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
 )
 @click.option(
     "--jitter",
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     default=0.0,
     help="Spread of delays, as a share of them: 0.2.",
 )
 @click.option(
     "--loss",
-    type=click.FloatRange(0, 0.9),
+    type=NumberRange(0, 0.9),
     default=0.0,
     help="Share of messages that are lost and sent again.",
 )
 @click.option(
     "--bandwidth",
-    type=click.FloatRange(min=0.01),
+    type=NumberRange(min=0.01),
     metavar="MBIT/S",
     help="What each node's uplink carries.  [default: no limit]",
 )
@@ -101,13 +101,13 @@ _POLICIES = "hearth,local-only,random,least-loaded,longest-match,oracle"
 )
 @click.option(
     "--churn",
-    type=click.FloatRange(min=0.1),
+    type=NumberRange(min=0.1),
     metavar="MINUTES",
     help="Nodes run for so long on average, then are away for a minute; half say no goodbye.",
 )
 @click.option(
     "--split",
-    type=click.FloatRange(min=0.1),
+    type=NumberRange(min=0.1),
     metavar="MINUTES",
     help="The network falls into two halves after so long on average, for half a minute.",
 )
@@ -281,7 +281,8 @@ def _print_results(scenario: Scenario, seeds: range, reports: _Reports, as_json:
     for line in wrap_parts(_setting(scenario, seeds), console.width):
         console.print(line, style="dim", highlight=False, markup=False)
     console.print()
-    console.print(result_view(together, console.width))
+    asked = scenario.requests * max(map(len, reports.values()))
+    console.print(result_view(together, console.width, asked=asked))
 
 
 def _setting(scenario: Scenario, seeds: range) -> list[str]:

@@ -94,7 +94,7 @@ class Report:
     ) -> Self:
         """Of a run's outcomes, in any order; ``warm_up`` (0 to 1) is the share left out."""
         counted = sorted(outcomes)
-        del counted[: int(warm_up * len(counted))]
+        del counted[: round(warm_up * len(counted))]
         answered = [outcome for outcome in counted if not outcome.failed]
         return cls(
             policy=policy,

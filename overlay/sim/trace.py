@@ -122,7 +122,7 @@ def parse(line: str) -> Request:
     """One line. Raises ValueError, which says what is wrong with it."""
     try:
         fields = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise ValueError("no JSON") from None
     if not isinstance(fields, dict):
         raise ValueError("no JSON object")

@@ -15,12 +15,17 @@ from tests.cli.fake_run import fake_report
 
 def shown(reports: list[Report], width: int = 80, **options: bool) -> str:
     console = Console(file=io.StringIO(), width=width, **options)
-    console.print(result_view(reports, width))
+    console.print(result_view(reports, width, asked=20))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def answered(policy: str, *ttfts_ms: float) -> Report:
     return replace(fake_report(policy), ttfts_ms=np.array(sorted(ttfts_ms)))
+
+
+def test_a_workload_that_ends_early_is_no_surprise() -> None:
+    assert "came" not in shown([fake_report("hearth")])
+    assert "only 5 of 20 requests came" in shown([fake_report("hearth", requests=5)])
 
 
 def test_it_fits_into_80_columns() -> None:
@@ -54,7 +59,7 @@ def test_the_best_stands_out_where_one_is_better() -> None:
 def test_failures_are_said_and_nothing_to_plot_is_no_error() -> None:
     dead = replace(fake_report("dead"), failed=20, ttfts_ms=np.array([]), prompt_tokens=0)
     text = shown([dead])
-    assert "dead: 20 requests failed" in text
+    assert "dead: 20 of 20 requests failed" in text
     assert "time to first token" not in text
     assert "no request was answered" in shown([dead, fake_report("a")])
 

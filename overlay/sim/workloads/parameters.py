@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import MISSING, dataclass, fields
-from math import isfinite
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from overlay.errors import ConfigError
 
@@ -42,9 +41,11 @@ class Parameters:
 
 P = TypeVar("P", bound=Parameters)
 
-_KINDS = {
-    "int": "a whole number from 0 on",
-    "float": "a number from 0 on",
+#: More of anything fits neither into memory nor, as an answer's length, into a text.
+_FLOAT_MAX: Final = 100_000
+_KINDS: Final = {
+    "int": "a whole number from 0 to 9,999,999",
+    "float": f"a number from 0 to {_FLOAT_MAX:,}",
     "Span": "a length in tokens, such as 45, or a range such as 30..60",
 }
 
@@ -77,9 +78,9 @@ def described(kind: type[Parameters]) -> str:
 
 def _read(name: str, kind: str, value: str) -> int | float | Span:
     try:
-        if kind == "int" and re.fullmatch(r"\d{1,9}", value):
+        if kind == "int" and re.fullmatch(r"\d{1,7}", value):
             return int(value)
-        if kind == "float" and isfinite(number := float(value)) and number >= 0:
+        if kind == "float" and 0 <= (number := float(value)) <= _FLOAT_MAX:
             return number
         if kind == "Span" and (found := re.fullmatch(r"(\d{1,7})(?:\.\.(\d{1,7}))?", value)):
             span = Span(int(found[1]), int(found[2] or found[1]))

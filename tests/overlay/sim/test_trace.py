@@ -113,6 +113,7 @@ def test_compressed_files_and_empty_lines(tmp_path: Path) -> None:
     [
         ("{", "no JSON"),
         ("[" * 100_000, "no JSON"),
+        ("9" * 5_000, "no JSON"),
         ("[]", "no JSON object"),
         ("{}", "no timestamp"),
         (line([1]).replace("0,", '"now",', 1), "timestamp must be a number"),

@@ -43,6 +43,8 @@ def test_a_name_makes_the_same_again() -> None:
         ("count=0", "count=0: must be 1 or more"),
         ("share=-1", "share=-1: give a number"),
         ("share=nan", "share=nan: give a number"),
+        ("share=1e9", "share=1e9: give a number from 0 to 100,000"),
+        ("count=999999999", "count=999999999: give a whole number from 0 to"),
         ("share=much", "share=much: give a number"),
         ("length=9..3", "length=9..3: give a length"),
         ("length=", "length=: give a length"),
