@@ -121,13 +121,12 @@ def _write_log(ctx: click.Context) -> Path:
     entry = f"--- {stamp} {ctx.command_path}\n{traceback.format_exc()}\n"
     try:
         from cli.options import config_of
+        from overlay.home.files import open_at_once
 
         path = config_of(ctx).home / "errors.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # It may name folders and addresses: for the owner's eyes. A pipe is not waited for.
-        with open(
-            path, "a", opener=lambda n, flags: os.open(n, flags | os.O_NONBLOCK, 0o600)
-        ) as log:
+        # It may name folders and addresses: for the owner's eyes.
+        with open(path, "a", opener=open_at_once) as log:
             log.write(entry)
     except (OSError, HearthError, ImportError):
         handle, name = tempfile.mkstemp(prefix="hearth-", suffix=".log", text=True)

@@ -17,6 +17,7 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from cli.chat.slash import complete
+from overlay.home.files import open_at_once
 
 #: Between two redraws of the toolbar.
 _TOOLBAR_S = 1.0
@@ -62,9 +63,8 @@ def open_prompt(
 
 def _history(path: Path) -> History:
     try:
-        # What was asked is nobody else's to read. A pipe is not waited for.
-        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NONBLOCK
-        os.close(os.open(path, flags, 0o600))
+        # What was asked is nobody else's to read.
+        os.close(open_at_once(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY))
     except OSError:
         return InMemoryHistory()
     return _History(path)

@@ -83,9 +83,9 @@ class _Live(Live):
 class AnswerView:
     """A context manager: ``add`` text as it arrives; on leaving, all of it is in the scrollback."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._tail = _Tail(clock)
+        self._tail = _Tail(time.monotonic)
         self._wrapped = _Wrapped(console, self._tail)
         self._live = _Live(
             self._tail,

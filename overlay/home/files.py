@@ -49,14 +49,15 @@ class Kind(Generic[T]):
 
 def read_file(path: Path) -> bytes:
     """All of a file. Raises OSError, also for a pipe in its place, which may never end."""
-    with open(path, "rb", opener=_at_once) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         return file.read()
 
 
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+def open_at_once(path: str | Path, flags: int) -> int:
+    """An opener: a pipe in the file's place is not waited for, and a new one is its owner's."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o600)
 
 
 class Files:

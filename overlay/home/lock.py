@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from overlay.errors import HomeInUse
-from overlay.home.files import Files
+from overlay.home.files import Files, open_at_once
 
 _NAME: Final = "lock"
 #: `HomeLock.is_held` holds the lock for an instant to see whether it is free; `take` outwaits that.
@@ -55,9 +55,7 @@ class HomeLock:
         """Whether a node runs, of this process or another one."""
         with self._files.accessing(_NAME):
             try:
-                # A pipe in its place is not waited for.
-                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-                fd = os.open(self._files.path / _NAME, flags)
+                fd = open_at_once(self._files.path / _NAME, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return False
             try:
