@@ -8,6 +8,7 @@ from overlay.gossip.gossip import Gossip
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX
+from overlay.recent import Recent
 from overlay.transport.transport import Transport
 
 
@@ -19,7 +20,7 @@ class Acquaintances:
         self._gossip = gossip
         self._met: dict[PeerId, tuple[Multiaddr, ...]] = {}
         #: Who was a member until its revocation was heard of, the latest ones.
-        self.excluded: dict[PeerId, None] = {}
+        self.excluded: Recent[PeerId, None] = Recent(MEMBERS_MAX)
 
     def meet(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Keep a link to a peer that is known from elsewhere (a token, the peers of last time)."""
@@ -37,9 +38,7 @@ class Acquaintances:
 
     def exclude(self, peer: PeerId) -> None:
         """It is no member any more."""
-        self.excluded[peer] = None
-        if len(self.excluded) > MEMBERS_MAX:
-            del self.excluded[next(iter(self.excluded))]
+        self.excluded.put(peer, None)
         self._met.pop(peer, None)
         self._transport.hang_up(peer, "it is no member any more")
 

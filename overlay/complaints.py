@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from overlay.recent import Recent
+
 log = logging.getLogger(__name__)
 
 #: Of one name, and of one matter, so many seconds pass until it is told again.
@@ -17,7 +19,7 @@ class Complaints:
     """``now`` is in seconds, of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, str], float] = {}
+        self._told: Recent[tuple[str, str], float] = Recent(_NAMES_MAX)
 
     def about(self, name: object, matter: str, detail: str, now: float) -> None:
         """``name``, a PeerId or an address, did something wrong: what, and more precisely."""
@@ -25,8 +27,5 @@ class Complaints:
         told = self._told.get(key)
         if told is not None and now - told < _AGAIN_S:
             return
-        self._told.pop(key, None)
-        if len(self._told) >= _NAMES_MAX:
-            del self._told[next(iter(self._told))]
-        self._told[key] = now
+        self._told.put(key, now)
         log.warning("%s %s: %s", name, matter, detail)

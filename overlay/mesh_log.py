@@ -13,6 +13,7 @@ from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
 from overlay.identity.peer_id import PeerId
+from overlay.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class MeshLog:
         self._is_member = is_member
         self._complaints = Complaints()
         #: Peers, and models of theirs, that tokenize unlike this node; said once.
-        self._warned_of: dict[tuple[PeerId, str], None] = {}
+        self._warned_of: Recent[tuple[PeerId, str], None] = Recent(_WARNED_MAX)
 
     def tell(
         self,
@@ -81,9 +82,7 @@ class MeshLog:
         """Say so if the peer tokenizes unlike this node."""
         for model in self._neighbourhood.models_unlike(peer):
             if (peer, model) not in self._warned_of:
-                self._warned_of[peer, model] = None
-                if len(self._warned_of) > _WARNED_MAX:
-                    del self._warned_of[next(iter(self._warned_of))]
+                self._warned_of.put((peer, model), None)
                 log.warning(
                     "%s (%s) tokenizes %s unlike this node, though it is the same model: its cache "
                     "is not used; run the same version of Hearth and llama.cpp on both",

@@ -20,6 +20,7 @@ from overlay.identity.certificates import Certificate, verify_when_issued
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND
+from overlay.recent import Recent
 
 #: Records that need not be looked at twice.
 _SEEN_MAX: Final = 4096
@@ -41,7 +42,7 @@ class Roll:
         #: There were more to look at in this round.
         self._overdue = False
         #: By key, what was looked at lately; what was of use is among the revocations.
-        self._seen: dict[bytes, None] = {}
+        self._seen: Recent[bytes, None] = Recent(_SEEN_MAX)
         #: The chains that make their origins members, as they were verified.
         self._verified: dict[PeerId, bytes] = {}
         self._branches = Branches()
@@ -76,9 +77,7 @@ class Roll:
             self._overdue = True
             return None
         self._checks_left -= 1
-        self._seen[key] = None
-        if len(self._seen) > _SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
+        self._seen.put(key, None)
         return self.add(record, now)
 
     def round(self, rng: random.Random) -> Iterator[tuple[PeerId, bytes]]:

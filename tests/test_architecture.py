@@ -48,6 +48,7 @@ LAYERS = [
     "overlay.prefix",
     "overlay.bucket",
     "overlay.complaints",
+    "overlay.recent",
     "overlay.limits",
     "overlay.errors",
 ]
@@ -67,6 +68,7 @@ PURE = [
     "overlay.identity",
     "overlay.prefix",
     "overlay.bucket",
+    "overlay.recent",
     "models.engine",
     "models.probes",
     "models.llama.fairness",

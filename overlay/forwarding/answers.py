@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from overlay.forwarding.job import Job
+from overlay.recent import Recent
 
 #: Tokens of an answer, until some have ended: a paragraph or two.
 TOKENS_PRIOR: Final = 128.0
@@ -18,7 +19,7 @@ class AnswerLengths:
     """By model, a mean that follows the latest answers."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, float] = {}
+        self._tokens: Recent[str, float] = Recent(_MODELS_MAX)
 
     def left(self, job: Job) -> int:
         """Tokens of the job's answer that are expected to follow, at least one."""
@@ -28,12 +29,10 @@ class AnswerLengths:
 
     def ended(self, job: Job) -> None:
         """The job has its whole answer."""
-        before = self._tokens.pop(job.model, TOKENS_PRIOR)
+        before = self._tokens.get(job.model, TOKENS_PRIOR)
         tokens = float(len(job.generated))
         most = job.sampling.max_tokens
         if most is not None and tokens >= most:
             # It was cut short: its length tells only what it would have exceeded.
             tokens = max(tokens, before)
-        if len(self._tokens) >= _MODELS_MAX:
-            del self._tokens[next(iter(self._tokens))]
-        self._tokens[job.model] = before + _WEIGHT * (tokens - before)
+        self._tokens.put(job.model, before + _WEIGHT * (tokens - before))

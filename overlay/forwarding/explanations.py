@@ -15,6 +15,7 @@ from overlay.errors import HearthError, InvalidRequest, RequestUnknown
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.peer_id import PeerId
 from overlay.limits import EXPLAINED_CANDIDATES_MAX, EXPLANATIONS_MAX
+from overlay.recent import Recent
 from overlay.routing.decision import Decision
 
 
@@ -128,16 +129,13 @@ class Explanations:
 
     def __init__(self, most: int = EXPLANATIONS_MAX) -> None:
         self._most = most
-        self._own: dict[bytes, Explanation] = {}
-        self._peers: dict[bytes, Explanation] = {}
+        self._own: Recent[bytes, Explanation] = Recent(most)
+        self._peers: Recent[bytes, Explanation] = Recent(most)
 
     def keep(self, explanation: Explanation) -> None:
         """Add one; the oldest of its kind makes room."""
         kept = self._own if explanation.asked_by is None else self._peers
-        kept.pop(explanation.request_id, None)
-        kept[explanation.request_id] = explanation
-        while len(kept) > self._most:
-            del kept[next(iter(kept))]
+        kept.put(explanation.request_id, explanation)
 
     def latest(self) -> Explanation:
         """The latest of own clients, or else of peers. Raises RequestUnknown if there is none."""

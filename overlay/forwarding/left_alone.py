@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import BAN_MAX_S, BAN_S, MEMBERS_MAX
+from overlay.recent import Recent
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class LeftAlone:
     """Pure bookkeeping; `now` is in seconds."""
 
     def __init__(self) -> None:
-        self._known: dict[PeerId, _Known] = {}
+        self._known: Recent[PeerId, _Known] = Recent(MEMBERS_MAX)
 
     def refused(self, peer: PeerId, until: float) -> None:
         """The peer refused a request, and asks for no other before ``until``."""
@@ -53,8 +54,6 @@ class LeftAlone:
         return known is not None and now < max(known.refuses_until, known.silent_until)
 
     def _of(self, peer: PeerId) -> _Known:
-        known = self._known.pop(peer, None) or _Known()
-        while len(self._known) >= MEMBERS_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[peer] = known
+        known = self._known.get(peer) or _Known()
+        self._known.put(peer, known)
         return known

@@ -9,13 +9,14 @@ from __future__ import annotations
 from overlay.bucket import Bucket
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, PASSED_ON_BURST, PASSED_ON_PER_S
+from overlay.recent import Recent
 
 
 class Passing:
     """To each peer by itself. Times in seconds, of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._buckets: dict[PeerId, Bucket] = {}
+        self._buckets: Recent[PeerId, Bucket] = Recent(MEMBERS_MAX)
 
     def may(self, peer: PeerId, now: float) -> bool:
         """Whether one more may go to the peer."""
@@ -24,8 +25,6 @@ class Passing:
 
     def passed(self, peer: PeerId, now: float) -> None:
         """One goes to the peer."""
-        bucket = self._buckets.pop(peer, None) or Bucket(PASSED_ON_PER_S, PASSED_ON_BURST, now)
+        bucket = self._buckets.get(peer) or Bucket(PASSED_ON_PER_S, PASSED_ON_BURST, now)
         bucket.take(1, now)
-        if len(self._buckets) >= MEMBERS_MAX:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[peer] = bucket
+        self._buckets.put(peer, bucket)

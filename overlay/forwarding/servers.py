@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from models.engine import ModelInfo, goes_by
 from overlay.gossip.records import Card, ModelCard
 from overlay.identity.peer_id import PeerId
+from overlay.recent import Recent
 
 #: Names of models whose servers are remembered. A peer may ask for any.
 _NAMES_ASKED_MAX: Final = 16
@@ -38,7 +39,7 @@ class Servers:
     ) -> None:
         self._peers = peers
         self._local = local
-        self._asked: dict[str, list[Server]] = {}
+        self._asked: Recent[str, list[Server]] = Recent(_NAMES_ASKED_MAX)
 
     def of(self, model: str) -> list[Server]:
         """Peers that serve a model of this name, reachable or not, in order.
@@ -49,9 +50,7 @@ class Servers:
         if servers is None:
             found = (self._server(model, peer) for peer in sorted(self._peers))
             servers = [server for server in found if server is not None]
-            if len(self._asked) >= _NAMES_ASKED_MAX:
-                del self._asked[next(iter(self._asked))]
-            self._asked[model] = servers
+            self._asked.put(model, servers)
         return [server for server in servers if server[1].name == model] or servers
 
     def latest_loss(self, model: str, exclude: Collection[PeerId], key: bytes | None) -> float:

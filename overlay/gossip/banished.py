@@ -7,6 +7,7 @@ from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX
+from overlay.recent import Recent
 from overlay.wire.anti_entropy import COUNTER_MAX
 
 #: Rounds in which news reach everybody, with time to spare: log2(N) + 4 would do without losses.
@@ -18,7 +19,7 @@ class Banished:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._until: dict[PeerId, tuple[int, float]] = {}
+        self._until: Recent[PeerId, tuple[int, float]] = Recent(MEMBERS_MAX)
 
     def banish(self, origin: PeerId, incarnation: int | None, now: float) -> None:
         """Do not listen to who has not heard yet that ``origin`` is no member any more.
@@ -28,11 +29,9 @@ class Banished:
         """
         _, until_s = self._until.get(origin, (0, now))
         if incarnation is not None:
-            self._until[origin] = (incarnation, math.inf)
+            self._until.put(origin, (incarnation, math.inf))
         elif until_s <= now:
-            self._until[origin] = (COUNTER_MAX, now + NEWS_ROUNDS * self._interval_s)
-        if len(self._until) > MEMBERS_MAX:
-            del self._until[next(iter(self._until))]
+            self._until.put(origin, (COUNTER_MAX, now + NEWS_ROUNDS * self._interval_s))
 
     def readmit(self, origin: PeerId) -> None:
         """It has a link again."""

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX
+from overlay.recent import Recent
 
 #: What took so many times longer than was expected...
 GROSS: Final = 10.0
@@ -45,7 +46,7 @@ class Lateness:
     """Of peers, as seen by one node. Times in seconds, of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._known: dict[PeerId, _Known] = {}
+        self._known: Recent[PeerId, _Known] = Recent(MEMBERS_MAX)
 
     def of(self, peer: PeerId, now: float) -> float:
         """How much later than it lets expect, in milliseconds, the peer is expected to answer."""
@@ -59,6 +60,4 @@ class Lateness:
         before = self._known.pop(peer, None)
         lates = (*(before.late_ms if before else ()), late)[-ANSWERS:]
         if any(lates):
-            self._known[peer] = _Known(lates, now)
-            if len(self._known) > MEMBERS_MAX:
-                del self._known[next(iter(self._known))]
+            self._known.put(peer, _Known(lates, now))

@@ -26,6 +26,7 @@ from overlay.limits import (
     PEER_MESSAGES_PER_S,
     SLOWED_MAX_S,
 )
+from overlay.recent import Recent
 
 #: Who has not been slowed for so long begins anew.
 _RECOVERED_S: Final = 1.0
@@ -114,7 +115,7 @@ class Breaches:
     """How often members broke the protocol of late."""
 
     def __init__(self) -> None:
-        self._breaches: dict[PeerId, list[float]] = {}
+        self._breaches: Recent[PeerId, list[float]] = Recent(MEMBERS_MAX)
 
     def too_many(self, peer: PeerId, now: float) -> bool:
         """The peer broke it once more: whether that was once too often. Then it begins anew."""
@@ -122,9 +123,7 @@ class Breaches:
         recent.append(now)
         if len(recent) >= BREACHES_MAX:
             return True
-        if len(self._breaches) >= MEMBERS_MAX:
-            del self._breaches[next(iter(self._breaches))]
-        self._breaches[peer] = recent
+        self._breaches.put(peer, recent)
         return False
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DIAL_BACK_INTERVAL_S, DIAL_BACKS_MAX, MEMBERS_MAX
+from overlay.recent import Recent
 from overlay.transport.connection import Line, answers
 from overlay.transport.public import seen_at
 from overlay.transport.sockets import Sockets
@@ -25,22 +26,19 @@ class DialBacks:
     def __init__(self, sockets: Sockets) -> None:
         self._sockets = sockets
         #: When each was last dialled, oldest first.
-        self._dialled: dict[PeerId, float] = {}
+        self._dialled: Recent[PeerId, float] = Recent(MEMBERS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dial(self, line: Line, peer: PeerId, port: int) -> None:
         """The peer at the other end of ``line``, which it dialled, asks for it."""
         now = time.monotonic()
-        last = self._dialled.pop(peer, None)
+        last = self._dialled.get(peer)
         if last is not None and now < last + DIAL_BACK_INTERVAL_S / 2:
-            self._dialled[peer] = last
             return
         seen = seen_at(line.link.endpoint)
         if seen is None or not 0 < port <= 65535 or len(self._tasks) >= DIAL_BACKS_MAX:
             return
-        if len(self._dialled) >= MEMBERS_MAX:
-            del self._dialled[next(iter(self._dialled))]
-        self._dialled[peer] = now
+        self._dialled.put(peer, now)
         endpoint = replace(seen, port=port).endpoint
         task = asyncio.create_task(self._dial(line, peer, endpoint, port))
         self._tasks.add(task)

@@ -48,6 +48,7 @@ from overlay.limits import (
     RTT_INTERVAL_S,
     STRANGER_MESSAGE_BYTES_MAX,
 )
+from overlay.recent import Recent
 from overlay.wire.between_transports import DialBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
@@ -190,7 +191,7 @@ class Link:
         self._unwelcome = unwelcome
         self._ticked = self._heard = self._begun = self._up_at = now
         #: When each was sent, by nonces that nobody guesses who has not read them.
-        self._pings: dict[int, float] = {}
+        self._pings: Recent[int, float] = Recent(_PINGS_OPEN_MAX)
         self._pinged = self._answered = now
         self._rtt_ms: float | None = None
         self._sent_messages = self._sent_bytes = 0
@@ -376,9 +377,8 @@ class Link:
 
     def _ping(self, now: float) -> Transmit:
         nonce = secrets.randbits(_NONCE_BITS)
-        self._pinged = self._pings[nonce] = now
-        if len(self._pings) > _PINGS_OPEN_MAX:
-            del self._pings[next(iter(self._pings))]
+        self._pinged = now
+        self._pings.put(nonce, now)
         return Transmit(encode(Ping(nonce)))
 
     def _measure(self, nonce: int, now: float) -> list[LinkEvent]:

@@ -22,10 +22,10 @@ class Dialling:
     """A mesh that has room for few, and whom it dials."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(acquaintances, "MEMBERS_MAX", ROOM)
         founder = key(100)
         self.mesh: Mesh = bare_mesh(LocalNode(founder, found_mesh(founder, bytes(32)), "me", ()))
         self.dialled: list[PeerId] = []
-        monkeypatch.setattr(acquaintances, "MEMBERS_MAX", ROOM)
         monkeypatch.setattr(self.mesh.transport, "dial", lambda peer, at: self.dialled.append(peer))
         monkeypatch.setattr(
             self.mesh.transport, "hang_up", lambda peer, reason: self.dialled.remove(peer)
