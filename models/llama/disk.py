@@ -66,20 +66,23 @@ class _Held:
 
 
 class DiskStore:
-    """The pieces of one fingerprint in ``folder``, of which all may take ``budget`` bytes.
+    """The pieces of one fingerprint in ``folder``, where all together may take ``budget`` bytes.
 
     The caller chooses what to remove when there is no room; only pieces of other fingerprints that
     nobody uses now go by themselves. All methods belong to one thread.
     """
 
-    def __init__(self, folder: Path, fingerprint: bytes, budget: int) -> None:
+    def __init__(self, folder: Path, fingerprint: bytes, budget: int, sharers: int = 1) -> None:
         """Opens the folder, which need not exist. If it cannot, the store stays empty: a log
-        record says why, ``in_use`` is False, and nothing is written."""
+        record says why, ``in_use`` is False, and nothing is written. ``sharers``: so many models,
+        this one among them, are used side by side and have even shares of the budget."""
         assert len(fingerprint) == piece_file.FINGERPRINT_BYTES
         self._folder = folder
         self._own = folder / fingerprint.hex()
         self._fingerprint = fingerprint
-        self._budget = budget
+        #: Bytes that the pieces here may take, and those with what nobody uses.
+        self._share = budget // sharers
+        self._room = budget
         #: Pieces that turned out damaged or vanished, since the store was opened.
         self.damaged = 0
         self._complained: set[int | None] = set()
@@ -95,7 +98,7 @@ class DiskStore:
         self._thread = threading.Thread(target=self._work, name="kv-disk", daemon=True)
         self._lock_fd = self._claim()
         if self._lock_fd is not None:
-            self._look()
+            self._look(sharers)
             self._jobs.put(self._make_room)
             self._thread.start()
 
@@ -150,7 +153,7 @@ class DiskStore:
         with self._guard:
             if key in self._sizes:
                 return key
-            if self._used + size > self._budget:
+            if self._used + size > self._share:
                 return None
             if not self._guard.wait_for(lambda: self._may_hold(len(payload)), wait_s):
                 return None
@@ -209,7 +212,7 @@ class DiskStore:
             while (fd := lock(self._own)) is None and time.monotonic() < give_up:
                 time.sleep(_LOCK_POLL_S)
             if fd is not None:
-                os.utime(self._own / LOCK)  # the last use, see `_unused`
+                os.utime(self._own / LOCK)  # the last use, see `_others`
         except OSError as error:
             log.warning("the disk cache %s cannot be used: %s", self._folder, error.strerror)
             return None
@@ -227,16 +230,19 @@ class DiskStore:
         name, text = _TAG
         (self._folder / name).write_bytes(text)
 
-    def _look(self) -> None:
-        """Find what earlier runs left: own pieces as far as the budget goes, and other folders."""
+    def _look(self, sharers: int) -> None:
+        """Find what earlier runs left: own pieces as far as the share goes, and other folders."""
         try:
             self._sizes = _pieces(self._own)
-            self._others = _unused(self._folder, self._own)
+            self._others, in_use = _others(self._folder, self._own)
+            # Those that are not open yet are among the unused: as they were used last time, too,
+            # whatever else there is goes before them.
+            self._room -= min(in_use, sharers - 1) * self._share
         except OSError as error:
             self._complain(error)
         self._used = sum(self._sizes.values())
         for key in reversed(list(self._sizes)):
-            if self._used <= self._budget:
+            if self._used <= self._share:
                 break
             self.remove(key)  # the longest paths: nothing else continues them
 
@@ -293,7 +299,7 @@ class DiskStore:
 
     def _make_room(self) -> None:
         """Delete others' pieces, the longest unused first, until all fits into the budget."""
-        while self._others and self.used + sum(size for _, size in self._others) > self._budget:
+        while self._others and self.used + sum(size for _, size in self._others) > self._room:
             folder, _ = self._others.pop(0)
             with contextlib.suppress(OSError):
                 fd = lock(folder)  # somebody may have begun to use it
@@ -359,21 +365,23 @@ def _pieces(folder: Path) -> dict[str, int]:
     return found
 
 
-def _unused(folder: Path, own: Path) -> list[tuple[Path, int]]:
-    """Other fingerprints' subfolders that nobody has locked: path and bytes, oldest use first."""
-    found = []
+def _others(folder: Path, own: Path) -> tuple[list[tuple[Path, int]], int]:
+    """Other fingerprints' subfolders that nobody has locked: path and bytes, oldest use first;
+    and how many are locked."""
+    found, in_use = [], 0
     for path in folder.iterdir():
         if path == own or not _FINGERPRINT.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):
             fd = lock(path)
             if fd is None:
+                in_use += 1
                 continue
             try:
                 found.append((os.fstat(fd).st_mtime, path, sum(_pieces(path).values())))
             finally:
                 os.close(fd)
-    return [(path, size) for _, path, size in sorted(found)]
+    return [(path, size) for _, path, size in sorted(found)], in_use
 
 
 def _write_all(fd: int, data: bytes) -> None:

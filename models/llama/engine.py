@@ -119,13 +119,15 @@ class LlamaEngine:
         ram_bytes: int = 0,
         disk: Path | None = None,
         disk_bytes: int = 0,
+        disk_sharers: int = 1,
         progress: Callable[[float], None] | None = None,
     ) -> LlamaEngine:
         """Load the model at ``path``.
 
         ``cells``: KV cells for all requests together; 0 chooses by the model and free memory.
-        ``threads``: 0 takes all physical cores. ``ram_bytes``, and ``disk_bytes`` in the folder
-        ``disk``, may keep what leaves the KV cache. ``progress``: share loaded, 0 to 1.
+        ``threads``: 0 takes all physical cores. ``ram_bytes``, and an even share of ``disk_bytes``
+        in the folder ``disk``, which so many models use side by side, may keep what leaves the KV
+        cache. ``progress``: share loaded, 0 to 1.
         Raises ModelFileInvalid, EngineFailed, and what ``progress`` raises.
         """
         options = [f"--name={name}", f"--cells={cells}", f"--threads={threads or _cores()}"]
@@ -133,6 +135,7 @@ class LlamaEngine:
         options.append(f"--ram-bytes={ram_bytes}")
         if disk is not None:
             options += [f"--disk={disk}", f"--disk-bytes={disk_bytes}"]
+            options.append(f"--disk-sharers={disk_sharers}")
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

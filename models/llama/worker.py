@@ -233,7 +233,7 @@ def _open_disk(
         log.warning("no disk cache, as %s was changed while it was loaded", options.path)
         return None
     owner = fingerprint(digest, backend.state_settings)
-    store = DiskStore(options.disk, owner, options.disk_bytes)
+    store = DiskStore(options.disk, owner, options.disk_bytes, options.disk_sharers)
     return store if store.in_use else None
 
 
@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--ram-bytes", type=int, default=0)
     parser.add_argument("--disk", type=Path)
     parser.add_argument("--disk-bytes", type=int, default=0)
+    parser.add_argument("--disk-sharers", type=int, default=1)
     options = parser.parse_args()
     # A terminal sends Ctrl-C to the worker too, and a service's end is told to all its processes.
     # The parent decides when to stop, and lets the disk cache be saved.

@@ -251,6 +251,25 @@ def test_the_longest_unused_model_goes_first(folder: Path, oldest: bytes) -> Non
     store.close(CLOSE_S)
 
 
+def test_models_that_share_a_budget_leave_each_others_pieces_alone(folder: Path) -> None:
+    payload = b"x" * (BUDGET // 4)
+    stale = DiskStore(folder, b"s" * 16, BUDGET)
+    write_paths(stale, [(1,)], payload)
+    stale.close(CLOSE_S)
+    os.utime(folder / (b"s" * 16).hex() / "lock", (100, 100))
+    names = (OURS, THEIRS, b"u" * 16)
+    for _ in range(2):  # the second time each finds the others' pieces, whoever is open already
+        stores = [DiskStore(folder, name, 3 * BUDGET // 2, len(names)) for name in names]
+        for store in stores:
+            write_paths(store, [(1,)], payload)
+            settle(store)
+        assert not (folder / (b"s" * 16).hex()).exists(), "there is no room for all four"
+        for name, store in zip(names, stores, strict=True):
+            assert len(files(folder, name)) == 1
+            assert store.write((2,), 0, payload) is None, "its share is full"
+            store.close(CLOSE_S)
+
+
 def test_a_smaller_budget_keeps_the_shortest_paths(folder: Path) -> None:
     store = DiskStore(folder, OURS, BUDGET)
     keys = write_paths(store, [(1,), (1, 2), (1, 2, 3)], b"x" * 500)
