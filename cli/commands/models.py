@@ -11,6 +11,7 @@ import click
 from cli.failures import HearthGroup
 from cli.options import config_of, home_option, json_option, print_json
 from cli.text import printable, size
+from models.store.names import stem_of
 
 if TYPE_CHECKING:
     from overlay.config import NodeConfig
@@ -79,7 +80,7 @@ def _print_tables(root: str, files: list[dict[str, Any]], served: list[dict[str,
         names = Counter(file["name"] for file in files)
         for file in files:
             # The file's own name tells two quantisations of one model apart.
-            stem = [Path(file["path"]).stem] if names[file["name"]] > 1 else []
+            stem = [stem_of(Path(file["path"]))] if names[file["name"]] > 1 else []
             table.add_row(
                 Text(printable(file["name"]), style="bold"),
                 Text(printable(", ".join(file["aliases"][:1] or stem))),
@@ -125,4 +126,4 @@ def pull(ctx: click.Context, name: str, as_json: bool) -> None:
         print_json(pulled)
     else:
         click.echo(f"{model.name} is in {model.path}")
-        click.echo(f"To talk to it: hearth chat --model {shlex.quote(model.path.stem)}")
+        click.echo(f"To talk to it: hearth chat --model {shlex.quote(stem_of(model.path))}")

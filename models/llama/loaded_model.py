@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ import llama_cpp
 import psutil
 
 from models.llama.fingerprint import file_identity, model_digest
+from models.store.names import parts_of
 from overlay.errors import ModelFileInvalid
 
 #: llama.cpp's own limit on sequences in one context.
@@ -87,7 +89,7 @@ class LoadedModel:
         """Raises ModelFileInvalid."""
         _check_header(path)
         self._path = path
-        self._identity = file_identity(path)
+        self._files = [(each, file_identity(each)) for each in parts_of(path)]
         forget_complaints()
         llama_cpp.llama_log_set(_log, None)
         llama_cpp.llama_backend_init()
@@ -112,9 +114,15 @@ class LoadedModel:
     def digest(self, folder: Path) -> bytes | None:
         """SHA-256 of the file, remembered in ``folder``; None: it has changed since it was loaded.
 
-        Raises OSError if it cannot be read.
+        Of several files, that of their digests. Raises OSError if one cannot be read.
         """
-        return model_digest(self._path, folder, self._identity)
+        digests = []
+        for path, identity in self._files:
+            digest = model_digest(path, folder, identity)
+            if digest is None:
+                return None
+            digests.append(digest)
+        return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
 
     def description(self) -> str:
         """General name, parameters and quantisation, as far as the file tells."""

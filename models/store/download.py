@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,26 +42,46 @@ class RemoteFile:
     sha256: str
 
 
-def fetch(http: httpx.Client, remote: RemoteFile, root: Path, progress: Progress) -> Path:
-    """Bring the file, a GGUF, into the folder ``root``, unless it is there. Blocks.
+def fetch(
+    http: httpx.Client, files: Sequence[RemoteFile], root: Path, progress: Progress
+) -> list[Path]:
+    """Bring the files of a GGUF model into the folder ``root``, unless they are there. Blocks.
 
     Raises DownloadFailed; what has arrived by then stays, and the next call goes on from there.
     """
-    target = root / remote.name
+    size = sum(file.size_bytes for file in files)
+    before = 0
     try:
         make_folder(root)
-        with _part_of(remote, target) as part:
-            if part is not None:
-                _receive(http, remote, part, progress)
-                _verify(remote, part)
-                put_in_place(Path(part.name), target)
+        if shutil.disk_usage(root).free < sum(_missing_bytes(file, root) for file in files):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for file in files:
+            _fetch_one(http, file, root, _part_of_all(progress, before, size))
+            before += file.size_bytes
     except OSError as error:
+        name = files[0].name
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(remote, root) from None
+            raise DownloadFailed(
+                f"no room for {name}: {root} has to have {size / 1e6:,.0f} MB for it; with more "
+                "room, the same command goes on where it stopped"
+            ) from None
         raise DownloadFailed(
-            f"{remote.name} cannot be stored in {root}: {error.strerror or error}"
+            f"{name} cannot be stored in {root}: {error.strerror or error}"
         ) from None
-    return target
+    return [root / file.name for file in files]
+
+
+def _fetch_one(http: httpx.Client, file: RemoteFile, root: Path, progress: Progress) -> None:
+    with _part_of(file, root) as part:
+        if part is not None:
+            _receive(http, file, part, progress)
+            _verify(file, part)
+            put_in_place(Path(part.name), root / file.name)
+
+
+def _part_of_all(progress: Progress, before: int, size: int) -> Progress:
+    """Reports of one file as the reports of all, after so many bytes of so many."""
+    return lambda done, _: progress(before + done, size)
 
 
 def unreachable(host: str, error: httpx.HTTPError) -> DownloadFailed:
@@ -82,13 +102,26 @@ def refusal(reply: httpx.Response, what: str) -> DownloadFailed:
     return DownloadFailed(f"{host} does not give {what}: {reason.rstrip('.')}{hint}")
 
 
+def _part_path(remote: RemoteFile, root: Path) -> Path:
+    return root / f".{remote.name}.{remote.sha256[:16]}.part"
+
+
+def _missing_bytes(remote: RemoteFile, root: Path) -> int:
+    """What is still to come of it, as far as sizes tell."""
+    for path in (root / remote.name, _part_path(remote, root)):
+        if path.exists():
+            return max(0, remote.size_bytes - path.stat().st_size)
+    return remote.size_bytes
+
+
 @contextmanager
-def _part_of(remote: RemoteFile, target: Path) -> Iterator[BinaryIO | None]:
+def _part_of(remote: RemoteFile, root: Path) -> Iterator[BinaryIO | None]:
     """What has arrived of it so far, for this process alone; None: all of it is in place."""
+    target = root / remote.name
     if _in_place(remote, target):
         yield None
         return
-    path = target.with_name(f".{remote.name}.{remote.sha256[:16]}.part")
+    path = _part_path(remote, root)
     with path.open("a+b") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,8 +149,6 @@ def _in_place(remote: RemoteFile, target: Path) -> bool:
 def _receive(http: httpx.Client, remote: RemoteFile, part: BinaryIO, progress: Progress) -> None:
     """Append what is missing, and sync it."""
     arrived = part.seek(0, os.SEEK_END)
-    if shutil.disk_usage(Path(part.name).parent).free < remote.size_bytes - arrived:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     progress(arrived, remote.size_bytes)
     pauses = iter(_PAUSES_S)
     while part.tell() < remote.size_bytes:
@@ -191,10 +222,3 @@ def _verify(remote: RemoteFile, part: BinaryIO) -> None:
         part.seek(0)
         part.truncate()
         raise
-
-
-def _disk_full(remote: RemoteFile, root: Path) -> DownloadFailed:
-    return DownloadFailed(
-        f"no room for {remote.name}: {root} has to have {remote.size_bytes / 1e6:,.0f} MB for it; "
-        "with more room, the same command goes on where it stopped"
-    )

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from models.store.download import RemoteFile, refusal, unreachable
-from models.store.names import quantisation_of
+from models.store.names import parts_of, quantisation_of
 from overlay.errors import DownloadFailed, ModelNotFound
 
 _ENDPOINT: Final = "https://huggingface.co"
@@ -34,7 +34,6 @@ _NAME: Final = re.compile(
 _USUAL: Final = "Q4_K_M"
 #: Beside the models: projectors of images, and what a quantisation was made with.
 _NO_MODELS: Final = re.compile(r"mmproj|imatrix", re.IGNORECASE)
-_PART: Final = re.compile(r"-\d{5}-of-\d{5}$")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TIMEOUT_S: Final = 30.0
 
@@ -67,8 +66,8 @@ def client() -> httpx.Client:
     )
 
 
-def find(http: httpx.Client, name: HubName) -> RemoteFile:
-    """The file that is meant. Blocks.
+def find(http: httpx.Client, name: HubName) -> list[RemoteFile]:
+    """The files of the model that is meant, in order. Blocks.
 
     Raises DownloadFailed (the hub cannot be reached, or refuses), ModelNotFound (it has no such
     repository or file, or several that may be meant).
@@ -93,16 +92,8 @@ def find(http: httpx.Client, name: HubName) -> RemoteFile:
         raise DownloadFailed(
             f"{http.base_url.host} answers in words that no hub uses (HF_ENDPOINT?)"
         ) from None
-    chosen = _choose(files, name)
-    if not _SHA256.fullmatch(chosen.sha256):
-        raise DownloadFailed(f"the hub gives no digest of {chosen.path}, so it is not fetched")
-    path = f"{name.repo}/resolve/{quote(revision)}/{quote(chosen.path)}"
-    return RemoteFile(
-        url=str(http.base_url.join(path)),
-        name=PurePosixPath(chosen.path).name,
-        size_bytes=chosen.size_bytes,
-        sha256=chosen.sha256,
-    )
+    chosen = _choose(_models(files), name)
+    return [_remote(http, f"{name.repo}/resolve/{quote(revision)}", file) for file in chosen.files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +101,7 @@ class _Listed:
     """A file as the hub lists it."""
 
     #: Within the repository.
-    path: str
+    path: PurePosixPath
     size_bytes: int
     #: Empty for small files, which are no models.
     sha256: str
@@ -122,60 +113,82 @@ class _Listed:
             raise ValueError(path)
         large = entry.get("lfs") or {}
         return cls(
-            path=path,
+            path=PurePosixPath(path),
             size_bytes=int(large.get("size", 0)),
             sha256=str(large.get("sha256", "")),
         )
 
+
+def _remote(http: httpx.Client, folder: str, file: _Listed) -> RemoteFile:
+    if not _SHA256.fullmatch(file.sha256):
+        raise DownloadFailed(f"the hub gives no digest of {file.path}, so it is not fetched")
+    return RemoteFile(
+        url=str(http.base_url.join(f"{folder}/{quote(str(file.path))}")),
+        name=file.path.name,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model of the repository: its file, or all of them in order."""
+
+    files: tuple[_Listed, ...]
+
     @property
-    def stem(self) -> str:
-        return PurePosixPath(self.path).stem
+    def file_name(self) -> str:
+        return self.files[0].path.name
 
     @property
     def quantisation(self) -> str:
-        return quantisation_of(_PART.sub("", self.stem))
+        return quantisation_of(self.files[0].path)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    def is_called(self, wanted: str) -> bool:
+        """Whether that is, in small letters, the name of one of its files, in its folder or not."""
+        paths = (file.path for file in self.files)
+        return any(wanted in (str(path).casefold(), path.name.casefold()) for path in paths)
 
 
-def _choose(files: Sequence[_Listed], name: HubName) -> _Listed:
+def _models(listed: Sequence[_Listed]) -> list[_Model]:
+    """Those that are whole, the smallest first."""
+    by_path = {file.path: file for file in listed if file.path.suffix == ".gguf"}
     models = [
-        file
-        for file in files
-        if file.path.lower().endswith(".gguf") and not _NO_MODELS.search(file.stem)
+        _Model(tuple(by_path[part] for part in parts_of(path)))
+        for path in by_path
+        if path == parts_of(path)[0]
+        and by_path.keys() >= {*parts_of(path)}
+        and not _NO_MODELS.search(path.stem)
     ]
+    return sorted(models, key=lambda model: model.size_bytes)
+
+
+def _choose(models: Sequence[_Model], name: HubName) -> _Model:
     if not models:
         raise ModelNotFound(
             f"{name.repo} has no GGUF files; many models have them in a repository of their own, "
             f"called like {name.repo}-GGUF"
         )
-    wanted = name.wanted.casefold()
-    if wanted.endswith(".gguf"):
-        found = [f for f in models if wanted in (f.path.casefold(), f"{f.stem}.gguf".casefold())]
-    else:
-        of = wanted or _USUAL.casefold()
-        found = [file for file in models if file.quantisation.casefold() == of] or [
-            file for file in models if file.quantisation.casefold() == f"ud-{of}"
-        ]
-        if not wanted and not found and len(models) == 1:
-            found = models
-    if len(found) == 1 and not _PART.search(found[0].stem):
-        return found[0]
-    if found and all(_PART.search(file.stem) for file in found):
-        raise ModelNotFound(
-            f"{found[0].path} is in {len(found)} parts, which Hearth does not fetch; take another "
-            f"quantisation: {_offer(models)}"
-        )
-    if found:
-        names = ", ".join(f"{name.repo}:{PurePosixPath(file.path).name}" for file in found)
-        raise ModelNotFound(f"several files may be meant; say which: {names}")
-    asked = f"no {name.wanted}" if wanted else f"no {_USUAL}, which is the usual one"
-    raise ModelNotFound(f"{name.repo} has {asked}; add one to the name: {_offer(models)}")
-
-
-def _offer(models: Sequence[_Listed]) -> str:
-    """What one can ask for, the smallest first."""
-    whole = [file for file in models if not _PART.search(file.stem)]
-    whole.sort(key=lambda file: file.size_bytes)
-    return ", ".join(
-        f":{file.quantisation or PurePosixPath(file.path).name} ({file.size_bytes / 1e9:.1f} GB)"
-        for file in whole
+    wanted = name.wanted.casefold() or _USUAL.casefold()
+    found = (
+        [model for model in models if model.is_called(wanted)]
+        or [model for model in models if model.quantisation.casefold() == wanted]
+        or [model for model in models if model.quantisation.casefold() == f"ud-{wanted}"]
     )
+    if not found and not name.wanted and len(models) == 1:
+        found = [*models]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(f"{name.repo}:{model.file_name}" for model in found)
+        raise ModelNotFound(f"several files may be meant; say which: {names}")
+    asked = name.wanted or f"{_USUAL}, which is the usual one"
+    offered = ", ".join(
+        f":{model.quantisation or model.file_name} ({model.size_bytes / 1e9:.1f} GB)"
+        for model in models
+    )
+    raise ModelNotFound(f"{name.repo} has no {asked}; add one to the name: {offered}")

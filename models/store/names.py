@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePath
+from typing import Final, TypeVar
 
 from overlay.limits import NAME_CHARS_MAX
 
@@ -13,15 +13,37 @@ _QUANTISATION: Final = re.compile(
     r"[-._]((?:UD-)?(?:I?Q\d(?:_[01]|_K)?(?:_[A-Z]{1,3})?|TQ\d_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))$",
     re.IGNORECASE,
 )
+#: What llama.cpp's tools add to each file of a model that they split.
+_PART: Final = re.compile(r"(?P<whole>.+)-\d{5}-of-(?P<parts>\d{5})", re.DOTALL)
+_AnyPath = TypeVar("_AnyPath", bound=PurePath)
+
+
+def parts_of(path: _AnyPath) -> tuple[_AnyPath, ...]:
+    """All files of the model that this one belongs to, in order; most models have one."""
+    part = _PART.fullmatch(path.stem)
+    if part is None:
+        return (path,)
+    parts = int(part["parts"])
+    return tuple(
+        path.with_name(f"{part['whole']}-{number:05}-of-{parts:05}{path.suffix}")
+        for number in range(1, parts + 1)
+    )
+
+
+def stem_of(path: PurePath) -> str:
+    """The name of a model's file, or what the names of its files have in common."""
+    part = _PART.fullmatch(path.stem)
+    return part["whole"] if part else path.stem
 
 
 def model_name(path: Path) -> str:
     """What a file's model is called: its stem without the quantisation, fit to cross the wire."""
-    name = _QUANTISATION.sub("", path.stem) or path.stem
+    stem = stem_of(path)
+    name = _QUANTISATION.sub("", stem) or stem
     return "".join(char if char.isprintable() else "_" for char in name)[:NAME_CHARS_MAX]
 
 
-def quantisation_of(stem: str) -> str:
+def quantisation_of(path: PurePath) -> str:
     """How its weights are stored, as the file's name has it: ``Q4_K_M``; "" if it does not."""
-    found = _QUANTISATION.search(stem)
+    found = _QUANTISATION.search(stem_of(path))
     return found[1] if found else ""

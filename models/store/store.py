@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.store import demo, download, hub
@@ -13,7 +13,7 @@ from models.store.catalogue import CATALOGUE, ModelSpec, known
 from models.store.files import Progress, is_genuine
 from models.store.gguf_file import GgufInfo, check_gguf
 from models.store.hub import HubName
-from models.store.names import model_name
+from models.store.names import model_name, parts_of, stem_of
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ class ModelFile:
 
     name: str
     aliases: tuple[str, ...]
+    #: The first one, of a model in several files.
     path: Path
+    #: Its counts and sizes are of all of them.
     info: GgufInfo
 
 
@@ -66,7 +68,7 @@ class ModelStore:
                     f"there is no file {path}; if you mean the hub's model of that name, fetch it "
                     f"first: hearth models pull {name_or_path}"
                 )
-            return ModelFile(model_name(path), (), path, check_gguf(path))
+            return _checked(path)
         if spec := known(name_or_path):
             path = self.root / spec.file_name
             if path not in self._files():
@@ -82,7 +84,7 @@ class ModelStore:
             return self._in_store(path)
         wanted = name_or_path.casefold()
         for path in self._files():
-            if wanted in (model_name(path).casefold(), path.stem.casefold()):
+            if wanted in (model_name(path).casefold(), stem_of(path).casefold()):
                 return self._in_store(path)
         raise ModelNotFound(
             f"no model {name_or_path!r} here: `hearth models list` shows those there are; "
@@ -115,8 +117,8 @@ class ModelStore:
                 "it is: hearth chat --model /path/to/model.gguf"
             )
         with hub.client() as http:
-            path = download.fetch(http, hub.find(http, hub_name), self.root, progress)
-        return self._in_store(path)
+            paths = download.fetch(http, hub.find(http, hub_name), self.root, progress)
+        return self._in_store(paths[0])
 
     def _files(self) -> Sequence[Path]:
         try:
@@ -128,13 +130,26 @@ class ModelStore:
                 f"the model store {self.root} cannot be read: {error.strerror}; give this user the "
                 "right, or another folder (HEARTH_MODELS)"
             ) from None
-        return sorted(self.root / name for name in names if name.endswith(".gguf"))
+        paths = sorted(self.root / name for name in names if name.endswith(".gguf"))
+        return [path for path in paths if path == parts_of(path)[0]]
 
     def _in_store(self, path: Path) -> ModelFile:
         spec = _spec_of(path)
         if spec is None:
-            return ModelFile(model_name(path), (), path, check_gguf(path))
+            return _checked(path)
         return ModelFile(spec.name, spec.aliases, path, check_gguf(path))
+
+
+def _checked(path: Path) -> ModelFile:
+    """The model of which this is a file. Raises ModelFileInvalid."""
+    paths = parts_of(path)
+    infos = [check_gguf(each) for each in paths]
+    info = replace(
+        infos[0],
+        parameters=sum(each.parameters for each in infos),
+        size_bytes=sum(each.size_bytes for each in infos),
+    )
+    return ModelFile(model_name(path), (), paths[0], info)
 
 
 def _spec_of(path: Path) -> ModelSpec | None:

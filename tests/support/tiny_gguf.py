@@ -60,14 +60,16 @@ def write_tiny_gguf(
     add_bos: bool = False,
     control_tokens: Sequence[str] = CONTROL_TOKENS,
     sentencepiece: bool = False,
+    tensors_per_file: int = 0,
 ) -> Path:
-    """Write the model and return ``path``. The same arguments give the same file.
+    """Write the model and return its file. The same arguments give the same file.
 
     ``width`` must be a multiple of ``heads``; each head then has an even number of dimensions.
     ``control_tokens``: of the last two, one begins a text and the other ends an answer.
     ``sentencepiece``: tokenize like Llama 2 and Gemma, not like GPT-2.
+    ``tensors_per_file``: in several files beside ``path``, of which the first is returned.
     """
-    writer = gguf.GGUFWriter(str(path), architecture)
+    writer = gguf.GGUFWriter(str(path), architecture, split_max_tensors=tensors_per_file)
     model = _Model(writer, seed, layers, width)
     writer.add_name(name)
     writer.add_context_length(context)
@@ -84,7 +86,7 @@ def write_tiny_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return min(path.parent.glob(f"{path.stem}-*")) if tensors_per_file else path
 
 
 # --- architectures ----------------------------------------------------------------------------

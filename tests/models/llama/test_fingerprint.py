@@ -11,6 +11,8 @@ import pytest
 
 from models.llama.fingerprint import file_identity, fingerprint, model_digest
 from models.llama.loaded_model import LoadedModel
+from models.store.names import parts_of
+from tests.support.tiny_gguf import write_tiny_gguf
 
 
 @pytest.fixture
@@ -80,6 +82,24 @@ def test_a_model_that_is_replaced_while_it_is_loaded_has_no_digest(
         (tmp_path / "new").replace(path)
 
     assert LoadedModel(path, replace).digest(cache) is None
+
+
+def test_all_files_of_a_model_count(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", tensors_per_file=8)
+    parts = parts_of(path)
+    assert len(parts) > 1
+    cache = tmp_path / "cache"
+    digests = [hashlib.sha256(part.read_bytes()).digest() for part in parts]
+    before = LoadedModel(path, lambda _: None).digest(cache)
+    assert before == hashlib.sha256(b"".join(digests)).digest()
+
+    content = bytearray(parts[-1].read_bytes())
+    content[-1] ^= 1
+    parts[-1].write_bytes(content)
+    loaded = LoadedModel(path, lambda _: None)
+    assert loaded.digest(cache) not in (None, before)
+    parts[-1].write_bytes(b"replaced")
+    assert loaded.digest(cache) is None
 
 
 def test_model_and_settings_both_count() -> None:

@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 def pulled(root: Path, seen: list[tuple[int, int]] | None = None) -> Path:
     with client() as http:
         progress = (lambda done, total: seen.append((done, total))) if seen is not None else ignore
-        return download.fetch(http, find(http, NAME), root, progress)
+        return download.fetch(http, find(http, NAME), root, progress)[0]
 
 
 def ignore(done: int, total: int) -> None:
@@ -246,3 +246,59 @@ def test_a_redirect_to_nowhere(root: Path, hub: Hub) -> None:
     hub.elsewhere = "http://127.0.0.1:1"
     with pytest.raises(DownloadFailed, match="broke off after 0"):
         pulled(root)
+
+
+@pytest.fixture
+def parts(hub: Hub, content: bytes) -> list[str]:
+    """What is to be fetched is in three files, of which each is a GGUF."""
+    names = [f"Pocket-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    hub.repos["o/m"] = dict.fromkeys(names, content)
+    return names
+
+
+def pulled_parts(root: Path, seen: list[tuple[int, int]]) -> list[Path]:
+    with client() as http:
+        files = find(http, HubName("o/m", "Q8_0"))
+        return download.fetch(http, files, root, lambda done, total: seen.append((done, total)))
+
+
+def test_all_files_of_a_model_come_as_one(parts: list[str], root: Path, content: bytes) -> None:
+    seen: list[tuple[int, int]] = []
+    paths = pulled_parts(root, seen)
+    assert [path.name for path in paths] == parts == left_in(root)
+    assert {path.read_bytes() for path in paths} == {content}
+    assert seen == sorted(seen)
+    assert seen[-1] == (3 * len(content), 3 * len(content))
+
+
+def test_what_is_there_of_a_models_files_stays(
+    parts: list[str], hub: Hub, root: Path, content: bytes
+) -> None:
+    answers = iter([(0, None), (0, 50_000), *[(503, None)] * 3])
+    hub.trouble = lambda begin: next(answers)
+    with pytest.raises(DownloadFailed, match="00002-of-00003"):
+        pulled_parts(root, [])
+    hub.trouble = lambda begin: (0, None)
+    hub.asked.clear()
+    seen: list[tuple[int, int]] = []
+    pulled_parts(root, seen)
+    assert seen[0] == (len(content) + 50_000, 3 * len(content))
+    assert [begin for begin, _ in hub.asked] == [50_000, 0]
+    assert left_in(root) == parts
+
+
+def test_room_is_needed_for_what_is_missing_alone(
+    parts: list[str], root: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled_parts(root, [])
+    (root / parts[2]).unlink()
+
+    class Usage:
+        free = len(content) - 1
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with pytest.raises(DownloadFailed, match="no room"):
+        pulled_parts(root, [])
+    Usage.free += 1
+    pulled_parts(root, [])
+    assert left_in(root) == parts

@@ -20,11 +20,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def found(name: str) -> str:
-    """The address of the file, from the repository's revision on."""
+    """The addresses of the files, from the repository's revision on."""
     parsed = HubName.parse(name)
     assert parsed is not None
     with client() as http:
-        return find(http, parsed).url.partition(f"/resolve/{REVISION}/")[2]
+        files = find(http, parsed)
+    return " ".join(file.url.partition(f"/resolve/{REVISION}/")[2] for file in files)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,7 @@ REPO = {
     "deep/M-BF16.gguf": b"f" * 90,
     "large/M-Q8_0-00001-of-00002.gguf": b"8",
     "large/M-Q8_0-00002-of-00002.gguf": b"8",
+    "lost/M-Q6_K-00001-of-00002.gguf": b"6",
     "mmproj-M-Q4_K_M.gguf": b"p",
     "M.imatrix.gguf": b"i",
     "config.json": b"{}",
@@ -76,6 +78,11 @@ REPO = {
         ("o/m:UD-Q4_K_XL", "M-UD-Q4_K_XL.gguf"),
         ("o/m:bf16", "deep/M-BF16.gguf"),
         ("o/m:M-BF16.gguf", "deep/M-BF16.gguf"),
+        ("o/m:Q8_0", "large/M-Q8_0-00001-of-00002.gguf large/M-Q8_0-00002-of-00002.gguf"),
+        (
+            "o/m:M-Q8_0-00001-of-00002.gguf",
+            "large/M-Q8_0-00001-of-00002.gguf large/M-Q8_0-00002-of-00002.gguf",
+        ),
         ("https://huggingface.co/o/m/blob/main/deep/M-BF16.gguf", "deep/M-BF16.gguf"),
     ],
 )
@@ -99,8 +106,11 @@ def test_the_exact_quantisation_comes_before_one_that_is_like_it(hub: Hub) -> No
     ("name", "words"),
     [
         ("o/other", "no model 'o/other' that you may see"),
-        ("o/m:Q3_K_S", r"no Q3_K_S; .*:Q2_K \(0.0 GB\), :Q4_K_M .*, :UD-Q4_K_XL .*, :BF16"),
-        ("o/m:Q8_0", "in 2 parts, .* another quantisation: :Q2_K"),
+        (
+            "o/m:Q3_K_S",
+            r"no Q3_K_S; .*:Q8_0 \(0.0 GB\), :Q2_K .*, :Q4_K_M .*, :BF16",
+        ),
+        ("o/m:Q6_K", "no Q6_K"),
         ("o/m:nothing.gguf", "no nothing.gguf"),
         ("o/two", "several files may be meant; .* o/two:A-Q4_K_M.gguf, o/two:B-Q4_K_M.gguf"),
         ("o/few", "no Q4_K_M, which is the usual one; add one to the name: :Q2_K .*, :Q8_0"),
@@ -119,7 +129,8 @@ def test_what_is_not_there_is_said_with_what_is(hub: Hub, name: str, words: str)
 def test_the_hub_does_not_say_where_a_file_is_stored(hub: Hub) -> None:
     hub.repos["o/m"] = {"../../M.gguf": b"1"}
     with client() as http:
-        assert find(http, HubName("o/m")).name == "M.gguf"
+        (file,) = find(http, HubName("o/m"))
+    assert file.name == "M.gguf"
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "../" * 21 + "0"])

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from models.store.catalogue import DEMO, known
-from models.store.names import model_name
+from models.store.gguf_file import check_gguf
+from models.store.names import model_name, parts_of
 from models.store.store import ModelStore
 from overlay.errors import ConfigError, ModelFileInvalid, ModelNotFound
 from overlay.limits import NAME_CHARS_MAX
 from tests.models.store.wheels import write_gguf
+from tests.support.tiny_gguf import write_tiny_gguf
 
 
 def ignore(done: int, total: int) -> None:
@@ -37,6 +39,8 @@ def store(tmp_path: Path) -> ModelStore:
         ("phi-Q6_K.gguf", "phi"),
         ("plain.gguf", "plain"),
         ("Q8_0.gguf", "Q8_0"),
+        ("Qwen2.5-7B-Instruct-Q4_K_M-00001-of-00002.gguf", "Qwen2.5-7B-Instruct"),
+        ("-00001-of-00002.gguf", "-00001-of-00002"),
         ("line\nbreak.gguf", "line_break"),
         ("x" * 100 + ".gguf", "x" * NAME_CHARS_MAX),
     ],
@@ -97,6 +101,23 @@ def test_a_damaged_file_is_logged_and_left_out(
     with caplog.at_level(logging.WARNING):
         assert [model.name for model in store.list()] == ["good"]
     assert "bad.gguf" in caplog.text
+
+
+def test_a_model_in_several_files_is_one(store: ModelStore) -> None:
+    path = write_tiny_gguf(store.root / "Tiny-Q8_0.gguf", tensors_per_file=8)
+    parts = parts_of(path)
+    assert path == parts[0]
+    assert sorted(store.root.iterdir()) == [*parts]
+    (listed,) = store.list()
+    whole = write_tiny_gguf(store.root / "whole.gguf")
+    assert listed.name == "Tiny"
+    assert listed.info.parameters == check_gguf(whole).parameters
+    assert listed.info.size_bytes == sum(part.stat().st_size for part in parts)
+    for name in ("Tiny", "tiny-q8_0", str(parts[0]), str(parts[-1])):
+        assert store.resolve(name) == listed
+    parts[1].unlink()
+    with pytest.raises(ModelFileInvalid, match=f"there is no model file {parts[1]}"):
+        store.resolve("Tiny")
 
 
 def test_a_store_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
