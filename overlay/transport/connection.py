@@ -11,12 +11,12 @@ import zmq
 
 from overlay.errors import HearthError, Unreachable
 from overlay.identity.peer_id import PeerId
-from overlay.limits import HANDSHAKE_S
+from overlay.limits import HANDSHAKE_S, MESSAGE_BYTES_MAX, PING_INTERVAL_S
 from overlay.transport.dialling import Ending
 from overlay.transport.inbox import Inbox
-from overlay.transport.link import Down, Link, LinkEvent
+from overlay.transport.link import SILENCE_S, Down, Link, LinkEvent
 from overlay.transport.pump import Pump
-from overlay.transport.sockets import LINGER_MS, Monitor, Sockets
+from overlay.transport.sockets import LINGER_MS, Connection, Monitor, Sockets
 
 #: A peer that we say goodbye to may take this long to answer.
 FAREWELL_S: Final = 0.5
@@ -48,6 +48,10 @@ class Line:
         exchange: Exchange,
     ) -> None:
         self.link = link
+        #: What it goes over, once that is known; None: not over one of its own.
+        self.connection: Connection | None = None
+        #: Bytes that it had brought when the peer seemed silent, at first and the last time.
+        self._received: tuple[int, int] | None = None
         self.inbox = Inbox()
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
@@ -72,6 +76,24 @@ class Line:
             # Whoever sends is in the middle of something: tell of the end afterwards.
             asyncio.get_running_loop().call_soon(self.close, _BROKE)
         return False
+
+    def tick(self, now: float, today: float) -> list[LinkEvent]:
+        """As `Link.tick`."""
+        return self.link.tick(now, today, arriving=self._arriving(now))
+
+    def _arriving(self, now: float) -> bool:
+        """Whether a message is on its way here: a long prompt takes its time on a slow uplink, and
+        nothing that is said after it can overtake it."""
+        if self.connection is None or self.link.silence_s(now) <= SILENCE_S - PING_INTERVAL_S:
+            self._received = None
+            return False
+        received = self.connection.received_bytes()
+        if received is None:
+            return False
+        first, before = self._received or (received, received)
+        self._received = first, received
+        # Of one message; libzmq keeps the parts of one that has no end.
+        return before < received <= first + MESSAGE_BYTES_MAX
 
     def close(self, reason: str) -> None:
         """The connection is gone, or of no use any more."""
@@ -131,7 +153,12 @@ async def converse(
         if link is None:
             return Ending("the peer has dialled meanwhile", was_up=False)
         line = Line(link, lambda data: pump.offer([data]), exchange)
-        pump = Pump(dealer, lambda frames: exchange.receive(line, message_of(frames)))
+
+        def arrived(frames: list[zmq.Frame]) -> None:
+            line.connection = line.connection or Connection.of(frames[0])
+            exchange.receive(line, message_of(frames))
+
+        pump = Pump(dealer, arrived)
         try:
             line.carry_out(line.link.open())
             await _serve(pump, monitor, line)

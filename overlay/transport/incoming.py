@@ -124,6 +124,7 @@ class Listener:
             lambda data: self._pump.offer([name, data]),
             self._exchange,
         )
+        line.connection = connection
         route = self._routes[name] = _Route(remote_curve, connection, line)
         strangers.append(route)
         line.over.add_done_callback(lambda _: self._over(name, route))

@@ -255,6 +255,10 @@ class Link:
         """Something has arrived that will be received later."""
         self._heard = now
 
+    def silence_s(self, now: float) -> float:
+        """For how long nothing has been heard."""
+        return now - self._heard
+
     def refuse(self, error: HearthError) -> list[LinkEvent]:
         """End the link, and say why."""
         if self.state is LinkState.DOWN:
@@ -263,8 +267,10 @@ class Link:
         self.leaving = isinstance(error, Revoked)
         return [Transmit(encode(refusal(error))), *self.close(str(error), error)]
 
-    def tick(self, now: float, today: float) -> list[LinkEvent]:
+    def tick(self, now: float, today: float, *, arriving: bool = False) -> list[LinkEvent]:
         """Ping where need be, and judge silence. Call it every PING_INTERVAL_S.
+
+        ``arriving``: part of a message has come since, but not its end.
 
         Either end's ping is a sign of life of both, so that one does for both where nothing else
         is said. Each end goes by what it has heard itself.
@@ -280,12 +286,12 @@ class Link:
             return []
         if today >= self._expires_at:
             return self.refuse(NotAMember(f"the membership of {self.peer} has expired"))
-        if now - self._heard > SILENCE_S:
+        if self.silence_s(now) > SILENCE_S and not arriving:
             return self.close(f"silent for {SILENCE_S:.0f} s")
         if now - self._answered > DEAF_S:
             deaf = TimedOut(f"answers no ping for {DEAF_S:.0f} s")
             return self.close(str(deaf), deaf)
-        silent = now - self._heard >= PING_INTERVAL_S
+        silent = self.silence_s(now) >= PING_INTERVAL_S
         # The next tick would be too late.
         unmeasured = now - self._pinged > RTT_INTERVAL_S - PING_INTERVAL_S
         return [self._ping(now)] if silent or unmeasured else []

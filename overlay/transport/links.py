@@ -160,7 +160,7 @@ class Links:
     def tick(self) -> None:
         now, today = time.monotonic(), time.time()
         for line in list(self._lines):
-            line.carry_out(line.link.tick(now, today))
+            line.carry_out(line.tick(now, today))
             if line.link.relay is not None and line.link.peer is not None:
                 self._hand_over(line.link.peer)
 

@@ -14,6 +14,7 @@ import resource
 import secrets
 import socket
 import struct
+import sys
 from collections.abc import Callable, Container
 from typing import Any, Final
 
@@ -42,6 +43,9 @@ _DESCRIPTORS: Final = 1 << 16
 _SOCKETS_MAX: Final = 4 * MEMBERS_MAX
 #: What was sent before closing (a Goodbye, a Refusal) may take this long to leave.
 LINGER_MS: Final = 500
+
+#: Linux's ``struct tcp_info`` up to ``tcpi_bytes_received``.
+_TCP_INFO_BYTES: Final = 136
 
 #: Events of a dialled socket after which it is of no use.
 _ENDED: Final[dict[int, str]] = {
@@ -247,9 +251,20 @@ class Connection:
         port = "" if self._remote is None else self._remote[1]
         return f"{self._host}:{port}"
 
+    def received_bytes(self) -> int | None:
+        """What has come over it so far; None: the system does not say."""
+        received = _with_socket(self.descriptor, self._received)
+        return None if received is None else int(received)
+
     def cut(self) -> bool:
         """End the connection, if it still is this one; both ends notice. Whether it was."""
         return bool(_with_socket(self.descriptor, self._shut))
+
+    def _received(self, tcp: socket.socket) -> int | None:
+        if sys.platform != "linux" or self._remote is None or tcp.getpeername() != self._remote:
+            return None
+        told = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return None if len(told) < _TCP_INFO_BYTES else struct.unpack("=Q", told[-8:])[0]
 
     def _shut(self, tcp: socket.socket) -> bool:
         if self._remote is None or tcp.getpeername() != self._remote:

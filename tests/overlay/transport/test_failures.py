@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
+
+import pytest
 
 from overlay.identity.multiaddr import Multiaddr
+from overlay.limits import MESSAGE_BYTES_MAX
+from overlay.transport import connection, link, transport
 from overlay.transport.link import Direction
-from overlay.wire.messages import Cancel
+from overlay.transport.sockets import Connection
+from overlay.wire.messages import Cancel, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, Node, mesh
 
 
@@ -105,3 +112,74 @@ async def test_a_peer_that_stands_still_is_down_and_comes_back_when_it_goes_on()
         peer.child.send_signal(signal.SIGCONT)
         await node.until_seen("up", 2)
         await echoed(node, member, Cancel(b"after"))
+
+
+class Uplink:
+    """Carries a connection to a node, bit by bit once it is ``slow``."""
+
+    PIECE_BYTES = 4096
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.slow = False
+        self.passed_bytes = 0
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = self._node.addresses[0].port
+        there = await asyncio.open_connection("127.0.0.1", port, limit=self.PIECE_BYTES)
+        await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(self.PIECE_BYTES):
+            writer.write(piece)
+            self.passed_bytes += len(piece)
+            if self.slow:
+                await asyncio.sleep(0.02)
+        writer.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links take silence for the end after half a second."""
+    for module in (link, connection):
+        monkeypatch.setattr(module, "SILENCE_S", 0.5)
+    for module in (link, connection, transport):
+        monkeypatch.setattr(module, "PING_INTERVAL_S", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("dialler_sends", [True, False])
+async def test_a_long_message_over_a_slow_uplink_is_no_silence(dialler_sends: bool) -> None:
+    async with mesh(2) as (near, far):
+        uplink = Uplink(far)
+        server = await asyncio.start_server(uplink.accept, "127.0.0.1", 0, limit=4096)
+        async with server:
+            listening: socket.socket = server.sockets[0]
+            port = int(listening.getsockname()[1])
+            near.transport.dial(far.peer_id, [Multiaddr("ip4", "127.0.0.1", port)])
+            await near.until_seen("up")
+            await far.until_seen("up")
+            uplink.slow = True
+            sender, receiver = (near, far) if dialler_sends else (far, near)
+            long = TokenFrame(b"r", 0, (1,), "x" * (MESSAGE_BYTES_MAX // 4))
+            assert sender.transport.send(receiver.peer_id, long)
+            await receiver.until(lambda: bool(receiver.seen("received") or receiver.seen("down")))
+            assert receiver.messages() == [long]
+            assert near.seen("down") == far.seen("down") == []
+            await near.transport.close()
+            await far.transport.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_more_than_a_message_without_an_end_is_silence() -> None:
+    """libzmq keeps all parts of what has no end."""
+    async with mesh(2) as (near, far):
+        near.dial(far)
+        await near.until_seen("up")
+        [line] = near.transport._links._lines
+        begun = line.link._heard
+        line.connection = Mock(Connection)
+        received = [0, 1, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX + 1]
+        line.connection.received_bytes.side_effect = received
+        arriving = [line._arriving(begun + after_s) for after_s in (0.45, 0.55, 0.65, 0.75)]
+        assert arriving == [False, True, True, False]
