@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import sys
 import threading
 from collections import deque
@@ -100,7 +101,7 @@ class LoadedModel:
             return True
 
         params.progress_callback = llama_cpp.llama_progress_callback(report)
-        self.pointer: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        self.pointer: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             raise ModelFileInvalid(f"llama.cpp cannot load {path}: {first_complaint()}.")
         encodes = llama_cpp.llama_model_has_encoder(self.pointer)

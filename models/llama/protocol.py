@@ -70,7 +70,8 @@ _EVENTS: Final[tuple[type[Any], ...]] = (
 
 
 def pack(frame: list[Any]) -> bytes:
-    data: bytes = msgpack.packb(frame)
+    # A path may be no Unicode, and what names it has to be told all the same.
+    data: bytes = msgpack.packb(frame, unicode_errors="replace")
     return data
 
 

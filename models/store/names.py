@@ -14,13 +14,15 @@ _QUANTISATION: Final = re.compile(
     re.IGNORECASE,
 )
 #: What llama.cpp's tools add to each file of a model that they split.
-_PART: Final = re.compile(r"(?P<whole>.+)-\d{5}-of-(?P<parts>\d{5})", re.DOTALL)
+_PART: Final = re.compile(
+    r"(?P<whole>.+)-(?P<number>\d{5})-of-(?P<parts>\d{5})", re.DOTALL | re.ASCII
+)
 _AnyPath = TypeVar("_AnyPath", bound=PurePath)
 
 
 def parts_of(path: _AnyPath) -> tuple[_AnyPath, ...]:
     """All files of the model that this one belongs to, in order; most models have one."""
-    part = _PART.fullmatch(path.stem)
+    part = _part(path)
     if part is None:
         return (path,)
     parts = int(part["parts"])
@@ -32,8 +34,13 @@ def parts_of(path: _AnyPath) -> tuple[_AnyPath, ...]:
 
 def stem_of(path: PurePath) -> str:
     """The name of a model's file, or what the names of its files have in common."""
-    part = _PART.fullmatch(path.stem)
+    part = _part(path)
     return part["whole"] if part else path.stem
+
+
+def _part(path: PurePath) -> re.Match[str] | None:
+    part = _PART.fullmatch(path.stem)
+    return part if part and 1 <= int(part["number"]) <= int(part["parts"]) else None
 
 
 def model_name(path: Path) -> str:

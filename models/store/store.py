@@ -130,7 +130,7 @@ class ModelStore:
                 f"the model store {self.root} cannot be read: {error.strerror}; give this user the "
                 "right, or another folder (HEARTH_MODELS)"
             ) from None
-        paths = sorted(self.root / name for name in names if name.endswith(".gguf"))
+        paths = sorted(self.root / name for name in names if name.casefold().endswith(".gguf"))
         return [path for path in paths if path == parts_of(path)[0]]
 
     def _in_store(self, path: Path) -> ModelFile:

@@ -630,6 +630,15 @@ async def test_another_model_finds_nothing(
     assert again.finished.cached_tokens == len(PROMPT) - 1, "a copy is the same model"
 
 
+async def test_a_file_may_have_any_name(start: Starter, tiny_model: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.gguf")  # Latin-1, which is no UTF-8
+    odd.write_bytes(tiny_model.read_bytes())
+    assert (await (await start(odd)).ask((Message("user", "hi"),))).tokens
+    odd.write_bytes(b"GGUF, once")
+    with pytest.raises(ModelFileInvalid, match=r"caf\?"):
+        await start(odd)
+
+
 async def test_the_default_sampling_answers(start: Starter) -> None:
     caller = await start()
     answer = await caller.ask((Message("user", "hi"),), Sampling(max_tokens=GREEDY.max_tokens))

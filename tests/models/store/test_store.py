@@ -77,6 +77,18 @@ def test_the_store_finds_its_files_by_name_and_stem(store: ModelStore) -> None:
     assert [model.name for model in store.list()] == ["Pocket"]
 
 
+def test_a_file_may_be_written_in_capitals(store: ModelStore) -> None:
+    path = write_gguf(store.root / "POCKET-Q8_0.GGUF")
+    assert store.resolve("pocket").path == path
+    assert [model.path for model in store.list()] == [path]
+
+
+@pytest.mark.parametrize("number", ["00001-of-00000", "00003-of-00002", "00000-of-00002"])
+def test_a_part_that_no_model_can_have_is_a_model_itself(store: ModelStore, number: str) -> None:
+    path = write_gguf(store.root / f"pocket-{number}.gguf")
+    assert [(model.name, model.path) for model in store.list()] == [(path.stem, path)]
+
+
 def test_an_unknown_name(store: ModelStore) -> None:
     with pytest.raises(ModelNotFound, match="no model 'gpt-9' here"):
         store.ensure("gpt-9", ignore)
