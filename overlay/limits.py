@@ -10,6 +10,9 @@ from typing import Final
 MESSAGE_BYTES_MAX: Final = 1 << 20
 #: A message from a peer that has shown no certificate yet: hello, join and their answers.
 STRANGER_MESSAGE_BYTES_MAX: Final = 8 << 10
+#: A request that is forwarded may come in so slowly: a quarter of a megabit a second is less than
+#: any uplink that serves. 24,000 tokens take ACCEPT_S then, which all requests have.
+FORWARD_BYTES_PER_S: Final = 32 << 10
 #: A gossip delta per message, so that a new member's first round does not stall a slow link.
 DELTA_BYTES_MAX: Final = 64 << 10
 #: The key and the value of one gossiped record, so that a few always fit into a delta.
@@ -240,7 +243,7 @@ FORGET_PEER_S: Final = 24 * 3600.0
 #: No sign of life of a forwarded request for this long: route it elsewhere.
 STREAM_STALL_S: Final = 30.0
 #: An executor that has not said it accepts within this time, for each hop that the request may
-#: take, is taken for lost.
+#: take, is taken for lost; of long prompts, see FORWARD_BYTES_PER_S.
 ACCEPT_S: Final = 3.0
 #: The time a request may take in all, unless it says otherwise.
 REQUEST_DEADLINE_S: Final = 600.0

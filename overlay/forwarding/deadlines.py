@@ -1,4 +1,4 @@
-"""When jobs have waited long enough: found without looking at all of them."""
+"""How long jobs wait, and when they have waited long enough: found without looking at all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ from collections.abc import Mapping
 from typing import Final
 
 from overlay.forwarding.job import Job
+from overlay.limits import ACCEPT_S, FORWARD_BYTES_PER_S
+from overlay.wire.messages import Forward
 
 #: Entries of jobs that are over, which are not worth sweeping up.
 _IDLE_ENTRIES: Final = 64
+#: What one takes on the wire, at most but for a few.
+_TOKEN_BYTES: Final = 4
+
+
+def accept_s(forward: Forward) -> float:
+    """How long whoever gets the request may take to say that it, or another, takes it.
+
+    Whoever passes it on gives those after it up before it is given up itself.
+    """
+    prompt = forward.prompt or ""
+    turns = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
+    size = sum(len(turn.encode(errors="replace")) for turn in turns)
+    size += _TOKEN_BYTES * (len(forward.tokens or ()) + len(forward.generated))
+    return max(ACCEPT_S, size / FORWARD_BYTES_PER_S) * (1 + forward.hop_limit)
 
 
 class Deadlines:

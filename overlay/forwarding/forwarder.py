@@ -32,7 +32,7 @@ from overlay.errors import (
     from_code,
 )
 from overlay.forwarding import stream
-from overlay.forwarding.deadlines import Deadlines
+from overlay.forwarding.deadlines import Deadlines, accept_s
 from overlay.forwarding.effects import Effect, Emit, Failure, ForwardingMessage, Noticed, Send
 from overlay.forwarding.explanations import Explanations
 from overlay.forwarding.hindsight import Hindsight
@@ -44,7 +44,7 @@ from overlay.forwarding.placement import Placement
 from overlay.forwarding.runs import Runs
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.identity.peer_id import PeerId
-from overlay.limits import ACCEPT_S, EXPLANATIONS_MAX, HOP_LIMIT_DEFAULT, REQUEST_DEADLINE_S
+from overlay.limits import EXPLANATIONS_MAX, HOP_LIMIT_DEFAULT, REQUEST_DEADLINE_S
 from overlay.routing.ledger import Ledger
 from overlay.routing.policy import Policy
 from overlay.wire.messages import (
@@ -260,8 +260,7 @@ class Forwarder:
         if chosen.is_self:
             return self._run_here(job, chosen.match_tokens, now)
         forward = self._placement.forward_of(job, chosen, now)
-        # Whoever passes it on gives those after it up before it is given up itself.
-        self.deadlines.wait(job, now + ACCEPT_S * (1 + forward.hop_limit) + chosen.rtt_ms / 1000)
+        self.deadlines.wait(job, now + accept_s(forward) + chosen.rtt_ms / 1000)
         return [Send(chosen.peer, forward)]
 
     def _run_here(self, job: Job, match_tokens: int, now: float) -> list[Effect]:

@@ -53,7 +53,9 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     ACCEPT_S,
     BAN_S,
+    FORWARD_BYTES_PER_S,
     GRAMMAR_CHARS_MAX,
+    HOP_LIMIT_DEFAULT,
     HOP_LIMIT_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
     PASSED_ON_BURST,
@@ -604,6 +606,15 @@ def test_a_silent_peer_is_given_up() -> None:
     world.carry_out(origin, origin.forwarder.tick(world.now))
     world.run()
     assert world.answer(0, RID) == WHOLE
+
+
+def test_a_long_prompt_may_take_its_time_on_its_way() -> None:
+    """Over a slow uplink, which is no fault of whoever is to answer."""
+    world = World(2, models={1})
+    world.lose = lambda *_: True
+    world.submit(0, RID, "x" * int(5 * ACCEPT_S * FORWARD_BYTES_PER_S))
+    origin, hops = world.node(0).forwarder, HOP_LIMIT_DEFAULT
+    assert origin.next_deadline() == pytest.approx(world.now + 5 * ACCEPT_S * hops, abs=0.1)
 
 
 def keeps_quiet_after(*kinds: type) -> Callable[[PeerId, PeerId, Message], bool]:
