@@ -42,10 +42,14 @@ class Decision:
         if not others:
             return "no other node that serves this model can be asked."
         other = next((e for e in others if e.is_self), others[0])
-        cached = f"{chosen.match_tokens} of {self.prompt_tokens} prompt tokens cached"
+        has = there = ""
+        # Where none is known to have any of it, its length may be a guess, too.
+        if any(e.match_tokens for e in self.estimates):
+            has = f" has {chosen.match_tokens} of {self.prompt_tokens} prompt tokens cached and"
+            there = f" ({other.match_tokens} cached)"
         if other.cost_ms <= chosen.cost_ms + TIE_MS:
-            return f"{name(chosen)} has {cached} and costs as little as any node."
+            return f"{name(chosen)}{has} costs as little as any node."
         return (
-            f"{name(chosen)} has {cached} and costs {chosen.cost_ms:,.0f} ms; "
-            f"{name(other)} ({other.match_tokens} cached) would cost {other.cost_ms:,.0f} ms."
+            f"{name(chosen)}{has} costs {chosen.cost_ms:,.0f} ms; "
+            f"{name(other)}{there} would cost {other.cost_ms:,.0f} ms."
         )

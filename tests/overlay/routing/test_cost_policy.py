@@ -113,6 +113,10 @@ def test_the_reason_compares_with_this_node() -> None:
     reason = choose(this_node, warm, cold).explain(str)
     assert "608 of 640" in reason
     assert "this node (0 cached)" in reason
+    # Nobody has any of it: then a prompt that cannot be tokenized here has no known length either.
+    reason = choose(replace(warm, match_tokens=0), cold).explain(str)
+    assert "costs" in reason
+    assert "cached" not in reason
     # Others that serve the model may have asked here, or refused.
     assert choose(this_node).explain(str) == "no other node that serves this model can be asked."
 
