@@ -23,6 +23,8 @@ from cli.terminal import keys_unseen
 from cli.text import count, printable, wrap_parts
 from overlay.errors import ContextLengthExceeded, HearthError
 
+_LEAVES = "Ctrl-C once more leaves"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -67,7 +69,7 @@ class Repl:
                 presses += 1
                 if presses >= 2:
                     break
-                self._note("Ctrl-C once more leaves.")
+                self._note(_LEAVES)
                 continue
             presses = 0
             if not line.strip():
@@ -127,7 +129,8 @@ class Repl:
         if reply is not None or text:
             self._conversation.answered(text)
         if reply is None:
-            self._note("stopped" + ("" if text else " before the first token; /retry asks again"))
+            when = "" if text else " before the first token; /retry asks again"
+            self._note(f"stopped{when} ({_LEAVES})")
             return
         if reply.hearth.get("served_by") not in self._watch.state.names:
             self._watch.refresh()

@@ -255,8 +255,9 @@ def test_ctrl_c_after_a_stopped_answer_leaves(chat: Chat, backend: FakeBackend) 
     hold = Hold()
     backend.scripts.append((hold,))
     pressing = interrupt_when(hold.reached)
-    chat.run("Hi", KeyboardInterrupt, "never read")
+    shown = chat.run("Hi", KeyboardInterrupt, "never read")
     pressing.join()
+    assert "once more leaves" in shown
     assert chat.unread == ["never read"]
 
 
