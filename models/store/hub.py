@@ -18,7 +18,7 @@ import httpx
 
 from models.store.download import RemoteFile, refusal, unreachable
 from models.store.names import parts_of, quantisation_of
-from overlay.errors import DownloadFailed, ModelNotFound
+from overlay.errors import ConfigError, DownloadFailed, ModelNotFound
 
 _ENDPOINT: Final = "https://huggingface.co"
 #: ``OWNER/REPO``, ``OWNER/REPO:Q4_K_M``, ``OWNER/REPO:file.gguf``; as other tools write it, with
@@ -34,6 +34,8 @@ _NAME: Final = re.compile(
 _USUAL: Final = "Q4_K_M"
 #: Beside the models: projectors of images, and what a quantisation was made with.
 _NO_MODELS: Final = re.compile(r"mmproj|imatrix", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"https?://[^/]", re.IGNORECASE)
+_TOKEN: Final = re.compile(r"[!-~]*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TIMEOUT_S: Final = 30.0
 
@@ -56,14 +58,27 @@ def client() -> httpx.Client:
     """Speaks to the hub as the user; proxies and certificates are those of the environment.
 
     The token goes to the hub alone: httpx drops it where a redirect leads elsewhere.
+    Raises ConfigError if the environment says what cannot be.
     """
+    endpoint = os.environ.get("HF_ENDPOINT") or _ENDPOINT
     token = os.environ.get("HF_TOKEN", "").strip()
-    return httpx.Client(
-        base_url=os.environ.get("HF_ENDPOINT") or _ENDPOINT,
-        headers={"Authorization": f"Bearer {token}"} if token else {},
-        follow_redirects=True,
-        timeout=_TIMEOUT_S,
-    )
+    if not _TOKEN.fullmatch(token):
+        raise ConfigError("HF_TOKEN holds characters that no token has; copy it again")
+    if not _ADDRESS.match(endpoint):
+        raise ConfigError(f"HF_ENDPOINT is no address of a hub, such as {_ENDPOINT}: {endpoint!r}")
+    try:
+        return httpx.Client(
+            base_url=endpoint,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            follow_redirects=True,
+            timeout=_TIMEOUT_S,
+        )
+    # Of addresses, certificates, and kinds of proxies that need a library which is not here.
+    except (httpx.InvalidURL, ValueError, OSError, ImportError) as error:
+        raise ConfigError(
+            f"no hub can be asked with what the environment says ({error}); see to HTTPS_PROXY, "
+            "ALL_PROXY, NO_PROXY, SSL_CERT_FILE and HF_ENDPOINT"
+        ) from None
 
 
 def find(http: httpx.Client, name: HubName) -> list[RemoteFile]:

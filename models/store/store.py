@@ -105,7 +105,7 @@ class ModelStore:
         """Fetch a catalogue model, or a hub's, into the store unless it is there.
 
         Blocks. Raises DownloadFailed, ModelNotFound (there is no such model), ModelFileInvalid
-        (what the hub has of that name is no model).
+        (what the hub has of that name is no model), ConfigError (of what the environment says).
         """
         if known(name) is not None:
             return self.ensure(name, progress)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from models.store.hub import HubName, client, find
-from overlay.errors import DownloadFailed, ModelNotFound
+from overlay.errors import ConfigError, DownloadFailed, ModelNotFound
 from tests.support.hub import REVISION, Hub, serving
 
 
@@ -158,8 +158,29 @@ def test_words_that_no_hub_uses(hub: Hub, answer: str) -> None:
         found("o/m")
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "huggingface.co"])
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(DownloadFailed, match="cannot be reached"):
         found("o/m")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("HF_ENDPOINT", "hub.example", "HF_ENDPOINT is no address of a hub.*'hub.example'"),
+        ("HF_ENDPOINT", "http://[::1", "no hub can be asked"),
+        ("HF_TOKEN", "hf_caf\u00e9", "HF_TOKEN holds characters that no token has"),
+        ("HF_TOKEN", "hf_secret\nof another line", "HF_TOKEN holds characters that no token has"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1080", "SOCKS.*see to HTTPS_PROXY, ALL_PROXY"),
+        ("ALL_PROXY", "foo://127.0.0.1", "foo://127.0.0.1.*see to HTTPS_PROXY, ALL_PROXY"),
+        ("SSL_CERT_FILE", "/nowhere/certificates", "No such file.*see to .*SSL_CERT_FILE"),
+        ("SSL_CERT_FILE", __file__, "certificate.*see to .*SSL_CERT_FILE"),
+    ],
+)
+def test_what_the_environment_says_may_be_wrong(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=words) as refused:
+        client()
+    assert "secret" not in str(refused.value)
