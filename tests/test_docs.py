@@ -31,6 +31,7 @@ from overlay.prefix.chain import block_hashes, root_hash
 from overlay.wire import anti_entropy, messages
 from overlay.wire.codec import encode
 from overlay.wire.messages import TokenFrame
+from tests.bench.__main__ import PARTS, asked
 from tests.support.limits_page import limits_page
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +128,31 @@ def test_commands_are_found() -> None:
         ["hearth", "ask", "Why? Is it; so?", "--json"],
         ["hearth", "up", "--name", "ada"],
     ]
+
+
+@named(HAND_WRITTEN)
+def test_benchmarks_exist(page: Path) -> None:
+    for words in re.findall(r"python -m tests\.bench((?: [^`#\n]*)?)", page.read_text()):
+        asked(shlex.split(words))
+
+
+def test_every_benchmark_is_told_how_to_run() -> None:
+    told = re.findall(
+        r"-m tests\.bench (\w+)", (DOCS / "explanation" / "benchmarks.md").read_text()
+    )
+    assert {*PARTS} <= {*told}
+
+
+def test_a_benchmark_is_asked_wrongly(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words, message in {
+        ("index", "--json", f"{tmp_path}/missing/x.json"): "--json: there is no folder",
+        ("regret", "--seeds", "0"): "--seeds: give a whole number from 1 on",
+        ("regret", "--nodes", "x"): "there are cells with 2, 8, 24, 100 nodes",
+        ("regret", "--quick", "--nodes", "24"): "no cell of --quick has 24 nodes",
+    }.items():
+        with pytest.raises(SystemExit):
+            asked(words)
+        assert message in capsys.readouterr().err
 
 
 # --- Error messages ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +23,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from overlay.errors import ConfigError
 from tests.bench import (
     bench_fairness,
     bench_gossip,
@@ -82,8 +83,19 @@ PARTS = {
 
 
 def main() -> None:
+    try:
+        measure(asked(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def asked(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, with ``only`` and ``plan`` made of them; ends the process if they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all")
+    parser.add_argument(
+        "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds of everything")
     parser.add_argument("--model", choices=[*SUBJECTS, "all"])
     parser.add_argument(
@@ -92,15 +104,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="of saturation: how long before the kills")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here too")
     bench_regret.add_options(parser)
-    options = parser.parse_args()
-    only = tuple(options.only.split(",")) if options.only else engines.SCENARIOS
-    if unknown := set(only) - set(engines.SCENARIOS):
+    options = parser.parse_args(arguments)
+    options.only = tuple(options.only.split(",")) if options.only else engines.SCENARIOS
+    if unknown := set(options.only) - set(engines.SCENARIOS):
         parser.error(f"--only knows no {', '.join(sorted(unknown))}")
+    # Not after hours of measuring.
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}")
     try:
-        plan = bench_regret.plan_of(options)
-    except ValueError as error:
+        options.plan = bench_regret.plan_of(options)
+    except (ValueError, ConfigError) as error:
         parser.error(str(error))
+    return options
 
+
+def measure(options: argparse.Namespace) -> None:
+    """One part, or all; prints what comes of it."""
     begun_s = time.monotonic()
     console = Console(stderr=True)
     results: dict[str, Any] = {}
@@ -115,7 +134,7 @@ def main() -> None:
         "links": partial(_links, options.quick),
         "scale": partial(_scale, options.quick),
         "idle": partial(_idle, options.quick),
-        "regret": partial(_regret, plan),
+        "regret": partial(_regret, options.plan),
     }
     with Progress(
         TextColumn("{task.description}"),
@@ -143,7 +162,9 @@ def main() -> None:
                 elif part == "fairness":
                     told["fairness"] = _fairness(SUBJECTS[name], options.quick, progress)
                 else:
-                    told["engine"] = _engine(SUBJECTS[name], server, options.quick, only, progress)
+                    told["engine"] = _engine(
+                        SUBJECTS[name], server, options.quick, options.only, progress
+                    )
     print(f"\nIn all {time.monotonic() - begun_s:.0f} s.")
     if options.json is not None:
         told = {"machine": machine, "models": results, **alone}

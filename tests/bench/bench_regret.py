@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
+from overlay.sim.plots import require_matplotlib
 from overlay.sim.run import HEARTH
 from tests.bench import regret_plots, regret_report
 from tests.bench.regret_ablations import ABLATIONS
@@ -118,10 +119,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Of this part alone."""
     group = parser.add_argument_group("no regret")
     group.add_argument("--full", action="store_true", help="every combination with 8 nodes")
-    group.add_argument("--seeds", type=int, metavar="K", help=f"runs of each [{SEEDS}]")
+    group.add_argument("--seeds", type=_from(1), metavar="K", help=f"runs of each [{SEEDS}]")
     group.add_argument(
         "--jobs",
-        type=int,
+        type=_from(0),
         metavar="J",
         help="runs at a time [one for each core]; 0: tell what FILE has",
     )
@@ -141,12 +142,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plots", type=Path, metavar="FOLDER", help="draw pictures there")
 
 
+def _from(least: int) -> Callable[[str], int]:
+    def whole(written: str) -> int:
+        number = int(written) if written.isdecimal() else -1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"give a whole number from {least} on")
+        return number
+
+    return whole
+
+
 def plan_of(options: argparse.Namespace) -> Plan:
-    """Raises ValueError for what makes no sense."""
+    """Raises ValueError for what makes no sense, ConfigError for plots without matplotlib."""
     extent = Extent.QUICK if options.quick else Extent.FULL if options.full else Extent.THIRD
-    nodes = tuple(int(n) for n in options.nodes.split(",")) if options.nodes else NODES
-    if not {*nodes} <= {*NODES}:
-        raise ValueError(f"--nodes: there are cells with {', '.join(map(str, NODES))} nodes")
+    sizes = {str(nodes): nodes for nodes in NODES}
+    named = options.nodes.split(",") if options.nodes else list(sizes)
+    if not {*named} <= {*sizes}:
+        raise ValueError(f"--nodes: there are cells with {', '.join(sizes)} nodes")
+    nodes = tuple(sizes[name] for name in named)
+    if not cells(extent, nodes):
+        raise ValueError(f"--nodes: no cell of --quick has {options.nodes} nodes")
+    if options.plots is not None:
+        require_matplotlib()
     again = tuple(filter(None, options.again.split(",")))
     known = (HEARTH, *ABLATIONS, *RIVALS)
     if unknown := sorted({*again} - {*known}):
@@ -195,6 +212,8 @@ def measure(plan: Plan, begin: Callable[[str, int], Callable[[], None]]) -> Comp
 def tables(comparison: Comparison) -> str:
     """Markdown."""
     grid = comparison.grid
+    if not grid:
+        return "Nothing is done yet."
     parts = [
         regret_report.summary(grid),
         "\n".join(f"- {remark}" for remark in regret_report.remarks(grid)),

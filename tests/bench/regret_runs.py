@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,11 @@ def simulate(
 ) -> None:
     """Do the ``jobs``, in order; ``done`` is called after each."""
     # Fresh interpreters: a fork would inherit the locks of the thread that draws progress bars.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    # Ctrl-C, which all processes of a terminal hear, is for this one: a worker that it meets while
+    # it waits for work takes the queue's lock with it.
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
         futures = {pool.submit(simulated, job): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -104,6 +109,8 @@ def simulate(
                 done()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()
             raise
 
 
