@@ -155,6 +155,7 @@ class LlamaEngine:
         engine = cls(process, sink, progress, _CLOSE_S + (protocol.SAVE_S if disk else 0))
         try:
             engine._info = await engine._ready
+            engine._check_alive()  # It may have died since, and that was not told.
         except asyncio.CancelledError:
             engine._kill()  # While it loads it hears of no end, and there is nothing to save.
             await engine.close()

@@ -461,6 +461,28 @@ async def test_one_that_hangs_is_ended_once_a_request_is_cancelled(
         assert "hung" in each.failed.message == (await caller.ears.died).message
 
 
+async def test_one_that_dies_as_soon_as_it_is_ready_is_not_started(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that it ever said may come at one time, if this process was busy meanwhile."""
+
+    async def read_late(engine: LlamaEngine) -> None:
+        assert engine._process.stdout is not None
+        unpacker = protocol.unpacker()
+        while data := await engine._process.stdout.read(1 << 16):
+            unpacker.feed(data)
+            if protocol.READY.encode() in data:
+                engine._kill()
+        await engine._process.wait()
+        await asyncio.gather(*(t for t in asyncio.all_tasks() if "_read_errors" in repr(t)))
+        for frame in unpacker:
+            engine._receive(frame)
+
+    monkeypatch.setattr(LlamaEngine, "_read_frames", read_late)
+    with pytest.raises(EngineFailed, match="signal 9"):
+        await LlamaEngine.start(tiny_model, name="tiny", sink=lambda event: None, hash_key=b"")
+
+
 async def test_a_start_whose_progress_cannot_be_shown_ends(tiny_model: Path) -> None:
     def shown(share: float) -> None:
         raise BrokenPipeError
