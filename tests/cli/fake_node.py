@@ -251,7 +251,7 @@ class FakeBackend:
 
     async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
         self.asks.append(ask)
-        script = self.scripts.pop(0) if self.scripts else (Text("Hel", 1), Text("lo.", 1), ANSWERED)
+        script = self.scripts.pop(0) if self.scripts else (Text("Hel"), Text("lo."), ANSWERED)
         for step in script:
             if isinstance(step, Exception):
                 raise step

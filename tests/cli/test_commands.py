@@ -70,7 +70,7 @@ def test_ask_without_a_question_is_a_usage_error(run: Run) -> None:
     assert "QUESTION" in result.stderr
 
 
-@pytest.mark.parametrize("said_before", [(), (Text("Hel", 1),)])
+@pytest.mark.parametrize("said_before", [(), (Text("Hel"),)])
 def test_a_failed_answer(run: Run, backend: FakeBackend, said_before: tuple[Text, ...]) -> None:
     script = (*said_before, EngineFailed("llama.cpp ran out of memory"))
     backend.scripts += [script, script]
@@ -197,9 +197,9 @@ def test_models_of_the_mesh(run: Run) -> None:
 
 def test_chat_without_a_terminal_answers_line_by_line(run: Run, backend: FakeBackend) -> None:
     backend.scripts += [
-        (Text("One.", 1), ANSWERED),
+        (Text("One."), ANSWERED),
         (ModelNotFound("nobody serves x"),),
-        (Text("Two.", 1), ANSWERED),
+        (Text("Two."), ANSWERED),
     ]
     result = run("chat", "--system", "S", input="a\n\nb\n/c\n")
     assert result.exit_code == 1

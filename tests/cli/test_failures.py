@@ -163,7 +163,7 @@ def test_output_into_a_full_disk_says_so(home: Path, arguments: str) -> None:
 
 @pytest.mark.usefixtures("node")
 def test_a_terminal_that_is_not_of_utf_8_is_no_error(backend: FakeBackend) -> None:
-    backend.scripts.append((Text("caf\xe9 \u65e5", 1), ANSWERED))
+    backend.scripts.append((Text("caf\xe9 \u65e5"), ANSWERED))
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     for arguments, shown in (("ask Hi", b"caf\xe9 ?"), ("status", b"laptop (12D3?")):
         command = [sys.executable, "-m", "cli", *arguments.split()]

@@ -102,7 +102,7 @@ def test_a_conversation_that_is_too_long_is_to_be_begun_anew(
 
 
 def test_a_failed_question_can_be_asked_again(chat: Chat, backend: FakeBackend) -> None:
-    backend.scripts.append((Text("Hal", 1), EngineFailed("llama.cpp ran out of memory")))
+    backend.scripts.append((Text("Hal"), EngineFailed("llama.cpp ran out of memory")))
     shown = chat.run("Hi\nthere", "/retry")
     assert "error: llama.cpp ran out of memory  (/retry asks again)" in shown
     assert "> Hi …\n\n" in shown
@@ -196,7 +196,7 @@ def test_status_shows_the_peers(chat: Chat) -> None:
 
 def test_why_explains_the_last_question(chat: Chat, backend: FakeBackend) -> None:
     known = replace(ANSWERED, hearth={**ANSWERED.hearth, "request_id": REQUEST_ID})
-    backend.scripts += [(Text("Hi", 1), known), (EngineFailed("out of memory"),)]
+    backend.scripts += [(Text("Hi"), known), (EngineFailed("out of memory"),)]
     shown = chat.run("a", "/why", "b", "/why")
     assert "request 5f0c7a1e" in shown
     assert shown.count("carl was chosen") == 2
@@ -230,7 +230,7 @@ def interrupt_when(event: threading.Event, times: int = 1) -> threading.Thread:
 
 def test_ctrl_c_stops_an_answer_and_keeps_what_came(chat: Chat, backend: FakeBackend) -> None:
     hold = Hold()
-    backend.scripts.append((Text("Half an", 2), hold, ANSWERED))
+    backend.scripts.append((Text("Half an"), hold, ANSWERED))
     chat.screen.awaited = "Half an"
     pressing = interrupt_when(chat.screen.shown)
     shown = chat.run("Hi", "Go on")

@@ -100,7 +100,7 @@ def terminal(
 @pytest.mark.usefixtures("node")
 def test_ctrl_c_stops_the_answer_and_then_leaves(backend: FakeBackend) -> None:
     hold = Hold()
-    backend.scripts.append((Text("Half an ans", 2), hold, ANSWERED))
+    backend.scripts.append((Text("Half an ans"), hold, ANSWERED))
     with terminal("chat") as screen:
         screen.expect("/help shows the commands")
         screen.expect("> ")
@@ -194,7 +194,7 @@ def test_ask_on_a_terminal_ends_with_a_footer() -> None:
 @pytest.mark.usefixtures("node")
 def test_ask_ends_at_ctrl_c_without_the_word_that_it_held_back(backend: FakeBackend) -> None:
     hold = Hold()
-    backend.scripts.append((Text("Half an ans", 2), hold))
+    backend.scripts.append((Text("Half an ans"), hold))
     with terminal("ask", "Why?") as screen:
         screen.expect("Half an")
         assert hold.reached.wait(_PATIENCE_S)
