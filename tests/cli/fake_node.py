@@ -6,19 +6,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from models.engine import FinishReason
-from overlay.errors import InviteUnknown, RequestUnknown, TokenMalformed
+from overlay.errors import RequestUnknown
 from overlay.http.app import create_app
 from overlay.http.backend import Answered, AnswerEvent, Ask, ModelListing, Text
 from overlay.http.server import ApiServer
-from overlay.identity.peer_id import PeerId
+from tests.support.recorder import FRIEND_ID, PEER_ID, Recorder
 
 ADMIN_TOKEN = "admin-token"
-PEER_ID = "12D3KooWGjxpr1kTTs4Dh2DgdhhQ5NpF9RnFJLDUBDWXJeMC4oWM"
-FRIEND_ID = "12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE"
 GONE_ID = "12D3KooWLvhh4MvBNTKRmxwKvuT2xXnPvqzV3sTQM9oNTFzA8bHX"
 
 ANSWERED = Answered(
@@ -223,31 +220,21 @@ class Hold:
 Step = AnswerEvent | Exception | Hold | float
 
 
-@dataclass
-class FakeBackend:
+class FakeBackend(Recorder):
     """Answers each ask with the next script; floats are pauses in seconds, for the eye only."""
 
-    scripts: list[Sequence[Step]] = field(default_factory=list)
-    asks: list[Ask] = field(default_factory=list)
-    orders: list[tuple[int, int, str, bool]] = field(default_factory=list)
-    invited: list[dict[str, Any]] = field(default_factory=lambda: INVITES)
-    cancelled: list[str | None] = field(default_factory=list)
-    revoked: list[PeerId] = field(default_factory=list)
-    left: bool = False
-    joined: list[str] = field(default_factory=list)
-    #: Of each pause, whether requests under way were handed back; empty: not paused.
-    pauses: list[bool] = field(default_factory=list)
-    #: Beginnings of ids that were asked for; None is the latest.
-    explained: list[str | None] = field(default_factory=list)
-    state: dict[str, Any] = field(default_factory=lambda: dict(STATUS))
-    listings: list[ModelListing] = field(
-        default_factory=lambda: [
-            ModelListing(
-                "SmolLM2-135M-Instruct", ("demo",), "the demo model", True, 8192, 1_700_000_000
-            ),
-            ModelListing("qwen3-1.7b", (), "a larger model", False, 32_768, 1_700_000_001),
-        ]
-    )
+    def __init__(self) -> None:
+        super().__init__(
+            [
+                ModelListing(
+                    "SmolLM2-135M-Instruct", ("demo",), "the demo model", True, 8192, 1_700_000_000
+                ),
+                ModelListing("qwen3-1.7b", (), "a larger model", False, 32_768, 1_700_000_001),
+            ],
+            INVITES,
+        )
+        self.scripts: list[Sequence[Step]] = []
+        self.state: dict[str, Any] = dict(STATUS)
 
     async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
         self.asks.append(ask)
@@ -266,12 +253,6 @@ class FakeBackend:
             else:
                 yield step
 
-    def models(self) -> list[ModelListing]:
-        return self.listings
-
-    def default_model(self) -> str:
-        return self.listings[0].name
-
     def status(self) -> dict[str, Any]:
         return self.state
 
@@ -283,46 +264,6 @@ class FakeBackend:
 
     def explanations(self) -> list[dict[str, Any]]:
         return [OVERVIEW, {**OVERVIEW, "request_id": "1" * 32, "asked_by": GONE_ID}]
-
-    def invite(
-        self, ttl_s: int, uses: int, label: str, *, may_invite: bool = True
-    ) -> dict[str, Any]:
-        self.orders.append((ttl_s, uses, label, may_invite))
-        return {"token": "hearth1abc", "expires": "2030-01-01T00:00:00Z", "uses": uses, "id": "1f"}
-
-    def invites(self) -> list[dict[str, Any]]:
-        return self.invited
-
-    def cancel_invites(self, beginning: str | None) -> list[str]:
-        ids = [str(invite["id"]) for invite in self.invited]
-        found = [each for each in ids if each.startswith(beginning or "")]
-        if not found:
-            raise InviteUnknown(f"there is no invite {beginning}")
-        self.cancelled.append(beginning)
-        return found
-
-    def revoke(self, peer: PeerId) -> dict[str, Any]:
-        self.revoked.append(peer)
-        return {"peer_id": str(peer), "name": "bea", "by": PEER_ID, "at": "2030-01-01T00:00:00Z"}
-
-    async def leave(self) -> dict[str, Any]:
-        self.left = True
-        return {"mesh_id": "5dsiD3bYcYrRrMGLmnsbHeEJ"}
-
-    async def join(self, token: str) -> dict[str, Any]:
-        if not token.startswith("hearth1"):
-            raise TokenMalformed("this is no join token: one begins with hearth1")
-        self.joined.append(token)
-        return {"mesh_id": "m", "inviter": FRIEND_ID, "name": "bea"}
-
-    def pause(self, *, hand_back: bool) -> dict[str, Any]:
-        self.pauses.append(hand_back)
-        since = "2030-01-01T00:00:00+00:00"
-        return {"paused": True, "paused_since": since, "open_guest_requests": 0 if hand_back else 2}
-
-    def resume(self) -> dict[str, Any]:
-        self.pauses.clear()
-        return {"paused": False, "paused_since": None, "open_guest_requests": 0}
 
     def metrics(self) -> bytes:
         return b""

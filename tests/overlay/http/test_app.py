@@ -17,7 +17,8 @@ from overlay.http import body
 from overlay.http.app import create_app
 from overlay.http.backend import REQUEST_ID_BYTES, Answered, ModelListing, Route, Text
 from overlay.identity.peer_id import PeerId
-from tests.overlay.http.scripted import ADMIN, ANSWERED, INVITES, PEER_ID, ScriptedBackend
+from tests.overlay.http.scripted import ADMIN, ANSWERED, INVITES, ScriptedBackend
+from tests.support.recorder import PEER_ID
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN}"}
