@@ -139,7 +139,7 @@ class Member:
             self.neighbourhood.model_gone(gone)
         for name, info in served.items():
             if name not in self.neighbourhood.models:
-                private = self.forwarder.lending.terms.keep(name, info.aliases)
+                private = self.forwarder.lending.terms.is_private(name, info.aliases)
                 self.neighbourhood.model_loaded(info, private=private)
         # The default is the first, also when it comes back from a restart of its engine.
         self.neighbourhood.models = {name: self.neighbourhood.models[name] for name in served}

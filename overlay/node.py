@@ -16,7 +16,7 @@ from importlib import metadata
 from itertools import combinations
 from typing import Any
 
-from models.engine import Engine, EngineEvent
+from models.engine import Engine, EngineEvent, goes_by
 from models.store.store import ModelFile, ModelStore
 from overlay.admission.handshake import LocalNode
 from overlay.config import NodeConfig
@@ -25,7 +25,6 @@ from overlay.errors import AddressInUse, ConfigError, NoRoute, Unreachable
 from overlay.explained import explained, overview, reply
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.explanations import Explanation
-from overlay.forwarding.terms import Terms
 from overlay.home.address_book import AddressBook
 from overlay.home.home import Home
 from overlay.http.app import create_app
@@ -135,7 +134,7 @@ class Node:
             self,
             admin_token=self.admin_token,
             api_key=self.config.api_key,
-            loopback=address.host in ("127.0.0.1", "::1", "localhost"),
+            loopback=address.is_loopback,
         )
         server = ApiServer(app, address.host, address.port)
         try:
@@ -177,8 +176,7 @@ class Node:
     def _check_private(self, models: Sequence[ModelFile]) -> None:
         """A typo must not lend what was meant to stay at home. Raises ConfigError."""
         for name in self.config.terms.private:
-            only = Terms(private=(name,))
-            if not any(only.keep(model.name, model.aliases) for model in models):
+            if not any(goes_by(name, model.name, model.aliases) for model in models):
                 served = ", ".join(model.name for model in models) or "none"
                 raise ConfigError(
                     f"no model here is named {name!r}, to be private; there is: {served}"

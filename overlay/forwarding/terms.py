@@ -26,8 +26,8 @@ class Terms:
     #: Names of models that the mesh is not told of.
     private: tuple[str, ...] = ()
 
-    def keep(self, name: str, aliases: Collection[str]) -> bool:
-        """Whether the model that answers to these names is private."""
+    def is_private(self, name: str, aliases: Collection[str]) -> bool:
+        """Whether the model that answers to these names stays at home."""
         return any(goes_by(each, name, aliases) for each in self.private)
 
 

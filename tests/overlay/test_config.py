@@ -162,9 +162,10 @@ def test_odd_terms_are_refused(tmp_path: Path, written: str, reason: str) -> Non
 
 def test_private_names_are_the_models_own_or_aliases() -> None:
     terms = Terms(private=("Demo", "Mine"))
-    assert terms.keep("SmolLM2", ("demo",))
-    assert terms.keep("Mine", ())
-    assert not terms.keep("mine", ("other",))
+    assert terms.is_private("SmolLM2", ("demo",))
+    assert terms.is_private("Mine", ())
+    assert terms.is_private("mine", ("other",))
+    assert not terms.is_private("theirs", ("other",))
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class World:
         """The node serves a model from now on."""
         node = self.node(index)
         info = ModelInfo(name, key, ("alias",), "a toy", context_length, 4096, 1)
-        private = node.forwarder.lending.terms.keep(info.name, info.aliases)
+        private = node.forwarder.lending.terms.is_private(info.name, info.aliases)
         node.neighbourhood.model_loaded(info, private=private)
         node.neighbourhood.engine_stats(name, EngineStats(prefill_rate=100.0, decode_rate=50.0))
 
