@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cli.client import Reply
-from cli.text import count, duration, printable, short_peer, short_request
+from cli.members import named
+from cli.text import count, duration, printable, short_request
 
 
 def footer_parts(reply: Reply, names: Mapping[str, str]) -> list[str]:
@@ -13,9 +14,8 @@ def footer_parts(reply: Reply, names: Mapping[str, str]) -> list[str]:
     usage, hearth = reply.usage, reply.hearth
     parts = []
     if served_by := hearth.get("served_by"):
-        name = printable(hearth.get("served_by_name") or names.get(served_by, ""))
-        short = short_peer(served_by)
-        parts.append(f"served by {name} ({short})" if name else f"served by {short}")
+        name = hearth.get("served_by_name") or names.get(served_by, "")
+        parts.append(f"served by {named(served_by, name)}")
     if route := hearth.get("route"):
         words = printable(str(route)).replace("-", " ")
         hops = hearth.get("hops") or 0
