@@ -23,11 +23,10 @@ from models.store.files import Progress, is_genuine, make_folder, put_in_place
 from models.store.gguf_file import check_gguf
 from overlay.errors import DownloadFailed, ModelFileInvalid
 
-_CHUNK_BYTES: Final = 1 << 20
 #: So often in a row a connection may break without a byte, and so long is the pause after each.
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
-#: What a server says of itself, not of the request.
-_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: What a server says of itself, not of the request; 416 if what it has is shorter than announced.
+_PASSING: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,17 +194,21 @@ def _append(http: httpx.Client, remote: RemoteFile, part: BinaryIO, progress: Pr
 def _begin(reply: httpx.Response, remote: RemoteFile, part: BinaryIO) -> None:
     """See to it that what comes goes on where ``part`` ends."""
     if reply.status_code == httpx.codes.PARTIAL_CONTENT:
-        if reply.headers.get("Content-Range", "").startswith(f"bytes {part.tell()}-"):
+        sent = reply.headers.get("Content-Range", "")
+        whole = (f"/{remote.size_bytes}", "/*")
+        if sent.startswith(f"bytes {part.tell()}-") and sent.endswith(whole):
             return
         raise _BrokenOff("the server sends another range than was asked for")
-    if reply.status_code in (httpx.codes.OK, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE):
-        # It gives no parts of the file, or has no such part: all from the beginning.
-        part.seek(0)
-        part.truncate()
-    if reply.status_code in _PASSING or reply.status_code == 416:
+    if reply.status_code in _PASSING:
         raise _BrokenOff(f"{reply.status_code} {reply.reason_phrase}")
     if reply.status_code != httpx.codes.OK:
         raise refusal(reply, remote.name)
+    if reply.headers.get("Content-Length", "") not in ("", str(remote.size_bytes)):
+        # A page of a network's owner, say: what has arrived is worth more.
+        raise _BrokenOff("the server sends something else than the file")
+    # It gives no parts of the file: all from the beginning.
+    part.seek(0)
+    part.truncate()
 
 
 def _verify(remote: RemoteFile, part: BinaryIO) -> None:

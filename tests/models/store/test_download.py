@@ -103,6 +103,33 @@ def test_what_has_arrived_is_kept_for_the_next_time(hub: Hub, root: Path, conten
     assert left_in(root) == [FILE]
 
 
+@pytest.mark.parametrize("status", [200, 416])
+def test_an_answer_in_place_of_the_file_costs_nothing_of_what_has_arrived(
+    hub: Hub, root: Path, content: bytes, status: int
+) -> None:
+    answers = iter([(0, 50_000), *[(status, None)] * 3])
+    hub.trouble = lambda begin: next(answers)
+    with pytest.raises(DownloadFailed, match="broke off after"):
+        pulled(root)
+    (part,) = root.iterdir()
+    assert part.read_bytes() == content[:50_000]
+
+
+def test_a_file_that_is_exchanged_meanwhile_spoils_nothing_of_what_has_arrived(
+    hub: Hub, root: Path, content: bytes
+) -> None:
+    def exchange(begin: int) -> tuple[int, int | None]:
+        if begin:
+            hub.repos["o/m"][FILE] = content + b"x"
+        return 0, 50_000
+
+    hub.trouble = exchange
+    with pytest.raises(DownloadFailed, match="another range"):
+        pulled(root)
+    (part,) = root.iterdir()
+    assert content.startswith(part.read_bytes())
+
+
 def test_a_server_without_ranges_begins_anew(hub: Hub, root: Path, content: bytes) -> None:
     hub.gives_ranges = False
     answers = iter([(0, 50_000), (0, None)])
