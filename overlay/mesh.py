@@ -132,8 +132,8 @@ class Mesh:
         self._describe()
         self.models_changed()
         self._driver = asyncio.create_task(self._drive())
-        if self.revoked is not None:
-            self._say_revoked()
+        if (revoked := self.revoked) is not None:
+            self._say_revoked(revoked)
         return bound
 
     def _discovery(self, addresses: Sequence[Multiaddr]) -> LanDiscovery:
@@ -356,10 +356,10 @@ class Mesh:
         for peer in self.transport.links():
             self.transport.send(peer, RevocationNotice(news.record))
         refused = self.transport.refuse_revoked()
-        if self.revoked is not None:
-            self._stand_down()
+        if (revoked := self.revoked) is not None:
+            self._stand_down(revoked)
         else:
-            log.warning("%s", news.revocation)
+            self._log.revoked(news.revocation)
         return [effect for peer in refused for effect in self._exclude(peer)]
 
     def _exclude(self, peer: PeerId) -> list[Effect]:
@@ -370,16 +370,13 @@ class Mesh:
         self._on_peers()
         return effects
 
-    def _say_revoked(self) -> None:
+    def _say_revoked(self, revocation: Revocation) -> None:
         self.member.neighbourhood.outcast = True
-        log.error(
-            "%s: this node is on its own now. A new invite brings it back: hearth join TOKEN",
-            self.revoked,
-        )
+        self._log.outcast(revocation)
 
-    def _stand_down(self) -> None:
+    def _stand_down(self, revocation: Revocation) -> None:
         """This node is no member any more. Nobody would link to it: let them be."""
-        self._say_revoked()
+        self._say_revoked(revocation)
         self.acquaintances.part("this node is no member any more")
         self.whereabouts.hide()
 

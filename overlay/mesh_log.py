@@ -13,6 +13,7 @@ from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocation
 from overlay.recent import Recent
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,24 @@ class MeshLog:
                 )
             case fwd.Noticed(peer=peer, matter=matter, detail=detail):
                 self._complaints.about(peer, matter, detail, now)
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Somebody else's membership has ended."""
+        log.warning("%s", revocation.told(self._named))
+
+    def outcast(self, revocation: Revocation) -> None:
+        """This node's own has, or that of somebody through whom it joined."""
+        log.error(
+            "%s: this node is on its own now. A new invite brings it back: hearth join TOKEN",
+            revocation.told(self._named),
+        )
+
+    def _named(self, peer: PeerId) -> str:
+        """Names are of their bearers' own making, so the PeerId stands beside them."""
+        if peer == self._neighbourhood.me:
+            return "this node"
+        name = self._neighbourhood.name_of(peer)
+        return str(peer) if name == peer.short else f"{name} ({peer})"
 
     def misled(self, by: str, error: HearthError, now: float) -> None:
         """Whoever that is, a stranger even, shows a revocation that is none."""

@@ -50,7 +50,7 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
             if ask:
                 confirmed(f"Revoke {named(peer_id, names.get(peer_id, ''))}?{falls}")
             revoked = client.revoke(peer_id)
-        hint = ""
+        hint = f" Nor is who joined through it: {also}." if also else ""
     if as_json:
         print_json(revoked)
         return

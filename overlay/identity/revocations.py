@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -74,8 +74,13 @@ class Revocation:
         return revocation
 
     def __str__(self) -> str:
+        return self.told(str)
+
+    def told(self, named: Callable[[PeerId], str]) -> str:
+        """What happened, without a full stop; ``named`` says what people call a peer."""
         when = datetime.fromtimestamp(self.issued_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return f"the membership of {self.subject} was revoked by {self.issuer} on {when}"
+        subject, issuer = named(self.subject), named(self.issuer)
+        return f"the membership of {subject} was revoked by {issuer} on {when}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,8 @@ def test_on_a_terminal_one_is_asked(
     assert run("leave", input="y\n").exit_code == 0
     assert (backend.revoked, backend.left) == ([FRIEND], True)
     # Nothing to read.
-    assert run("revoke", "bea", "--yes").exit_code == 0
+    told = run("revoke", "bea", "--yes").stdout
+    assert told.endswith(" Nor is who joined through it: carl (12D3…8bHX).\n")
     assert run("leave", "--yes").exit_code == 0
 
 

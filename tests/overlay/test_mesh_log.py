@@ -13,6 +13,7 @@ from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip.effects import Disbelieved, PeerDown, PeerUp
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
+from overlay.identity.revocations import Revocation
 from overlay.mesh_log import MeshLog
 from overlay.wire.anti_entropy import Change
 
@@ -45,6 +46,18 @@ def test_a_peer_that_tokenizes_unlike_us_is_told_of_once(
     for _ in range(2):
         told.warn_of_all_unlike()
     assert [str(BEN) in line for line in caplog.messages] == [False, True]
+
+
+def test_who_was_revoked_is_called_by_name(
+    known: Neighbourhood, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = MeshLog(known, lambda peer: True)
+    known.records_changed(ANN, (Change(CARD, 1, Card("ann", (), ()).pack()),))
+    told.revoked(Revocation(b"m" * 16, BEN, ANN, 0))
+    told.outcast(Revocation(b"m" * 16, ME, ANN, 0))
+    others, own = caplog.messages
+    assert f"the membership of {BEN} was revoked by ann ({ANN})" in others
+    assert f"the membership of this node was revoked by ann ({ANN})" in own
 
 
 def test_who_goes_on_telling_of_other_models_fills_no_memory(
