@@ -21,7 +21,7 @@ from models.llama.loaded_model import (
 from models.llama.sampling import ChainSampler
 from overlay.errors import ModelFileInvalid
 
-#: Tokens that one decode may compute.
+#: Tokens that one decode may compute, if there are as many cells.
 BATCH_TOKENS: Final = 512
 #: Tokens whose state is saved as one: small enough that it is restored in a fraction of a step, and
 #: that the cells which this takes beyond those that are wanted do not matter.
@@ -62,13 +62,14 @@ class NativeBackend:
             )
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.cells: int = llama_cpp.llama_n_ctx(self._context)
-        self.batch_tokens = BATCH_TOKENS
+        # Fewer, if so few cells were asked for; of those llama.cpp makes some more.
+        self.batch_tokens: int = llama_cpp.llama_n_batch(self._context)
         # llama.cpp saves only what the window of a sequence's last token shows.
         self.piece_tokens = min(PIECE_TOKENS, model.window or PIECE_TOKENS)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(model.vocab)
         self._pieces: dict[int, bytes] = {}
         self._rows: list[int] = []
-        self._batch = _Batch(BATCH_TOKENS, self._twins)
+        self._batch = _Batch(self.batch_tokens, self._twins)
 
     def decode(self, slices: Sequence[Slice]) -> Outcome:
         self._abort[0] = b"\0"

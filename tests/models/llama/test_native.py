@@ -35,6 +35,14 @@ def test_a_full_cache_says_so_and_recovers(backend: NativeBackend) -> None:
     assert backend.decode([Slice(1, 0, [1], True)]) is Outcome.DONE
 
 
+def test_few_cells_make_a_batch_small(model: LoadedModel) -> None:
+    """llama.cpp makes 512 cells of 300, but aborts the process if a batch has more than 300."""
+    backend = NativeBackend(model, cells=300, threads=1)
+    assert backend.batch_tokens <= 300
+    work = [Slice(0, 0, tokens(0, backend.batch_tokens), True)]
+    assert backend.decode(work) is Outcome.DONE
+
+
 def test_positions_must_follow(backend: NativeBackend) -> None:
     assert backend.decode([Slice(0, 5, [1], True)]) is Outcome.DONE
     assert backend.decode([Slice(0, 9, [1], True)]) is Outcome.FAILED
