@@ -108,8 +108,8 @@ def pull(ctx: click.Context, name: str, as_json: bool) -> None:
     """Fetch the model NAME into the store and verify it.
 
     NAME is `demo`, or OWNER/REPO[:QUANTISATION] of huggingface.co, such as
-    Qwen/Qwen3-1.7B-GGUF:Q8_0; Q4_K_M is taken if none is given. A download that breaks off goes on
-    where it stopped, with the same command.
+    Qwen/Qwen2.5-1.5B-Instruct-GGUF:Q8_0; Q4_K_M is taken if none is given. A download that
+    breaks off goes on where it stopped, with the same command.
     """
     import shlex
 

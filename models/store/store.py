@@ -113,8 +113,8 @@ class ModelStore:
         if hub_name is None:
             raise ModelNotFound(
                 f"{name!r} names no model to fetch: give `demo`, or OWNER/REPO:QUANTISATION as on "
-                "huggingface.co, such as Qwen/Qwen3-1.7B-GGUF:Q4_K_M. A GGUF file works from where "
-                "it is: hearth chat --model /path/to/model.gguf"
+                "huggingface.co, such as Qwen/Qwen2.5-1.5B-Instruct-GGUF:Q4_K_M. A GGUF file works "
+                "from where it is: hearth chat --model /path/to/model.gguf"
             )
         with hub.client() as http:
             paths = download.fetch(http, hub.find(http, hub_name), self.root, progress)

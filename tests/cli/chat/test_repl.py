@@ -279,7 +279,7 @@ def test_the_toolbar(chat: Chat) -> None:
     ("model", "sentence"),
     [
         ("SmolLM2-135M-Instruct", "135 M parameters"),
-        ("demo", "hearth chat --model /path/to/model.gguf"),
+        ("demo", "hearth models pull Qwen/Qwen2.5-1.5B-Instruct-GGUF"),
         ("", "Nobody serves a model yet"),
         ("qwen3-1.7b", "Ask away."),
     ],
