@@ -307,8 +307,9 @@ class Transport:
 
     def _circuit_ended(self, peer: PeerId, relay: PeerId, was_ready: bool) -> None:
         self._detours.failed(peer, relay)
-        # Who had a link may be gone on purpose: that shows until the next `detour`.
-        if was_ready or self._closed or self._links.line(peer) is not None:
+        # Who had a link may be gone on purpose, if not the relay is: that shows until `detour`.
+        left = was_ready and self._links.direct(relay) is not None
+        if left or self._closed or self._links.line(peer) is not None:
             return
         following = self._detours.go_on(peer, self._links.nearest())
         if following is not None:
