@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,29 @@ def chat_body(content: str, *, system: str | None = None, **fields: Any) -> dict
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     return {"messages": messages, "temperature": 0, "max_tokens": 16, **fields}
+
+
+@asynccontextmanager
+async def ending(nodes: Sequence[RunningNode]) -> AsyncIterator[None]:
+    """In the end, those of the nodes that were started are stopped."""
+    try:
+        yield
+    finally:
+        for node in nodes:
+            if node.process is not None:
+                await node.stop()
+
+
+async def command(node: RunningNode, name: str, *arguments: str) -> Any:
+    """What a ``hearth`` command in the node's home says, as JSON; it must succeed."""
+    finished = await hearth(name, *arguments, "--home", str(node.home), "--json")
+    assert finished.code == 0, finished.err + finished.out
+    return finished.json
+
+
+async def token_of(node: RunningNode, *options: str) -> str:
+    """Of a fresh invite."""
+    return str((await command(node, "invite", *options))["token"])
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:

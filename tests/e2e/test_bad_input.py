@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nodes import RunningNode, hearth
+from tests.e2e.nodes import RunningNode, ending, hearth, token_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -17,11 +17,8 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture
 async def node(tmp_path: Path, tiny_model: Path) -> AsyncIterator[RunningNode]:
     running = RunningNode(tmp_path / "ann", "ann", ("--model", str(tiny_model)))
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.stop()
+    async with ending([running]):
+        yield await running.start()
 
 
 def files_of(home: Path) -> dict[str, bytes]:
@@ -44,21 +41,15 @@ async def refused(*args: str, home: Path) -> str:
     return finished.err
 
 
-async def invite(node: RunningNode, *options: str) -> str:
-    invited = await hearth("invite", "--home", str(node.home), "--json", *options)
-    assert invited.code == 0, invited.err
-    return str(invited.json["token"])
-
-
 async def test_tokens_that_open_nothing(node: RunningNode, tmp_path: Path) -> None:
     guest = tmp_path / "guest"
     guest.mkdir()
-    token = await invite(node)
+    token = await token_of(node)
     middle = len(token) // 2
     mangled = token[:middle] + ("2" if token[middle] != "2" else "3") + token[middle + 1 :]
     assert "typo" in await refused("join", mangled, home=guest)
     assert "hearth1" in await refused("join", "hello", home=guest)
-    expired = await invite(node, "--expires", "1s")
+    expired = await token_of(node, "--expires", "1s")
     issued = time.time()
     await asyncio.sleep(max(0.0, issued + 1.2 - time.time()))  # the clock is what must pass
     assert "expired" in await refused("join", expired, home=guest)
@@ -68,12 +59,9 @@ async def test_tokens_that_open_nothing(node: RunningNode, tmp_path: Path) -> No
     assert "used" in await refused("join", token, home=other)
     # Guest belongs to Ann's mesh now; a token of another mesh is refused.
     foreign = RunningNode(tmp_path / "eve", "eve", ("--model", "none"))
-    await foreign.start()
-    try:
-        theirs = await invite(foreign)
+    async with ending([foreign]):
+        theirs = await token_of(await foreign.start())
         assert "another" in await refused("join", theirs, home=guest)
-    finally:
-        await foreign.stop()
     # And with nobody there, the addresses tried are named.
     assert "127.0.0.1" in await refused("join", theirs, home=other)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nodes import RunningNode, hearth, until, up
+from tests.e2e.nodes import RunningNode, command, token_of, until, up
 
 #: Longer than a membership lasts.
 FAR_S = 366 * 24 * 3600
@@ -41,9 +41,7 @@ async def friends(tmp_path: Path) -> AsyncIterator[tuple[Skewed, Skewed]]:
     async with AsyncExitStack() as stack:
         await ann.start()
         stack.push_async_callback(ann.stop)
-        invited = await hearth("invite", "--home", str(ann.home), "--json")
-        joined = await hearth("join", invited.json["token"], "--home", str(ben.home))
-        assert joined.code == 0, joined.err
+        await command(ben, "join", await token_of(ann))
         await ben.start()
         stack.push_async_callback(ben.stop)
         await up(ann, "ben")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nodes import RunningNode, hearth, until, up
+from tests.e2e.nodes import RunningNode, command, ending, hearth, token_of, until, up
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
@@ -19,10 +19,9 @@ SYSTEM = " ".join(f"Rule {number}: answer question {number} kindly." for number 
 async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningNode]]:
     """Ann, who is warm, and Bob, who knows it."""
     ann, bob = (RunningNode(tmp_path / name, name) for name in ("ann", "bob"))
-    try:
+    async with ending([ann, bob]):
         await ann.start()
-        invited = await hearth("invite", "--home", str(ann.home), "--json")
-        await hearth("join", invited.json["token"], "--home", str(bob.home))
+        await command(bob, "join", await token_of(ann))
         await bob.start()
         await up(bob, "ann")
         first = await ann.chat("Hi.", system=SYSTEM, hearth={"route": "local"})
@@ -33,10 +32,6 @@ async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningN
 
         await until(bob_knows, "Bob's summary of Ann")
         yield [ann, bob]
-    finally:
-        for node in (ann, bob):
-            if node.process is not None:
-                await node.stop()
 
 
 def sample(metrics: str, name: str) -> float:

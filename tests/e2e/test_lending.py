@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.nodes import RunningNode, chat_body, hearth, until, up
+from tests.e2e.nodes import RunningNode, chat_body, command, ending, hearth, token_of, until, up
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
@@ -22,22 +22,17 @@ GOES_ON = {"0": -100, "2": -100}
 @pytest.fixture
 async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningNode]]:
     found = [RunningNode(tmp_path / name, name) for name in ("ann", "bob", "cyd")]
-    try:
+    async with ending(found):
         yield found
-    finally:
-        for node in found:
-            if node.process is not None:
-                await node.stop()
 
 
 async def start_mesh(*nodes: RunningNode) -> None:
     """All of them in one mesh, each knowing what the others serve."""
     founder, *others = nodes
     await founder.start()
-    invited = await hearth("invite", "--home", str(founder.home), "--json", "--uses", "9")
+    token = await token_of(founder, "--uses", "9")
     for node in others:
-        token = invited.json["token"]
-        assert (await hearth("join", token, "--home", str(node.home))).code == 0
+        await command(node, "join", token)
         await node.start()
     for node in nodes:
         for other in nodes:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from overlay.limits import GOSSIP_INTERVAL_S
-from tests.e2e.nodes import RunningNode, hearth, until, up
+from tests.e2e.nodes import RunningNode, command, ending, hearth, token_of, until, up
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -21,25 +21,15 @@ async def nodes(tmp_path: Path) -> AsyncIterator[list[RunningNode]]:
     """Ann, Bob, Cyd and Dan, who serve no models; none is started."""
     names = ("ann", "bob", "cyd", "dan")
     found = [RunningNode(tmp_path / name, name, ("--model", "none")) for name in names]
-    try:
+    async with ending(found):
         yield found
-    finally:
-        for node in found:
-            if node.process is not None:
-                await node.stop()
 
 
 async def join(inviter: RunningNode, joiner: RunningNode, *options: str) -> str:
     """Join with a fresh token of the inviter, which is returned."""
-    token = (await command(inviter, "invite", *options))["token"]
+    token = await token_of(inviter, *options)
     await command(joiner, "join", token)
-    return str(token)
-
-
-async def command(node: RunningNode, name: str, *arguments: str) -> Any:
-    finished = await hearth(name, *arguments, "--home", str(node.home), "--json")
-    assert finished.code == 0, finished.err + finished.out
-    return finished.json
+    return token
 
 
 async def known(node: RunningNode, name: str) -> bool:
@@ -228,7 +218,7 @@ async def test_two_meshes_on_one_machine_do_not_mix(nodes: list[RunningNode]) ->
     meshes = [(await node.status())["mesh_id"] for node in nodes]
     assert meshes[0] == meshes[1] != meshes[2] == meshes[3]
     # A token of one mesh does nothing for a member of the other, whose mesh stays as it is.
-    token = (await command(ann, "invite"))["token"]
+    token = await token_of(ann)
     for node in (cyd, dan):
         refused = await hearth("join", token, "--home", str(node.home), "--json")
         assert (refused.code, refused.json["error"]["code"]) == (1, "already-member")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.nodes import RunningNode, chat_body, hearth, until, up
+from tests.e2e.nodes import RunningNode, chat_body, ending, hearth, token_of, until, up
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(300)]
 
@@ -23,18 +23,8 @@ SYSTEM = " ".join(
 @pytest.fixture
 async def nodes(tmp_path: Path, demo_model: Path) -> AsyncIterator[list[RunningNode]]:
     found = [RunningNode(tmp_path / name, name) for name in ("ann", "bob", "cyd")]
-    try:
+    async with ending(found):
         yield found
-    finally:
-        for node in found:
-            if node.process is not None:
-                await node.stop()
-
-
-async def token_of(node: RunningNode, *options: str) -> str:
-    invited = await hearth("invite", "--home", str(node.home), "--json", *options)
-    assert invited.code == 0, invited.err
-    return str(invited.json["token"])
 
 
 async def test_the_journey(nodes: list[RunningNode]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nodes import RunningNode, hearth, until, up
+from tests.e2e.nodes import RunningNode, command, token_of, until, up
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,10 +37,9 @@ def free_port() -> int:
 async def met(inviter: RunningNode, *others: RunningNode) -> None:
     """Start all; they are linked with one another."""
     await inviter.start()
-    arguments = ("--home", str(inviter.home), "--uses", str(len(others)), "--json")
-    token = str((await hearth("invite", *arguments)).json["token"])
+    token = await token_of(inviter, "--uses", str(len(others)))
     for other in others:
-        assert (await hearth("join", token, "--home", str(other.home))).code == 0
+        await command(other, "join", token)
         await other.start()
     for one in (inviter, *others):
         for other in (inviter, *others):

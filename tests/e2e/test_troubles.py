@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.nodes import RunningNode, chat_body, hearth, until
+from tests.e2e.nodes import RunningNode, chat_body, command, ending, token_of, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -29,19 +29,13 @@ async def nodes(tmp_path: Path, tiny_model: Path) -> AsyncIterator[list[RunningN
     models = {"ann": "none", "bob": str(tiny_model), "cyd": str(tiny_model)}
     found = [RunningNode(tmp_path / name, name, ("--model", models[name])) for name in models]
     ann, *others = found
-    try:
-        await ann.start()
-        invited = await hearth("invite", "--home", str(ann.home), "--json", "--uses", "2")
+    async with ending(found):
+        token = await token_of(await ann.start(), "--uses", "2")
         for node in others:
-            joined = await hearth("join", invited.json["token"], "--home", str(node.home))
-            assert joined.code == 0, joined.err
+            await command(node, "join", token)
             await node.start()
             await until(partial(served, ann, node.name), f"{ann.name} hears of {node.name}")
         yield found
-    finally:
-        for node in found:
-            if node.process is not None:
-                await node.stop()
 
 
 class Asking:
@@ -174,10 +168,6 @@ async def test_no_answer_is_lost_with_its_relay(tmp_path: Path, tiny_model: Path
     ann, bob, cyd, dan = nodes
     relays = ann, bob
 
-    async def join(node: RunningNode, token: str) -> None:
-        joined = await hearth("join", token, "--home", str(node.home))
-        assert joined.code == 0, joined.err
-
     async def start(node: RunningNode) -> str:
         await node.start()
         stack.push_async_callback(node.stop)
@@ -185,8 +175,8 @@ async def test_no_answer_is_lost_with_its_relay(tmp_path: Path, tiny_model: Path
 
     async with AsyncExitStack() as stack:
         ports = [await start(ann)]
-        invited = await hearth("invite", "--home", str(ann.home), "--json", "--uses", "3")
-        await asyncio.gather(*(join(node, invited.json["token"]) for node in (bob, cyd, dan)))
+        token = await token_of(ann, "--uses", "3")
+        await asyncio.gather(*(command(node, "join", token) for node in (bob, cyd, dan)))
         ports.append(await start(bob))
         for node in (cyd, dan):
             node.program = ("-m", "tests.e2e.homebound_node", ",".join(ports))
