@@ -43,8 +43,9 @@ from overlay.identity.peer_id import PeerId
 from overlay.joining import join_mesh
 from overlay.limits import RELINK_S
 from overlay.mesh import Mesh
+from overlay.metrics import metrics
 from overlay.standing import Standing, revocation_told
-from overlay.status import lending, listings, metrics, status
+from overlay.status import lending, listings, status
 
 log = logging.getLogger(__name__)
 

@@ -73,7 +73,7 @@ class Standing:
         ).encode()
         return {
             "token": token,
-            "expires": _when(invite.expires_at),
+            "expires": moment_told(invite.expires_at),
             "uses": uses,
             "id": invite.id.hex(),
             "label": label,
@@ -187,7 +187,7 @@ class Standing:
 
 def ending_told(membership: Membership) -> str | None:
     """When a membership ends (RFC 3339); None: the founder's does not."""
-    return None if membership.expires_at is None else _when(membership.expires_at)
+    return None if membership.expires_at is None else moment_told(membership.expires_at)
 
 
 def revocation_told(revocation: Revocation) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def revocation_told(revocation: Revocation) -> dict[str, Any]:
     return {
         "peer_id": str(revocation.subject),
         "by": str(revocation.issuer),
-        "at": _when(revocation.issued_at),
+        "at": moment_told(revocation.issued_at),
     }
 
 
@@ -204,13 +204,14 @@ def _told(invite: Invite, names: Mapping[PeerId, str], now: float) -> dict[str, 
         "id": invite.id.hex(),
         "label": invite.label,
         "state": invite.state(now),
-        "issued": _when(invite.issued_at),
-        "expires": _when(invite.expires_at),
+        "issued": moment_told(invite.issued_at),
+        "expires": moment_told(invite.expires_at),
         "uses": invite.uses,
         "joined": [{"peer_id": str(peer), "name": names.get(peer, "")} for peer in invite.joined],
         "may_invite": invite.may_invite,
     }
 
 
-def _when(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat()
+def moment_told(unix_s: float) -> str:
+    """For JSON: RFC 3339, to the second."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")

@@ -16,6 +16,7 @@ LAYERS = [
     "overlay.node",
     "overlay.joining",
     "overlay.status",
+    "overlay.metrics",
     "overlay.standing",
     "overlay.sim",
     "overlay.explained",

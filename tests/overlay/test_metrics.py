@@ -16,8 +16,8 @@ from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.member import Member
 from overlay.mesh import Mesh
+from overlay.metrics import metrics
 from overlay.routing.cost_policy import CostPolicy
-from overlay.status import metrics
 from overlay.transport.relaying import Allowance
 from overlay.wire.anti_entropy import Change
 
