@@ -82,7 +82,7 @@ class WatchView:
         hint = "q leaves"
         room = max(1, console.height - 2)
         if len(lines) > room:
-            hint += f" · {count(len(lines) - room, 'line')} more on a taller terminal"
+            hint += f" · {count(len(lines) - room, 'line')} not shown"
         yield SegmentLines(lines[:room], new_lines=True)
         yield Text()
         yield Text(printable(self._problem), "red") if self._problem else Text(hint, "dim")

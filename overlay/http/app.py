@@ -164,5 +164,8 @@ def _json(value: object) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         what = f"{request.method} {request.url.path[:60]!a}"
-        error = HTTPException(error.status_code, f"there is no {what} here", error.headers)
+        # A client whose address lacks the /v1 asks for /chat/completions.
+        known = request.url.path.startswith(("/v1/", "/mesh/"))
+        hint = "" if known else ": OpenAI's API begins with /v1/"
+        error = HTTPException(error.status_code, f"there is no {what} here{hint}", error.headers)
     return error_response(error)

@@ -23,5 +23,5 @@ def test_how_to_leave_is_seen_on_a_low_terminal_too() -> None:
     cut = shown(6)
     assert cut[:4] == whole[:4]
     more = len(whole) - 2 - 4
-    assert cut[4:] == ["", f"q leaves · {more} lines more on a taller terminal"]
+    assert cut[4:] == ["", f"q leaves · {more} lines not shown"]
     assert shown(6, "it went away")[-1] == "it went away"

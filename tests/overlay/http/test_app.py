@@ -298,6 +298,13 @@ async def test_refusals_have_openais_shape(
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
+async def test_an_address_without_v1_is_told_of_it(client: httpx.AsyncClient) -> None:
+    lacking = await client.post("/chat/completions", json=CHAT)
+    assert lacking.json()["error"]["message"].endswith("here: OpenAI's API begins with /v1/")
+    unknown = await client.post("/v1/embeddings", json={})
+    assert unknown.json()["error"]["message"] == "there is no POST '/v1/embeddings' here"
+
+
 async def test_a_body_that_is_no_json(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
     response = await client.post("/v1/chat/completions", content=b'{"model": ')
     assert response.status_code == 400
