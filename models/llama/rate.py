@@ -7,6 +7,9 @@ from typing import Final
 
 #: Work older than this, in busy seconds, counts half.
 HALF_LIFE_S: Final = 4.0
+#: With each doubt a rate is this part slower than it is taken for. A disk that woke up for its
+#: first piece, at a fiftieth of the speed of computing, is tried again with the 38th.
+DOUBT: Final = 0.9
 
 
 class Rate:
@@ -20,6 +23,10 @@ class Rate:
         fade = 0.5 ** (seconds / HALF_LIFE_S)
         self._amount = self._amount * fade + amount
         self._seconds = self._seconds * fade + seconds
+
+    def doubt(self) -> None:
+        """It was too slow to be measured now: take it for a little faster than it was."""
+        self._seconds *= DOUBT
 
     @property
     def per_second(self) -> float:

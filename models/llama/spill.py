@@ -57,7 +57,9 @@ class Spill:
     @property
     def worthwhile(self) -> bool:
         """Whether what is kept now can come back sooner than it is computed again."""
-        return bool(self._budget or self._disk) and self._rates.from_ram.beats(self._rates.prefill)
+        tiers = bool(self._budget or self._disk)
+        # With nothing in RAM, nobody would ever see that it is faster by now.
+        return tiers and (not self._in_ram or self._rates.from_ram.beats(self._rates.prefill))
 
     def keep(self, path: Sequence[int], start: int, state: bytes) -> SpilledPiece:
         """Take in the state of the tokens of ``path`` from ``start`` on."""
@@ -73,7 +75,7 @@ class Spill:
     def load(self, piece: Piece) -> bytes | None:
         """The state of a piece; None if computing it again is better, or if it is lost."""
         assert isinstance(piece, SpilledPiece)
-        if not self._rate(piece).beats(self._rates.prefill):
+        if not self._pays(self._rate(piece)):
             return None
         if piece.state is not None:
             return piece.state
@@ -136,7 +138,7 @@ class Spill:
             self._disk.close(CLOSE_S)
 
     def _move_to_disk(self, piece: SpilledPiece) -> bool:
-        if self._disk is None or not self._rates.from_disk.beats(self._rates.prefill):
+        if self._disk is None or not self._pays(self._rates.from_disk):
             return False
         assert piece.state is not None
         path = array("i")
@@ -167,6 +169,14 @@ class Spill:
         del self._in_ram[piece]
         self.ram_bytes -= piece.size
         self.ram_tokens -= piece.end - piece.start
+
+    def _pays(self, rate: Rate) -> bool:
+        """Whether it is faster than computing, or might be by now: one slow piece, from a disk
+        that had to wake up, say, is not to be the last one."""
+        if rate.beats(self._rates.prefill):
+            return True
+        rate.doubt()
+        return False
 
     def _rate(self, piece: SpilledPiece) -> Rate:
         return self._rates.from_ram if piece.state is not None else self._rates.from_disk

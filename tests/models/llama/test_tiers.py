@@ -96,6 +96,32 @@ def test_a_restart_finds_all_that_was_cached(tmp_path: Path) -> None:
     bench.scheduler.close()
 
 
+def test_a_disk_that_had_to_wake_up_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(tmp_path, ram_bytes=0, disk_bytes=1_000_000)
+    for beginning in range(1, 50):
+        ask(bench, [beginning, *[1] * 60])
+    bench.scheduler.close()
+    bench = open_bench(tmp_path, ram_bytes=0, disk_bytes=1_000_000)
+    bench.scheduler.warm_up()  # the speed of computing is known
+    read = DiskStore.read
+
+    def wake_up(store: DiskStore, key: str) -> bytes | None:
+        bench.backend.now += 1
+        monkeypatch.setattr(DiskStore, "read", read)
+        return read(store, key)
+
+    monkeypatch.setattr(DiskStore, "read", wake_up)
+    cached = [ask(bench, [beginning, *[1] * 60]) for beginning in range(1, 50)]
+    assert cached[:2] == [8, 0]
+    assert all(cached[-5:])
+    bench.scheduler.close()
+    bench = open_bench(tmp_path, ram_bytes=0, disk_bytes=1_000_000)
+    assert ask(bench, [2, *[1] * 60])
+    bench.scheduler.close()
+
+
 def test_a_restart_with_a_small_disk_keeps_whole_beginnings(tmp_path: Path) -> None:
     bench = open_bench(tmp_path, disk_bytes=700)
     ask(bench, [1] * 80)
