@@ -122,47 +122,18 @@ def _expanded(path: Path) -> Path:
         raise ConfigError(f"{path}: there is no user with that home directory here") from None
 
 
-def load_config(
-    home: Path | None = None,
-    *,
-    name: str | None = None,
-    listen: str | None = None,
-    announce: tuple[str, ...] | None = None,
-    api: str | None = None,
-    models: tuple[str, ...] | None = None,
-    lan: bool | None = None,
-    map_port: bool | None = None,
-    relay: bool | None = None,
-    cells: int | None = None,
-    ram_cache: int | None = None,
-    disk_cache: int | None = None,
-    guest_requests: int | None = None,
-    guest_tokens_per_minute: int | None = None,
-    private: tuple[str, ...] | None = None,
-) -> NodeConfig:
-    """Merge flags (None: not given), environment, file and defaults. Raises ConfigError."""
+def load_config(home: Path | None = None, **flags: Any) -> NodeConfig:
+    """Merge flags, named as in ``config.toml``, environment, file and defaults.
+
+    Flags that are None or empty were not given. Raises ConfigError.
+    """
+    assert flags.keys() <= _SETTINGS.keys(), f"no such settings: {flags.keys() - _SETTINGS.keys()}"
     home = _expanded(home or default_home())
-    flags: dict[str, Any] = {
-        "name": name,
-        "listen": listen,
-        "announce": announce or None,
-        "api": api,
-        "models": models or None,
-        "lan": lan,
-        "map_port": map_port,
-        "relay": relay,
-        "cells": cells,
-        "ram_cache": ram_cache,
-        "disk_cache": disk_cache,
-        "guest_requests": guest_requests,
-        "guest_tokens_per_minute": guest_tokens_per_minute,
-        "private": private or None,
-    }
     settings = {**_read_file(home / "config.toml"), **_read_environment()}
-    settings.update({key: value for key, value in flags.items() if value is not None})
+    settings |= {key: value for key, value in flags.items() if value not in (None, ())}
     chosen_models = settings.get("models", (DEFAULT_MODEL,))
     node_name = str(settings.get("name") or Home(home).name() or socket.gethostname() or "node")
-    if flags["name"] is None:
+    if flags.get("name") is None:
         node_name = node_name[:NAME_CHARS_MAX]
     if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not node_name.isprintable():
         raise ConfigError(f"a node's name has 1 to {NAME_CHARS_MAX} printable characters")
