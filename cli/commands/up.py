@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -78,21 +78,7 @@ if TYPE_CHECKING:
 @home_option
 @click.pass_context
 def up(
-    ctx: click.Context,
-    name: str | None,
-    listen: str | None,
-    announce: tuple[str, ...],
-    api: str | None,
-    models: tuple[str, ...],
-    no_lan: bool,
-    map_port: bool,
-    no_relay: bool,
-    cells: int | None,
-    ram_cache: int | None,
-    disk_cache: int | None,
-    guest_requests: int | None,
-    guest_tokens_per_minute: int | None,
-    private: tuple[str, ...],
+    ctx: click.Context, /, no_lan: bool, map_port: bool, no_relay: bool, **settings: Any
 ) -> None:
     """Run a node until Ctrl-C.
 
@@ -102,23 +88,13 @@ def up(
 
     from cli.log import log_to_terminal
 
-    lan = False if no_lan else None
+    # What is not set here may be in the home's settings.
     config = config_of(
         ctx,
-        name=name,
-        listen=listen,
-        announce=announce or None,
-        api=api,
-        models=models or None,
-        lan=lan,
+        lan=False if no_lan else None,
         map_port=map_port or None,
         relay=False if no_relay else None,
-        cells=cells,
-        ram_cache=ram_cache,
-        disk_cache=disk_cache,
-        guest_requests=guest_requests,
-        guest_tokens_per_minute=guest_tokens_per_minute,
-        private=private or None,
+        **settings,
     )
     log_to_terminal()
     asyncio.run(_serve(config))
