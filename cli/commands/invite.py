@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from cli.failures import HearthCommand
 from cli.options import Duration, config_of, home_option, json_option, print_json
 from cli.text import count, local_time, printable
 from overlay.limits import INVITE_TTL_MAX_S, INVITE_USES_MAX
+
+_OF_A_NEW_ONE: Final = ("uses", "ttl_s", "label", "no_invite", "qr")
 
 
 @click.command(cls=HearthCommand)
@@ -60,6 +64,9 @@ def invite(
 
     if listed and cancel is not None:
         raise click.UsageError("--list and --cancel exclude each other")
+    if (listed or cancel is not None) and (of_a_new_one := _given(ctx, _OF_A_NEW_ONE)):
+        other = "--list" if listed else "--cancel"
+        raise click.UsageError(f"{of_a_new_one[0]} is for a new invite, and {other} makes none")
     if cancel == "":
         raise click.UsageError("give --cancel an ID that --list shows, or all")
     with running_client(config_of(ctx)) as client:
@@ -69,6 +76,16 @@ def invite(
             _print_cancelled(client.cancel_invites(None if cancel == "all" else cancel), as_json)
         else:
             _print_token(client.invite(ttl_s, uses, label, may_invite=not no_invite), qr, as_json)
+
+
+def _given(ctx: click.Context, names: Collection[str]) -> list[str]:
+    """Which of these options somebody wrote."""
+    options = [param for param in ctx.command.params if param.name in names]
+    return [
+        option.opts[0]
+        for option in options
+        if ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def _print_token(made: dict[str, Any], qr: bool, as_json: bool) -> None:

@@ -114,6 +114,18 @@ def test_invites_are_cancelled(run: Run, backend: FakeBackend) -> None:
     assert "or all" in run("invite", "--cancel", "").stderr
 
 
+@pytest.mark.parametrize("other", ["--list", "--cancel=all"])
+@pytest.mark.parametrize("option", ["--qr", "--uses=1", "--expires=1h", "--label=x", "--no-invite"])
+@pytest.mark.usefixtures("node")
+def test_what_a_new_invite_is_to_be_is_said_of_no_old_one(
+    run: Run, backend: FakeBackend, other: str, option: str
+) -> None:
+    result = run("invite", other, option)
+    assert result.exit_code == 2
+    assert f"{option.partition('=')[0]} is for a new invite" in result.stderr
+    assert backend.cancelled == []
+
+
 @pytest.mark.usefixtures("node")
 def test_an_invite_whose_guests_invite_nobody(run: Run, backend: FakeBackend) -> None:
     run("invite", "--no-invite", "--label", "Ann")
