@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import cast
 from unittest.mock import patch
 
 from cli.main import hearth
 from models.llama.engine import LlamaEngine
+from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.identity.multiaddr import Multiaddr, parse_listen
 from overlay.identity.peer_id import PeerId
 from overlay.routing.policy import Policy
@@ -39,9 +40,19 @@ def main() -> None:
             announce = partial(_announced, options.announce)
             replaced.enter_context(patch("overlay.whereabouts.reachable_addresses", announce))
         if options.policy is not None:
-            rival = partial(_rival, options.policy)
-            replaced.enter_context(patch("overlay.mesh.CostPolicy", rival))
+            replaced.enter_context(under(options.policy))
         hearth(command)
+
+
+@contextmanager
+def under(policy: str) -> Iterator[None]:
+    """Nodes that begin meanwhile decide as a rival does, and evict as if alone: to give up what a
+    peer holds, too, is for those who would go and fetch it there."""
+    with (
+        patch("overlay.mesh.CostPolicy", partial(_rival, policy)),
+        patch.object(Neighbourhood, "copies_changed", lambda self: []),
+    ):
+        yield
 
 
 def _announced(address: Multiaddr, bound: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from overlay.forwarding.effects import CopiesChanged
+from tests.bench.node_with_policy import under
 from tests.bench.proxied_mesh import Setup, proxied_mesh
 from tests.e2e.nodes import RunningNode, until
+from tests.overlay.members import VirtualMesh
 from tests.support.tiny_gguf import write_tiny_gguf
 
 DELAY_MS = 25.0
@@ -27,6 +30,16 @@ async def test_a_rivals_policy_decides_on_a_real_node(policy: str, tmp_path: Pat
     assert first["hearth"]["served_by"] == mesh.peer_ids[0]
     served_by = {"longest-match": mesh.peer_ids[0], "local-only": mesh.peer_ids[1]}
     assert second["hearth"]["served_by"] == served_by[policy]
+
+
+def test_a_rivals_engine_evicts_as_if_alone() -> None:
+    mesh = VirtualMesh(2, serving=[0, 1])
+    with under("longest-match"):
+        for node in (0, 1):
+            mesh.compute(node, tuple(range(320)))
+        mesh.run(6.0)
+    told = [effect for node in mesh.nodes for effect in node.told]
+    assert not any(isinstance(effect, CopiesChanged) for effect in told)
 
 
 async def knows_the_summary_of(warm: RunningNode, cold: RunningNode) -> None:
