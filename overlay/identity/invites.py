@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hmac
 import re
+import struct
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -47,6 +48,8 @@ INVITE_ID_BYTES = 8
 NONCE_BYTES = 16
 _MESH_TAG_BYTES = 8
 _VERSION = 1
+#: Version, inviter, mesh tag, expires_at, secret, count of addresses.
+_HEAD = struct.Struct(f">B32s{_MESH_TAG_BYTES}sI{SECRET_BYTES}sB")
 _CHECKSUM_BYTES = 4
 #: Three of the longest host names make 1,147 characters; base58 takes quadratic time.
 _TOKEN_CHARS_MAX = 1200
@@ -112,17 +115,11 @@ class JoinToken:
 
     def encode(self) -> str:
         """The one line to paste; under 250 characters unless host names are long."""
-        data = b"".join(
-            (
-                bytes([_VERSION]),
-                self.inviter,
-                self.mesh_tag,
-                self.expires_at.to_bytes(4, "big"),
-                self.secret,
-                bytes([len(self.addresses)]),
-                *(address.pack() for address in self.addresses),
-            )
+        count = len(self.addresses)
+        head = _HEAD.pack(
+            _VERSION, self.inviter, self.mesh_tag, self.expires_at, self.secret, count
         )
+        data = head + b"".join(address.pack() for address in self.addresses)
         return TOKEN_PREFIX + base58.b58encode(data + _checksum(data)).decode("ascii")
 
     @classmethod
@@ -152,24 +149,21 @@ class JoinToken:
     @classmethod
     def _unpack(cls, data: bytes) -> JoinToken:
         # The checksum holds, so a misfit from here on was made on purpose.
-        if len(data) < 62 or data[61] > TOKEN_ADDRESSES_MAX:
+        if len(data) < _HEAD.size:
             raise TokenMalformed(_TYPO)
-        addresses, offset = [], 62
+        _, inviter, mesh_tag, expires_at, secret, count = _HEAD.unpack_from(data)
+        if count > TOKEN_ADDRESSES_MAX:
+            raise TokenMalformed(_TYPO)
+        addresses, offset = [], _HEAD.size
         try:
-            for _ in range(data[61]):
+            for _ in range(count):
                 address, offset = Multiaddr.unpack_from(data, offset)
                 addresses.append(address)
         except Malformed:
             raise TokenMalformed(_TYPO) from None
         if offset != len(data):
             raise TokenMalformed(_TYPO)
-        return cls(
-            PeerId(data[1:33]),
-            data[33:41],
-            int.from_bytes(data[41:45], "big"),
-            data[45:61],
-            tuple(addresses),
-        )
+        return cls(PeerId(inviter), mesh_tag, expires_at, secret, tuple(addresses))
 
 
 @dataclass(frozen=True, slots=True)
