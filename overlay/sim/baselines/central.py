@@ -7,6 +7,7 @@ it knows is true at that moment; the way from the user's node to the chosen one 
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import Candidate
 from overlay.routing.policy import Policy, Question
-from overlay.sim.baselines.rule import Rule
+from overlay.sim.baselines.rule import Rule, least
 from overlay.sim.fleet import Fleet
 
 
@@ -53,6 +54,24 @@ class Router(ABC):
         self, origin: PeerId, question: Question, candidates: Sequence[Candidate], now: float
     ) -> Candidate:
         """One of ``candidates`` for a user at ``origin``. ``now``: seconds."""
+
+
+class Cheapest(Router):
+    """Sends each request where it costs least; among equals chance decides."""
+
+    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
+        super().__init__(fleet)
+        self._rng = rng
+
+    def best(
+        self, origin: PeerId, question: Question, candidates: Sequence[Candidate], now: float
+    ) -> Candidate:
+        """See `Router.best`."""
+        return least(candidates, lambda c: self.cost(origin, question, c.peer), self._rng)
+
+    @abstractmethod
+    def cost(self, origin: PeerId, question: Question, peer: PeerId) -> float:
+        """Of a request from ``origin`` at ``peer``, in whatever unit."""
 
 
 class AtRouter(Rule):

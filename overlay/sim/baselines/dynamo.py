@@ -17,35 +17,20 @@ have what the engine has, 16 to 64.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.routing.cost import Candidate
 from overlay.routing.policy import Question
-from overlay.sim.baselines.central import Router
-from overlay.sim.baselines.rule import least
-from overlay.sim.fleet import Fleet
+from overlay.sim.baselines.central import Cheapest
 
 OVERLAP_WEIGHT: Final = 1.0
 
 
-class Dynamo(Router):
+class Dynamo(Cheapest):
     """See the module."""
 
-    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
-        super().__init__(fleet)
-        self._rng = rng
-
-    def best(
-        self, origin: PeerId, question: Question, candidates: Sequence[Candidate], now: float
-    ) -> Candidate:
-        """See `Router.best`."""
-        return least(candidates, lambda c: self.cost(question, c.peer), self._rng)
-
-    def cost(self, question: Question, peer: PeerId) -> float:
+    def cost(self, origin: PeerId, question: Question, peer: PeerId) -> float:
         """In blocks."""
         cached = self.fleet.match_tokens(peer, question.hashes)
         prefill_tokens = self.fleet.pending_prefill_tokens(peer) + question.prompt_tokens - cached

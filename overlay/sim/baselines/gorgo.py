@@ -18,37 +18,22 @@ replica's t_prefill, and distances count from the node that was asked, not from 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.routing.cost import Candidate
 from overlay.routing.policy import Question
-from overlay.sim.baselines.central import Router
-from overlay.sim.baselines.rule import least
-from overlay.sim.fleet import Fleet
+from overlay.sim.baselines.central import Cheapest
 
 RTT_WEIGHT: Final = 1.0
 QUEUE_WEIGHT: Final = 0.1
 
 
-class Gorgo(Router):
+class Gorgo(Cheapest):
     """See the module."""
 
-    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
-        super().__init__(fleet)
-        self._rng = rng
-
-    def best(
-        self, origin: PeerId, question: Question, candidates: Sequence[Candidate], now: float
-    ) -> Candidate:
-        """See `Router.best`."""
-        return least(candidates, lambda c: self.score_ms(origin, question, c.peer), self._rng)
-
-    def score_ms(self, origin: PeerId, question: Question, peer: PeerId) -> float:
-        """The cost of a request from ``origin`` at ``peer``, in milliseconds."""
+    def cost(self, origin: PeerId, question: Question, peer: PeerId) -> float:
+        """In milliseconds."""
         token_ms = 1000.0 / self.fleet.prefill_rate(peer)
         uncached = question.prompt_tokens - self.fleet.match_tokens(peer, question.hashes)
         queued = self.underway.total_blocks(peer) * BLOCK_TOKENS

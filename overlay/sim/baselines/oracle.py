@@ -17,37 +17,27 @@ were within a tenth of `oracle` for single questions, and up to a third faster f
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Final
 
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
-from overlay.routing.cost import Candidate
 from overlay.routing.policy import Question
-from overlay.sim.baselines.central import Router
-from overlay.sim.baselines.rule import least
+from overlay.sim.baselines.central import Cheapest
 from overlay.sim.fleet import Fleet
 
 #: Of machine time, for each request that shares the machine.
 PRICE: Final = 0.125
 
 
-class Oracle(Router):
+class Oracle(Cheapest):
     """See the module. ``price``: 0 for the greedy one."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, price: float = 0.0) -> None:
-        super().__init__(fleet)
-        self._rng = rng
+        super().__init__(fleet, rng)
         self._price = price
 
-    def best(
-        self, origin: PeerId, question: Question, candidates: Sequence[Candidate], now: float
-    ) -> Candidate:
-        """See `Router.best`."""
-        return least(candidates, lambda c: self.cost_ms(origin, question, c.peer), self._rng)
-
-    def cost_ms(self, origin: PeerId, question: Question, peer: PeerId) -> float:
-        """Until a user at ``origin`` sees ``peer``'s first token, and the price of the work."""
+    def cost(self, origin: PeerId, question: Question, peer: PeerId) -> float:
+        """In milliseconds: until the user sees the first token, and the price of the work."""
         token_ms = 1000.0 / self.fleet.prefill_rate(peer)
         coming = self.underway.match_blocks(peer, question.hashes) * BLOCK_TOKENS
         match = max(self.fleet.match_tokens(peer, question.hashes), coming)

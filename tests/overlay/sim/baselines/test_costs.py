@@ -28,10 +28,10 @@ def test_dynamo_counts_blocks_to_compute_and_blocks_to_hold() -> None:
     router.underway.begin(peer(0), TEN.hashes)
     router.underway.begin(peer(1), prompt(0, 1, 50, 51).hashes)
     # Node 0 would compute all ten, and holds them already.
-    assert router.cost(TEN, peer(0)) == 10 + 10
+    assert router.cost(peer(0), TEN, peer(0)) == 10 + 10
     # Node 1: two pending and four not cached; four held and eight that are not shared with them.
-    assert router.cost(TEN, peer(1)) == (2 + 4) + (4 + 8)
-    assert router.cost(TEN, peer(2)) == 10 + 10
+    assert router.cost(peer(0), TEN, peer(1)) == (2 + 4) + (4 + 8)
+    assert router.cost(peer(0), TEN, peer(2)) == 10 + 10
 
 
 def test_dynamo_prefers_the_cache_until_its_backlog_is_longer() -> None:
@@ -53,7 +53,7 @@ def test_gorgo_adds_network_prefill_and_queue_in_milliseconds() -> None:
         router.underway.begin(peer(1), prompt(*range(5)).hashes)
     # 40 ms away; 4 blocks at 2 ms per token; 10 blocks underway.
     expected = 40 + 4 * 32 * 2 + QUEUE_WEIGHT * 10 * 32 * 2
-    assert router.score_ms(peer(0), TEN, peer(1)) == pytest.approx(expected)
+    assert router.cost(peer(0), TEN, peer(1)) == pytest.approx(expected)
 
 
 def test_gorgo_goes_to_a_cache_only_as_far_as_it_is_worth() -> None:
@@ -73,8 +73,8 @@ def test_the_oracle_knows_distance_queue_cache_and_speed() -> None:
         {peer(1): 500.0},
     )
     oracle = Oracle(fleet, random.Random(1))
-    assert oracle.cost_ms(peer(0), TEN, peer(1)) == pytest.approx(40 + 2 * (72 + 128))
-    assert oracle.cost_ms(peer(0), TEN, peer(0)) == pytest.approx(320)
+    assert oracle.cost(peer(0), TEN, peer(1)) == pytest.approx(40 + 2 * (72 + 128))
+    assert oracle.cost(peer(0), TEN, peer(0)) == pytest.approx(320)
     assert oracle.place(peer(0), TEN, idle(2), 0.0).peer == peer(0)
 
 
@@ -88,7 +88,7 @@ def test_the_oracle_counts_what_prompts_underway_will_leave_in_the_cache() -> No
 
 def test_the_last_token_is_computed_even_if_all_is_cached() -> None:
     oracle = Oracle(fleet_with(TEN, at=0), random.Random(1))
-    assert oracle.cost_ms(peer(0), TEN, peer(0)) == pytest.approx(1.0)
+    assert oracle.cost(peer(0), TEN, peer(0)) == pytest.approx(1.0)
 
 
 def test_the_priced_oracle_pays_for_machine_time_on_machines_that_are_shared() -> None:
@@ -96,8 +96,8 @@ def test_the_priced_oracle_pays_for_machine_time_on_machines_that_are_shared() -
     fleet.requests = {peer(1): 4}
     fleet.rtt = {(peer(0), peer(1)): 40.0}
     greedy, priced = Oracle(fleet, random.Random(1)), Oracle(fleet, random.Random(1), PRICE)
-    assert greedy.cost_ms(peer(0), TEN, peer(1)) == pytest.approx(40 + 128)
+    assert greedy.cost(peer(0), TEN, peer(1)) == pytest.approx(40 + 128)
     # 128 tokens to compute, and 64 of an answer that take 2 ms each, among four.
     expected = 40 + 128 + 4 * PRICE * (128 + 64 * 2)
-    assert priced.cost_ms(peer(0), TEN, peer(1)) == pytest.approx(expected)
-    assert priced.cost_ms(peer(0), TEN, peer(2)) == greedy.cost_ms(peer(0), TEN, peer(2))
+    assert priced.cost(peer(0), TEN, peer(1)) == pytest.approx(expected)
+    assert priced.cost(peer(0), TEN, peer(2)) == greedy.cost(peer(0), TEN, peer(2))
