@@ -139,6 +139,11 @@ class Listener:
     def _cut(self, name: bytes, route: _Route) -> None:
         route.connection.cut()
         self._callers.left(route.connection)
+        # What had come by then is still to be read, and is no stranger's.
+        loop = asyncio.get_running_loop()
+        route.cutting = loop.call_later(_CUT_AFTER_S, self._forget, name, route)
+
+    def _forget(self, name: bytes, route: _Route) -> None:
         if self._routes.get(name) is route:
             del self._routes[name]
 

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from unittest.mock import Mock
 
 import pytest
+import zmq
 
 from overlay.errors import AddressInUse, ConfigError, LimitExceeded, LocalProtocolError
 from overlay.identity.multiaddr import Multiaddr
@@ -36,6 +37,33 @@ async def test_a_link_comes_up_once_on_both_sides() -> None:
         assert one.transport.links()[other.peer_id].direction is Direction.OUTGOING
         assert other.transport.links()[one.peer_id].direction is Direction.INCOMING
         assert one.transport.links()[other.peer_id].endpoint == other.addresses[0].endpoint
+
+
+async def test_what_came_before_its_connection_was_cut_is_no_strangers(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a pause of this process, in which the peer went on."""
+    async with mesh(2) as (node, member):
+        await linked(member, node)
+        listener = node.transport._listener
+        assert listener is not None
+        read = asyncio.Event()
+        arrived = listener._pump._arrived
+
+        def told(frames: list[zmq.Frame]) -> None:
+            arrived(frames)
+            read.set()
+
+        [(name, route)] = listener._routes.items()
+        assert member.transport.send(node.peer_id, Cancel(b"late"))
+        assert listener._router.poll(PATIENCE_S * 1000)
+        route.line.close("it was silent")
+        listener._cut(name, route)
+        monkeypatch.setattr(listener._pump, "_arrived", told)
+        async with asyncio.timeout(PATIENCE_S):
+            await read.wait()
+        assert [each for each in caplog.messages if "let in" in each] == []
+        assert node.messages() == []
 
 
 async def test_each_round_trip_is_told_as_soon_as_it_is_known() -> None:
