@@ -217,6 +217,14 @@ class NoRoute(RoutingError):
 
     code = "no-route"
 
+    @classmethod
+    def to_any_model(cls, few: str) -> NoRoute:
+        """Nobody serves any; ``few``, in brackets, says why, if that is known."""
+        return cls(
+            f"no model is served here or by a reachable peer{few}: start one with "
+            "`hearth up --model demo`"
+        )
+
 
 class RequestUnknown(RoutingError):
     """This node remembers no request of that id, so it cannot explain it."""

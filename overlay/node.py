@@ -299,11 +299,7 @@ class Node:
         lost = [*self._engines.lost] or [*neighbourhood.offered(lost_since=since)]
         names = [listing.name for listing in self.models()] or lost
         if not names:
-            few = neighbourhood.why_few()
-            raise NoRoute(
-                f"no model is served here or by a reachable peer{few}: start one with "
-                "`hearth up --model demo`"
-            )
+            raise NoRoute.to_any_model(neighbourhood.why_few())
         return names[0]
 
     def _answered(self, ask: Ask, model: str, answer: fwd.Answer) -> Answered:

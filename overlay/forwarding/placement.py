@@ -294,9 +294,7 @@ class Placement:
             return NoRoute(f"this node does not serve {job.model!r} now: {lost}")
         few = self._neighbourhood.why_few()
         if not offered:
-            return NoRoute(
-                f"no reachable node serves a model{few}: start one with `hearth up --model`"
-            )
+            return NoRoute.to_any_model(few)
         if job.local_only and known:
             return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
         if known:

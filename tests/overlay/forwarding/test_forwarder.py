@@ -389,7 +389,7 @@ def test_whom_a_peer_knows_of_is_no_reason_for_a_client() -> None:
     assert isinstance(ending, Failure)
     assert str(ending.error) == f"no reachable node can take a request for {MODEL!r} now"
     [attempt] = world.node(0).forwarder.explanations.find(RID.hex()).attempts
-    assert "no reachable node serves a model" in str(attempt.error)
+    assert "no model is served here or by a reachable peer" in str(attempt.error)
 
 
 def test_a_lost_frame_is_noticed_and_made_good() -> None:
