@@ -91,7 +91,7 @@ def prompts(*, quick: bool) -> int:
 
 async def _in_room(room: str, setting: Setting, done: Callable[[], None]) -> list[Figures]:
     prefixes, questions = QUICK if setting.quick else FULL
-    held = prefixes if room == ALL else max(2, prefixes // 3)
+    held = prefixes if room == ALL else prefixes // 3
     # A unified cache was slower for llama-server: each prompt attends past all cells in use. So a
     # slot per prefix, as far as there are cells, each with cells of its own; what a slot loses
     # goes to its RAM cache.
