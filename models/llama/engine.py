@@ -32,6 +32,7 @@ from models.engine import (
     Tokens,
 )
 from models.llama import protocol
+from models.llama.watch import LOOK_S, LOOKS, Watch
 from overlay.errors import (
     EngineFailed,
     InvalidRequest,
@@ -45,11 +46,6 @@ log = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 16
 #: A worker that does not end by itself within this time is killed.
 _CLOSE_S: Final = 2.0
-#: A worker that was told to end a request, and says nothing at all for so long, hangs: it does so
-#: between two steps, which take a second or so. Looked at in parts, for if this process was
-#: stopped, what the worker said meanwhile is not read yet.
-_HUNG_LOOK_S: Final = 10.0
-_HUNG_LOOKS: Final = 12
 #: Lines of llama.cpp's errors that are kept for the message of a crash.
 _ERROR_LINES: Final = 20
 
@@ -97,9 +93,8 @@ class LlamaEngine:
         self._died: str | None = None
         #: Why it was killed, unless it was to be closed.
         self._verdict: str | None = None
-        #: How often it said something of its requests.
-        self._heard = 0
-        self._watch: asyncio.Task[None] | None = None
+        #: It is to end what was cancelled, and to tokenize.
+        self._decoder, self._tokenizer = Watch(self._hangs), Watch(self._hangs)
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = loop.create_future()
@@ -184,10 +179,12 @@ class LlamaEngine:
         self._queries[self._query] = answer
         query = self._query
         self._send([protocol.TOKENIZE, query, protocol.pack_prompt(prompt)])
+        self._tokenizer.owes(query)
         try:
             return await answer
         finally:
             self._queries.pop(query, None)
+            self._tokenizer.settled(query)
 
     def remember(self, prompt: Tokens, answer: Tokens) -> None:
         """See `Engine.remember`."""
@@ -214,8 +211,7 @@ class LlamaEngine:
         """See `Engine.cancel`."""
         if request_id in self._open:
             self._send([protocol.CANCEL, request_id])
-            if self._watch is None or self._watch.done():
-                self._watch = asyncio.get_running_loop().create_task(self._await_end(request_id))
+            self._decoder.owes(request_id)
 
     def set_hash_key(self, key: bytes) -> None:
         """See `Engine.set_hash_key`."""
@@ -228,8 +224,8 @@ class LlamaEngine:
     async def close(self) -> None:
         """Stop the process; open requests get no more events. A disk cache is saved first."""
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
+        self._decoder.end()
+        self._tokenizer.end()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -240,17 +236,11 @@ class LlamaEngine:
             await self._process.wait()
         await asyncio.gather(self._reader, return_exceptions=True)
 
-    async def _await_end(self, request_id: bytes) -> None:
-        """Of a request that was cancelled. Kill the worker if it hangs."""
-        looks, heard = 0, self._heard
-        while request_id in self._open and looks < _HUNG_LOOKS:
-            await asyncio.sleep(_HUNG_LOOK_S)
-            looks = looks + 1 if heard == self._heard else 0
-            heard = self._heard
-        if request_id in self._open:
-            silent_s = _HUNG_LOOKS * _HUNG_LOOK_S
-            self._verdict = f"The engine of this model hung: it said nothing for {silent_s:.0f} s."
-            self._kill()
+    def _hangs(self) -> None:
+        self._verdict = (
+            f"The engine of this model hung: it said nothing for {LOOKS * LOOK_S:.0f} s."
+        )
+        self._kill()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -301,13 +291,14 @@ class LlamaEngine:
     def _receive(self, frame: tuple[Any, ...]) -> None:
         match frame:
             case (protocol.EVENTS, events):
-                self._heard += 1
+                self._decoder.spoke()
                 if self._closed:
                     return
                 for data in events:
                     event = protocol.unpack_event(data)
                     if isinstance(event, Finished | Failed):
                         self._open.discard(event.request_id)
+                        self._decoder.settled(event.request_id)
                     self._tell(event)
             case (protocol.TOKENS, query, tokens):
                 self._answer(query, protocol.unpack_tokens(tokens))
@@ -326,6 +317,7 @@ class LlamaEngine:
                     self._ready.set_exception(ModelFileInvalid(message))
 
     def _answer(self, query: int, result: Tokens | Exception) -> None:
+        self._tokenizer.spoke()
         waiting = self._queries.get(query)
         if waiting is None or waiting.done():
             return
@@ -337,6 +329,8 @@ class LlamaEngine:
     def _end(self, message: str) -> None:
         """The worker is gone: nobody may wait for it any longer."""
         self._died = message
+        self._decoder.end()
+        self._tokenizer.end()
         if not self._ready.done():
             self._ready.set_exception(EngineFailed(message))
         for waiting in self._queries.values():

@@ -16,7 +16,7 @@ import pytest
 
 from models.engine import Chunk, EngineEvent, Finished, FinishReason, Message, Sampling, Started
 from models.llama import engine as engine_module
-from models.llama import protocol
+from models.llama import protocol, watch
 from models.llama.engine import LlamaEngine
 from overlay.errors import EngineFailed, InvalidRequest, LocalProtocolError, ModelFileInvalid
 from overlay.prefix.chain import BLOCK_TOKENS, block_hashes
@@ -454,11 +454,22 @@ async def test_one_that_hangs_is_ended_once_a_request_is_cancelled(
     (first, answer), (_, other) = (caller.submit(tokens, LONG) for _ in range(2))
     await answer.next()
     os.kill(caller.engine.process_id, signal.SIGSTOP)
-    monkeypatch.setattr(engine_module, "_HUNG_LOOK_S", 0)
+    monkeypatch.setattr(watch, "LOOK_S", 0)
     caller.engine.cancel(first)
     for each in (await answer.end(), await other.end()):
         assert each.failed is not None
         assert "hung" in each.failed.message == (await caller.ears.died).message
+
+
+async def test_one_that_hangs_while_it_tokenizes_is_ended(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = await start()
+    os.kill(caller.engine.process_id, signal.SIGSTOP)
+    monkeypatch.setattr(watch, "LOOK_S", 0)
+    with pytest.raises(EngineFailed, match="hung"):
+        await caller.engine.tokenize("on and on")
+    assert "hung" in (await caller.ears.died).message
 
 
 async def test_one_that_dies_as_soon_as_it_is_ready_is_not_started(
