@@ -87,11 +87,11 @@ class Member:
         self._addresses = tuple(addresses)
         self._publish(now)
 
-    def pause(self, now: float, *, hand_back: bool = False) -> list[Effect]:
+    def pause(self, now: float, *, hand_back: bool = False) -> Sequence[Effect]:
         """Take no more requests of other members, and tell them; ``hand_back``: end theirs here."""
         self.forwarder.lending.paused = True
         self._publish(now)
-        return [*self.forwarder.hand_back()] if hand_back else []
+        return self.forwarder.hand_back() if hand_back else []
 
     def resume(self, now: float) -> None:
         """Take requests of other members again, and tell them."""
@@ -109,23 +109,23 @@ class Member:
         now: float,
         *,
         local_only: bool = False,
-    ) -> list[Effect]:
+    ) -> Sequence[Effect]:
         """A local client asks; `Emit` effects tell it everything, ending with Answer or Failure."""
-        return [
-            *self.forwarder.submit(request_id, model, prompt, sampling, now, local_only=local_only)
-        ]
+        return self.forwarder.submit(
+            request_id, model, prompt, sampling, now, local_only=local_only
+        )
 
-    def cancel(self, request_id: bytes, now: float) -> list[Effect]:
+    def cancel(self, request_id: bytes, now: float) -> Sequence[Effect]:
         """The local client hung up."""
-        return [*self.forwarder.cancel(request_id, now)]
+        return self.forwarder.cancel(request_id, now)
 
     # --- What the engines tell ----------------------------------------------------------------
 
     def tokenized(
         self, request_id: bytes, result: Tokens | HearthError, now: float
-    ) -> list[Effect]:
+    ) -> Sequence[Effect]:
         """Answer to a Tokenize effect."""
-        return [*self.forwarder.tokenized(request_id, result, now)]
+        return self.forwarder.tokenized(request_id, result, now)
 
     def models_changed(
         self, infos: Iterable[ModelInfo], lost: Mapping[str, str], now: float
@@ -147,7 +147,7 @@ class Member:
         self._publish(now)
         self._summarise(now)
 
-    def engine_event(self, model: str, event: EngineEvent, now: float) -> list[Effect]:
+    def engine_event(self, model: str, event: EngineEvent, now: float) -> Sequence[Effect]:
         """An event of the local engine of ``model``.
 
         Of a model that is not served any more, only what concerns requests still matters.
@@ -164,13 +164,13 @@ class Member:
                     self.neighbourhood.cache_changed(model, event)
                     self._summarise(now)
                 return []
-        return [*self.forwarder.on_engine(event, now)]
+        return self.forwarder.on_engine(event, now)
 
     # --- What the links tell ------------------------------------------------------------------
 
     def link_up(
         self, peer: PeerId, name: str, now: float, versions: Sequence[int] = VERSIONS
-    ) -> list[Effect]:
+    ) -> Sequence[Effect]:
         """A link to ``peer`` is up; it goes by ``name``, until its card says more.
 
         ``versions``: of the protocol, that the peer speaks.
@@ -179,11 +179,11 @@ class Member:
         compact = COMPACT_DIGESTS_VERSION in versions
         return self._of_gossip(self.gossip.alive(peer, now, compact=compact), peer, now)
 
-    def link_down(self, peer: PeerId, now: float) -> list[Effect]:
+    def link_down(self, peer: PeerId, now: float) -> Sequence[Effect]:
         """The link to ``peer`` is gone."""
         broke = self._unlinked(peer, now)
         self.gossip.link_lost(peer, now)
-        return [*self.forwarder.peer_lost(peer, now, link_only=broke)]
+        return self.forwarder.peer_lost(peer, now, link_only=broke)
 
     def _unlinked(self, peer: PeerId, now: float) -> bool:
         """Nothing can be sent to the peer; whether it may have another link soon."""
@@ -197,10 +197,10 @@ class Member:
             current_at = now - self.gossip.age_s(peer, now)
             self.neighbourhood.link_measured(peer, rtt_ms, current_at)
 
-    def receive(self, peer: PeerId, message: Message, now: float) -> list[Effect]:
+    def receive(self, peer: PeerId, message: Message, now: float) -> Sequence[Effect]:
         """A message from ``peer``. Raises RemoteProtocolError on a lie: then hang up."""
         if isinstance(message, fwd.ForwardingMessage):
-            return [*self.forwarder.receive(peer, message, now)]
+            return self.forwarder.receive(peer, message, now)
         if isinstance(message, gsp.GossipMessage):
             return self._of_gossip(self.gossip.receive(peer, message, now), peer, now)
         if isinstance(message, Goodbye):
@@ -213,7 +213,7 @@ class Member:
                 raise Malformed(str(error)) from None
         return []
 
-    def revoked(self, record: bytes, now: float) -> list[Effect]:
+    def revoked(self, record: bytes, now: float) -> Sequence[Effect]:
         """A revocation, from whomever.
 
         Raises Malformed, BadSignature, NotAMember for one that no member of this mesh made.
@@ -221,25 +221,25 @@ class Member:
         revocation = self.roll.add(record, now)
         return [] if revocation is None else self._revoked(revocation, record)
 
-    def exclude(self, peer: PeerId, now: float) -> list[Effect]:
+    def exclude(self, peer: PeerId, now: float) -> Sequence[Effect]:
         """Forget one that is no member any more, and has no link."""
         self.gossip.banish(peer, now)
         effects = self.forwarder.peer_lost(peer, now)
         self.neighbourhood.origin_reset(peer)
-        return [*effects]
+        return effects
 
     def undeliverable(
         self, peer: PeerId, message: Message, now: float, error: HearthError | None = None
-    ) -> list[Effect]:
+    ) -> Sequence[Effect]:
         """A Send could not be carried out; None: the peer has no link, or its queue is full."""
         if error is None and isinstance(message, Forward):
             # Its link broke, and that is told in a moment; or the next round measures it again.
             self._unlinked(peer, now)
-        return [*self.forwarder.undeliverable(peer, message, now, error)]
+        return self.forwarder.undeliverable(peer, message, now, error)
 
     # --- Time ---------------------------------------------------------------------------------
 
-    def tick(self, now: float, linked: Sequence[PeerId]) -> list[Effect]:
+    def tick(self, now: float, linked: Sequence[PeerId]) -> Sequence[Effect]:
         """Do what is due. ``linked``: the peers to which a link is up."""
         effects: list[Effect] = []
         if now >= self.gossip.next_deadline():

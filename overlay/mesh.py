@@ -362,7 +362,7 @@ class Mesh:
             self._log.revoked(news.revocation)
         return [effect for peer in refused for effect in self._exclude(peer)]
 
-    def _exclude(self, peer: PeerId) -> list[Effect]:
+    def _exclude(self, peer: PeerId) -> Sequence[Effect]:
         if peer in self.transport.links():
             return []  # with a newer certificate
         self.acquaintances.exclude(peer)

@@ -175,21 +175,21 @@ class Gossip:
                 effects = self._hearsay.apply(sender, deltas, now)
         return effects
 
-    def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> list[Effect]:
+    def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> Sequence[Effect]:
         """A link to ``peer`` came up; ``compact`` says whether it reads compact digests."""
         self._banished.readmit(peer)
         self._replicas.linked(peer)
         self._own_words.linked(peer, compact=compact)
-        return [*self._liveness.alive(peer, now)]
+        return self._liveness.alive(peer, now)
 
     def link_lost(self, peer: PeerId, now: float) -> None:
         """The link to ``peer`` broke: unless it is heard of soon, it is DOWN."""
         self._own_words.unlinked(peer)
         self._liveness.link_lost(peer, now)
 
-    def said_goodbye(self, peer: PeerId, now: float) -> list[Effect]:
+    def said_goodbye(self, peer: PeerId, now: float) -> Sequence[Effect]:
         """``peer`` stops on purpose: LEFT, until it links again or restarts."""
-        return [*self._liveness.left(peer, now)]
+        return self._liveness.left(peer, now)
 
     def prove(self, origin: PeerId) -> None:
         """``origin`` is a member, as its chain shows: from here on, others are told of it."""

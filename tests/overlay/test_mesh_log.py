@@ -60,15 +60,17 @@ def test_who_was_revoked_is_called_by_name(
     assert f"the membership of this node was revoked by ann ({ANN})" in own
 
 
-def test_who_goes_on_telling_of_other_models_fills_no_memory(
-    known: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+def test_of_too_many_models_the_latest_are_remembered(
+    known: Neighbourhood, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Who goes on telling of other ones fills no memory."""
     monkeypatch.setattr(mesh_log, "_WARNED_MAX", 4)
     told = MeshLog(known, lambda peer: True)
-    for number in range(20):
+    for number in (*range(5), 4, 0):
         unlike(known, ANN, f"model {number}")
         told.warn_of_unlike(ANN)
-    assert len(told._warned_of) == 4
+    assert [line.count("model 4") for line in caplog.messages] == [0, 0, 0, 0, 1, 0]
+    assert "model 0" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("by", [ANN, None])
