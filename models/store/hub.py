@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 
@@ -51,7 +51,7 @@ class HubName:
     def parse(cls, text: str) -> HubName | None:
         """None: this is no name of the hub's."""
         found = _NAME.fullmatch(text)
-        return found and cls(found["repo"], found["wanted"] or found["file"] or "")
+        return found and cls(found["repo"], found["wanted"] or unquote(found["file"] or ""))
 
 
 def client() -> httpx.Client:

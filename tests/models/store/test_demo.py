@@ -178,6 +178,8 @@ def test_waiting_for_another_fetch_shows_how_far_it_is_and_can_be_given_up(
 
     (root / ".fetch-other" / "wheels").mkdir(parents=True)
     (root / ".fetch-other" / "wheels" / spec.wheel_name).write_bytes(b"some")
+    (root / "of-the-users").mkdir()
+    (root / "of-the-users" / "larger.whl").write_bytes(b"what is not looked at")
     with (root / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(KeyboardInterrupt):
@@ -208,12 +210,15 @@ class Vanishing:
 
 
 def test_what_pip_takes_away_meanwhile_ends_no_fetch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: ModelSpec, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "there.whl").write_bytes(b"four")
+    seen: list[int] = []
+    root.mkdir()
+    (root / "there.whl").write_bytes(b"four")
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: Vanishing(path, scandir))
-    assert demo._arrived_bytes(tmp_path) == 4
+    demo._tell(lambda done, total: seen.append(done), spec, [root])
+    assert seen == [4]
 
 
 @pytest.mark.usefixtures("local_index")

@@ -38,6 +38,7 @@ def found(name: str) -> str:
         ("https://huggingface.co/a/b", "a/b", ""),
         ("https://huggingface.co/a/b/tree/main", "a/b", ""),
         ("https://huggingface.co/a/b/blob/main/sub/c-Q4_0.gguf", "a/b", "sub/c-Q4_0.gguf"),
+        ("https://huggingface.co/a/b/blob/main/c%20d.gguf", "a/b", "c d.gguf"),
         ("https://huggingface.co/a/b/resolve/main/c-Q4_0.gguf?download=true", "a/b", "c-Q4_0.gguf"),
         ("https://huggingface.co/a/b?show_file_info=c.gguf", "a/b", ""),
     ],
