@@ -33,7 +33,7 @@ from overlay.gossip.effects import PeerState
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, CHAIN, is_revocation
 from overlay.identity.branches import Full
-from overlay.identity.multiaddr import Multiaddr, readable
+from overlay.identity.multiaddr import Multiaddr, readable_addresses
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import EXPLANATIONS_MAX, GOSSIP_INTERVAL_S
@@ -356,4 +356,4 @@ class Member:
         neighbour = self.neighbourhood.neighbours.get(origin)
         if not verified or neighbour is None or neighbour.card is None:
             return []
-        return [Meet(origin, readable(neighbour.card.addresses)), PeerChanged(origin)]
+        return [Meet(origin, readable_addresses(neighbour.card.addresses)), PeerChanged(origin)]

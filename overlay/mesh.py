@@ -29,7 +29,7 @@ from overlay.home.contents import Contact
 from overlay.http.backend import Ask, Route
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger
-from overlay.identity.multiaddr import Multiaddr, readable
+from overlay.identity.multiaddr import Multiaddr, readable_addresses
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
 from overlay.limits import GOSSIP_INTERVAL_S, UNREADABLE_MESSAGES
@@ -178,7 +178,7 @@ class Mesh:
     def contacts(self) -> dict[PeerId, Contact]:
         """The members heard of and where they may be reached, for the next start."""
         return {
-            peer: Contact(neighbour.card.name, readable(neighbour.card.addresses))
+            peer: Contact(neighbour.card.name, readable_addresses(neighbour.card.addresses))
             for peer, neighbour in self.member.neighbourhood.neighbours.items()
             if neighbour.card is not None and self.member.roll.vouched(peer)
         }

@@ -12,7 +12,7 @@ from overlay.home.files import Kind, T
 from overlay.identity.certificates import MESH_SECRET_BYTES, Membership, format_mesh_id
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey
-from overlay.identity.multiaddr import Multiaddr, readable
+from overlay.identity.multiaddr import Multiaddr, readable_addresses
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 
@@ -85,7 +85,7 @@ def _read_contact(entry: Any) -> Contact:
     # Until names were kept there were addresses only.
     if isinstance(entry, list):
         entry = {"name": "", "addresses": entry}
-    return Contact(str(entry["name"]), readable(entry["addresses"]))
+    return Contact(str(entry["name"]), readable_addresses(entry["addresses"]))
 
 
 def _read_revocations(data: Any) -> dict[PeerId, Revocations]:

@@ -108,7 +108,7 @@ def _parsed(text: str) -> Multiaddr:
     return Multiaddr(parts[1], parts[2], _port(parts[4]))
 
 
-def readable(texts: Iterable[str]) -> tuple[Multiaddr, ...]:
+def readable_addresses(texts: Iterable[str]) -> tuple[Multiaddr, ...]:
     """The addresses that can be read; a newer node may have kinds that we do not know."""
     found = []
     for text in texts:

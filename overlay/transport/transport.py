@@ -16,7 +16,7 @@ from overlay.admission.handshake import Handshake, LocalNode, Role
 from overlay.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import curve_public
-from overlay.identity.multiaddr import Multiaddr, readable
+from overlay.identity.multiaddr import Multiaddr, readable_addresses
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import PING_INTERVAL_S
@@ -223,7 +223,7 @@ class Transport:
         return {
             peer: address
             for peer, line in self._links.dialled().items()
-            for address in readable([line.link.observed])
+            for address in readable_addresses([line.link.observed])
             if address.family in ("ip4", "ip6")
         }
 
