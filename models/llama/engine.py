@@ -134,6 +134,7 @@ class LlamaEngine:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # The folder that this happens to be in may have a models.py of its own.
                 "-m",
                 "models.llama.worker",
                 *options,

