@@ -63,6 +63,8 @@ class Trace:
 
         Raises ConfigError with the line that is wrong.
         """
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"{path} is no file: a trace is read more than once")
         uses: Counter[int] = Counter()
         requests, first_ms, last_ms = 0, 0.0, 0.0
         for request in read(path):

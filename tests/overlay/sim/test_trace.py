@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import random
 from collections import Counter
@@ -138,6 +139,12 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Trace.opened(path)
     assert str(caught.value).startswith(f"{path}, line 3: {message}")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "trace.jsonl")
+    with pytest.raises(ConfigError, match="is no file: a trace is read more than once"):
+        Trace.opened(tmp_path / "trace.jsonl")
 
 
 def test_lines_out_of_order_are_named(tmp_path: Path) -> None:
