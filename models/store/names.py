@@ -10,7 +10,8 @@ from overlay.limits import NAME_CHARS_MAX
 
 #: ``-Q4_K_M``, ``.Q8_0``, ``-UD-IQ2_XXS``, ``_bf16`` and so on at the end of a file's stem.
 _QUANTISATION: Final = re.compile(
-    r"[-._]((?:UD-)?(?:I?Q\d(?:_[01]|_K)?(?:_[A-Z]{1,3})?|TQ\d_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32))$",
+    r"[-._]((?:UD-)?(?:I?Q\d(?:_[01]|_K)?(?:_[A-Z]{1,3})?"
+    r"|TQ\d_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))$",
     re.IGNORECASE,
 )
 #: What llama.cpp's tools add to each file of a model that they split.

@@ -35,6 +35,7 @@ def store(tmp_path: Path) -> ModelStore:
         ("Llama-3.2-1B-Instruct-UD-IQ2_XXS.gguf", "Llama-3.2-1B-Instruct"),
         ("mistral_q8_0.GGUF", "mistral"),
         ("gemma-3-4b-it-BF16.gguf", "gemma-3-4b-it"),
+        ("qwen2.5-0.5b-instruct-fp16.gguf", "qwen2.5-0.5b-instruct"),
         ("gpt-oss-20b-mxfp4.gguf", "gpt-oss-20b"),
         ("phi-Q6_K.gguf", "phi"),
         ("plain.gguf", "plain"),
