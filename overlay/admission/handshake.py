@@ -121,10 +121,9 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """``joiner`` has its grant; once that is sent the link has done its work. ``name``: its own."""
+    """``joiner`` has its grant; once that is sent the link has done its work."""
 
     joiner: PeerId
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +263,7 @@ class Handshake:
         self._ledger.use(invite, joiner)
         grant = JoinGrant(membership.founder, chain, membership.mesh_secret, self._me.name)
         # Also if the joiner used it before: it may not have been possible to write that.
-        return [LedgerChanged(), Reply(grant), *self._end(Finished(joiner, request.name))]
+        return [LedgerChanged(), Reply(grant), *self._end(Finished(joiner))]
 
     def _dialer_takes_grant(self, grant: JoinGrant, now_s: float) -> list[Effect]:
         assert self._peer is not None

@@ -32,7 +32,6 @@ class Contact:
 class Runtime:
     """A running node: ``api`` is the URL that `Home.write_runtime` was given."""
 
-    pid: int
     api: str
     admin_token: str
 
@@ -117,7 +116,7 @@ def _read_paused(data: Any) -> float:
 
 
 def _read_runtime(data: Any) -> Runtime:
-    return Runtime(int(data["pid"]), str(data["api"]), str(data["admin_token"]))
+    return Runtime(str(data["api"]), str(data["admin_token"]))
 
 
 def _json(read: Callable[[Any], T]) -> Callable[[str], T]:

@@ -179,7 +179,7 @@ class Home:
 
     def write_runtime(self, *, api: str, admin_token: str) -> None:
         """Say how this process's node is reached: ``api`` is its URL."""
-        self._files.save(RUNTIME, asdict(Runtime(os.getpid(), api, admin_token)))
+        self._files.save(RUNTIME, asdict(Runtime(api, admin_token)))
 
     def runtime(self) -> Runtime:
         """How the node that runs in this home is reached.

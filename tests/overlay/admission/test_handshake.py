@@ -147,7 +147,7 @@ def test_a_token_yields_a_membership_that_opens_every_link() -> None:
     ben = member(2, of=anna)
     new = joiner()
     at_dialer, at_listener = pair(new, ben, ben.token()).run()
-    assert at_listener == [LedgerChanged(), Finished(new.key.peer_id, new.local.name)]
+    assert at_listener == [LedgerChanged(), Finished(new.key.peer_id)]
     [joined] = at_dialer
     assert isinstance(joined, Joined)
     assert anna.membership is not None

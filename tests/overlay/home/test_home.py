@@ -305,7 +305,7 @@ def test_the_runtime_is_that_of_a_running_node(home: Home) -> None:
     with pytest.raises(HomeInUse, match="still starting"):
         Home(home.path).runtime()
     home.write_runtime(api="http://127.0.0.1:7711", admin_token="t")
-    expected = Runtime(os.getpid(), "http://127.0.0.1:7711", "t")
+    expected = Runtime("http://127.0.0.1:7711", "t")
     assert Home(home.path).runtime() == expected
     assert mode(home.path / "runtime.json") == 0o600
     home.clear_runtime()
