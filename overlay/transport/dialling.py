@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from overlay.bucket import Bucket
 from overlay.identity.multiaddr import Multiaddr
@@ -22,6 +23,9 @@ from overlay.limits import (
 from overlay.transport.places import Places
 
 log = logging.getLogger(__name__)
+
+#: A link that lived for so long was a good one, however long its peer had been away before.
+_SETTLED_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,12 @@ class Backoff:
         self._next_s = min(2 * self._next_s, REDIAL_MAX_S)
         return pause_s
 
-    def link_ended(self, lived_s: float) -> None:
-        """A peer that cuts every link at once is no better than one that is down."""
-        if lived_s >= self._next_s:
+    def link_ended(self, lived_s: float) -> bool:
+        """Whether it was a good link: a peer that cuts every one at once is as good as down."""
+        good = lived_s >= min(self._next_s, _SETTLED_S)
+        if good:
             self.reset()
+        return good
 
     def reset(self) -> None:
         self._next_s = REDIAL_MIN_S
@@ -123,9 +129,10 @@ class Dial:
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         backoff = Backoff(self._rng)
+        good: Multiaddr | None = None
         while True:
             self._news.clear()
-            for address in self._addresses:
+            for address in sorted(self._addresses, key=lambda each: each != good):
                 await self._wanted.wait()
                 begun = clock()
                 ending = await self._attempted(address)
@@ -133,7 +140,10 @@ class Dial:
                 self._failures += 1
                 if ending.was_up:
                     self._failures = 0
-                    backoff.link_ended(clock() - begun)
+                    if backoff.link_ended(clock() - begun):
+                        # Others may take HANDSHAKE_S each to lead nowhere, as a LAN's do from afar.
+                        good = address
+                        break
             if await self._news_within(backoff.pause_s()):
                 backoff.reset()
 

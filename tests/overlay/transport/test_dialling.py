@@ -54,6 +54,15 @@ def test_a_link_that_lasted_resets_the_pause() -> None:
     assert backoff.pause_s() <= REDIAL_MIN_S
 
 
+def test_who_was_away_for_long_is_dialled_at_once_when_its_link_breaks() -> None:
+    """It may be back on a network that is not up to much, and only this side can dial."""
+    backoff = Backoff(random.Random(1))
+    while backoff.pause_s() < REDIAL_MAX_S / 2:
+        pass
+    backoff.link_ended(10.0)
+    assert backoff.pause_s() <= REDIAL_MIN_S
+
+
 async def test_addresses_in_turn_then_again() -> None:
     attempts = Attempts()
     dial = Dial(ADDRESSES, attempts, random.Random(1))
@@ -61,6 +70,23 @@ async def test_addresses_in_turn_then_again() -> None:
     assert [await attempts.next() for _ in range(6)] == ADDRESSES * 2
     assert attempts.failures[:6] == [0, 1, 2, 3, 4, 5]
     assert dial.failure == "no"
+    await dial.stop()
+
+
+async def test_after_a_link_that_lasted_the_address_that_led_to_it_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dialling, "_SETTLED_S", 0.0)
+    attempts = Attempts()
+
+    async def one_leads_there(address: Multiaddr, failures: int) -> Ending:
+        await attempts(address, failures)
+        return Ending("it broke", was_up=len(attempts.failures) == 2)
+
+    dial = Dial(ADDRESSES, one_leads_there, random.Random(1))
+    dial.start()
+    first, good, last = ADDRESSES
+    assert [await attempts.next() for _ in range(5)] == [first, good, good, first, last]
     await dial.stop()
 
 
