@@ -28,7 +28,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import MESSAGE_BYTES_MAX
 from overlay.wire.anti_entropy import COUNTER_MAX, Counter
 from overlay.wire.messages import Message
-from overlay.wire.tables import SEQUENCE_ITEMS_MAX, Table
+from overlay.wire.tables import INTS, SEQUENCE_ITEMS_MAX, Column, Table
 
 _Pack = Callable[[Any], Any]
 _Read = Callable[["_Source"], Any]
@@ -234,36 +234,29 @@ def _union(options: tuple[Any, ...]) -> tuple[_Pack, _Read]:
 
 def _sequence(item: Any) -> tuple[_Pack, _Read]:
     if (table := Table.of(item)) is not None:
-        return _table(table)
+        return _checked_as_a_whole(table, _Source.table)
+    if item is int:
+        return _checked_as_a_whole(INTS, lambda source: source.items(source.array()))
     pack_item, read_item = _converters(item)
 
     def pack(value: Any) -> list[Any]:
         return [pack_item(each) for each in value]
 
-    def pack_ints(value: Any) -> Any:
-        if not set(map(type, value)) <= {int}:
-            raise TypeError("a sequence of integers holds something else")
-        return value
-
     def read(source: _Source) -> tuple[Any, ...]:
         return tuple([read_item(source) for _ in range(source.array())])
 
-    def read_ints(source: _Source) -> tuple[Any, ...]:
-        values = source.items(source.array())
-        if not set(map(type, values)) <= {int}:
-            raise Malformed("a sequence of integers holds something else")
-        return values
-
-    return (pack_ints, read_ints) if item is int else (pack, read)
+    return pack, read
 
 
-def _table(table: Table) -> tuple[_Pack, _Read]:
+def _checked_as_a_whole(column: Column, raw: _Read) -> tuple[_Pack, _Read]:
+    """A sequence of values of a ``column``, of which ``raw`` reads what msgpack makes."""
+
     def pack(value: Any) -> Any:
-        if not table.allows(value):
-            raise TypeError("a sequence of records holds what it must not")
+        if not column.allows(value):
+            raise TypeError("a sequence holds what it must not")
         return value
 
-    return pack, lambda source: table.read(source.table())
+    return pack, lambda source: column.read(raw(source))
 
 
 def _pair(items: tuple[Any, ...]) -> tuple[_Pack, _Read]:

@@ -20,7 +20,9 @@ from overlay.wire.anti_entropy import COUNTER_MAX, Counter
 SEQUENCE_ITEMS_MAX: Final = PROMPT_TOKENS_MAX
 
 
-class _Column(Protocol):
+class Column(Protocol):
+    """Values of one kind."""
+
     def allows(self, values: Sequence[Any]) -> bool:
         """Whether these may be packed."""
 
@@ -62,7 +64,7 @@ class _PeerIds(_Scalars):
 class Table:
     """Rows of one kind, a named tuple."""
 
-    def __init__(self, kind: Any, columns: Sequence[_Column]) -> None:
+    def __init__(self, kind: Any, columns: Sequence[Column]) -> None:
         self._rows = _Scalars(kind)
         self._columns = columns
         self._make = partial(tuple.__new__, kind)
@@ -103,7 +105,7 @@ class Table:
 class _Sequences:
     """Each value is a sequence. The ``items`` of all are checked together."""
 
-    def __init__(self, items: _Column) -> None:
+    def __init__(self, items: Column) -> None:
         self._items = items
 
     def allows(self, values: Sequence[Any]) -> bool:
@@ -115,21 +117,21 @@ class _Sequences:
 
 
 _ROWS: Final = _Scalars(tuple)
-_INTS: Final = _Scalars(int)
+INTS: Final = _Scalars(int)
 _BYTES: Final = _Scalars(bytes)
-_COLUMNS: Final[dict[Any, _Column]] = {
+_COLUMNS: Final[dict[Any, Column]] = {
     bool: _Scalars(bool),
-    int: _INTS,
+    int: INTS,
     str: _Scalars(str),
     bytes: _BYTES,
     bytes | None: _Scalars(bytes, NoneType),
-    tuple[int, ...]: _Sequences(_INTS),
+    tuple[int, ...]: _Sequences(INTS),
     Counter: _Counters(),
     PeerId: _PeerIds(),
 }
 
 
-def _column(annotation: Any) -> _Column | None:
+def _column(annotation: Any) -> Column | None:
     if annotation in _COLUMNS:
         return _COLUMNS[annotation]
     if get_origin(annotation) is tuple and get_args(annotation)[1:] == (Ellipsis,):
