@@ -70,9 +70,13 @@ class EnginePool:
         self._served: dict[str, _Served] = {}
         #: Models' names as they were first loaded, which an engine's death does not change.
         self._order: list[str] = []
-        #: Why a model that was loaded is not served now, by its name and by each other one.
+        #: Why a model of this node's is not served now, by its name and by each other one.
         self.lost: dict[str, str] = {}
         self._restarts: set[asyncio.Task[None]] = set()
+
+    def expect(self, model: ModelFile) -> None:
+        """It is to be loaded, and who asks for it before is told so."""
+        self._lose(model, "it is being loaded")
 
     async def load(self, model: ModelFile, progress: Progress | None = None) -> None:
         """Start an engine for the model. Raises ModelFileInvalid, EngineFailed."""

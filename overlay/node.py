@@ -172,6 +172,8 @@ class Node:
         _check_names(found)
         self._check_private(found)
         for model in found:
+            self._engines.expect(model)
+        for model in found:
             await self._engines.load(model, progress)
 
     def _check_private(self, models: Sequence[ModelFile]) -> None:

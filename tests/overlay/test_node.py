@@ -24,6 +24,7 @@ from models.engine import Message, Sampling
 from models.llama.engine import LlamaEngine
 from models.store.store import ModelFile, ModelStore
 from overlay.config import load_config
+from overlay.engines import EnginePool
 from overlay.errors import (
     AlreadyMember,
     ConfigError,
@@ -546,6 +547,30 @@ async def test_a_node_starts_with_damaged_peers_and_is_found_again(start: StartN
         await ann.join(cyd.invite(3600, 1, "")["token"])
     await eventually(lambda: peers(bob)[peer] == "UP")
     await eventually(lambda: bob.key.peer_id in ann.home.peers())
+
+
+async def test_who_asks_while_the_model_is_loaded_is_told_so(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes: list[Node] = []
+    refusals: list[HearthError] = []
+
+    async def bind(self: Node, any_port: bool) -> None:
+        nodes.append(self)
+        await bound(self, any_port)
+
+    async def load(self: EnginePool, *given: Any) -> None:
+        (node,) = nodes
+        with pytest.raises(NoRoute) as caught:
+            await answer(node, replace(ASK, model=node.default_model()))
+        refusals.append(caught.value)
+        await loaded(self, *given)
+
+    bound, loaded = Node._bind, EnginePool.load
+    monkeypatch.setattr(Node, "_bind", bind)
+    monkeypatch.setattr(EnginePool, "load", load)
+    await answer(await start("ann"))
+    assert [str(each).endswith("now: it is being loaded") for each in refusals] == [True]
 
 
 async def test_a_failed_start_leaves_the_home_free(start: StartNode) -> None:
