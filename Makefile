@@ -22,6 +22,7 @@ help:
 
 chat: $(VENV)/.runtime
 	@$(VENV)/bin/hearth models pull demo
+	@echo "The command hearth is $(VENV)/bin/hearth here; README.md says how to have it everywhere"
 	@$(VENV)/bin/hearth chat
 
 test: $(VENV)/.dev

@@ -31,11 +31,12 @@ _KEYS = "/help shows the commands · Alt-Enter makes a new line · Ctrl-D leaves
 
 
 def _welcome(model: str, own_node: bool) -> str:
+    # A node that runs already keeps the models that it was started with.
+    start = "hearth chat" if own_node else "hearth up"
     if not model:
-        # A node that runs already keeps the models that it was started with.
-        load = "Load one here with: hearth chat" if own_node else "Start the node with: hearth up"
+        load = "Load one here with" if own_node else "Start the node with"
         return (
-            f"Nobody serves a model yet. {load} --model demo, "
+            f"Nobody serves a model yet. {load}: {start} --model demo, "
             "or let a friend's node serve one: hearth join TOKEN"
         )
     if model.casefold() in (DEMO.name.casefold(), *DEMO.aliases):
@@ -43,6 +44,6 @@ def _welcome(model: str, own_node: bool) -> str:
             "This is the demo model: a real one, but of 135 M parameters only. Its answers are "
             "those of a very small model: quick, and often wrong. For a larger one (1.1 GB):\n"
             "  hearth models pull Qwen/Qwen2.5-1.5B-Instruct-GGUF\n"
-            "  hearth chat --model qwen2.5-1.5b-instruct"
+            f"  {start} --model qwen2.5-1.5b-instruct"
         )
     return "Ask away."

@@ -301,3 +301,5 @@ def test_where_nobody_serves_a_model_the_banner_says_how_to(
     console.print(banner(chat.repl._watch.state, "", own_node))
     assert isinstance(console.file, io.StringIO)
     assert f"with: hearth {command} --model demo, or" in console.file.getvalue()
+    console.print(banner(chat.repl._watch.state, "demo", own_node))
+    assert f"hearth {command} --model qwen2.5" in console.file.getvalue()
