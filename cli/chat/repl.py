@@ -122,8 +122,9 @@ class Repl:
     def _after(self, text: str, reply: Reply | None, failure: HearthError | None) -> None:
         self._asked = None if reply is None else reply.hearth.get("request_id")
         if failure is not None:
-            fits = not isinstance(failure, ContextLengthExceeded)
-            hint = "/retry asks again" if fits else "/new starts afresh"
+            hint = "/retry asks again"
+            if isinstance(failure, ContextLengthExceeded):
+                hint = "/new starts afresh" if self._conversation.turns else "ask for less at once"
             self._fail(f"{printable(str(failure))}  ({hint})")
             return
         if reply is not None or text:

@@ -97,8 +97,10 @@ def test_a_model_may_be_named_by_its_alias(chat: Chat, backend: FakeBackend) -> 
 def test_a_conversation_that_is_too_long_is_to_be_begun_anew(
     chat: Chat, backend: FakeBackend
 ) -> None:
-    backend.scripts.append((ContextLengthExceeded("The prompt has 10,272 tokens."),))
-    assert "10,272 tokens.  (/new starts afresh)" in chat.run("Hi")
+    too_long = (ContextLengthExceeded("The prompt has 10,272 tokens."),)
+    backend.scripts += [too_long, (ANSWERED,), too_long]
+    assert "10,272 tokens.  (ask for less at once)" in chat.run("Hi")
+    assert "10,272 tokens.  (/new starts afresh)" in chat.run("Hi", "Hi")
 
 
 def test_a_failed_question_can_be_asked_again(chat: Chat, backend: FakeBackend) -> None:
