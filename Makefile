@@ -21,8 +21,8 @@ help:
 	@echo "PYTHON=... picks the interpreter (3.11 or newer); now: $(PYTHON)"
 
 chat: $(VENV)/.runtime
-	@$(VENV)/bin/hearth models pull demo
-	@echo "The command hearth is $(VENV)/bin/hearth here; README.md says how to have it everywhere"
+	@$(VENV)/bin/hearth models pull demo > /dev/null
+	@echo "hearth is $(VENV)/bin/hearth here; README.md says how to have it everywhere"
 	@$(VENV)/bin/hearth chat
 
 test: $(VENV)/.dev
