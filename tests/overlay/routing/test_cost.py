@@ -19,10 +19,10 @@ from overlay.routing.cost import (
     estimate,
     typical_rates,
 )
+from tests.overlay.routing.candidates import PROMPT, measured_candidates
 
 SELF, PEER = (PeerId(bytes([n]) * 32) for n in (1, 2))
 replace = Candidate._replace
-PROMPT = 640
 ANSWER = 128
 
 #: 5 ms for a token of a prompt, 50 ms for one of an answer.
@@ -101,21 +101,7 @@ def test_who_was_late_is_waited_for_again() -> None:
     assert late.cost_ms - in_time.cost_ms == pytest.approx(5000.0)
 
 
-any_candidate = st.builds(
-    Candidate,
-    peer=st.just(PEER),
-    is_self=st.booleans(),
-    rtt_ms=st.floats(0, 1e4),
-    match_tokens=st.integers(0, 2 * PROMPT),
-    summary_age_s=st.floats(0, 1e4) | st.just(math.inf),
-    prefill_rate=st.floats(1, 1e5),
-    decode_rate=st.floats(1, 1e3),
-    pending_prefill_tokens=st.integers(0, 10_000),
-    running=st.integers(0, 8),
-    queued=st.integers(0, 8),
-    pending_guest_tokens=st.just(0),
-    late_ms=st.floats(0, 1e6),
-)
+any_candidate = measured_candidates(st.just(PEER), selves=True)
 alphas = st.floats(1, 8)
 shares = st.floats(0, 1)
 

@@ -16,10 +16,10 @@ from overlay.routing.cost import Candidate, Estimate, estimate, typical_rates
 from overlay.routing.cost_policy import CostPolicy, cheapest
 from overlay.routing.decision import TIE_MS, Decision
 from overlay.routing.policy import Question
+from tests.overlay.routing.candidates import PROMPT, measured_candidates
 
 SELF, WARM, COLD = (PeerId(bytes([n]) * 32) for n in (1, 2, 3))
 replace = Candidate._replace
-PROMPT = 640
 ANSWER = 128
 
 this_node = Candidate(SELF, is_self=True, prefill_rate=200.0, decode_rate=20.0)
@@ -121,20 +121,7 @@ def test_the_reason_compares_with_this_node() -> None:
     assert choose(this_node).explain(str) == "no other node that serves this model can be asked."
 
 
-measured = st.builds(
-    Candidate,
-    peer=st.binary(min_size=32, max_size=32).map(PeerId),
-    is_self=st.just(False),
-    rtt_ms=st.floats(0, 1e4),
-    match_tokens=st.integers(0, 2 * PROMPT),
-    summary_age_s=st.floats(0, 1e4) | st.just(math.inf),
-    prefill_rate=st.floats(1, 1e5),
-    decode_rate=st.floats(1, 1e3),
-    pending_prefill_tokens=st.integers(0, 10_000),
-    running=st.integers(0, 8),
-    queued=st.integers(0, 8),
-    late_ms=st.floats(0, 1e6),
-)
+measured = measured_candidates(st.binary(min_size=32, max_size=32).map(PeerId), selves=False)
 some = st.lists(measured, min_size=1, max_size=6, unique_by=lambda c: c.peer)
 alphas = st.floats(1, 3)
 
