@@ -202,3 +202,14 @@ async def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_it_can_be_closed_before_it_began(mapping: PortMapping) -> None:
     await mapping.close()
+
+
+async def test_a_router_that_cannot_be_made_sense_of_does_not_end_the_asking(
+    router: Router, mapping: PortMapping
+) -> None:
+    mapping.follow(OWN)
+    await router.until("map 7710 to 7710")
+    router.failure = ValueError("no XML at all")
+    mapping.follow([Multiaddr.of("10.0.0.6", 7710)])
+    await router.until("unmap 7710")
+    await router.until("find from 10.0.0.6")
