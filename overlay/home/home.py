@@ -187,7 +187,10 @@ class Home:
         Raises NodeNotRunning, or HomeInUse while it is not reached yet.
         """
         if not self._lock.is_held():
-            raise NodeNotRunning(f"no node runs in {self.path}: start one with `hearth up`")
+            raise NodeNotRunning(
+                f"no node runs in {self.path}: start one with `hearth up`, or give the home of one "
+                "that runs: --home DIR"
+            )
         runtime = self._files.load(RUNTIME)
         if runtime is None:
             raise HomeInUse(f"the node in {self.path} is still starting: try again shortly")

@@ -322,7 +322,7 @@ def test_a_dead_process_leaves_no_lock_and_no_runtime(home: Home) -> None:
     )
     assert subprocess.run([sys.executable, "-c", script, str(home.path)]).returncode == 9
     assert (home.path / "runtime.json").exists()
-    with pytest.raises(NodeNotRunning, match="hearth up"):
+    with pytest.raises(NodeNotRunning, match=r"hearth up.*--home DIR"):
         home.runtime()
     home.lock()
     with pytest.raises(HomeInUse, match="still starting"):
