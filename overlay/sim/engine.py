@@ -82,7 +82,7 @@ class SimEngine:
             message = f"{len(ahead)} requests wait already; try again later."
             self._emit(Failed(request.request_id, EngineBusy.code, message))
             return
-        answer = self._answer_to(request.request_id)
+        answer = self._answer_to(request.request_id)[: request.sampling.max_tokens]
         given = len(request.generated)
         run = Run(
             request=request,

@@ -14,6 +14,7 @@ from models.engine import (
     FinishReason,
     GenerationRequest,
     Priority,
+    Sampling,
 )
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
@@ -42,6 +43,19 @@ def test_prompts_are_computed_slower_beside_answers() -> None:
     while clock.step():
         pass
     assert engine.prefill_rate() == alone
+
+
+def test_an_answer_ends_where_the_request_does() -> None:
+    clock, events = Clock(), list[EngineEvent]()
+    tree = RadixTree(SECRET, KEY, 4096)
+    engine = SimEngine(Machine(), tree, 4096, clock, lambda _: (7,) * 128, events.append)
+    prefetch = GenerationRequest(b"prefetch", tuple(range(64)), Sampling(max_tokens=1))
+    engine.submit(prefetch)
+    while clock.step():
+        pass
+    [finished] = [event for event in events if isinstance(event, Finished)]
+    assert finished.completion_tokens == 1
+    assert tree.size == 64
 
 
 class Bench:
