@@ -107,12 +107,13 @@ def run(
 
 
 def _slowly_first(sessions: Iterator[Session], count: int) -> Iterator[Session]:
-    """The first ``count`` sessions come at half the rate: cold caches make everybody slower, and
-    a queue that grew then would take long to go away."""
-    late_s = 0.0
-    for number, session in enumerate(sessions):
-        if number < count:
+    """Sessions with the first ``count`` turns come at half the rate: cold caches make everybody
+    slower, and a queue that grew then would take long to go away."""
+    late_s, turns = 0.0, 0
+    for session in sessions:
+        if turns < count:
             late_s = session.at_s
+        turns += len(session.turns)
         yield session._replace(at_s=session.at_s + late_s)
 
 

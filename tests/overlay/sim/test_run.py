@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
 from overlay.sim.baselines import REGISTRY
 from overlay.sim.churn import Churn
 from overlay.sim.machine import Machine
-from overlay.sim.run import Scenario, run, session_rate
+from overlay.sim.run import Scenario, _slowly_first, run, session_rate
+from overlay.sim.workloads.chat import Chat
+from overlay.sim.workloads.parameters import Span
 from overlay.sim.workloads.zipf import Zipf
 
 FEW = Scenario(Zipf(groups=8), nodes=3, requests=90, warm_up=10, load=0.5)
@@ -59,6 +63,14 @@ def test_load_is_the_share_of_time_that_machines_compute_alone(load: float) -> N
     assert session_rate(replace(alone, nodes=6)) == pytest.approx(2 * session_rate(alone))
     report = run(alone, "hearth", 1)
     assert report.forwards == 0
+
+
+def test_so_many_turns_come_slowly_first() -> None:
+    chat = Chat(turns=Span(10, 10))
+    asked = [*islice(chat.sessions(random.Random(1), nodes=1, rate_per_s=1.0), 5)]
+    times = [session.at_s for session in _slowly_first(iter(asked), 20)]
+    fast = [session.at_s for session in asked]
+    assert times == [2 * fast[0], 2 * fast[1], *(at_s + fast[1] for at_s in fast[2:])]
 
 
 @pytest.mark.parametrize("policy", REGISTRY)
