@@ -24,6 +24,7 @@ RULES_MAX: Final = 50_000
 RULES_CHARS_MAX: Final = 1 << 20
 
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
+_ANNOTATIONS: Final = frozenset({"title", "description", "default", "examples", "deprecated"})
 #: A character of a JSON string; the converter's own rule lets control characters through.
 _CHAR: Final = BuiltinRule(
     PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]', 1)
@@ -70,11 +71,11 @@ class _Converter(SchemaConverter):
         self._chars = 0
 
     def visit(self, schema: Any, name: str) -> str:
-        if schema is True or (schema == {} and name):
+        if schema is True or (name and _allows_anything(schema)):
             return self._add_primitive("value", PRIMITIVE_RULES["value"])
         if not isinstance(schema, dict):
             raise _broken(f"{json.dumps(schema)[:40]} stands where a schema should")
-        if schema.get("items") == {}:
+        if _allows_anything(schema.get("items")):
             schema = {**schema, "items": True}
         key: str = super().visit(schema, name)  # type: ignore[no-untyped-call]
         return key
@@ -98,6 +99,11 @@ class _Converter(SchemaConverter):
             raise _broken("it is too large")
         key: str = super()._add_rule(name, rule)  # type: ignore[no-untyped-call]
         return key
+
+
+def _allows_anything(schema: object) -> bool:
+    """Whether it says at most what its values mean to people. Pydantic's ``Any`` has a title."""
+    return isinstance(schema, dict) and schema.keys() <= _ANNOTATIONS
 
 
 def _check(schema: object) -> None:

@@ -49,7 +49,7 @@ def test_constants_and_names_are_written_as_json_has_them() -> None:
     assert grammar.startswith('root ::= "\\"a\\\\\\"b\\"" | "\\"c\\\\\\\\d\\"" | "\\"é\\\\n\\""')
 
 
-@pytest.mark.parametrize("anything", [True, {}])
+@pytest.mark.parametrize("anything", [True, {}, {"title": "Note", "default": None}])
 def test_where_anything_is_allowed_anything_is(anything: object) -> None:
     grammar = schema_grammar(json.dumps({"properties": {"a": anything}}))
     assert 'a-kv ::= "\\"a\\"" space ":" space value' in grammar
