@@ -126,4 +126,5 @@ def pull(ctx: click.Context, name: str, as_json: bool) -> None:
         print_json(pulled)
     else:
         click.echo(f"{model.name} is in {model.path}")
-        click.echo(f"To talk to it: hearth chat --model {shlex.quote(stem_of(model.path))}")
+        called = model.aliases[0] if model.aliases else stem_of(model.path)
+        click.echo(f"To talk to it: hearth chat --model {shlex.quote(called)}")
