@@ -32,6 +32,8 @@ def test_a_signal_ends_pip_too_and_leaves_nothing(tmp_path: Path, number: signal
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as pull:
             asked, _ = index.accept()
             with asked:
