@@ -103,6 +103,9 @@ class Line:
         """The link is down; a peer that we left has a moment to answer. Idempotent."""
         if self.over.done():
             return
+        if down.error is not None:
+            # Else it keeps the message that it is about, as a local of the frames that it names.
+            down.error.__traceback__ = down.error.__context__ = None
         self.over.set_result(down)
         self.inbox.clear()
         if self.link.leaving:

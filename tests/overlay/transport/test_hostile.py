@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from dataclasses import replace
 
 import pytest
 
-from overlay.errors import LimitExceeded, Malformed, NotAMember
+from overlay.errors import LimitExceeded, Malformed, NotAMember, RemoteProtocolError
 from overlay.identity.peer_id import PeerId
 from overlay.limits import BREACHES_MAX, MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX
 from overlay.transport import callers, incoming
@@ -256,6 +257,30 @@ async def test_a_member_that_breaks_the_protocol_loses_its_link(data: bytes) -> 
         assert "broke the protocol" in reason
         assert node.messages() == [StreamAck(b"r", 1)]
         await raw.cut()
+
+
+def protocol_errors() -> list[RemoteProtocolError]:
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, RemoteProtocolError)]
+
+
+@pytest.mark.parametrize("let_in", [True, False])
+async def test_what_broke_the_protocol_is_kept_by_nobody(
+    monkeypatch: pytest.MonkeyPatch, let_in: bool
+) -> None:
+    """A broken line is there for a while, and its error; an error's frames have their locals."""
+    monkeypatch.setattr(incoming, "_CUT_AFTER_S", PATIENCE_S)
+    nested = b"\x92\x0a" + b"\x91" * 2000
+    others = {id(error): error for error in protocol_errors()}
+    async with mesh(2) as (node, member), raw_peer(node, member.key) as raw:
+        if let_in:
+            await admitted(raw, node, member.me)
+            assert isinstance(await raw.receive(), Ping)
+        await raw.send(nested)
+        assert isinstance(await raw.receive(), Refusal)
+        kept = [error for error in protocol_errors() if id(error) not in others]
+        assert kept
+        assert not any(each.__traceback__ or each.__context__ for each in kept)
 
 
 async def test_a_member_that_breaks_the_protocol_again_and_again_is_banned() -> None:
