@@ -41,8 +41,8 @@ ATTACK_S: Final = 5
 #: (PARKED_BYTES_MAX: 32 MiB), of all records (REPLICAS_BYTES_MAX: about four times as much, as
 #: Python keeps them), and ZeroMQ's buffers for STRANGERS_MAX connections. The short attacks
 #: stay far below.
-GROWTH_BYTES_MAX: Final = (600 if FULL else 64) << 20
-RSS_BYTES_MAX: Final = (1 << 30) if FULL else (256 << 20)
+GROWTH_BYTES_MAX: Final = (200 if FULL else 64) << 20
+RSS_BYTES_MAX: Final = (400 if FULL else 256) << 20
 #: How much slower an honest member's requests may be at the victim than at its twin.
 SLOWDOWN_MAX: Final = 1.2
 #: How many requests there must be to tell.
