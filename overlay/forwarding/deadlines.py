@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+from models.engine import texts_of
 from overlay.forwarding.job import Job
 from overlay.limits import ACCEPT_S, FORWARD_BYTES_PER_S
 from overlay.wire.messages import Forward
@@ -22,9 +23,7 @@ def accept_s(forward: Forward) -> float:
 
     Whoever passes it on gives those after it up before it is given up itself.
     """
-    prompt = forward.prompt or ""
-    turns = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
-    size = sum(len(turn.encode(errors="replace")) for turn in turns)
+    size = sum(len(text.encode(errors="replace")) for text in texts_of(forward.prompt))
     size += _TOKEN_BYTES * (len(forward.tokens or ()) + len(forward.generated))
     return max(ACCEPT_S, size / FORWARD_BYTES_PER_S) * (1 + forward.hop_limit)
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from models.engine import GenerationRequest, Priority, Sampling, Tokens, goes_by
+from models.engine import GenerationRequest, Priority, Sampling, Tokens, goes_by, texts_of
 from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound, NoRoute
 from overlay.forwarding.answers import AnswerLengths
 from overlay.forwarding.effects import (
@@ -139,9 +139,7 @@ class Placement:
         """Tokens to have in the cache before the next one of the answer, if need be by a guess."""
         if job.tokens is not None:
             return len(job.tokens) + len(job.generated)
-        if isinstance(job.prompt, str):
-            return len(job.prompt) // _CHARS_PER_TOKEN
-        return sum(len(turn.content) for turn in job.prompt or ()) // _CHARS_PER_TOKEN
+        return sum(map(len, texts_of(job.prompt))) // _CHARS_PER_TOKEN
 
     def tokens_left(self, job: Job, match_tokens: int) -> int:
         """Tokens that are to be computed for it, where so many of its prompt are cached."""
@@ -392,7 +390,6 @@ def _stays(job: Job) -> bool:
 
 def _tokens_most(job: Job) -> int:
     """What a prompt that was not tokenized here has at most, with the answer so far."""
-    prompt = job.prompt or ""
-    turns = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
-    tokens = sum(_TURN_TOKENS_MAX + len(turn.encode(errors="replace")) for turn in turns)
+    texts = texts_of(job.prompt)
+    tokens = sum(_TURN_TOKENS_MAX + len(text.encode(errors="replace")) for text in texts)
     return _TEMPLATE_TOKENS_MAX + tokens + len(job.generated)

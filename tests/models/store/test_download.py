@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -153,26 +153,22 @@ def test_another_file_than_was_announced_is_not_stored(hub: Hub, root: Path) -> 
     assert pulled(root).exists()
 
 
-def test_what_was_spoiled_on_the_way_is_fetched_anew(hub: Hub, root: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda content: b"x" * 50_000, id="other bytes"),
+        pytest.param(lambda content: content + b"x", id="longer than the whole"),
+    ],
+)
+def test_what_was_spoiled_on_the_way_is_fetched_anew(
+    hub: Hub, root: Path, content: bytes, spoil: Callable[[bytes], bytes]
+) -> None:
     answers = iter([(0, 50_000), *[(503, None)] * 3])
     hub.trouble = lambda begin: next(answers)
     with pytest.raises(DownloadFailed):
         pulled(root)
     (part,) = root.iterdir()
-    part.write_bytes(b"x" * 50_000)
-    hub.trouble = lambda begin: (0, None)
-    with pytest.raises(DownloadFailed, match="its SHA-256 differs"):
-        pulled(root)
-    assert pulled(root).read_bytes() == content
-
-
-def test_a_part_that_is_longer_than_the_whole(hub: Hub, root: Path, content: bytes) -> None:
-    answers = iter([(0, 50_000), *[(503, None)] * 3])
-    hub.trouble = lambda begin: next(answers)
-    with pytest.raises(DownloadFailed):
-        pulled(root)
-    (part,) = root.iterdir()
-    part.write_bytes(content + b"x")
+    part.write_bytes(spoil(content))
     hub.trouble = lambda begin: (0, None)
     with pytest.raises(DownloadFailed, match="its SHA-256 differs"):
         pulled(root)
