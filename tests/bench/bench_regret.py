@@ -20,7 +20,7 @@ from overlay.sim.plots import require_matplotlib
 from overlay.sim.run import HEARTH
 from tests.bench import regret_plots, regret_report
 from tests.bench.regret_ablations import ABLATIONS
-from tests.bench.regret_figures import FIRST_SEED, RIVALS, Compared, compare, contenders
+from tests.bench.regret_figures import FIRST_SEED, RIVALS, Compared, compare, contenders, is_noisy
 from tests.bench.regret_grid import (
     FINDINGS_RTTS_MS,
     FINDINGS_SKEWS,
@@ -35,6 +35,8 @@ from tests.bench.regret_runs import Job, Results, simulate
 
 SEEDS: Final = 3
 QUICK_SEEDS: Final = 1
+#: Cells in which chance means much get up to so many times as many.
+NOISY_SEEDS: Final = 5
 #: Meshes of so many nodes come last: each takes longer than all others of its seed.
 LAST: Final = 100
 #: Who is seen in the paper's two findings.
@@ -75,7 +77,7 @@ class Plan:
         """The jobs that are missing, seed by seed, so that an early end has something of each
         cell. Each phase, which has a name, is to be done before the next one is asked for."""
         for big in (False, True):
-            for seed in self.seeded():
+            for seed in self.all_seeds():
                 jobs = dict.fromkeys(self._jobs(seed, results, big=big))
                 yield (
                     f"seed {seed}, {LAST if big else 'fewer'} nodes",
@@ -87,12 +89,13 @@ class Plan:
                 )
 
     def _jobs(self, seed: int, results: Results, *, big: bool) -> Iterator[Job]:
+        further = seed not in self.seeded()
         for cell in self.grid():
-            if (cell.nodes == LAST) is big:
+            if (cell.nodes == LAST) is big and not (further and self._is_known(cell, results)):
                 rivals = RIVALS if seed == FIRST_SEED else contenders(cell, results)
                 for policy in (HEARTH, *rivals):
                     yield Job(cell, policy, seed)
-        if big:
+        if big or further:
             return
         for cell in self.ablated():
             for policy in (HEARTH, *ABLATIONS):
@@ -103,7 +106,16 @@ class Plan:
                     yield Job(cell, policy, seed)
 
     def seeded(self) -> range:
+        """The seeds of every cell."""
         return range(FIRST_SEED, FIRST_SEED + self.seeds)
+
+    def all_seeds(self) -> range:
+        """Those and the ones of noisy cells."""
+        return range(FIRST_SEED, FIRST_SEED + NOISY_SEEDS * self.seeds)
+
+    def _is_known(self, cell: Cell, results: Results) -> bool:
+        """Whether further seeds would hardly move its ratio."""
+        return not any(map(is_noisy, compare([cell], self.all_seeds(), results)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Of this part alone."""
     group = parser.add_argument_group("no regret")
     group.add_argument("--full", action="store_true", help="every combination with 8 nodes")
-    group.add_argument("--seeds", type=_from(1), metavar="K", help=f"runs of each [{SEEDS}]")
+    group.add_argument(
+        "--seeds",
+        type=_from(1),
+        metavar="K",
+        help=f"runs of each, up to {NOISY_SEEDS} times as many where chance rules [{SEEDS}]",
+    )
     group.add_argument(
         "--jobs",
         type=_from(0),
@@ -191,8 +208,9 @@ def measure(plan: Plan, begin: Callable[[str, int], Callable[[], None]]) -> Comp
     results = Results(plan.results, plan.again)
     if plan.processes:
         for name, jobs in plan.phases(results):
-            simulate(jobs, results, plan.processes, begin(name, len(jobs)))
-    grid = compare(plan.grid(), plan.seeded(), results)
+            if jobs:
+                simulate(jobs, results, plan.processes, begin(name, len(jobs)))
+    grid = compare(plan.grid(), plan.all_seeds(), results)
     ablations = {
         name: compare(plan.ablated(), plan.seeded(), results, name)
         for name in ABLATIONS

@@ -34,6 +34,9 @@ ORACLE_GOAL: Final = 1.3
 #: times slower than the best, by mean and 95th percentile: they are not the best in any case.
 FIRST_SEED: Final = 1
 HOPELESS: Final = 1.5
+#: A cell whose ratio of the mean has a larger standard error than this is left to chance. That
+#: error decides about further seeds, never the ratio: so they favour nobody.
+NOISY: Final = 0.05
 
 
 class Ratio(NamedTuple):
@@ -88,6 +91,11 @@ def compare(
             }
             found.append(_compared(cell, policy, paired))
     return found
+
+
+def is_noisy(compared: Compared) -> bool:
+    """Whether a few more seeds may well tell something else. No: there is one seed only."""
+    return compared.mean.error > NOISY
 
 
 def contenders(cell: Cell, results: Results) -> tuple[str, ...]:

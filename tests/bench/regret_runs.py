@@ -59,7 +59,8 @@ class Figures:
 class Results:
     """What is known, by job. With a ``path``, it is kept there as JSON lines as it comes.
 
-    Results of the policies ``again`` are forgotten, in the file as well.
+    Results of the policies ``again`` are forgotten, in the file as well. So is a last line that was
+    cut off as it was written.
     """
 
     def __init__(self, path: Path | None, again: Sequence[str] = ()) -> None:
@@ -70,6 +71,8 @@ class Results:
         lines = path.read_text().splitlines(keepends=True)
         kept = []
         for line in lines:
+            if not line.endswith("\n"):
+                break
             record = json.loads(line)
             if record["policy"] not in again:
                 kept.append(line)
