@@ -94,7 +94,7 @@ class DiskStore:
         self._held_bytes = 0
         #: Unused subfolders of other fingerprints, the longest unused first, and their bytes.
         self._others: list[tuple[Path, int]] = []
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="kv-disk", daemon=True)
         self._lock_fd = self._claim()
         if self._lock_fd is not None:

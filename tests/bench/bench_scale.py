@@ -156,7 +156,7 @@ class Fleet:
         """Seconds from ``since`` until all know each other's card and latest block."""
         for told in await self.all("truth"):
             self.truth |= told
-        known = await self.all("know", self.truth, PATIENCE_S)
+        known: list[float] = await self.all("know", self.truth, PATIENCE_S)
         if min(known) < 0:
             raise RuntimeError(f"no convergence within {PATIENCE_S:.0f} s")
         return max(0.0, max(known) - since)

@@ -105,6 +105,7 @@ class PushMesh(VirtualMesh):
         return self.clock.now + GOSSIP_INTERVAL_S * self.dice.uniform(1 - JITTER, 1 + JITTER)
 
     def _receive(self, sender: int, receiver: int, message: object) -> None:
+        assert isinstance(message, np.ndarray)
         np.maximum(self.known[receiver], message, out=self.known[receiver])
 
 

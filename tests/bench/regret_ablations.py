@@ -16,6 +16,7 @@ from unittest.mock import ANY, patch
 from overlay.forwarding.copies import Copies
 from overlay.routing import cost_policy
 from overlay.routing.cost import Candidate, Estimate, estimate
+from overlay.routing.cost_policy import CostPolicy
 from overlay.routing.decision import Decision
 from overlay.routing.history import History
 from overlay.routing.ledger import Ledger, Pending
@@ -67,8 +68,7 @@ class _Once:
 
 
 def _wrapped(wrap: Callable[[Policy], Policy]) -> Callable[[], AbstractContextManager[Any]]:
-    made = run.CostPolicy
-    return lambda: patch.object(run, "CostPolicy", lambda *given: wrap(made(*given)))
+    return lambda: patch.object(run, "CostPolicy", lambda *given: wrap(CostPolicy(*given)))
 
 
 def _candidates(

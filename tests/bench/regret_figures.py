@@ -86,7 +86,7 @@ def compare(
         whole = [all(of_seed) for of_seed in zip(*runs.values(), strict=True)]
         if any(whole):
             paired = {
-                each: [figures for figures, all_have in zip(of, whole, strict=True) if all_have]
+                each: [f for f, all_have in zip(of, whole, strict=True) if f and all_have]
                 for each, of in runs.items()
             }
             found.append(_compared(cell, policy, paired))

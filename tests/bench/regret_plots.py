@@ -34,7 +34,7 @@ def heat_map(compared: Sequence[Compared], path: Path) -> None:
         if e.cell.nodes == NODES
     }
     figure = _figure(12.6, 5.6)
-    halves = figure.subfigures(1, 2, wspace=0.02)
+    halves = figure.subfigures(1, 2, squeeze=False, wspace=0.02).flat
     ratios: tuple[tuple[str, Callable[[Compared], float]], ...] = (
         ("mean time to first token", lambda e: e.mean.value),
         ("95th percentile", lambda e: e.p95.value),

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 from models.llama.engine import LlamaEngine
 from overlay.config import load_config
@@ -166,8 +167,8 @@ class Host:
 
 def _prepare() -> None:
     # All nodes are at one address here, as no household's are.
-    incoming.STRANGERS_PER_ADDRESS_MAX = STRANGERS_MAX  # type: ignore[misc]
-    budgets.HANDSHAKES_PER_S = _HANDSHAKES_PER_S  # type: ignore[misc, assignment]
+    patch.object(incoming, "STRANGERS_PER_ADDRESS_MAX", STRANGERS_MAX).start()
+    patch.object(budgets, "HANDSHAKES_PER_S", _HANDSHAKES_PER_S).start()
     LlamaEngine.start = TokenSource.start  # type: ignore[method-assign, assignment]
     send, receive = Transport.send, Link.receive
 

@@ -27,7 +27,8 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     """By turns libFuzzer's way, which knows what was compared, and ours, which knows msgpack."""
     rng = random.Random(seed)
     if rng.random() < 0.5:
-        return atheris.Mutate(data, max_size)
+        guided: bytes = atheris.Mutate(data, max_size)
+        return guided
     return mutated(rng, data)[:max_size]
 
 

@@ -161,7 +161,8 @@ class _Member:
 
     async def _ask(self) -> fwd.ClientEvent:
         request_id = secrets.token_bytes(16)
-        answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[fwd.ClientEvent] = asyncio.get_running_loop().create_future()
+        self._answers[request_id] = answer
         ask = Ask(None, "How are you?", Sampling(max_tokens=8))
         self._mesh.submit(request_id, ask, self._terms.model)
         return await answer

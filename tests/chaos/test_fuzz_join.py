@@ -7,14 +7,22 @@ be let in, and no answer of the node is believed about that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    multiple,
+    rule,
+)
 
 from overlay.admission.handshake import (
     Admitted,
@@ -55,6 +63,9 @@ INVITE_TTL_S: Final = 3600
 SECRET: Final = b"known to a guest"
 ALL_KINDS: Final = valid_messages(Random(1), 60)
 
+#: What is said before admission.
+Said = Hello | JoinRequest | JoinGrant
+
 
 def membership(node: Node) -> Membership:
     assert node.membership is not None
@@ -75,7 +86,7 @@ CHAINS: Final = (
     (*membership(OUTSIDERS_FRIEND).certificates, *membership(MEMBER).certificates),
     (bytes(200),),
 )
-VALUES: Final = {
+VALUES: Final[dict[str, Sequence[Any]]] = {
     "peer_id": [node.key.peer_id for node in NODES],
     "founder": [node.key.peer_id for node in NODES],
     "mesh_id": [b"", membership(FOUNDER).mesh_id, membership(OUTSIDER).mesh_id, b"x"],
@@ -105,7 +116,7 @@ class Link:
 
 class Admission(RuleBasedStateMachine):
     links: Bundle[Link] = Bundle("links")
-    overheard: Bundle[Message] = Bundle("overheard")
+    overheard: Bundle[Said] = Bundle("overheard")
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +128,7 @@ class Admission(RuleBasedStateMachine):
         self.token = JoinToken.of(self.invite, FOUNDER.key.peer_id, mesh_id, ())
 
     @initialize(target=overheard)
-    def hellos(self) -> object:
+    def hellos(self) -> MultipleResults[Said]:
         """Everybody's own, as they said them elsewhere."""
         return multiple(
             *(self.hello(node, bare=bare) for node in NODES for bare in (True, False)),
@@ -144,20 +155,20 @@ class Admission(RuleBasedStateMachine):
         return self.link(Role.DIALER, GUEST, peer, self.token, greets=greets)
 
     @rule(link=links, message=overheard)
-    def say_again(self, link: Link, message: Message) -> None:
+    def say_again(self, link: Link, message: Said) -> None:
         self.say(link, message)
 
     @rule(link=links, message=overheard, data=st.data())
-    def say_altered(self, link: Link, message: Message, data: st.DataObject) -> None:
+    def say_altered(self, link: Link, message: Said, data: st.DataObject) -> None:
         names = [each.name for each in fields(message) if each.name in VALUES]
         if names:
             name = data.draw(st.sampled_from(names))
             value = data.draw(st.sampled_from(VALUES[name]))
-            message = replace(message, **{name: value})  # type: ignore[type-var]
+            message = replace(message, **{name: value})
         self.say(link, message)
 
     @rule(link=links, message=overheard, rng=st.randoms(use_true_random=False))
-    def say_mutated(self, link: Link, message: Message, rng: Random) -> None:
+    def say_mutated(self, link: Link, message: Said, rng: Random) -> None:
         try:
             altered = decode(mutated(rng, encode(message)))
         except RemoteProtocolError:
@@ -173,7 +184,7 @@ class Admission(RuleBasedStateMachine):
         self.say(link, self.hello(link.peer, bare=bare))
 
     @rule(target=overheard, link=links)
-    def ask_to_join(self, link: Link) -> Message:
+    def ask_to_join(self, link: Link) -> JoinRequest:
         """As the guest does on that link; everybody hears it."""
         request = JoinRequest(
             self.invite.id, self.token.prove(link.nonce, GUEST.key.peer_id), "guest"
@@ -214,9 +225,8 @@ class Admission(RuleBasedStateMachine):
         return link
 
     def hello(self, node: Node, *, bare: bool) -> Hello:
-        mesh_id, chain = b"", ()
-        if node.membership and not bare:
-            mesh_id, chain = node.membership.mesh_id, node.membership.certificates
+        known = None if bare else node.membership
+        mesh_id, chain = (known.mesh_id, known.certificates) if known else (b"", ())
         return Hello((PROTOCOL_VERSION,), node.key.peer_id, mesh_id, "", chain, (), bytes(16))
 
     def say(self, link: Link, message: Message) -> None:

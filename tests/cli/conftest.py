@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -45,7 +46,7 @@ def node(home: Path, backend: FakeBackend) -> Iterator[FakeNode]:
 def run(home: Path) -> Run:
     """Run the command line: ``run("ask", "hi", input="…")``."""
 
-    def invoke(*arguments: str, **options: object) -> Result:
+    def invoke(*arguments: str, **options: Any) -> Result:
         return CliRunner().invoke(hearth, arguments, prog_name="hearth", **options)
 
     return invoke

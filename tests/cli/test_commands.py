@@ -14,12 +14,13 @@ from tests.cli.conftest import Run
 from tests.cli.fake_node import (
     ANSWERED,
     EXPLANATION,
-    FRIEND_ID,
     REQUEST_ID,
     STATUS,
     FakeBackend,
     FakeNode,
+    Step,
 )
+from tests.support.recorder import FRIEND_ID
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -72,7 +73,7 @@ def test_ask_without_a_question_is_a_usage_error(run: Run) -> None:
 
 @pytest.mark.parametrize("said_before", [(), (Text("Hel"),)])
 def test_a_failed_answer(run: Run, backend: FakeBackend, said_before: tuple[Text, ...]) -> None:
-    script = (*said_before, EngineFailed("llama.cpp ran out of memory"))
+    script: list[Step] = [*said_before, EngineFailed("llama.cpp ran out of memory")]
     backend.scripts += [script, script]
     result = run("ask", "Why?")
     assert result.exit_code == 1

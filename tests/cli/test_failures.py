@@ -107,7 +107,9 @@ def test_a_bug_where_no_log_can_be_written(
     monkeypatch.setattr(Home, "runtime", failing(ZeroDivisionError()))
     result = run("status", "--json")
     message = json.loads(result.stdout)["error"]["message"]
-    log = Path(re.fullmatch(r".* details are in (.+)", message)[1])  # type: ignore[index]
+    told = re.fullmatch(r".* details are in (.+)", message)
+    assert told is not None
+    log = Path(told[1])
     assert "ZeroDivisionError" in log.read_text()
     log.unlink()
 

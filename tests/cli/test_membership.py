@@ -20,8 +20,9 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.standing import Standing
 from tests.cli.conftest import Run
-from tests.cli.fake_node import FRIEND_ID, GONE_ID, INVITES, STATUS, FakeBackend
+from tests.cli.fake_node import GONE_ID, INVITES, STATUS, FakeBackend
 from tests.overlay.identity.strategies import key
+from tests.support.recorder import FRIEND_ID
 
 FRIEND = PeerId.parse(FRIEND_ID)
 

@@ -1,5 +1,6 @@
 from cli.mesh_state import MeshState
-from tests.cli.fake_node import FRIEND_ID, GONE_ID, PEER_ID, STATUS
+from tests.cli.fake_node import GONE_ID, STATUS
+from tests.support.recorder import FRIEND_ID, PEER_ID
 
 
 def test_peers_by_state_with_names() -> None:

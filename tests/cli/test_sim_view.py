@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from overlay.sim.outcome import Report
 from tests.cli.fake_run import fake_report
 
 
-def shown(reports: list[Report], width: int = 80, **options: bool) -> str:
-    console = Console(file=io.StringIO(), width=width, **options)
-    console.print(result_view(reports, width, asked=20))
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+def shown(reports: list[Report], width: int = 80, **options: Any) -> str:
+    screen = io.StringIO()
+    Console(file=screen, width=width, **options).print(result_view(reports, width, asked=20))
+    return screen.getvalue()
 
 
 def answered(policy: str, *ttfts_ms: float) -> Report:
@@ -86,16 +87,16 @@ def test_any_times_make_a_plot(width: int, ttfts: tuple[float, ...]) -> None:
 
 def test_bars_count_all_seeds_of_a_policy() -> None:
     jobs = [Job(policy, seed) for seed in (1, 2) for policy in ("a", "b")]
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
     with SimProgress(console, jobs, 100) as progress:
         progress(Answered(jobs[0], 50))
         progress(Finished(jobs[2], fake_report("a", 2)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert " 75%" in text
+    assert " 75%" in screen.getvalue()
 
 
 def test_no_bars_without_a_terminal() -> None:
-    console = Console(file=io.StringIO(), width=80)
-    with SimProgress(console, [Job("a", 1)], 100) as progress:
+    screen = io.StringIO()
+    with SimProgress(Console(file=screen, width=80), [Job("a", 1)], 100) as progress:
         progress(Answered(Job("a", 1), 50))
-    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+    assert screen.getvalue() == ""

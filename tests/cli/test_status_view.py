@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from cli.status_view import status_view
-from tests.cli.fake_node import PEER_ID, STATUS
+from tests.cli.fake_node import STATUS
+from tests.support.recorder import PEER_ID
 
 SPILLED = {
     "spilled_tokens": 24_192,
@@ -72,7 +73,12 @@ def test_a_pause_is_shown_here_and_at_peers() -> None:
 
 
 def test_the_terms_for_guests_are_shown_once_there_are_any() -> None:
-    nothing = {"paused": False, "guest_requests": None, "refused": {}, "open_guest_requests": 2}
+    nothing: dict[str, object] = {
+        "paused": False,
+        "guest_requests": None,
+        "refused": {},
+        "open_guest_requests": 2,
+    }
     assert row(shown(lending=nothing), "lending") is None
     terms = {
         "guest_requests": 1,

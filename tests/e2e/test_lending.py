@@ -65,10 +65,11 @@ async def test_a_pause_in_mid_answer_and_over_a_restart(nodes: list[RunningNode]
     ids = {node.name: (await node.status())["peer_id"] for node in nodes}
 
     # Whoever computes Cyd's answer pauses in the middle of it, and the other goes on.
-    long = {"max_tokens": 200, "logit_bias": GOES_ON}
+    long: dict[str, Any] = {"max_tokens": 200, "logit_bias": GOES_ON}
     body = chat_body("Count from one to five hundred.", stream=True, **long)
     whole = (await ann.chat("Count from one to five hundred.", **long))["choices"][0]
-    text, told, paused = "", {}, None
+    text, paused = "", None
+    told: dict[str, Any] = {}
     async with cyd.http.stream("POST", "/v1/chat/completions", json=body) as response:
         async for chunk in stream(response):
             assert "error" not in chunk
@@ -134,7 +135,7 @@ async def test_a_friend_gets_what_the_owner_grants(
     assert (await ann.chat("Hi", model=private))["hearth"]["route"] == "local"
 
     # One of Bob's requests at a time.
-    long = {"max_tokens": 500, "logit_bias": GOES_ON}
+    long: dict[str, Any] = {"max_tokens": 500, "logit_bias": GOES_ON}
     body = chat_body("Count from one to five hundred.", stream=True, **long)
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
         events = stream(response)  # Were it let go, the response would be closed with it.

@@ -62,7 +62,8 @@ async def test_the_journey(nodes: list[RunningNode]) -> None:
     await until(bob_knows, "Bob's summary of Ann")
 
     # Bob is cold and asks another question under the same prompt: Ann serves it.
-    pieces, last = [], {}
+    pieces: list[str] = []
+    last: dict[str, Any] = {}
     body = chat_body(
         "Tell me of topic 7.", system=SYSTEM, stream=True, stream_options={"include_usage": True}
     )
@@ -148,7 +149,7 @@ async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[Runni
     await bob.start()
     await up(bob, "ann")
     question = "Write a long story about a lighthouse."
-    fields = {"system": SYSTEM, "max_tokens": 120}
+    fields: dict[str, Any] = {"system": SYSTEM, "max_tokens": 120}
     await ann.chat("Hi.", system=SYSTEM, max_tokens=4, hearth={"route": "local"})
 
     async def bob_knows() -> bool:
@@ -156,7 +157,8 @@ async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[Runni
         return peer is not None and peer["summary_blocks"] > 15
 
     await until(bob_knows, "Bob's summary of Ann")
-    text, last, seen, at_kill = "", {}, 0, ""
+    text, seen, at_kill = "", 0, ""
+    last: dict[str, Any] = {}
     body = chat_body(question, stream=True, stream_options={"include_usage": True}, **fields)
     async with bob.http.stream("POST", "/v1/chat/completions", json=body) as response:
         async for line in response.aiter_lines():

@@ -106,7 +106,8 @@ async def running(router: Router) -> AsyncIterator[Router]:
     """The router, answering."""
 
     class Search(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.DatagramTransport)
             self._transport = transport
 
         def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:

@@ -59,7 +59,7 @@ class Chat:
 
         def read() -> str:
             given = next(rest, EOFError)
-            if isinstance(given, type) and issubclass(given, BaseException):
+            if isinstance(given, type):
                 raise given
             return given if isinstance(given, str) else given()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from models.engine import Message
 from overlay.http.backend import Text
 from tests.cli.fake_node import ANSWERED, FakeBackend, Hold
 
@@ -121,7 +122,8 @@ def test_ctrl_c_stops_the_answer_and_then_leaves(backend: FakeBackend) -> None:
         screen.expect("> ")
         screen.type("\x03")
         assert screen.process.wait(_PATIENCE_S) == 0
-    assert [ask.prompt[-1].content for ask in backend.asks] == ["Hi", "Go on"]  # type: ignore[union-attr]
+    asked = [ask.prompt[-1] for ask in backend.asks]
+    assert asked == [Message("user", "Hi"), Message("user", "Go on")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

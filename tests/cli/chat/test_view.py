@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import threading
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,8 +38,8 @@ SHOWN = [
 ]
 
 
-def plain_console(**options: object) -> Console:
-    return Console(file=io.StringIO(), width=60, color_system=None, **options)  # type: ignore[arg-type]
+def plain_console(**options: Any) -> Console:
+    return Console(file=io.StringIO(), width=60, color_system=None, **options)
 
 
 def printed(console: Console) -> str:
@@ -120,11 +121,11 @@ def test_no_redraw_comes_while_a_finished_block_is_drawn(monkeypatch: pytest.Mon
             drawn.append(block)
             view._live._lock.release()
 
-    def interrupted(self: _Block, *given: object) -> object:
+    def interrupted(self: _Block, *given: Any) -> object:
         refresher = threading.Thread(target=redraw, args=(self._text,))
         refresher.start()
         refresher.join()
-        return render(self, *given)  # type: ignore[arg-type]
+        return render(self, *given)
 
     render = _Block.__rich_console__
     monkeypatch.setattr(_Block, "__rich_console__", interrupted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,8 +122,8 @@ class Caller:
     async def ask(self, prompt: Prompt | tuple[int, ...], sampling: Sampling = GREEDY) -> Answer:
         """The whole answer to a prompt, or to tokens."""
         if isinstance(prompt, str) or not isinstance(prompt[0], int):
-            prompt = await self.engine.tokenize(prompt)  # type: ignore[arg-type]
-        _, answer = self.submit(prompt, sampling)  # type: ignore[arg-type]
+            prompt = await self.engine.tokenize(prompt)
+        _, answer = self.submit(prompt, sampling)
         return await answer.end()
 
 
@@ -134,10 +135,10 @@ async def start(tiny_model: Path) -> AsyncIterator[Starter]:
     """Starts engines on the tiny model, or another, and closes them after the test."""
     engines: list[LlamaEngine] = []
 
-    async def starter(path: Path = tiny_model, **options: object) -> Caller:
+    async def starter(path: Path = tiny_model, **options: Any) -> Caller:
         ears = Ears()
-        options = {"name": "tiny", "hash_key": b"secret", "threads": 1} | options
-        engine = await LlamaEngine.start(path, sink=ears, **options)  # type: ignore[arg-type]
+        usual: dict[str, Any] = {"name": "tiny", "hash_key": b"secret", "threads": 1}
+        engine = await LlamaEngine.start(path, sink=ears, **usual | options)
         engines.append(engine)
         return Caller(engine, ears)
 

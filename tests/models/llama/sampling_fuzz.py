@@ -126,7 +126,7 @@ def main(path: str, examples: int) -> None:
                 if backend.ends_generation(token):
                     return
 
-    options: Any = settings(
+    options = settings(
         max_examples=examples,
         deadline=None,
         database=None,

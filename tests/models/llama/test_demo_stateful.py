@@ -55,9 +55,7 @@ def test_whatever_comes(model: LoadedModel) -> None:
         def __init__(self) -> None:
             super().__init__(model, backend)
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine, settings=SETTINGS
-    )
+    run_state_machine_as_test(Machine, settings=SETTINGS)
 
 
 def tokens_of(model: LoadedModel, text: str) -> list[int]:

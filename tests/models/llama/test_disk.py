@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from models.llama import disk, folder_lock, piece_file
+from models.llama import disk, piece_file
 from models.llama.disk import DiskStore, Entry
 from models.llama.folder_lock import lock
 
@@ -344,7 +345,7 @@ def test_a_piece_that_vanishes_during_the_look_hides_no_other(
         return found
 
     scandir = os.scandir
-    monkeypatch.setattr(disk.os, "scandir", look)
+    monkeypatch.setattr("models.llama.disk.os.scandir", look)
     store = DiskStore(folder, OURS, BUDGET)
     assert [entry.key for entry in store.entries()] == [keys[0], keys[2]]
     store.close(CLOSE_S)
@@ -376,7 +377,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise OSError(number, os.strerror(number))
         return write(fd, data)
 
-    monkeypatch.setattr(disk.os, "write", failing_write)
+    monkeypatch.setattr("models.llama.disk.os.write", failing_write)
     return errors
 
 
@@ -396,7 +397,7 @@ class Gate:
                     raise self._error
             return write(fd, data)
 
-        monkeypatch.setattr(disk.os, "write", gated_write)
+        monkeypatch.setattr("models.llama.disk.os.write", gated_write)
 
     def open(self, error: OSError | None = None) -> None:
         self._error = error
@@ -501,7 +502,7 @@ def test_a_folder_that_cannot_be_used(
 def stuck(folder: Path) -> Iterator[tuple[DiskStore, threading.Event]]:
     """A store whose thread waits until the event is set."""
     store, go = DiskStore(folder, OURS, BUDGET), threading.Event()
-    store._jobs.put(lambda: go.wait(CLOSE_S) and None)
+    store._jobs.put(lambda: go.wait(CLOSE_S))
     yield store, go
     go.set()
     store.close(CLOSE_S)
@@ -549,7 +550,7 @@ def test_what_waits_for_the_disk_is_bounded(
     settle(store)
     assert not store.is_late(1)
     go.clear()
-    store._jobs.put(lambda: go.wait(CLOSE_S) and None)
+    store._jobs.put(lambda: go.wait(CLOSE_S))
     write_paths(store, [(2,), (3,)], b"y" * 50)
     assert store.write((4,), 0, b"y") is None
     opener = threading.Timer(0.01, go.set)
@@ -609,7 +610,7 @@ def test_two_processes_never_share_a_model(
 def test_a_folder_deleted_while_it_is_locked_is_made_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flock, deletions = folder_lock.fcntl.flock, [folder]
+    flock, deletions = fcntl.flock, [folder]
 
     def slow_flock(fd: int, how: int) -> None:
         if deletions:
@@ -617,7 +618,7 @@ def test_a_folder_deleted_while_it_is_locked_is_made_anew(
             folder.mkdir()
         flock(fd, how)
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", slow_flock)
+    monkeypatch.setattr("models.llama.folder_lock.fcntl.flock", slow_flock)
     store = DiskStore(folder, OURS, BUDGET)
     (key,) = write_paths(store, [(1,)], b"x")
     settle(store)

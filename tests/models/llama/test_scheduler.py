@@ -561,6 +561,7 @@ def test_refusals_are_one_clear_sentence() -> None:
             (failed,) = bench.said[request_id]
             assert isinstance(failed, Failed)
             assert failed.code == code
+    assert isinstance(failed, Failed)
     assert f"{CONTEXT} tokens" in failed.message
 
 
@@ -593,7 +594,7 @@ def test_another_secret_hashes_everything_anew() -> None:
     bench.submit([1] * 64, max_tokens=0)
     bench.run()
     heard: list[CacheChanged] = []
-    bench.scheduler._emit = lambda event: (  # type: ignore[assignment]
+    bench.scheduler._emit = lambda event: (
         heard.append(event) if isinstance(event, CacheChanged) else None
     )
     known, bench.stats = bench.stats, EngineStats()

@@ -139,7 +139,7 @@ def test_a_busy_disk_makes_nobody_forget(tmp_path: Path, monkeypatch: pytest.Mon
         ask(bench, [beginning] * 80)
     settle(bench.disk)
     go = threading.Event()
-    bench.disk._jobs.put(lambda: go.wait(60) and None)
+    bench.disk._jobs.put(lambda: go.wait(60))
     for beginning in (4, 5, 6):
         ask(bench, [beginning] * 80)
     assert bench.spill.ram_bytes > RAM_BYTES
@@ -159,7 +159,7 @@ def test_a_disk_that_stays_busy_costs_no_more_ram_than_is_bearable(
     bench = open_bench(tmp_path, disk_bytes=100_000)
     assert bench.disk is not None
     go = threading.Event()
-    bench.disk._jobs.put(lambda: go.wait(60) and None)
+    bench.disk._jobs.put(lambda: go.wait(60))
     for beginning in range(1, 9):
         ask(bench, [beginning] * 80)
         assert bench.spill.ram_bytes <= RAM_BYTES + 100

