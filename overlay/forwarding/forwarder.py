@@ -80,7 +80,7 @@ class Forwarder:
         self.deadlines = Deadlines(self._jobs)
         self.ledger = Ledger()
         self._placement = Placement(me, neighbourhood, self.ledger, mesh_secret, policy, self._jobs)
-        self.left_alone = self._placement.left_alone
+        self.punctuality = self._placement.punctuality
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
         self.lending = Lending(terms)
@@ -208,17 +208,17 @@ class Forwarder:
         effects: list[Effect] = []
         for job in self.deadlines.take(now):
             if now >= job.deadline:
-                self._placement.waited(job, now)
+                self.punctuality.waited(job, now)
                 late = TimedOut(f"no whole answer within {now - job.submitted_at:.0f} s")
                 effects += [*self._stop_downstream(job), *self._fail(job, late)]
             elif job.state is JobState.WAITING:
                 effects += self._route(job, now)
             elif job.state is JobState.ACCEPTED and not self._placement.others(job, now):
                 self.deadlines.wait(job, now + self._placement.patience_s(job))
-            elif (again_at := self._placement.after_sleep(job, now)) is not None:
+            elif (again_at := self.punctuality.after_sleep(job, now)) is not None:
                 self.deadlines.wait(job, again_at)
             else:
-                self._placement.fell_silent(job, now)
+                self.punctuality.fell_silent(job, now)
                 silent = TimedOut("the peer that computed the answer fell silent")
                 effects += self._give_up(job, silent, now)
         return effects
@@ -328,11 +328,11 @@ class Forwarder:
                 if seq != job.frames_in:
                     return self._give_up(job, StreamReset("frames were lost"), now)
                 effects = self._complete(job, message, now)
-                self.left_alone.answered(sender)
+                self.punctuality.left_alone.answered(sender)
                 return effects
             case Refused():
                 error = stream.error_of(message)
-                self.left_alone.refused(sender, now + error.retry_after_s)
+                self.punctuality.left_alone.refused(sender, now + error.retry_after_s)
                 return self._downstream_failed(job, error, now, refused=True)
         return []
 
@@ -357,7 +357,7 @@ class Forwarder:
         taken = job.state is not JobState.DISPATCHED
         # Who says that those behind it failed may take it itself; a second time is not trusted.
         behind = job.executor if taken and refused and not job.failed_over else None
-        self._placement.failed_at(job, behind or job.downstream, error, lost=lost)
+        self._placement.failed_at(job, behind or job.downstream, error, now, lost=lost)
         # Of whom took it those before this node know, and wait no longer for somebody else.
         relayed = job.upstream is not None and taken
         if relayed or hopeless:

@@ -109,6 +109,8 @@ class Job:
     #: Characters of all frames.
     chars_in: int = 0
     first_token_at: float | None = None
+    #: The first of those from where it is now.
+    first_there_at: float | None = None
 
     # What has gone upstream.
     window: SendWindow | None = None
@@ -126,6 +128,11 @@ class Job:
         return min(self.deadline, self.patience_until)
 
     @property
+    def passed_on(self) -> bool:
+        """Whether its downstream says that somebody else takes it."""
+        return self.executor not in (None, self.downstream)
+
+    @property
     def tokens_only(self) -> bool:
         """Whether it can go on in tokens alone, and not from its prompt's text."""
         return self.prompt is None or bool(self.generated)
@@ -139,24 +146,23 @@ class Job:
         """It goes there now, after whatever has failed."""
         self.downstream, self.rtt_ms = downstream, rtt_ms
         self.state, self.frames_in = JobState.DISPATCHED, 0
+        self.executor = self.first_there_at = None
 
     def late_ms(self, now: float) -> float | None:
         """By how much its downstream was late, or is; 0 if it was in time.
 
-        None: that cannot be told, as it has not taken the job, or goes on with what another began.
+        None: that cannot be told, as half of the time to take the job, or more, is left.
         """
-        expected, first_at = self.expected, self.first_token_at
-        if expected is None or self.executor is None or self.state is JobState.DISPATCHED:
+        expected = self.expected
+        if expected is None:
             return None
-        if first_at is None:
-            first_at = now
-        elif first_at < expected.at_s:
-            return None
-        passed_on = self.executor != self.downstream
+        if self.state is JobState.DISPATCHED and now - expected.at_s < self.patience_until - now:
+            return None  # A long prompt may have been on its way until now.
+        first_at = now if self.first_there_at is None else self.first_there_at
         first_ms, rest_ms = 1000 * (first_at - expected.at_s), 1000 * (now - first_at)
         tokens = max(1, len(self.generated) - expected.generated)
-        return late_ms(expected.ttft_ms, first_ms, passed_on=passed_on) + late_ms(
-            tokens * expected.token_ms, rest_ms, passed_on=passed_on
+        return late_ms(expected.ttft_ms, first_ms, passed_on=self.passed_on) + late_ms(
+            tokens * expected.token_ms, rest_ms, passed_on=self.passed_on
         )
 
     def place_failed(self, error: HearthError, *, here: bool) -> bool:

@@ -1,9 +1,10 @@
 """Which peers are not to be asked before some time, unless there is nobody else.
 
 A peer may say so, when it refuses. And one may fall silent: it took a request, or should have, and
-was not heard of again. Each request would wait for it in vain, for half a minute say, and it may
-draw them all, as nobody can check what it says of its speed and its cache. So it is left alone,
-each time for twice as long, as long as a ban, until it gives a whole answer.
+was not heard of again, or only to let it down in the end. Each request would wait for it in vain,
+for half a minute say, and it may draw them all, as nobody can check what it says of its speed and
+its cache. So it is left alone, each time for twice as long, as long as a ban, until it gives a
+whole answer.
 """
 
 from __future__ import annotations

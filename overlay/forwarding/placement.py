@@ -17,14 +17,13 @@ from overlay.forwarding.effects import (
     Tokenize,
 )
 from overlay.forwarding.job import Expected, Job
-from overlay.forwarding.left_alone import LeftAlone
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.passing import Passing
+from overlay.forwarding.punctuality import Punctuality
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, RELINK_S, STREAM_STALL_S
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import READING_MS, Candidate
-from overlay.routing.lateness import Lateness
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
 from overlay.routing.policy import Policy, Question
 from overlay.wire.messages import Forward
@@ -35,10 +34,6 @@ _CHARS_PER_TOKEN = 4
 #: stand for a byte or more.
 _TEMPLATE_TOKENS_MAX = 1024
 _TURN_TOKENS_MAX = 32
-#: Who looks so much later than it was to has no time to tell others' silence from its own.
-_STALLED_S = 1.0
-#: Then they get this long: more than until a silent link is found out.
-_AWAKE_S = 6.0
 #: Between two looks whether somebody has a link again.
 _LOOK_AGAIN_S = 0.2
 
@@ -60,9 +55,8 @@ class Placement:
         self._jobs = jobs
         self._neighbourhood = neighbourhood
         self._ledger = ledger
-        self.left_alone = LeftAlone()
+        self.punctuality = Punctuality(me)
         self._passing = Passing()
-        self._lateness = Lateness()
         self._mesh_secret = mesh_secret
         self._policy = policy
         self._answers = AnswerLengths()
@@ -99,8 +93,11 @@ class Placement:
             job.hashes = block_hashes(self._mesh_secret, local.info.key, tokens)
             job.longer_than = len(tokens)
 
-    def failed_at(self, job: Job, peer: PeerId, error: HearthError, *, lost: bool) -> None:
+    def failed_at(
+        self, job: Job, peer: PeerId, error: HearthError, now: float, *, lost: bool
+    ) -> None:
         """The job is not to go to this node again, unless but the link to it was ``lost``."""
+        self.punctuality.let_down(job, now, lost=lost)
         if lost and job.lost.get(peer, -1) < len(job.generated):
             job.lost[peer] = len(job.generated)
             return
@@ -127,12 +124,12 @@ class Placement:
     def afterwards(self, job: Job, now: float) -> list[Effect]:
         """What is still to be done for a job that has its whole answer."""
         self._answers.ended(job)
-        self.waited(job, now)
+        self.punctuality.waited(job, now)
         return [*self._remembered(job), *self._prefetch(job)]
 
     def dropped(self, job: Job, now: float) -> list[Effect]:
         """What is still to be done for a job whose answer nobody waits for any more."""
-        self.waited(job, now)
+        self.punctuality.waited(job, now)
         return self._remembered(job)
 
     def prompt_length(self, job: Job) -> int:
@@ -208,24 +205,6 @@ class Placement:
         cost_ms = job.decision.chosen.cost_ms if job.decision and not began else 0.0
         between = max(0, job.hops - len(job.path) - 1)
         return max(STREAM_STALL_S, 4 * cost_ms / 1000) + ACCEPT_S * between
-
-    def after_sleep(self, job: Job, now: float) -> float | None:
-        """Until when to wait for its downstream after all, if this node slept, or was stalled.
-
-        What its peers said waits to be read, and so does the news of the links that broke.
-        """
-        return now + _AWAKE_S if now - job.due >= _STALLED_S else None
-
-    def fell_silent(self, job: Job, now: float) -> None:
-        """Its downstream was waited for in vain."""
-        assert job.downstream is not None, "a dispatched job has a downstream"
-        self.left_alone.fell_silent(job.downstream, now)
-
-    def waited(self, job: Job, now: float) -> None:
-        """Nobody waits for the job's downstream any more: learn from how long that took."""
-        late_ms = None if now - job.due >= _STALLED_S else job.late_ms(now)
-        if late_ms is not None and job.downstream not in (None, self._me):
-            self._lateness.answered(job.downstream, late_ms, now)
 
     def forward_of(self, job: Job, chosen: Candidate, now: float) -> Forward:
         """The message that hands the job to a peer: tokens, if they mean the same there."""
@@ -365,13 +344,13 @@ class Placement:
             candidate
             for candidate in found
             if candidate.peer not in full
-            and not self.left_alone.has(candidate.peer, now)
+            and not self.punctuality.left_alone.has(candidate.peer, now)
             and not self._neighbourhood.is_full(candidate.peer)
         ]
 
     def _with_pending(self, candidate: Candidate, now: float) -> Candidate:
         """Add what we placed there since its last news, and what we know of its answers."""
-        if late := self._lateness.of(candidate.peer, now):
+        if late := self.punctuality.lateness.of(candidate.peer, now):
             candidate = candidate._replace(late_ms=late)
         pending = self._ledger.pending(candidate.peer, now)
         if not pending.requests:

@@ -94,6 +94,8 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
             return []
     elif not new.text and not new.tokens:
         return []  # A peer may say nothing for ever, and this node would for it.
+    if job.first_there_at is None:
+        job.first_there_at = now
     if job.first_token_at is None:
         job.first_token_at = now
     if job.upstream is None:

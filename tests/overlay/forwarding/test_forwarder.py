@@ -42,6 +42,7 @@ from overlay.forwarding.effects import (
     CancelGeneration,
     Effect,
     Failure,
+    ForwardingMessage,
     Generate,
     Noticed,
     Remember,
@@ -233,7 +234,7 @@ def test_no_peer_is_asked_for_more_at_one_time_than_it_takes() -> None:
 def test_who_is_left_alone_is_asked_once_the_others_have_failed(after: int) -> None:
     world = World(3, models={1, 2})
     origin = world.node(0).forwarder
-    origin.left_alone.fell_silent(world.node(2).peer, world.now)
+    origin.punctuality.left_alone.fell_silent(world.node(2).peer, world.now)
     world.submit(0, RID, PROMPT)
     world.run(after)
     assert list(world.node(1).running) == [RID]
@@ -704,6 +705,113 @@ def test_who_draws_requests_and_answers_far_too_late_is_expected_to_be_late(
     assert (RID in world.node(1).running) == goes_on
 
 
+#: What a peer that took a request for granted may say of it in place of an answer.
+LET_DOWNS: dict[str, ForwardingMessage] = {
+    "refuses": Refused(RID, "overloaded", "later"),
+    "lies": TokenFrame(RID, 5, (1,), "out of order"),
+}
+let_downs = pytest.mark.parametrize("said", LET_DOWNS.values(), ids=LET_DOWNS)
+when_accepted_or_not = pytest.mark.parametrize("kinds", [(), (Accepted,)])
+
+
+def hear(world: World, index: int, peer: PeerId, message: ForwardingMessage) -> None:
+    """The node hears it of the peer."""
+    node = world.node(index)
+    world.carry_out(node, node.forwarder.receive(peer, message, world.now))
+
+
+@let_downs
+@when_accepted_or_not
+def test_who_holds_a_request_for_long_and_lets_it_down_is_left_alone(
+    kinds: tuple[type, ...], said: ForwardingMessage
+) -> None:
+    """As who falls silent is: it would have been given up a moment later."""
+    world = asking_a_peer_that_keeps_quiet_after(*kinds)
+    origin, liar = world.node(0).forwarder, world.node(1).peer
+    world.now = origin.next_deadline() - 0.5
+    hear(world, 0, liar, said)
+    world.run()
+    assert world.answer(0, RID) == WHOLE, "it went on elsewhere"
+    assert origin.punctuality.left_alone.has(liar, world.now)
+
+
+@let_downs
+@when_accepted_or_not
+def test_who_lets_a_request_down_at_once_may_be_asked_again(
+    kinds: tuple[type, ...], said: ForwardingMessage
+) -> None:
+    world = asking_a_peer_that_keeps_quiet_after(*kinds)
+    origin, peer = world.node(0).forwarder, world.node(1).peer
+    hear(world, 0, peer, said)
+    assert not origin.punctuality.left_alone.has(peer, world.now)
+
+
+def test_a_refusal_after_a_long_prompts_long_way_is_not_held_against_a_peer() -> None:
+    world = World(2, models={1})
+    world.lose = lambda *_: True
+    world.submit(0, RID, "x" * int(5 * ACCEPT_S * FORWARD_BYTES_PER_S))
+    origin, peer = world.node(0).forwarder, world.node(1).peer
+    world.now += 4 * ACCEPT_S
+    hear(world, 0, peer, LET_DOWNS["refuses"])
+    assert not origin.punctuality.left_alone.has(peer, world.now)
+
+
+def test_who_goes_on_with_anothers_answer_has_its_own_time_to_begin() -> None:
+    """One gives a token and then a lie, and another one holds what then comes to it."""
+    world = World(3)
+    world.warm(1, TOKENS)
+    world.warm(2, TOKENS)
+    origin = world.node(0)
+    world.submit(0, RID, PROMPT)
+    world.run(1)
+    [first] = [node for node in world.nodes.values() if RID in node.running]
+    world.lose = keeps_quiet_after(Accepted)
+    hear(world, 0, first.peer, LET_DOWNS["lies"])
+    world.deliver()
+    [second] = [node for node in world.nodes.values() if RID in node.running]
+    assert second not in (origin, first)
+    world.now += STREAM_STALL_S - 1
+    hear(world, 0, second.peer, LET_DOWNS["refuses"])
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    left_alone = origin.forwarder.punctuality.left_alone
+    assert left_alone.has(second.peer, world.now)
+    assert not left_alone.has(first.peer, world.now)
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["behind it", "its network"])
+def test_who_is_let_down_by_others_is_expected_to_be_late_if_that_is_the_rule(
+    breaks: bool,
+) -> None:
+    """Or says so: it passes requests on and refuses them after long, or loses its links then."""
+    world = World(3)
+    world.warm(1, TOKENS)
+    origin, liar, other = (world.node(index) for index in range(3))
+    world.lose = lambda sender, *_: sender == liar.peer
+    for number in range(LATE_ANSWERS_MIN):
+        request_id = bytes([number]) * 16
+        world.submit(0, request_id, PROMPT)
+        world.deliver()
+        assert request_id in liar.running
+        executor = liar if breaks else other
+        hear(world, 0, liar.peer, Accepted(request_id, executor.peer, 2, len(TOKENS)))
+        world.now += STREAM_STALL_S - 1
+        if breaks:
+            lost = origin.forwarder.peer_lost(liar.peer, world.now, link_only=True)
+            world.carry_out(origin, lost)
+        else:
+            hear(world, 0, liar.peer, Refused(request_id, "overloaded", "later"))
+        # It may be asked again at once.
+        hear(world, 0, liar.peer, Refused(request_id, "overloaded", "later"))
+        world.run()
+        assert world.answer(0, request_id) == WHOLE
+        assert not origin.forwarder.punctuality.left_alone.has(liar.peer, world.now)
+        origin.neighbourhood.link_measured(liar.peer, 1.0, world.now)
+    world.submit(0, RID, PROMPT)
+    assert RID not in liar.running
+    assert RID in {**origin.running, **other.running}
+
+
 def test_after_a_sleep_of_its_own_a_node_reads_what_was_said_meanwhile() -> None:
     world = World(2)
     world.warm(1, TOKENS)
@@ -749,7 +857,7 @@ def test_a_lie_in_place_of_an_answer_is_no_new_beginning_for_a_silent_peer() -> 
     world = World(2)
     world.warm(1, TOKENS)
     origin, liar = world.node(0), world.node(1).peer
-    origin.forwarder.left_alone.fell_silent(liar, world.now)
+    origin.forwarder.punctuality.left_alone.fell_silent(liar, world.now)
     world.now += BAN_S
     world.lose = keeps_quiet_after(Accepted)
     world.submit(0, RID, PROMPT)
@@ -758,7 +866,7 @@ def test_a_lie_in_place_of_an_answer_is_no_new_beginning_for_a_silent_peer() -> 
     with pytest.raises(Malformed):
         origin.forwarder.receive(liar, lie, world.now)
     wait_in_vain(world, 0)
-    assert origin.forwarder.left_alone.has(liar, world.now + BAN_S)
+    assert origin.forwarder.punctuality.left_alone.has(liar, world.now + BAN_S)
 
 
 def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
@@ -793,7 +901,7 @@ def test_who_takes_no_more_requests_of_this_node_is_nobody_else_who_could_take_o
         world.carry_out(origin, origin.forwarder.tick(world.now))
         world.deliver()
     assert RID not in queueing.cancelled
-    assert not origin.forwarder.left_alone.has(queueing.peer, world.now)
+    assert not origin.forwarder.punctuality.left_alone.has(queueing.peer, world.now)
 
 
 @pytest.mark.parametrize(
@@ -820,9 +928,9 @@ def test_who_falls_silent_behind_a_relay_is_left_alone_by_it_and_the_relay_by_no
     ending = world.ending(0, RID)
     assert isinstance(ending, Answer)
     assert ending.served_by == relay.peer
-    assert relay.forwarder.left_alone.has(executor.peer, world.now)
-    assert not origin.forwarder.left_alone.has(relay.peer, world.now)
-    assert not origin.forwarder.left_alone.has(executor.peer, world.now)
+    assert relay.forwarder.punctuality.left_alone.has(executor.peer, world.now)
+    assert not origin.forwarder.punctuality.left_alone.has(relay.peer, world.now)
+    assert not origin.forwarder.punctuality.left_alone.has(executor.peer, world.now)
 
 
 def test_a_relay_that_names_a_silent_executor_is_left_alone_itself() -> None:
@@ -836,8 +944,8 @@ def test_a_relay_that_names_a_silent_executor_is_left_alone_itself() -> None:
     assert wait_in_vain(world, 0) <= STREAM_STALL_S + HOP_LIMIT_MAX * ACCEPT_S
     world.run()
     assert world.answer(0, RID) == WHOLE
-    assert origin.forwarder.left_alone.has(liar.peer, world.now)
-    assert not origin.forwarder.left_alone.has(other.peer, world.now)
+    assert origin.forwarder.punctuality.left_alone.has(liar.peer, world.now)
+    assert not origin.forwarder.punctuality.left_alone.has(other.peer, world.now)
 
 
 def test_a_silent_relay_is_not_asked_again_as_it_may_still_speak() -> None:

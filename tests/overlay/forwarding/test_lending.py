@@ -302,7 +302,7 @@ def test_what_was_refused_is_computed_where_it_goes_next() -> None:
     world = World(3, models={1, 2}, terms={1: Terms(guest_tokens_per_minute=900)})
     origin, lender, other = (world.node(index) for index in range(3))
     world.warm(1, TOKENS)
-    origin.forwarder.left_alone.refused(lender.peer, world.now + QUOTA_WINDOW_S)
+    origin.forwarder.punctuality.left_alone.refused(lender.peer, world.now + QUOTA_WINDOW_S)
     world.submit(0, RID, PROMPT)
     world.run()
     ending = world.ending(0, RID)

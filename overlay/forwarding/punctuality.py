@@ -1,0 +1,70 @@
+"""Who keeps requests waiting: who is left alone for it, and who is expected to be late."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from overlay.forwarding.job import Job
+from overlay.forwarding.left_alone import LeftAlone
+from overlay.identity.peer_id import PeerId
+from overlay.routing.lateness import Lateness
+
+#: Who looks so much later than it was to has no time to tell others' silence from its own.
+_STALLED_S: Final = 1.0
+#: Then they get this long: more than until a silent link is found out.
+_AWAKE_S: Final = 6.0
+
+
+class Punctuality:
+    """Of peers, as seen by ``me``. Times in seconds, of one monotonic clock."""
+
+    def __init__(self, me: PeerId) -> None:
+        self._me = me
+        self.left_alone = LeftAlone()
+        self.lateness = Lateness()
+
+    def after_sleep(self, job: Job, now: float) -> float | None:
+        """Until when to wait for its downstream after all, if this node slept, or was stalled.
+
+        What its peers said waits to be read, and so does the news of the links that broke.
+        """
+        return now + _AWAKE_S if _stalled(job, now) else None
+
+    def fell_silent(self, job: Job, now: float) -> None:
+        """Its downstream was waited for in vain."""
+        assert job.downstream is not None, "a dispatched job has a downstream"
+        self.left_alone.fell_silent(job.downstream, now)
+
+    def let_down(self, job: Job, now: float, *, lost: bool) -> None:
+        """Its downstream refused it or lied, or the link was ``lost``: far too late, or not.
+
+        Then it is as if the peer had been silent; but not if somebody else may be the cause: a
+        network, or to whom the peer passed it on. It was late in any case.
+        """
+        late_ms = self._late_ms(job, now)
+        if not late_ms:
+            return
+        if lost or job.passed_on:
+            self._answered(job, late_ms, now)
+        else:
+            self.fell_silent(job, now)
+
+    def waited(self, job: Job, now: float) -> None:
+        """Nobody waits for the job's downstream any more: learn from how long that took."""
+        late_ms = self._late_ms(job, now)
+        if late_ms is not None:
+            self._answered(job, late_ms, now)
+
+    def _late_ms(self, job: Job, now: float) -> float | None:
+        """By how much a peer was late with the job; None: that cannot be told, or it was here."""
+        here = job.downstream in (None, self._me)
+        return None if here or _stalled(job, now) else job.late_ms(now)
+
+    def _answered(self, job: Job, late_ms: float, now: float) -> None:
+        assert job.downstream is not None, "a dispatched job has a downstream"
+        self.lateness.answered(job.downstream, late_ms, now)
+
+
+def _stalled(job: Job, now: float) -> bool:
+    """Whether this node looks at a job far later than it was to."""
+    return now - job.due >= _STALLED_S
