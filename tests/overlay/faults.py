@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from models.engine import EngineEvent, Failed
 from overlay.errors import EngineFailed, RemoteProtocolError
@@ -67,8 +68,8 @@ class FaultyMesh(VirtualMesh):
         self._sleeps_until[id(node)] = self.now + seconds
         if seconds > SILENCE_S:
             for other in self.nodes:
-                self._later(SILENCE_S, lambda other=other: self._lose(other, node))  # type: ignore[misc]
-                self._later(seconds + RTT_MS, lambda other=other: self._break(node, other, 0.0))  # type: ignore[misc]
+                self._later(SILENCE_S, partial(self._lose, other, node))
+                self._later(seconds + RTT_MS, partial(self._break, node, other, 0.0))
 
     def sleep_all(self, seconds: float) -> None:
         """Nothing happens anywhere for so long, as the clocks show."""

@@ -254,7 +254,7 @@ class VirtualMesh:
         done = Finished(
             request_id, FinishReason.STOP, len(request.tokens), cached, len(left), 0.0, 5.0, 5.0
         )
-        events = [
+        events: list[Started | Chunk | Finished] = [
             Started(request_id, cached, 0.0),
             *(Chunk(request_id, (token,), f"<{token}>") for token in left),
             done,

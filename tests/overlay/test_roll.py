@@ -451,10 +451,10 @@ def test_members_are_met_and_nobody_who_is_made_up() -> None:
         (bytes(64) + own[64:],),
         issue(key(99), foreign, made_up[4].peer_id, TODAY),
     ]
-    for node, chain in zip(made_up, chains, strict=True):
+    for stranger, chain in zip(made_up, chains, strict=True):
         chained = [] if chain is None else [Change(CHAIN, 2, pack_chain(chain))]
         changes = (Change(CARD, 1, Card("made up").pack()), *chained)
-        told = OriginDelta(node.peer_id, 1, 0, True, changes, len(changes), 0)
+        told = OriginDelta(stranger.peer_id, 1, 0, True, changes, len(changes), 0)
         network.send(mallory, founder.me, GossipAck((told,)))
     network.settle()
     # Of the one without a chain nobody knows better yet; that it is one, nobody else hears.

@@ -62,8 +62,8 @@ async def test_a_member_waits_for_itself_and_for_nobody_else(scene: Scene) -> No
     assert scene.engine.asked.empty()
     begun[0][1].set_result((1, 2))
     assert await scene.told.get() == (b"a1", (1, 2))
-    prompt, _ = await scene.engine.next()
-    assert prompt == "a2"
+    asked, _ = await scene.engine.next()
+    assert asked == "a2"
 
 
 async def test_what_was_taken_back_comes_to_no_engine(scene: Scene) -> None:

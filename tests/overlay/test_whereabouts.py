@@ -29,7 +29,7 @@ class Machine:
     """One that moves, with a transport and a router that say nothing of themselves."""
 
     def __init__(self) -> None:
-        self.own = HOME
+        self.own: tuple[Multiaddr, ...] = HOME
         self.seen: tuple[Multiaddr, ...] = ()
         self.external: Multiaddr | None = None
         self.moves: list[tuple[Multiaddr, ...]] = []

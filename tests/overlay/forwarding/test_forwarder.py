@@ -1359,7 +1359,7 @@ def test_a_relay_is_not_made_to_flood_those_before_it() -> None:
     world.lose = keeps_quiet_after(Accepted, Begun)
     world.run(3)
     relay, liar = world.node(1).forwarder, world.node(2).peer
-    said = [
+    said: list[ForwardingMessage] = [
         Accepted(RID, liar, 2, 640),
         Begun(RID, 640, 0.0),
         *(TokenFrame(RID, seq, (), "") for seq in range(3)),

@@ -60,9 +60,10 @@ def test_a_window_tells_when_too_much_waits() -> None:
     window = SendWindow(b"id", 1)
     window.push(Chunk(b"", (0,), "a"))
     window.push(Chunk(b"", (1,), "b" * WAITING_CHARS_MAX))
-    assert not window.overflows
+    told = [window.overflows]
     window.push(Chunk(b"", (2,), "", (TokenLogprob(b"c", -1.0, ()),)))
-    assert window.overflows
+    told.append(window.overflows)
     window.acknowledge(0)
     window.acknowledge(1)
-    assert not window.overflows
+    told.append(window.overflows)
+    assert told == [False, True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -19,6 +20,7 @@ NAMES = st.sampled_from("abc")
 @dataclass
 class Peer:
     card: Card | None
+    lost_at: float = -math.inf
 
 
 def info(name: str, probe: bytes) -> ModelInfo:

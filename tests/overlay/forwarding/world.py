@@ -204,6 +204,7 @@ class World:
             message = decode(data)
             if self.lose(sender, receiver, message):
                 continue
+            assert isinstance(message, fx.ForwardingMessage)
             self.log.append((sender, receiver, message))
             node = self.nodes[receiver]
             if node.alive and self.nodes[sender].alive:

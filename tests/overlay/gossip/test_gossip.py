@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import LimitExceeded, LocalProtocolError, Malformed
-from overlay.gossip.effects import Disputed, OriginReset, PeerState, PeerUp, RecordsChanged, Send
+from overlay.gossip.effects import (
+    Disputed,
+    GossipMessage,
+    OriginReset,
+    PeerState,
+    PeerUp,
+    RecordsChanged,
+    Send,
+)
 from overlay.gossip.fitting import fit
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.opening import FANOUT
@@ -237,7 +245,9 @@ messages = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(messages, max_size=12))
-def test_any_messages_at_all_leave_own_records_and_invariants_alone(stream: list) -> None:
+def test_any_messages_at_all_leave_own_records_and_invariants_alone(
+    stream: list[GossipMessage],
+) -> None:
     mine = gossip(incarnation=3)
     mine.set(b"mine", b"v", 0.0)
     # Else others would be told nothing of it.

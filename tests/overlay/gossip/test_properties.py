@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -50,6 +51,10 @@ ANSWERS: dict[type[GossipMessage], tuple[type[GossipMessage], ...]] = {
     GossipAck: (),
 }
 
+#: Its name and what it takes.
+Deed = tuple[Any, ...]
+Operations = list[tuple[Deed, float]]
+
 number = st.integers(0, NODES_MAX - 1)
 deed = st.one_of(
     st.tuples(st.just("cache"), number, st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5)),
@@ -86,7 +91,7 @@ def small_bounds() -> Iterator[None]:
         yield
 
 
-def perform(mesh: Mesh, deed: tuple) -> None:
+def perform(mesh: Mesh, deed: Deed) -> None:
     name, *arguments = deed
     if name == "heal":
         mesh.parts = dict.fromkeys(mesh.ids, 0)
@@ -110,7 +115,7 @@ def perform(mesh: Mesh, deed: tuple) -> None:
                 mesh.delete(peer, sorted(node.truth)[choice % len(node.truth)])
 
 
-def endure(mesh: Mesh, operations: list, check: Callable[[], None] = lambda: None) -> None:
+def endure(mesh: Mesh, operations: Operations, check: Callable[[], None] = lambda: None) -> None:
     """Go through all operations and then, without faults, to rest."""
     with small_bounds():
         for deed, rounds in operations:
@@ -129,7 +134,7 @@ def endure(mesh: Mesh, operations: list, check: Callable[[], None] = lambda: Non
 
 @tried
 @troubles
-def test_convergence(mesh: Mesh, operations: list) -> None:
+def test_convergence(mesh: Mesh, operations: Operations) -> None:
     """All running nodes come to know all records of each other, and their effects told so."""
     endure(mesh, operations)
     assert mesh.converged()
@@ -142,10 +147,10 @@ def test_convergence(mesh: Mesh, operations: list) -> None:
 
 @tried
 @troubles
-def test_no_resurrection_of_evicted_blocks(mesh: Mesh, operations: list) -> None:
+def test_no_resurrection_of_evicted_blocks(mesh: Mesh, operations: Operations) -> None:
     """Whoever knows an origin beyond an eviction does not show the block, now or ever again."""
 
-    def check(reader: PeerId, _: PeerId, message: GossipMessage) -> None:
+    def check(reader: PeerId, sender: PeerId, message: GossipMessage) -> None:
         for origin, incarnation, _, version, gc_version in mesh.digest_of(reader, message):
             if version < gc_version:
                 continue  # In the middle of starting over: it knows only part of what it says.
@@ -162,7 +167,7 @@ def test_no_resurrection_of_evicted_blocks(mesh: Mesh, operations: list) -> None
 
 @tried
 @troubles
-def test_no_ghost_caches_after_restarts(mesh: Mesh, operations: list) -> None:
+def test_no_ghost_caches_after_restarts(mesh: Mesh, operations: Operations) -> None:
     """Whoever has heard of a node's next life shows nothing of the earlier one."""
 
     def check(reader: PeerId, message: GossipMessage) -> None:
@@ -187,7 +192,7 @@ def test_no_ghost_caches_after_restarts(mesh: Mesh, operations: list) -> None:
 
 @tried
 @troubles
-def test_single_writer(mesh: Mesh, operations: list) -> None:
+def test_single_writer(mesh: Mesh, operations: Operations) -> None:
     """A node's own records are what it wrote, and others hold nothing that it did not write."""
 
     def check() -> None:
@@ -204,7 +209,7 @@ def test_single_writer(mesh: Mesh, operations: list) -> None:
 
 @tried
 @troubles
-def test_bounded_messages(mesh: Mesh, operations: list) -> None:
+def test_bounded_messages(mesh: Mesh, operations: Operations) -> None:
     """No message is longer than its bound, and an exchange has three at most; four, if it begins
     with a compact digest that the other end cannot read."""
     sent: list[GossipMessage] = []

@@ -77,11 +77,13 @@ async def test_an_answer_is_called_by_its_request(
 ) -> None:
     chat = (await client.post("/v1/chat/completions", json={**CHAT, "n": 2})).json()
     text = (await client.post("/v1/completions", json={"prompt": "Once"})).json()
-    ids = [ask.request_id for ask in backend.asks]
-    assert ids[1] is None, "the node gives the second answer an id of its own"
-    assert [chat["id"], text["id"]] == [f"chatcmpl-{ids[0].hex()}", f"cmpl-{ids[2].hex()}"]
-    assert len(ids[0]) == REQUEST_ID_BYTES
-    assert ids[0] != ids[2]
+    of_chat, of_second, of_text = (ask.request_id for ask in backend.asks)
+    assert of_second is None, "the node gives the second answer an id of its own"
+    assert of_chat is not None
+    assert of_text is not None
+    assert [chat["id"], text["id"]] == [f"chatcmpl-{of_chat.hex()}", f"cmpl-{of_text.hex()}"]
+    assert len(of_chat) == REQUEST_ID_BYTES
+    assert of_chat != of_text
 
 
 @pytest.mark.parametrize("asked", [None, False, True])
@@ -194,8 +196,8 @@ async def test_an_answer_names_its_model_whatever_it_was_asked_by(
     asked = {"messages": CHAT["messages"], "model": asked_for}
     whole = (await client.post("/v1/chat/completions", json=asked)).json()
     assert whole["model"] == "tiny"
-    asked["stream"] = True
-    chunks = events_of(await client.post("/v1/chat/completions", json=asked))[:-1]
+    streamed = await client.post("/v1/chat/completions", json={**asked, "stream": True})
+    chunks = events_of(streamed)[:-1]
     assert {chunk["model"] for chunk in chunks} == {"tiny"}
 
 

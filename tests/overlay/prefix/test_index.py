@@ -23,8 +23,11 @@ blocks = st.lists(st.sampled_from([*range(6), *(n << 60 for n in range(1, 6))]),
 class PeerIndexMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        bounds = {"KNOWN_BLOCKS_PER_PEER_MAX": BLOCKS_MAX, "SUMMARY_BLOCKS_MAX": TIDY_MIN}
-        self.bounds = patch.multiple("overlay.prefix.index", **bounds)
+        self.bounds = patch.multiple(
+            "overlay.prefix.index",
+            KNOWN_BLOCKS_PER_PEER_MAX=BLOCKS_MAX,
+            SUMMARY_BLOCKS_MAX=TIDY_MIN,
+        )
         self.bounds.start()
         self.index: PeerIndex[str] = PeerIndex()
         self.model: dict[str, set[int]] = {}

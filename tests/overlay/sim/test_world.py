@@ -175,7 +175,7 @@ def test_every_request_ends_exactly_once_whatever_happens(
         question(at_s, origin, range(group, group + 200), answer)
         for at_s, origin, group, answer in sorted(asked)
     ]
-    faults = sorted([*gone, *splits], key=lambda fault: fault.at_s)
+    faults: list[Fault] = sorted([*gone, *splits], key=lambda fault: fault.at_s)
     expected = [
         number
         for number, session in enumerate(sessions, 1)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -236,14 +237,15 @@ async def test_a_revoked_member_is_refused_through_a_relay_too() -> None:
 async def test_who_sends_flat_out_is_slowed_and_nothing_is_refused_or_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relaying, "RELAY_BYTES_BURST", 1 << 18)
+    burst = 1 << 18
+    monkeypatch.setattr(relaying, "RELAY_BYTES_BURST", burst)
     monkeypatch.setattr(relaying, "RELAY_MESSAGES_BURST", 256)
     async with relayed() as (left, right, hub):
         frames: list[Message] = [TokenFrame(b"r", seq, (), "x" * 1000) for seq in range(2000)]
 
         async def send(end: Node, peer: Node) -> None:
             for frame in frames:
-                await eventually(lambda f=frame: end.transport.send(peer.peer_id, f))
+                await eventually(partial(end.transport.send, peer.peer_id, frame))
 
         await asyncio.gather(send(left, right), send(right, left))
         await right.until(lambda: len(right.messages()) == len(frames))
@@ -251,7 +253,7 @@ async def test_who_sends_flat_out_is_slowed_and_nothing_is_refused_or_lost(
         assert right.messages() == left.messages() == frames
         assert left.seen("down") == right.seen("down") == []
         assert hub.transport.relayed().refused == 0
-        assert hub.transport.relayed().bytes > 10 * relaying.RELAY_BYTES_BURST
+        assert hub.transport.relayed().bytes > 10 * burst
 
 
 async def test_a_link_to_the_relay_that_is_full_for_a_while_costs_no_message() -> None:
@@ -361,12 +363,15 @@ async def test_a_relay_cannot_open_circuits_without_end() -> None:
         await seek(left, right)
 
 
-async def test_who_finds_no_place_for_its_circuit_asks_again() -> None:
+async def test_who_finds_no_place_for_its_circuit_asks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As after a relay came back, and a whole mesh wants circuits through it at once."""
     async with apart() as (left, right, [hub]):
         there = right.transport._circuits
         # The relay says that it has no link to those that take the places here.
-        lost, there._lost = there._lost, lambda *_: None  # type: ignore[method-assign]
+        lost = there._lost
+        monkeypatch.setattr(there, "_lost", lambda *_: None)
         for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX):
             peer = PeerId(seed.to_bytes(32, "big"))
             circuit = Circuit(Role.DIALER, hub.key, right.peer_id, bytes(peer))
@@ -379,11 +384,11 @@ async def test_who_finds_no_place_for_its_circuit_asks_again() -> None:
                 ignored.set()
             return way
 
-        there._opened = watched  # type: ignore[method-assign]
+        monkeypatch.setattr(there, "_opened", watched)
         left.transport.detour([right.peer_id])
         async with asyncio.timeout(PATIENCE_S):
             await ignored.wait()
-        there._lost = lost  # type: ignore[method-assign]
+        monkeypatch.setattr(there, "_lost", lost)
         there.tick(time.monotonic() + 60)
         await left.until(lambda: right.peer_id in left.transport.links())
 

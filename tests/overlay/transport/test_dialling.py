@@ -157,7 +157,7 @@ async def test_attempts_that_come_too_fast_wait_their_turn(monkeypatch: pytest.M
     async def wait(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(dialling.asyncio, "sleep", wait)
+    monkeypatch.setattr("overlay.transport.dialling.asyncio.sleep", wait)
     for _ in range(3):
         async with turns.turn(0):
             pass

@@ -203,7 +203,8 @@ def test_a_late_answer_counts_from_its_own_ping() -> None:
     assert isinstance(first, Ping)
     [measured] = end.receive(encode(Pong(first.nonce)), 2.5, TODAY)
     assert before is not None
-    assert measured == Measured(pytest.approx(before + (1500 - before) / 4))
+    assert isinstance(measured, Measured)
+    assert measured.rtt_ms == pytest.approx(before + (1500 - before) / 4)
 
 
 def test_silence_is_the_end() -> None:
@@ -307,7 +308,9 @@ def test_who_says_hello_too_late_is_refused() -> None:
     [hello] = dialler.open()
     assert isinstance(hello, Transmit)
     refusal, down = listener.receive(hello.data, HANDSHAKE_S, TODAY)
+    assert isinstance(refusal, Transmit)
     assert isinstance(decode(refusal.data), Refusal)
+    assert isinstance(down, Down)
     assert "took more than" in down.reason
 
 
@@ -350,8 +353,8 @@ def test_goodbye_is_the_end_for_both() -> None:
         Down("said goodbye: enough"),
     ]
     assert pair.said[pair.dialler][-1] == Gone()
-    assert not pair.dialler.leaving
     assert pair.dialler.say_goodbye("again") == []
+    assert not pair.dialler.leaving
 
 
 def test_both_say_goodbye_at_once() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from overlay.errors import LimitExceeded
 from overlay.identity.keys import NodeKey
+from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     MEMBERS_MAX,
     REDIAL_MAX_S,
@@ -109,11 +110,10 @@ def test_of_many_that_cannot_relay_some_are_asked_and_then_others_get_their_turn
     search.due([ANN], relays, 0.0)
     [(_, relay)] = search.due([ANN], relays, 5.0)
     assert search.go_on(ANN, relays) is None, "that one has not refused yet"
-    asked = [relay]
-    while relay is not None:
-        search.failed(ANN, relay)
-        relay = search.go_on(ANN, relays)
-        asked.append(relay)
+    asked: list[PeerId | None] = [relay]
+    while asked[-1] is not None:
+        search.failed(ANN, asked[-1])
+        asked.append(search.go_on(ANN, relays))
     assert asked == [*relays[: len(asked) - 1], None]
     assert 1 < len(asked) < len(relays)
     assert search.due([ANN], relays, 6.0) == [(ANN, relays[len(asked) - 1])]

@@ -56,7 +56,7 @@ async def test_what_came_before_its_connection_was_cut_is_no_strangers(
 
         [(name, route)] = listener._routes.items()
         assert member.transport.send(node.peer_id, Cancel(b"late"))
-        assert listener._router.poll(PATIENCE_S * 1000)
+        assert listener._router.poll(round(PATIENCE_S * 1000))
         route.line.close("it was silent")
         listener._cut(name, route)
         monkeypatch.setattr(listener._pump, "_arrived", told)
