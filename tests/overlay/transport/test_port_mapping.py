@@ -27,6 +27,8 @@ class Router:
         self.host = "203.0.113.9"
         self.mapped: dict[int, int] = {}
         self.taken: set[int] = set()
+        #: For which it is to be asked to map a port.
+        self.lease_s: float = PORT_LEASE_S
         self.failure: Exception | None = None
         self.searches = 0
         #: What happened, in order.
@@ -43,7 +45,7 @@ class Router:
         return self.host
 
     async def map(self, external_port: int, port: int, lease_s: int) -> None:
-        assert lease_s == port_mapping.PORT_LEASE_S
+        assert lease_s == self.lease_s
         if self.failure is not None:
             self.log.put_nowait("fail")
             raise self.failure
@@ -86,16 +88,16 @@ async def settled(mapping: PortMapping) -> None:
 
 
 @pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
+def often(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases are short, and so are the pauses after a failure."""
-    monkeypatch.setattr(port_mapping, "PORT_LEASE_S", 0.03)
+    router.lease_s = 0.03
+    monkeypatch.setattr(port_mapping, "PORT_LEASE_S", router.lease_s)
     monkeypatch.setattr(port_mapping, "PORT_RETRY_S", 0.01)
 
 
 async def test_the_same_port_is_asked_for_and_given_back(
     router: Router, mapping: PortMapping
 ) -> None:
-    assert port_mapping.PORT_LEASE_S == PORT_LEASE_S
     mapping.follow(OWN)
     await settled(mapping)
     assert (mapping.external, mapping.failure) == (EXTERNAL, "")
