@@ -150,13 +150,7 @@ class RadixTree:
         if node.end < total:
             node = self._append(node, tokens[len(tokens) - (total - node.end) :], owner)
         self._clock += (total - top.end) / self._capacity
-        step = node
-        while step is not top:
-            assert step.parent is not None
-            step = step.parent
-            self._merge(step)
-        if top.parent is not None:
-            self._merge(top.parent)
+        self._merge(top)
         return Inserted(node, shared, donor, released)
 
     # --- the verbs of memory ------------------------------------------------------------------
