@@ -49,11 +49,19 @@ def _markdown_lines(text: str, console: Console, options: ConsoleOptions) -> lis
     for block in split_blocks(text):
         markdown = _AnswerMarkdown(block)
         lines = console.render_lines(markdown, options.update(height=None), pad=False)
-        full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
+        lines = [_unfilled(line) for line in lines]
+        full = [number for number, line in enumerate(lines) if line]
         if full:
             found += [[]] if found else []
             found += lines[full[0] : full[-1] + 1]
     return found
+
+
+def _unfilled(line: list[Segment]) -> list[Segment]:
+    """Less the spaces that fill it: a narrowed terminal would wrap them, and they would be copied."""
+    while line and not line[-1].text.strip():
+        line = line[:-1]
+    return [*line[:-1], Segment(line[-1].text.rstrip(), line[-1].style)] if line else []
 
 
 class _Block:
