@@ -7,6 +7,7 @@ what happened and what to do next. HTTP statuses and exit codes are tables at th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
 
 #: Characters of a peer's words that reach a user's screen, and are kept.
@@ -253,6 +254,12 @@ class ModelNotFound(GenerationError):
     """Nobody serves a model of that name."""
 
     code = "model-not-found"
+
+    @classmethod
+    def named(cls, name: str, served: Iterable[str], few: str = "") -> ModelNotFound:
+        """``served`` is there instead; ``few``, in brackets, says why no more, if that is known."""
+        there_is = ", ".join(sorted(served)) or "none"
+        return cls(f"no node serves a model named {name!r}{few}; there is: {there_is}")
 
 
 class ContextLengthExceeded(GenerationError):

@@ -41,8 +41,8 @@ def _welcome(model: str, own_node: bool) -> str:
         )
     if model.casefold() in (DEMO.name.casefold(), *DEMO.aliases):
         return (
-            "This is the demo model: a real one, but of 135 M parameters only. Its answers are "
-            "those of a very small model: quick, and often wrong. For a larger one (1.1 GB):\n"
+            "This is the demo model: a real one, but of 135 M parameters only. It is quick, "
+            "and often wrong. For a larger one (1.1 GB):\n"
             "  hearth models pull Qwen/Qwen2.5-1.5B-Instruct-GGUF\n"
             f"  {start} --model qwen2.5-1.5b-instruct"
         )

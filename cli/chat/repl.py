@@ -21,7 +21,7 @@ from cli.interrupts import StopSwitch
 from cli.status_view import status_view
 from cli.terminal import keys_unseen
 from cli.text import count, printable, wrap_parts
-from overlay.errors import ContextLengthExceeded, HearthError
+from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound
 
 _LEAVES = "Ctrl-C once more leaves"
 
@@ -184,14 +184,14 @@ class Repl:
 
     def _model(self, argument: str) -> None:
         self._watch.refresh()
-        names = ", ".join(map(printable, self._watch.models)) or "none yet"
         if not argument:
-            self._note(f"Asking {self.model or 'nobody'}. There are: {names}")
+            names = ", ".join(map(printable, self._watch.models)) or "none yet"
+            self._note(f"Asking {self.model or 'nobody'}. There is: {names}")
         elif model := self._watch.model_named(argument):
             self._settings = replace(self._settings, model=model)
             self._note(f"Asking {printable(model)} from now on.")
         else:
-            self._fail(f"nobody here serves {printable(argument)}; there are: {names}")
+            self._fail(printable(str(ModelNotFound.named(argument, self._watch.models))))
 
     def _route(self, argument: str) -> None:
         if argument not in ROUTES:

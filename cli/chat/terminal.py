@@ -22,10 +22,7 @@ def run_chat(
     """Chat on this terminal until the user leaves. Raises ModelNotFound."""
     with MeshWatch(session.client) as watch:
         if session.model and not watch.error and not watch.model_named(session.model):
-            names = ", ".join(watch.models) or "none yet"
-            raise ModelNotFound(
-                f"no node serves a model named {session.model!r}; there is: {names}"
-            )
+            raise ModelNotFound.named(session.model, watch.models)
         repl = Repl(session.client, watch, console, conversation, Settings(session.model, route))
         console.print(banner(watch.state, repl.model, session.own_node))
         if watch.error:

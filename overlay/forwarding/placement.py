@@ -276,10 +276,7 @@ class Placement:
             return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
         if known:
             return NoRoute(f"no reachable node can take a request for {job.model!r} now{few}")
-        return ModelNotFound(
-            f"no node serves a model named {job.model!r}{few}; "
-            f"there is: {', '.join(sorted(offered))}"
-        )
+        return ModelNotFound.named(job.model, offered, few)
 
     def _prefetch(self, job: Job) -> list[Effect]:
         """Compute here what the peer that answered had cached, if the decision was for that.

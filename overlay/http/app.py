@@ -27,6 +27,7 @@ from overlay.http.parse import (
 )
 from overlay.http.shapes import ChatShape, CompletionShape
 from overlay.http.statuses import error_response
+from overlay.limits import ASKED_MODEL_CHARS_MAX
 
 
 def create_app(
@@ -99,10 +100,12 @@ class _MeshRoutes:
         return _json({"object": "list", "data": listings})
 
     async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        listing = meant(self._backend.models(), name)
+        name, listings = request.path_params["name"], self._backend.models()
+        listing = meant(listings, name)
         if listing is None:
-            raise ModelNotFound(f"nobody in the mesh serves a model named {name[:60]!a}")
+            raise ModelNotFound.named(
+                name[:ASKED_MODEL_CHARS_MAX], [listing.name for listing in listings]
+            )
         return _json(shapes.model(listing))
 
     async def health(self, request: Request) -> Response:
@@ -164,8 +167,10 @@ def _json(value: object) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         what = f"{request.method} {request.url.path[:60]!a}"
-        # A client whose address lacks the /v1 asks for /chat/completions.
-        known = request.url.path.startswith(("/v1/", "/mesh/"))
-        hint = "" if known else ": OpenAI's API begins with /v1/"
+        hint = ""
+        if error.status_code == 404 and not request.url.path.startswith("/mesh/"):
+            # A client whose address lacks the /v1 asks for /chat/completions; others, for more
+            # of OpenAI's paths than there are.
+            hint = ": OpenAI's are /v1/chat/completions, /v1/completions and /v1/models"
         error = HTTPException(error.status_code, f"there is no {what} here{hint}", error.headers)
     return error_response(error)

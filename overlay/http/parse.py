@@ -185,7 +185,7 @@ def _call(fields: Fields, prompt: Prompt, max_tokens: int | None, logprobs: int 
     if model == "":
         raise InvalidRequest("model must not be empty: leave it out for the default", "model")
     if model is not None and len(model) > ASKED_MODEL_CHARS_MAX:
-        raise ModelNotFound(f"nobody in the mesh serves a model named {echo(model)}")
+        raise ModelNotFound(f"no node serves a model named {echo(model)}")
     options = fields.value("stream_options")
     hearth = _hearth(fields.value("hearth"))
     return Call(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from overlay.errors import HearthError, InvalidRequest
+from overlay.errors import HearthError, InvalidRequest, ModelNotFound
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,8 @@ def error_object(error: Exception) -> tuple[int, dict[str, Any]]:
         log.error("an HTTP request failed by a bug", exc_info=error)
         return _body(500, _INTERNAL_SENTENCE, None, "internal")
     param = error.param if isinstance(error, InvalidRequest) else None
+    if isinstance(error, ModelNotFound):
+        param = "model"
     code = error.code.replace("-", "_")
     return _body(STATUSES.get(error.code, 500), str(error), param, code)
 

@@ -183,7 +183,7 @@ def test_mistakes_are_explained(chat: Chat, backend: FakeBackend) -> None:
     shown = chat.run("/nonsense", "/model nobody", "/route moon", "/retry", "/help", "  ")
     for sentence in (
         "there is no /nonsense",
-        "nobody here serves nobody; there are: SmolLM2-135M-Instruct, qwen3-1.7b",
+        "no node serves a model named 'nobody'; there is: SmolLM2-135M-Instruct, qwen3-1.7b",
         "the route is local or mesh (now: mesh)",
         "Nothing was asked yet.",
         "ask the last question again",

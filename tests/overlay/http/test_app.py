@@ -300,11 +300,23 @@ async def test_refusals_have_openais_shape(
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_an_address_without_v1_is_told_of_it(client: httpx.AsyncClient) -> None:
-    lacking = await client.post("/chat/completions", json=CHAT)
-    assert lacking.json()["error"]["message"].endswith("here: OpenAI's API begins with /v1/")
-    unknown = await client.post("/v1/embeddings", json={})
-    assert unknown.json()["error"]["message"] == "there is no POST '/v1/embeddings' here"
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/responses", "/v1/embeddings"])
+async def test_who_asks_for_what_is_not_there_is_told_what_is(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    message = (await client.post(path, json=CHAT)).json()["error"]["message"]
+    assert message.startswith(f"there is no POST '{path}' here: OpenAI's are /v1/chat/completions")
+    reading = (await client.get("/v1/chat/completions")).json()["error"]["message"]
+    assert reading == "there is no GET '/v1/chat/completions' here"
+
+
+async def test_who_asks_for_an_unknown_model_is_told_which_there_are(
+    client: httpx.AsyncClient, backend: ScriptedBackend
+) -> None:
+    error = (await client.get("/v1/models/gpt-4o")).json()["error"]
+    there_is = ", ".join(sorted(listing.name for listing in backend.models()))
+    assert error["message"] == f"no node serves a model named 'gpt-4o'; there is: {there_is}"
+    assert error["param"] == "model"
 
 
 async def test_a_body_that_is_no_json(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
