@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from math import isfinite
@@ -61,6 +62,12 @@ def home_option(command: Command) -> Command:
         metavar="DIR",
         help="Where this node's key, membership and settings live (or HEARTH_HOME).",
     )(command)
+
+
+def home_flag(ctx: click.Context) -> str:
+    """``" --home DIR"``, for a command that is to be typed next; "" if it was not given."""
+    home = ctx.meta.get(_HOME)
+    return "" if home is None else f" --home {shlex.quote(str(home))}"
 
 
 def json_option(command: Command) -> Command:

@@ -16,6 +16,17 @@ done. What went wrong is one sentence on stderr; with `--json` it is
 `{"error": {"code": …, "message": …}}` on stdout, unless the command was called wrongly.
 `--home DIR` may also stand before the command.
 
+What `--json` prints is what the [HTTP API](http.md) replies to the same wish, but for these:
+
+- `ask`: `answer`, `model`, and [what comes with an answer](http.md#what-hearth-adds-to-the-answer),
+  `usage` and `hearth`
+- `invite --list`, `explain --list`: the array in the API's reply
+- `status --watch`: one line for each second
+- `models list`: the `store`'s folder, the `files` in it, and what can be asked for (`served`), as
+  [the API lists it](http.md#get-v1models)
+- `models pull`: `name` and `path` of the model
+- `sim`: the scenario, and what came of its `policies`; of `sim --list`, what there is
+
 This page is made from the commands themselves: `python -m cli.reference > docs/reference/cli.md`.
 """
 

@@ -58,7 +58,7 @@ def _markdown_lines(text: str, console: Console, options: ConsoleOptions) -> lis
 
 
 def _unfilled(line: list[Segment]) -> list[Segment]:
-    """Less the spaces that fill it: a narrowed terminal would wrap them, and they would be copied."""
+    """Less the spaces that fill it: a narrowed terminal would wrap them, and a copy have them."""
     while line and not line[-1].text.strip():
         line = line[:-1]
     return [*line[:-1], Segment(line[-1].text.rstrip(), line[-1].style)] if line else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option, json_option, print_json
+from cli.options import config_of, home_flag, home_option, json_option, print_json
 from cli.text import printable, short_peer
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
     from cli.session import running_client
     from overlay.errors import NodeNotRunning
 
-    config = config_of(ctx, name=name)
+    config, home = config_of(ctx, name=name), home_flag(ctx)
     with Console(stderr=True).status("asking the inviting node…", spinner="dots"):
         try:
             client = running_client(config)
         except NodeNotRunning:
             joined = _join_without_node(config, token)
-            hint = "Next: hearth up, or hearth chat"
+            hint = f"Next: hearth up{home}, or hearth chat{home}"
         else:
             with client:
                 joined = client.join(token.strip())
-            hint = "Next: hearth chat"
+            hint = f"Next: hearth chat{home}"
     if as_json:
         print_json(joined)
         return

@@ -9,7 +9,7 @@ import click
 
 from cli.failures import HearthCommand
 from cli.interrupts import ending_signals
-from cli.options import Size, config_of, home_option, model_files
+from cli.options import Size, config_of, home_flag, home_option, model_files
 from overlay.limits import CELLS_MIN
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def up(
         **settings,
     )
     log_to_terminal()
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, home_flag(ctx)))
 
 
-async def _serve(config: NodeConfig) -> None:
+async def _serve(config: NodeConfig, home: str) -> None:
     import asyncio
     import signal
 
@@ -118,7 +118,7 @@ async def _serve(config: NodeConfig) -> None:
             nonlocal is_ready
             is_ready = True
             progress.close()
-            _announce(node)
+            _announce(node, home)
 
         def end() -> None:
             stop.set()
@@ -139,7 +139,7 @@ def _host_port(address: Multiaddr) -> str:
     return address.endpoint.removeprefix("tcp://")
 
 
-def _announce(node: Node) -> None:
+def _announce(node: Node, home: str) -> None:
     models = ",".join(listing.name for listing in node.models() if listing.local) or "none"
     click.echo(
         f"ready name={node.config.name} peer={node.key.peer_id} "
@@ -148,7 +148,10 @@ def _announce(node: Node) -> None:
     )
     sys.stdout.flush()
     if node.paused:
-        click.echo("Paused: no friend's requests are taken, until: hearth resume", err=True)
+        click.echo(f"Paused: no friend's requests are taken, until: hearth resume{home}", err=True)
     if sys.stdout.isatty():
-        hint = "Chat: hearth chat · Invite a friend: hearth invite · Ctrl-C ends this node"
+        hint = (
+            f"Chat: hearth chat{home} · Invite a friend: hearth invite{home} · "
+            "Ctrl-C ends this node"
+        )
         click.echo(click.style(hint, dim=True), err=True)

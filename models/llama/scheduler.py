@@ -153,7 +153,9 @@ class Scheduler:
         if not length:
             raise InvalidRequest("The prompt is empty.")
         if not 0 <= min(named) <= max(named) < self._backend.vocabulary:
-            raise InvalidRequest("The prompt or logit_bias names tokens that the model does not have.")
+            raise InvalidRequest(
+                "The prompt or logit_bias names tokens that are none of the model's."
+            )
         if length >= limit:
             raise ContextLengthExceeded(
                 f"The prompt has {length} tokens; the model's context holds {limit}, "

@@ -161,12 +161,17 @@ def test_an_odd_expiry_is_a_usage_error(run: Run, backend: FakeBackend, expires:
 
 def test_join_through_the_running_node(run: Run, backend: FakeBackend) -> None:
     result = run("join", " hearth1xyz ")
-    assert result.stdout.startswith("Joined the mesh of bea (12D3…UERE).")
+    assert result.stdout == "Joined the mesh of bea (12D3…UERE). Next: hearth chat\n"
     assert backend.joined == ["hearth1xyz"]
     assert json.loads(run("join", "hearth1xyz", "--json").stdout)["inviter"] == FRIEND_ID
     result = run("join", "nonsense")
     assert result.exit_code == 1
     assert result.stderr == "error: this is no join token: one begins with hearth1\n"
+
+
+def test_what_to_do_next_is_done_in_the_home_that_was_given(run: Run, home: Path) -> None:
+    result = run("join", "hearth1xyz", "--home", str(home))
+    assert result.stdout.endswith(f"Next: hearth chat --home {home}\n")
 
 
 def test_on_a_terminal_joining_says_what_it_waits_for(run: Run) -> None:
