@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -257,7 +258,7 @@ def test_an_inviter_cannot_slip_another_mesh_under_a_token() -> None:
     assert isinstance(rejected(told(dialer, bare, grant)), MeshMismatch)
 
 
-def grant_to_joiner(**fields: object) -> HearthError:
+def grant_to_joiner(**fields: Any) -> HearthError:
     """Why a joiner, with a token of Ben's, refuses a grant with some fields changed."""
     anna, new = founder(1), joiner()
     ben = member(2, of=anna)
@@ -267,7 +268,7 @@ def grant_to_joiner(**fields: object) -> HearthError:
     assert isinstance(grant, JoinGrant)
     dialer = new.handshake(Role.DIALER, ben.key, ben.token())
     dialer.open()
-    return rejected(told(dialer, bare, replace(grant, **fields)))  # type: ignore[arg-type]
+    return rejected(told(dialer, bare, replace(grant, **fields)))
 
 
 def test_a_grant_must_hold() -> None:
@@ -283,11 +284,11 @@ def test_a_grant_must_hold() -> None:
 # --- Bounds -----------------------------------------------------------------------------------
 
 
-def listener_takes(**fields: object) -> HearthError:
+def listener_takes(**fields: Any) -> HearthError:
     """Why a founder refuses a member's Hello with some fields changed."""
     anna = founder(1)
     ben = member(2, of=anna)
-    hello = replace(hello_of(ben.handshake(Role.DIALER, anna.key)), **fields)  # type: ignore[arg-type]
+    hello = replace(hello_of(ben.handshake(Role.DIALER, anna.key)), **fields)
     return rejected(told(anna.handshake(Role.LISTENER, ben.key), hello))
 
 

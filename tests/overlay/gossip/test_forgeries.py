@@ -238,7 +238,10 @@ def test_disputes_lead_to_no_incarnation_that_others_would_not_believe() -> None
         assert disputes(mine, incarnation, 0.0)
         assert mine.incarnation(ME) == INCARNATION_MAX
     [*_, send] = mine.tick(1.0, [LIAR])
-    linked(THIRD).receive(THIRD, codec.decode(codec.encode(send.message)), 0.0)  # type: ignore[union-attr, arg-type]
+    assert isinstance(send, Send)
+    told = codec.decode(codec.encode(send.message))
+    assert isinstance(told, GossipMessage)
+    linked(THIRD).receive(THIRD, told, 0.0)
     with pytest.raises(Malformed):
         mine.receive(LIAR, Syn((DigestEntry(ME, INCARNATION_MAX + 1, 9, 9, 0),)), 0.0)
 

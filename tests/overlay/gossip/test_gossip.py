@@ -45,7 +45,7 @@ def gossip(incarnation: int = 5) -> Gossip:
 
 def delta(
     *changes: Change,
-    origin: bytes = THIRD,
+    origin: PeerId = THIRD,
     incarnation: int = 1,
     after: int = 0,
     version: int | None = None,
@@ -54,7 +54,7 @@ def delta(
 ) -> OriginDelta:
     if version is None:
         version = changes[-1].version if changes else after
-    return OriginDelta(origin, incarnation, after, reset, changes, version, gc)  # type: ignore[arg-type]
+    return OriginDelta(origin, incarnation, after, reset, changes, version, gc)
 
 
 def test_setting_what_is_set_sends_nothing() -> None:

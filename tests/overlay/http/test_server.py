@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -28,7 +28,7 @@ from overlay.errors import (
 )
 from overlay.http import server
 from overlay.http.app import create_app
-from overlay.http.backend import Route, Text
+from overlay.http.backend import AnswerEvent, Ask, Route, Text
 from overlay.http.connection import ApiConnection
 from overlay.http.server import ApiServer
 from overlay.limits import HTTP_PIECES_MAX
@@ -171,7 +171,7 @@ async def test_a_client_that_hangs_up_closes_the_answer(stream: bool) -> None:
     asked = asyncio.Event()
 
     class Noticing(ScriptedBackend):
-        async def ask(self, ask):  # type: ignore[no-untyped-def]
+        async def ask(self, ask: Ask) -> AsyncGenerator[AnswerEvent, None]:
             asked.set()
             async for event in super().ask(ask):
                 yield event

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,12 +38,12 @@ def member(who: NodeKey, of: NodeKey, by: Membership = MESH, ttl_s: float = 1000
     return Membership(MESH.founder, MESH.mesh_secret, issue(of, by, who.peer_id, NOW, ttl_s=ttl_s))
 
 
-def forged(signer: NodeKey, **fields: object) -> bytes:
+def forged(signer: NodeKey, **fields: Any) -> bytes:
     """A certificate that the founder would have to sign, signed by another."""
     made = Certificate(
         MESH.mesh_id, MALLORY.peer_id, signer.peer_id, int(NOW), int(NOW) + 1000, True
     )
-    return replace(made, **fields).sign(signer)  # type: ignore[arg-type]
+    return replace(made, **fields).sign(signer)
 
 
 def check(who: NodeKey, chain: tuple[bytes, ...], now: float = NOW) -> None:

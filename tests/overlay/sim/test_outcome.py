@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,9 @@ from overlay.sim.outcome import Counters, Outcome, Report
 IDLE = Counters((), 0, 0)
 
 
-def outcome(request: int, ttft_ms: float = 100.0, **changed: object) -> Outcome:
+def outcome(request: int, ttft_ms: float = 100.0, **changed: Any) -> Outcome:
     plain = Outcome(request, 0, 0, 0, float(request), ttft_ms, 2 * ttft_ms, 1000, 250, 0, False)
-    return plain._replace(**changed)  # type: ignore[arg-type]
+    return plain._replace(**changed)
 
 
 def test_a_run_in_short() -> None:

@@ -21,6 +21,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX, REDIAL_MIN_S
 from overlay.transport import detours, handover, relaying
+from overlay.transport.circuits import _Way
 from overlay.wire.between_transports import Relay
 from overlay.wire.messages import Cancel, Message, StreamAck, TokenFrame
 from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, linked, mesh
@@ -137,10 +138,10 @@ async def test_a_direct_link_takes_over_and_nothing_is_lost_or_out_of_order() ->
         frames: list[Message] = [TokenFrame(b"r", seq, (seq,), "") for seq in range(2000)]
         acks: list[Message] = [StreamAck(b"r", seq) for seq in range(2000)]
         left.transport.dial(right.peer_id, right.addresses)
-        for frame, ack in zip(frames, acks, strict=True):
+        for number, (frame, ack) in enumerate(zip(frames, acks, strict=True)):
             assert left.transport.send(right.peer_id, frame)
             assert right.transport.send(left.peer_id, ack)
-            await asyncio.sleep(0.0005 if frame.seq % 10 == 0 else 0)  # type: ignore[union-attr]
+            await asyncio.sleep(0.0005 if number % 10 == 0 else 0)
         await right.until(lambda: len(right.messages()) == 2000)
         await left.until(lambda: len(left.messages()) == 2000)
         assert (right.messages(), left.messages()) == (frames, acks)
@@ -410,14 +411,14 @@ async def test_a_circuit_cannot_be_opened_again_and_again_in_no_time() -> None:
         peer = PeerId(bytes(32))
         opened = right.transport._circuits
 
-        def open_anew(seed: int) -> object:
+        def open_anew(seed: int) -> _Way:
             circuit = Circuit(Role.DIALER, hub.key, right.peer_id, seed.to_bytes(32, "big"))
             opened._arrived(hub.peer_id, peer, circuit.open(), 100)
             return opened._ways[hub.peer_id][Role.LISTENER, peer]
 
         first = open_anew(1)
         assert open_anew(2) is first
-        first.begun -= REDIAL_MIN_S  # type: ignore[attr-defined]
+        first.begun -= REDIAL_MIN_S
         assert open_anew(3) is not first
 
 

@@ -20,7 +20,7 @@ from overlay.transport import dialling, link, sockets
 from overlay.transport.link import Direction, LinkStatus
 from overlay.wire.anti_entropy import Syn
 from overlay.wire.codec import encode
-from overlay.wire.messages import Cancel, Goodbye, Hello, Refusal, StreamAck, TokenFrame
+from overlay.wire.messages import Cancel, Goodbye, Hello, Message, Refusal, StreamAck, TokenFrame
 from tests.overlay.transport.nodes import ANY_PORT, PATIENCE_S, Node, eventually, linked, mesh
 from tests.overlay.transport.raw import admitted, hello_of, raw_peer
 
@@ -368,10 +368,10 @@ async def test_our_own_bug_ends_one_link_not_all() -> None:
         await linked(right, hub)
         note = hub.received
 
-        def received(peer: object, message: object, size: int) -> None:
+        def received(peer: PeerId, message: Message, size: int) -> None:
             if message == Cancel(b"poison"):
                 raise ZeroDivisionError
-            note(peer, message, size)  # type: ignore[arg-type]
+            note(peer, message, size)
 
         hub.received = received  # type: ignore[method-assign]
         assert left.transport.send(hub.peer_id, Cancel(b"poison"))

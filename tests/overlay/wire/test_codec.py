@@ -31,6 +31,7 @@ from overlay.wire.messages import (
     Accepted,
     Batch,
     BatchedFrame,
+    Begun,
     Cancel,
     Forward,
     Goodbye,
@@ -237,8 +238,9 @@ def test_counters_are_bounded(number: Any, field: int) -> None:
 
 
 def test_a_number_without_a_fraction_is_a_float_too() -> None:
-    arrived = decode(packed(22, b"id", 0, 3))
-    assert type(arrived.queue_ms) is float  # type: ignore[union-attr]
+    arrived = decode(packed(Begun.KIND, b"id", 0, 3))
+    assert isinstance(arrived, Begun)
+    assert type(arrived.queue_ms) is float
 
 
 # --- Growing within a version -------------------------------------------------------------------
