@@ -23,6 +23,7 @@ from overlay.forwarding.terms import Terms
 from overlay.home.files import read_file
 from overlay.home.home import Home
 from overlay.limits import CELLS_MIN, NAME_CHARS_MAX
+from overlay.printable import is_printable
 
 DEFAULT_LISTEN = "0.0.0.0:7710"
 DEFAULT_API = "127.0.0.1:7711"
@@ -135,7 +136,7 @@ def load_config(home: Path | None = None, **flags: Any) -> NodeConfig:
     node_name = str(settings.get("name") or Home(home).name() or socket.gethostname() or "node")
     if flags.get("name") is None:
         node_name = node_name[:NAME_CHARS_MAX]
-    if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not node_name.isprintable():
+    if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not is_printable(node_name):
         raise ConfigError(f"a node's name has 1 to {NAME_CHARS_MAX} printable characters")
     return NodeConfig(
         home=home,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
+from overlay.printable import is_printable
+
 #: Characters of a peer's words that reach a user's screen, and are kept.
 _WORDS_CHARS_MAX: Final = 300
 
@@ -322,4 +324,4 @@ def from_code(code: str, message: str) -> HearthError:
 
 def readable(words: str) -> str:
     """What a peer says, fit for logs and terminals."""
-    return "".join(char for char in words[:_WORDS_CHARS_MAX] if char.isprintable())
+    return "".join(char for char in words[:_WORDS_CHARS_MAX] if is_printable(char))

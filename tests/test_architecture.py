@@ -52,6 +52,7 @@ LAYERS = [
     "overlay.recent",
     "overlay.limits",
     "overlay.errors",
+    "overlay.printable",
 ]
 
 PURE = [
@@ -70,6 +71,7 @@ PURE = [
     "overlay.prefix",
     "overlay.bucket",
     "overlay.recent",
+    "overlay.printable",
     "models.engine",
     "models.probes",
     "models.llama.fairness",

@@ -19,6 +19,7 @@ import httpx
 from models.store.download import RemoteFile, refusal, unreachable
 from models.store.names import parts_of, quantisation_of
 from overlay.errors import ConfigError, DownloadFailed, ModelNotFound
+from overlay.printable import is_printable
 
 _ENDPOINT: Final = "https://huggingface.co"
 #: ``OWNER/REPO``, ``OWNER/REPO:Q4_K_M``, ``OWNER/REPO:file.gguf``; as other tools write it, with
@@ -124,7 +125,7 @@ class _Listed:
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> _Listed:
         path = str(entry["rfilename"])
-        if not path.isprintable():
+        if not is_printable(path):
             raise ValueError(path)
         large = entry.get("lfs") or {}
         return cls(

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Final, TypeVar
 
 from overlay.limits import NAME_CHARS_MAX
+from overlay.printable import is_printable
 
 #: ``-Q4_K_M``, ``.Q8_0``, ``-UD-IQ2_XXS``, ``_bf16`` and so on at the end of a file's stem.
 _QUANTISATION: Final = re.compile(
@@ -48,7 +49,7 @@ def model_name(path: Path) -> str:
     """What a file's model is called: its stem without the quantisation, fit to cross the wire."""
     stem = stem_of(path)
     name = _QUANTISATION.sub("", stem) or stem
-    return "".join(char if char.isprintable() else "_" for char in name)[:NAME_CHARS_MAX]
+    return "".join(char if is_printable(char) else "_" for char in name)[:NAME_CHARS_MAX]
 
 
 def quantisation_of(path: PurePath) -> str:

@@ -54,6 +54,7 @@ from overlay.limits import (
     STRANGER_MESSAGE_BYTES_MAX,
     STRANGER_MESSAGES_MAX,
 )
+from overlay.printable import is_printable
 from overlay.wire.messages import (
     PROTOCOL_VERSION,
     VERSIONS,
@@ -303,7 +304,7 @@ class Handshake:
         if len(hello.addresses) > ADDRESSES_MAX:
             raise LimitExceeded(f"a hello gives at most {ADDRESSES_MAX} addresses")
         for address in (*hello.addresses, hello.observed):
-            if len(address) > ADDRESS_CHARS_MAX or not address.isprintable():
+            if len(address) > ADDRESS_CHARS_MAX or not is_printable(address):
                 raise Malformed("a hello gives an address that is none")
 
     def _admitted(self, hello: Hello, now_s: float) -> Admitted:
@@ -373,5 +374,5 @@ _STEPS: Final[
 
 def _check_name(name: str) -> None:
     # Names reach terminals: a control character could rewrite what a user sees.
-    if len(name) > NAME_CHARS_MAX or not name.isprintable():
+    if len(name) > NAME_CHARS_MAX or not is_printable(name):
         raise Malformed(f"a node's name is at most {NAME_CHARS_MAX} printable characters")

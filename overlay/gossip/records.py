@@ -25,6 +25,7 @@ from overlay.limits import (
     NAME_CHARS_MAX,
     RECORD_VALUE_BYTES_MAX,
 )
+from overlay.printable import is_printable
 
 CARD: Final = b"card"
 LOAD: Final = b"load"
@@ -88,6 +89,7 @@ class ModelCard:
     name: str
     #: 16 bytes; see `models.engine.ModelInfo`.
     key: bytes
+    #: In lower case, for it is no matter how a client writes them.
     aliases: tuple[str, ...] = ()
     description: str = ""
     context_length: int = 0
@@ -203,7 +205,9 @@ def _model(packed: object) -> ModelCard:
     return ModelCard(
         name=_text(name, NAME_CHARS_MAX),
         key=key,
-        aliases=tuple(_text(alias, NAME_CHARS_MAX) for alias in _items(aliases, ALIASES_MAX)),
+        aliases=tuple(
+            _text(alias, NAME_CHARS_MAX).lower() for alias in _items(aliases, ALIASES_MAX)
+        ),
         description=_text(description, DESCRIPTION_CHARS_MAX),
         context_length=_count(context_length),
         prefill_rate=_rate(prefill_rate),
@@ -233,7 +237,7 @@ def _items(value: object, length_max: int) -> list[Any]:
 
 def _text(value: object, chars_max: int) -> str:
     # Unprintable characters could drive the terminals of everybody who lists this node.
-    if not isinstance(value, str) or len(value) > chars_max or not value.isprintable():
+    if not isinstance(value, str) or len(value) > chars_max or not is_printable(value):
         raise Malformed(f"a printable text of at most {chars_max} characters was expected")
     return value
 
@@ -245,13 +249,16 @@ def _count(value: object) -> int:
 
 
 def _rate(value: object) -> float:
-    if not isinstance(value, float) or not (value == 0 or RATE_MIN <= value <= RATE_MAX):
+    # As in messages, a whole number may come as an integer: some packers make one of 100.0.
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        raise Malformed("a rate in a record is no number")
+    if not (value == 0 or RATE_MIN <= value <= RATE_MAX):
         raise Malformed("a rate in a record is out of range")
-    return value
+    return float(value)
 
 
 def _clipped(text: str, chars_max: int) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:chars_max])
+    return "".join(c if is_printable(c) else " " for c in text[:chars_max])
 
 
 def _clipped_rate(rate: float) -> float:

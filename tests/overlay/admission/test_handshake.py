@@ -292,6 +292,15 @@ def listener_takes(**fields: Any) -> HearthError:
     return rejected(told(anna.handshake(Role.LISTENER, ben.key), hello))
 
 
+def test_a_name_with_letters_that_this_python_does_not_know_is_no_offence() -> None:
+    """Unicode grows, and the nodes of a mesh run on Pythons of different ages."""
+    anna = founder(1)
+    ben = member(2, of=anna)
+    hello = replace(hello_of(ben.handshake(Role.DIALER, anna.key)), name="Ben \U0003fffd")
+    [_, admitted] = told(anna.handshake(Role.LISTENER, ben.key), hello)
+    assert isinstance(admitted, Admitted)
+
+
 def test_a_hello_has_bounds() -> None:
     assert isinstance(listener_takes(versions=()), UnsupportedVersion)
     assert isinstance(listener_takes(versions=(2, 99)), UnsupportedVersion)

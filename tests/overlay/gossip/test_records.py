@@ -5,17 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.engine import goes_by
 from overlay.errors import Malformed
 from overlay.gossip.records import Card, Load, ModelCard, block_key, block_of
 from overlay.limits import NAME_CHARS_MAX, RECORD_VALUE_BYTES_MAX
 
 printable = st.text(st.characters(categories=["L", "N", "P"]), max_size=NAME_CHARS_MAX)
+#: Nothing is there yet in Unicode; of what is new, older Pythons know as little.
+UNASSIGNED = "\U0003fffd"
+lower_case = printable.map(str.lower).filter(lambda text: len(text) <= NAME_CHARS_MAX)
 rate = st.just(0.0) | st.floats(1e-6, 1e6)
 model = st.builds(
     ModelCard,
     name=printable,
     key=st.binary(min_size=16, max_size=16),
-    aliases=st.lists(printable, max_size=8).map(tuple),
+    aliases=st.lists(lower_case, max_size=8).map(tuple),
     description=printable,
     context_length=st.integers(0, 1 << 24),
     prefill_rate=rate,
@@ -68,6 +72,20 @@ def test_a_card_of_the_widest_characters_fits() -> None:
     assert Card.unpack(packed).models
 
 
+def test_a_card_of_another_implementation_is_read() -> None:
+    """Its packer makes integers of whole numbers, and its aliases have capitals."""
+    model = ["m", bytes(16), ["Big-One"], "", 4096, 100, 0]
+    [read] = Card.unpack(msgpack.packb(["n", [], [model]])).models
+    assert (read.prefill_rate, read.decode_rate) == (100.0, 0.0)
+    assert goes_by("big-ONE", read.name, read.aliases)
+
+
+def test_letters_that_this_python_does_not_know_are_read_and_told() -> None:
+    """A node on a newer Python does know them: its card must not vanish for them."""
+    told = Card(UNASSIGNED).pack()
+    assert Card.unpack(told).name == UNASSIGNED
+
+
 @given(st.builds(Load, *[count] * 5, st.integers(0, 1000), st.none() | count))
 def test_load_round_trip(value: Load) -> None:
     assert Load.unpack(value.pack()) == value
@@ -111,6 +129,8 @@ def test_arbitrary_bytes_are_only_ever_malformed(data: bytes) -> None:
         ["n", [], [["m", bytes(16), [], "", 1, float("inf"), 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, -1.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 5e-324]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0, True]]],
+        ["n", [], [["m", bytes(16), [], "", 1, 0.0, 10**10]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, bytes(15)]]],
         ["n", [], [["m", bytes(16), [], "", 1, 0.0, 0.0, "a" * 16]]],
