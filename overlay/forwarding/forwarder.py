@@ -25,7 +25,6 @@ from models.engine import (
 from overlay.errors import (
     HearthError,
     InvalidRequest,
-    Malformed,
     StreamReset,
     TimedOut,
     Unreachable,
@@ -147,7 +146,8 @@ class Forwarder:
             if isinstance(message, StreamAck) and job.window is not None:
                 return [Send(sender, frame) for frame in job.window.acknowledge(message.seq)]
         if sender == job.downstream:
-            return self._on_downstream(job, sender, message, now)
+            with job.trusting(sender):
+                return self._on_downstream(job, sender, message, now)
         # One that was asked before may not have heard yet that it is asked no more.
         known = (job.upstream, job.came_before_from)
         if sender in known or job.explanation.has_asked(sender):
@@ -311,8 +311,7 @@ class Forwarder:
                     self._placement.answer_begins(job)
                 return self._streamed(job, job.state, stream.frame(job, sender, message, now))
             case Accepted():
-                if message.executor in (self.me, *job.path):
-                    raise Malformed("a request visits no node twice")
+                stream.check_accepted(self.me, job, message)
                 news = job.state is JobState.DISPATCHED
                 effects = stream.accepted(job, message)
                 if news:

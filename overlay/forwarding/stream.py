@@ -59,13 +59,16 @@ def error_of(message: Refused) -> HearthError:
     return error
 
 
-def accepted(job: Job, message: Accepted) -> list[Effect]:
-    """An executor took the job; those upstream are told who, once.
+def check_accepted(me: PeerId, job: Job, message: Accepted) -> None:
+    """Raises Malformed for an executor, behind this node, that cannot be."""
+    if message.executor in (me, *job.path):
+        raise Malformed("a request visits no node twice")
+    if not len(job.path) < message.hops <= HOP_LIMIT_MAX:
+        raise Malformed(f"a request takes a hop at least, and {HOP_LIMIT_MAX} at most")
 
-    Raises Malformed for what cannot be.
-    """
-    if not 0 <= message.hops <= HOP_LIMIT_MAX:
-        raise Malformed(f"a request takes at most {HOP_LIMIT_MAX} hops")
+
+def accepted(job: Job, message: Accepted) -> list[Effect]:
+    """An executor took the job; those upstream are told who, once."""
     if job.state is not JobState.DISPATCHED:
         return []  # Passed on again and again, it would be this node's flood.
     job.state = JobState.ACCEPTED

@@ -1248,13 +1248,45 @@ def test_who_lies_in_an_answer_is_found_out_and_the_answer_comes_from_elsewhere(
     assert world.answer(0, RID) == WHOLE
 
 
-def test_nobody_took_less_than_no_hops() -> None:
+@pytest.mark.parametrize("hops", [-1, 0, HOP_LIMIT_MAX + 1])
+def test_whom_a_peer_names_as_executor_is_a_hop_away_at_least(hops: int) -> None:
+    """At none, the answer would pass for one of this machine's own."""
     world = World(2)
     world.warm(1, TOKENS)
     world.submit(0, RID, PROMPT)
     liar = world.node(1).peer
     with pytest.raises(Malformed):
-        world.node(0).forwarder.receive(liar, Accepted(RID, liar, -1, 600), world.now)
+        world.node(0).forwarder.receive(liar, Accepted(RID, liar, hops, 600), world.now)
+
+
+def test_behind_a_relay_the_executor_is_farther_away_than_the_relay() -> None:
+    world = relayed(World(3))
+    world.lose = lambda _s, _r, message: not isinstance(message, Forward)
+    world.deliver()
+    relay, liar = world.node(1).forwarder, world.node(2).peer
+    with pytest.raises(Malformed):
+        relay.receive(liar, Accepted(RID, liar, 1, 640), world.now)
+
+
+def test_who_lied_of_a_request_is_not_asked_for_it_again_over_its_next_link() -> None:
+    """Else it would lie again, until it is banned."""
+    world = World(2, models={1})
+    world.lose = keeps_quiet_after(Accepted)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    origin, liar = world.node(0), world.node(1).peer
+    assert origin.forwarder.receive(liar, TokenFrame(RID, 0, (1,), "x"), world.now)
+    lie = Completed(RID, 1, "no reason", 640, 0, 1, 0.0, 0.0, 0.0)
+    with pytest.raises(Malformed):
+        origin.forwarder.receive(liar, lie, world.now)
+    origin.neighbourhood.link_down(liar, world.now)
+    world.carry_out(origin, origin.forwarder.peer_lost(liar, world.now, link_only=True))
+    origin.neighbourhood.link_measured(liar, 1.0, world.now)
+    world.now = origin.forwarder.next_deadline()
+    if origin.forwarder.open_requests:
+        world.carry_out(origin, origin.forwarder.tick(world.now))
+    assert not world.wire
+    assert isinstance(world.ending(0, RID), Failure)
 
 
 def test_a_relay_passes_on_to_who_is_warm() -> None:
