@@ -15,13 +15,20 @@ from typing import get_args
 import click
 import pytest
 import zmq
+from nacl import bindings
 
 from cli.main import hearth
 from models.engine import Alternative, Message, Prompt, Sampling, TokenLogprob, Tokens
+from models.llama.loaded_model import LoadedModel
+from models.llama.vocabulary import Vocabulary
 from models.probes import PROBE_MOMENT, PROBES, probe_digest
 from overlay import limits
+from overlay.admission.circuit import Circuit, Pass
+from overlay.admission.handshake import Role
 from overlay.config import _SETTINGS
-from overlay.gossip.records import revocation_key
+from overlay.gossip.compact import CompactDigest
+from overlay.gossip.latest import LatestChanges
+from overlay.gossip.records import CARD, LOAD, block_key, revocation_key
 from overlay.identity.certificates import Certificate, Membership, format_mesh_id, mesh_id
 from overlay.identity.invites import JoinToken
 from overlay.identity.keys import NodeKey, curve_public
@@ -29,8 +36,9 @@ from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.revocations import Revocations, revoke
 from overlay.prefix.chain import block_hashes, root_hash
 from overlay.wire import anti_entropy, messages
+from overlay.wire.announcement import Announcement, seal
 from overlay.wire.codec import encode
-from overlay.wire.messages import TokenFrame
+from overlay.wire.messages import Ping, TokenFrame
 from tests.bench.__main__ import PARTS, asked
 from tests.support.limits_page import limits_page
 
@@ -215,40 +223,98 @@ def test_vectors_of_the_protocol_hold() -> None:
         key, Membership(founder, secret, ()), Revocations(founder), joiner, 1_950_000_000
     )
     likely = TokenLogprob(b"Hi", -0.5, (Alternative(b"Yo", -1.5),))
+    blocks = block_hashes(secret, bytes(16), range(64))
+    contents = LatestChanges()
+    for change in (
+        anti_entropy.Change(CARD, 2, b"\x01"),
+        anti_entropy.Change(block_key(blocks[0]), 3, b""),
+        anti_entropy.Change(LOAD, 5, None),
+    ):
+        contents.put(change)
+    digest = [
+        anti_entropy.DigestEntry(founder, 1_900_000_000_000, 65537, 3, 0),
+        anti_entropy.DigestEntry(joiner, 1_900_000_000_001, 5, 70000, 65536),
+    ]
+    asked = messages.Forward(
+        *(bytes(16), "demo", None, None, (Message("user", "Hi"),), (), 0),
+        *(Sampling(max_tokens=8), (founder,), 1, 60_000, 0),
+    )
     vectors = [
         *(str(founder), bytes(founder).hex(), curve_public(founder).hex(), str(joiner)),
         *(mesh.hex(), format_mesh_id(mesh), token.encode(), token.invite_id.hex()),
         *(token.prove(bytes(16), joiner).hex(), f"{root_hash(secret, bytes(16)):016x}"),
-        *(f"{block:016x}" for block in block_hashes(secret, bytes(16), range(64))),
+        *(f"{block:016x}" for block in blocks),
         *(certificate.hex(), revocation.hex(), revocation_key(revocation).hex()),
         encode(TokenFrame(bytes(16), 0, (1, 2), "Hi")).hex(),
         encode(TokenFrame(bytes(16), 0, (7,), "Hi", (likely,))).hex(),
+        *(
+            seal(secret, Announcement(founder, (address,)), bytes(24)).hex(),
+            contents.digest().hex(),
+        ),
+        *(encode(CompactDigest(digest).syn()).hex(), encode(asked).hex()),
+        *circuit_of(key, NodeKey.from_seed(bytes(range(64, 96)))),
     ]
     page = (DOCS / "reference" / "wire-protocol.md").read_text()
     assert [vector for vector in vectors if f"`{vector}`" not in page] == []
+
+
+def circuit_of(ann: NodeKey, bob: NodeKey) -> list[str]:
+    """The secret keys of a circuit, and what is passed on in it."""
+    seeds = [bytes(range(at, at + 32)) for at in (96, 128)]
+    dialer = Circuit(Role.DIALER, ann, bob.peer_id, seeds[0])
+    listener = Circuit(Role.LISTENER, bob, ann.peer_id, seeds[1])
+    [accept] = listener.receive(dialer.open())
+    assert isinstance(accept, Pass)
+    [confirm, _] = dialer.receive(accept.payload)
+    assert isinstance(confirm, Pass)
+    payloads = (dialer.open(), accept.payload, confirm.payload, dialer.seal(encode(Ping(1))))
+    secrets = (bindings.crypto_kx_seed_keypair(seed)[1] for seed in seeds)
+    return [each.hex() for each in (*secrets, *payloads)]
+
+
+@pytest.mark.demo
+def test_the_demo_model_is_told_as_the_protocol_says(demo_model: Path) -> None:
+    vocabulary = Vocabulary(LoadedModel(demo_model, lambda share: None))
+    page = (DOCS / "reference" / "wire-protocol.md").read_text()
+    assert f"`{vocabulary.model_key('SmolLM2-135M-Instruct').hex()}`" in page
+    assert f"`{vocabulary.probe().hex()}`" in page
 
 
 STRUCTURES = [
     *(anti_entropy.DigestEntry, anti_entropy.OriginDelta, anti_entropy.Change),
     *(anti_entropy.OwnContents, Sampling, TokenLogprob, Alternative, messages.BatchedFrame),
 ]
+#: As the page writes defaults.
+_DEFAULTS = {None: "nil", b"": '""', "": '""', (): "[]"}
 
 
 def test_the_messages_of_the_protocol_are_those_of_the_code() -> None:
     page = (DOCS / "reference" / "wire-protocol.md").read_text()
     for message in get_args(messages.Message):
         (row,) = re.findall(rf"^\| {message.KIND} \| {message.__name__} \|.*", page, re.M)
-        assert re.findall(r"`(\w+): ", row) == fields_of(message)
+        assert told_fields(row) == fields_of(message)
     for structure in STRUCTURES:
         (row,) = re.findall(rf"^\| {structure.__name__} \|.*", page, re.M)
-        assert re.findall(r"`(\w+): ", row) == fields_of(structure)
+        assert told_fields(row) == fields_of(structure)
 
 
-def fields_of(kind: type) -> list[str]:
+def told_fields(row: str) -> list[tuple[str, str]]:
+    """Names, and defaults as they are written; those without one have none."""
+    return re.findall(r"`(\w+): [^`=]+?(?: = ([^`]+))?`", row)
+
+
+def fields_of(kind: type) -> list[tuple[str, str]]:
     """In their order; a named tuple's may be those of its base."""
     if dataclasses.is_dataclass(kind):
-        return [field.name for field in dataclasses.fields(kind)]
-    return list(kind._fields)  # type: ignore[attr-defined]
+        fields = [(field.name, field.default) for field in dataclasses.fields(kind)]
+    else:
+        defaults: dict[str, object] = kind._field_defaults  # type: ignore[attr-defined]
+        names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+        fields = [(name, defaults.get(name, dataclasses.MISSING)) for name in names]
+    return [
+        (name, "" if value is dataclasses.MISSING else _DEFAULTS.get(value, repr(value)))
+        for name, value in fields
+    ]
 
 
 def test_the_probes_of_the_protocol_are_those_of_the_code() -> None:
