@@ -590,7 +590,7 @@ def test_whoever_lets_in_its_own_inventions_keeps_no_friend_out(
     assert noticed == {mallory.me}
 
 
-@given(st.binary(max_size=60))
+@given(st.binary(max_size=60) | st.lists(st.binary(), max_size=9).map(pack_chain))
 def test_any_bytes_are_a_chain_or_malformed(value: bytes) -> None:
     try:
         chain = unpack_chain(value)

@@ -126,6 +126,7 @@ class Machine(RuleBasedStateMachine):
                 path.unlink()
         (self.spoilt if in_payload else self.broken).add(key)
 
+    @precondition(lambda self: self.kept)
     @rule()
     def reopen(self) -> None:
         self.store.close(CLOSE_S)

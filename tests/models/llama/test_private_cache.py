@@ -67,7 +67,7 @@ class Bench(SchedulerBench):
         """What must hold between any two steps."""
         check_integrity(self.cache)
         assert len(self.backend.memory) == self.cache.cells_used, "a cell is lost, or counted twice"
-        assert self.cache.cells_free >= 0
+        assert self.cache.cells_free == self.backend.cells - len(self.backend.memory)
 
 
 # A few beginnings that many prompts share, longer than some tiles.
@@ -110,16 +110,19 @@ class PrivateCacheMachine(RuleBasedStateMachine):
         self.cancelled.add(request_id)
         self.bench.scheduler.cancel(request_id)
 
+    @precondition(lambda self: self.bench.requests)
     @rule(times=st.integers(1, 5))
     def step(self, times: int) -> None:
         for _ in range(times):
             self.bench.scheduler.step()
             self.bench.check()
 
+    @precondition(lambda self: self.bench.requests and not self.bench.backend.outcomes)
     @rule(outcome=st.sampled_from([Outcome.ABORTED, Outcome.FULL]))
     def trouble(self, outcome: Outcome) -> None:
         self.bench.backend.outcomes.append(outcome)
 
+    @precondition(lambda self: self.bench.requests)
     @rule()
     def rekey(self) -> None:
         self.bench.scheduler.rekey(SECRET)
@@ -267,6 +270,27 @@ def test_the_longest_unused_conversation_goes_first() -> None:
         bench.ask([talker] * 40)
     again = [bench.ask([n] * 40 + answer_alone([n] * 40, 5) + [9]) for n in (4, 3, 1)]
     assert [end.cached_tokens > 0 for end in again] == [True, True, False]
+
+
+def test_no_more_is_evicted_than_is_needed() -> None:
+    bench = Bench()
+    for talker in (1, 2, 3):
+        bench.ask([talker] * 40, 0)
+    assert [bench.cache.evict(tokens) for tokens in (1, 40, 41)] == [40, 40, 40]
+
+
+def test_a_mark_takes_no_conversations_place() -> None:
+    bench = Bench(sequences=2)
+    (cached,) = turns(bench, [1] * 40, 1)
+    bench.ask([2] * 150)
+    again = bench.ask([*[1] * 40, 40, *answer_alone([*[1] * 40, 40], 5), 41])
+    assert (cached, again.cached_tokens) == (0, 45)
+
+
+def test_a_mark_that_was_used_gives_way_to_no_new_one() -> None:
+    bench = Bench(sequences=4)
+    cached = [bench.ask([*[1] * 200, *[n] * 80]).cached_tokens for n in range(2, 8)]
+    assert cached == [0, 0, 192, 192, 192, 192]
 
 
 def test_only_whole_sequences_are_published() -> None:

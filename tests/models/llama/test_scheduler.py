@@ -134,20 +134,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.bench.scheduler.cancel(request_id)
         assert isinstance(self.bench.said[request_id][-1], Finished | Failed)
 
+    @precondition(lambda self: self.bench.requests)
     @rule(times=st.integers(1, 5))
     def step(self, times: int) -> None:
         for _ in range(times):
             self.bench.scheduler.step()
             self.bench.check()
 
+    @precondition(lambda self: self.bench.requests and not self.bench.backend.outcomes)
     @rule(outcome=st.sampled_from([Outcome.ABORTED, Outcome.FULL, Outcome.FAILED]))
     def trouble(self, outcome: Outcome) -> None:
         self.bench.backend.outcomes.append(outcome)
 
+    @precondition(lambda self: self.bench.requests)
     @rule(secret=st.sampled_from([b"one", b"two"]))
     def rekey(self, secret: bytes) -> None:
         self.bench.rekey(secret)
 
+    @precondition(lambda self: self.bench.requests and not self.bench.backend.broken_restores)
     @rule()
     def lose_state(self) -> None:
         self.bench.backend.broken_restores += 1

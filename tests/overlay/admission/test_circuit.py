@@ -83,6 +83,8 @@ def test_each_payload_says_which_end_it_is_for() -> None:
     assert {receiver_of(p) for p in pair.sent[pair.dialer]} == {Role.DIALER}
     assert [opens(payload) for payload in pair.sent[pair.listener]] == [True, False, False]
     assert receiver_of(b"") is receiver_of(b"\x09") is None
+    an_open = pair.sent[pair.listener][0]
+    assert not any(opens(tag.value + an_open[1:]) for tag in Tag if tag is not Tag.OPEN)
 
 
 def test_nothing_of_a_message_can_be_seen() -> None:

@@ -7,7 +7,7 @@ import math
 import weakref
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from models.engine import Sampling
 from overlay.forwarding.deadlines import Deadlines
@@ -38,6 +38,7 @@ class DeadlinesMachine(RuleBasedStateMachine):
             self.jobs[request_id] = job
             self.deadlines.wait(job, deadline)
 
+    @precondition(lambda self: self.jobs)
     @rule(number=NUMBERS, until=TIMES)
     def wait(self, number: int, until: float) -> None:
         job = self.jobs.get(bytes([number]))
@@ -45,10 +46,12 @@ class DeadlinesMachine(RuleBasedStateMachine):
             self.deadlines.wait(job, until)
             self.taken = [other for other in self.taken if other is not job]
 
+    @precondition(lambda self: self.jobs)
     @rule(number=NUMBERS)
     def end(self, number: int) -> None:
         self.jobs.pop(bytes([number]), None)
 
+    @precondition(lambda self: self.jobs)
     @rule(passing=TIMES)
     def take(self, passing: float) -> None:
         self.now += passing / 4

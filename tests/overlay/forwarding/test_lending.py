@@ -5,9 +5,12 @@ from __future__ import annotations
 from models.engine import CacheChanged, Sampling
 from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp, Unreachable
 from overlay.forwarding.effects import Answer, Failure, Send
-from overlay.forwarding.terms import Terms
+from overlay.forwarding.job import Job
+from overlay.forwarding.lending import Lending
+from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
-from overlay.limits import QUOTA_WINDOW_S
+from overlay.identity.peer_id import PeerId
+from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX, QUOTA_WINDOW_S
 from overlay.prefix.chain import block_hashes
 from overlay.wire.anti_entropy import Change
 from overlay.wire.messages import Refused
@@ -19,6 +22,10 @@ OWN = b"o" * 16
 TOKENS = tuple(range(640))
 PROMPT = " ".join(str(t) for t in TOKENS)
 WHOLE = "".join(text_of(t) for t in ANSWER)
+
+
+def job_of(guest: PeerId, request_id: bytes) -> Job:
+    return Job(request_id, MODEL, "p", Sampling(), guest, (guest,), 1, 0.0, 60.0)
 
 
 def refusals(world: World) -> list[str]:
@@ -149,6 +156,19 @@ def test_more_guests_than_granted_go_elsewhere_and_the_owner_is_none() -> None:
     assert [world.answer(1, each) for each in (OWN, b"2" * 16)] == [WHOLE, WHOLE]
 
 
+def test_a_guest_has_no_more_requests_open_than_anybody_may_have() -> None:
+    lending, guest = Lending(NO_BOUNDS), World(2).node(1).peer
+    ids = [bytes([number]) * 16 for number in range(OPEN_REQUESTS_PER_PEER_MAX + 1)]
+    for request_id in ids[:-1]:
+        assert lending.arrives(guest, private=False) is None
+        lending.admitted(job_of(guest, request_id))
+    assert isinstance(lending.arrives(guest, private=False), Overloaded)
+    lending.ended(ids[0])
+    assert lending.arrives(guest, private=False) is None
+    lending.admitted(job_of(guest, ids[-1]))
+    assert isinstance(lending.arrives(guest, private=False), Overloaded)
+
+
 def test_who_tells_that_it_is_full_is_not_asked() -> None:
     world = World(3, models={1, 2}, terms={1: Terms(guest_requests=1)})
     world.warm(1, TOKENS)
@@ -248,6 +268,10 @@ def test_what_never_fits_into_a_minute_is_refused_for_good() -> None:
     assert isinstance(ending, Failure)
     assert "shorten it" in str(ending.error)
     assert ending.error.retry_after_s == 0
+    # The owner's own may take any number.
+    world.submit(1, OWN, PROMPT, local=True)
+    world.run()
+    assert world.answer(1, OWN) == WHOLE
 
 
 # --- Private models -----------------------------------------------------------------------------

@@ -292,7 +292,7 @@ ANY_JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
 )
 FIELDS = (
-    "model temperature top_p top_k min_p n max_tokens max_completion_tokens stop seed tools "
+    "model temperature top_p top_k min_p n max_tokens max_completion_tokens seed tools "
     "presence_penalty frequency_penalty repeat_penalty logit_bias stream stream_options hearth "
     "response_format logprobs prompt echo suffix best_of modalities tool_choice"
 )
@@ -303,9 +303,10 @@ MESSAGES = st.lists(
     st.fixed_dictionaries({"role": ROLES, "content": st.text() | PARTS | ANY_JSON}), max_size=3
 )
 NEARLY_REQUESTS = st.builds(
-    lambda fields, messages: {**fields, "messages": messages},
-    st.dictionaries(st.sampled_from(FIELDS.split()), SENSIBLE | ANY_JSON, max_size=4),
-    MESSAGES,
+    lambda fields, messages, stop: {**fields, "messages": messages, "stop": stop},
+    st.dictionaries(st.sampled_from(FIELDS.split()), SENSIBLE | ANY_JSON, max_size=2),
+    st.just([{"role": "user", "content": "hi"}]) | MESSAGES,
+    SENSIBLE | st.lists(st.text()),
 )
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 
+import base58
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,6 +116,28 @@ def test_any_text_is_a_token_or_malformed(text: str) -> None:
         JoinToken.parse(text)
 
 
+def crafted(data: bytes) -> str:
+    """A token that says this, with its true checksum."""
+    checksum = blake2b(data, digest_size=4, person=b"hearth token").digest()
+    return "hearth1" + base58.b58encode(data + checksum).decode()
+
+
+SAID = base58.b58decode(TOKEN.encode().removeprefix("hearth1"))[:-4]
+
+
+def test_a_token_of_a_later_version_asks_for_an_update() -> None:
+    assert JoinToken.parse(crafted(SAID)) == TOKEN
+    with pytest.raises(TokenMalformed, match="needs a newer Hearth"):
+        JoinToken.parse(crafted(b"\x02" + SAID[1:]))
+
+
+@given(st.integers(0, len(SAID) - 1), st.binary(min_size=1, max_size=9))
+def test_a_checksum_makes_no_token_of_what_is_none(length: int, more: bytes) -> None:
+    for data in (SAID[:length], SAID + more):
+        with pytest.raises(TokenMalformed):
+            JoinToken.parse(crafted(data))
+
+
 def test_a_novel_is_refused_without_decoding_it() -> None:
     with pytest.raises(TokenMalformed):
         JoinToken.parse("hearth1" + "z" * 1_000_000)
@@ -156,11 +180,14 @@ def test_uses_are_counted_by_joiner() -> None:
     with pytest.raises(InviteUsedUp):
         redeem(ledger, key(4).peer_id)
     redeem(ledger, BEN)
-    assert ledger.list()[0].joined == (ANNA, BEN)
+    (invite,) = ledger.list()
+    assert invite.joined == (ANNA, BEN)
+    assert invite.state(NOW) == "used up"
 
 
 def test_expired_and_cancelled_invites() -> None:
     ledger, invite = opened()
+    assert [invite.state(at) for at in (NOW, NOW + 3600)] == ["open", "expired"]
     with pytest.raises(InviteExpired):
         redeem(ledger, now=NOW + 3600)
     ledger.cancel(invite.id)
@@ -229,3 +256,13 @@ def test_the_ledger_round_trips_through_json() -> None:
 def test_anything_else_is_no_ledger(data: object) -> None:
     with pytest.raises(Malformed):
         InviteLedger.from_plain(data)
+
+
+@pytest.mark.parametrize("field", ["issued_at", "expires_at"])
+@pytest.mark.parametrize("at", [-1, 1 << 32])
+def test_an_invite_is_of_some_time(field: str, at: int) -> None:
+    ledger, _ = opened()
+    plain = ledger.to_plain()
+    plain["invites"][0][field] = at
+    with pytest.raises(Malformed):
+        InviteLedger.from_plain(plain)

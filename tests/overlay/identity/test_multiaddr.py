@@ -16,7 +16,23 @@ def test_text_and_packed_forms_round_trip(address: Multiaddr) -> None:
     assert Multiaddr.unpack_from(b"xx" + packed + b"yy", 2) == (address, 2 + len(packed))
 
 
-@given(st.text(max_size=60) | st.from_regex(r"/(ip4|ip6|dns)/[^/]*/tcp/\w*"))
+@given(multiaddrs)
+def test_a_packed_address_that_is_cut_is_none(address: Multiaddr) -> None:
+    packed = address.pack()
+    for length in range(len(packed)):
+        with pytest.raises(Malformed):
+            Multiaddr.unpack_from(packed[:length])
+
+
+def with_a_slip(text: str, at: int, char: str) -> str:
+    at %= len(text)
+    return text[:at] + char + text[at + 1 :]
+
+
+slips = st.builds(with_a_slip, multiaddrs.map(str), st.integers(0, 99), st.text(max_size=1))
+
+
+@given(st.text(max_size=60) | slips)
 def test_any_text_is_an_address_or_malformed(text: str) -> None:
     try:
         address = Multiaddr.parse(text)
@@ -25,13 +41,25 @@ def test_any_text_is_an_address_or_malformed(text: str) -> None:
     assert Multiaddr.parse(str(address)) == address
 
 
-@given(st.binary(max_size=40))
+def with_a_spot(data: bytes, at: int, byte: int) -> bytes:
+    at %= len(data)
+    return data[:at] + bytes([byte]) + data[at + 1 :]
+
+
+spotted = st.builds(
+    with_a_spot, multiaddrs.map(Multiaddr.pack), st.integers(0, 99), st.integers(0, 255)
+)
+
+
+@given(st.binary(max_size=40) | spotted)
 def test_any_bytes_are_an_address_or_malformed(data: bytes) -> None:
     try:
         address, end = Multiaddr.unpack_from(data)
     except Malformed:
         return
-    assert len(address.pack()) == end
+    assert end <= len(data)
+    packed = address.pack()
+    assert Multiaddr.unpack_from(packed) == (address, len(packed))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +123,18 @@ def test_where_to_listen(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7710", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "::1:7710", "[::1]", "/ip4/x"]
+    "text",
+    [
+        "",
+        "7710",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        "::1:7710",
+        "::1]:7710",
+        "[::1]",
+        "/ip4/x",
+    ],
 )
 def test_where_not_to_listen(text: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on .* 127\.0\.0\.1:7710$"):

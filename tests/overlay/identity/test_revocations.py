@@ -85,7 +85,7 @@ def test_nobody_else_may() -> None:
         assert not is_void(subject, record(by, subject))
     with pytest.raises(IdentityError, match="leave"):
         revoke(ANNA, ANNAS, known(), ANNA.peer_id, NOW)
-    with pytest.raises(IdentityError, match="founder"):
+    with pytest.raises(IdentityError, match="the founder cannot be revoked"):
         revoke(ANNA, ANNAS, known(), FOUNDER.peer_id, NOW)
 
 

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from overlay.limits import KNOWN_BLOCKS_PER_PEER_MAX
 from overlay.prefix.index import PeerIndex
@@ -43,16 +43,19 @@ class PeerIndexMachine(RuleBasedStateMachine):
             if len(held) < BLOCKS_MAX:
                 held.add(block)
 
+    @precondition(lambda self: self.model)
     @rule(peer=peers, hashes=blocks)
     def remove(self, peer: str, hashes: list[int]) -> None:
         self.index.remove(peer, hashes)
         self.model.get(peer, set()).difference_update(hashes)
 
+    @precondition(lambda self: self.model)
     @rule(peer=peers)
     def drop(self, peer: str) -> None:
         self.index.drop(peer)
         self.model.pop(peer, None)
 
+    @precondition(lambda self: self.model)
     @rule(hashes=blocks)
     def match(self, hashes: list[int]) -> None:
         expected = {}
@@ -62,10 +65,12 @@ class PeerIndexMachine(RuleBasedStateMachine):
                 expected[peer] = depth
         assert self.index.match(hashes) == expected
 
+    @precondition(lambda self: self.model)
     @rule(block=st.sampled_from(range(6)))
     def holders(self, block: int) -> None:
         expected = [peer for peer, held in self.model.items() if block in held]
         assert sorted(self.index.holders(block)) == sorted(expected)
+        assert (block in self.index) == bool(expected)
 
     @invariant()
     def counts_agree(self) -> None:

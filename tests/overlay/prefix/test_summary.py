@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from overlay.limits import SUMMARY_BLOCKS_MAX, SUMMARY_SWAPS_PER_S
 from overlay.prefix.chain import block_hashes
@@ -78,6 +78,7 @@ class SummaryMachine(RuleBasedStateMachine):
             for _, block in waiting[BLOCKS_MAX:]:
                 del self.values[block]
 
+    @precondition(lambda self: self.held)
     @rule(low=st.integers(0, 3))
     def lose_a_cache(self, low: int) -> None:
         gone = {block for block in self.held if block & 3 == low}
@@ -99,6 +100,7 @@ class SummaryMachine(RuleBasedStateMachine):
         if held < len(path):
             self.awaited.add(path[-1])
 
+    @precondition(lambda self: self.held)
     @rule(seconds=st.sampled_from([0.0, 0.03, 1.0, 100.0]))
     def take(self, seconds: float) -> None:
         self.now += seconds

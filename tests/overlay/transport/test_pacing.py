@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from overlay.admission.circuit import SEAL_BYTES
 from overlay.identity.keys import NodeKey
@@ -43,6 +43,10 @@ class Paced(RuleBasedStateMachine):
         self.model: dict[PeerId, deque[bytes]] = {peer: deque() for peer in PEERS[:3]}
         self.number = itertools.count()
 
+    @initialize(size=sizes, count=st.integers(1, 1500))
+    def begin(self, size: int, count: int) -> None:
+        self.put(PEERS[0], size, count)
+
     @rule(lane=st.sampled_from(PEERS[:3]), size=sizes, count=st.integers(1, 1500))
     def put(self, lane: PeerId, size: int, count: int) -> None:
         bytes_ = sum(map(len, self.model[lane]))
@@ -69,11 +73,13 @@ class Paced(RuleBasedStateMachine):
     def room(self, lane: PeerId, percent: int) -> None:
         self.pace.room(lane, percent, self.now)
 
+    @precondition(lambda self: any(self.model.values()))
     @rule(lane=st.sampled_from(PEERS[:3]))
     def close(self, lane: PeerId) -> None:
         self.pace.close(lane)
         self.model[lane].clear()
 
+    @precondition(lambda self: any(self.model.values()))
     @rule(passes_s=st.floats(0, 3))
     def leave(self, passes_s: float) -> None:
         end = self.now + passes_s

@@ -74,7 +74,14 @@ def test_arbitrary_bytes_are_noise(noise: bytes) -> None:
     assert unseal(SECRET, noise) is None
 
 
-@given(st.binary(max_size=ANNOUNCEMENT_BYTES_MAX - 40), nonces)
+nearly = st.builds(
+    lambda peer, addresses: bytes(peer) + b"".join(addresses),
+    peers,
+    st.lists(multiaddrs.map(Multiaddr.pack) | st.binary(max_size=2), max_size=3),
+)
+
+
+@given(st.binary(max_size=ANNOUNCEMENT_BYTES_MAX - 40) | nearly, nonces)
 def test_what_a_member_seals_is_read_or_malformed(plain: bytes, nonce: bytes) -> None:
     sealed = bytes(module._box(SECRET).encrypt(plain, nonce))
     try:
