@@ -111,12 +111,13 @@ class Lending:
             return ModelNotFound("no such model is served here")
         if self._is_full_of(guest):
             return Overloaded(
-                f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours are open here: wait for one to end"
+                "a friend's node has "
+                f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours open: wait for one to end"
             )
         if self.places == 0:
             return Overloaded(
-                f"its owner grants guests {self.terms.guest_requests} requests at one time: "
-                "ask elsewhere, or wait for one to end"
+                "a friend's node takes no more requests of guests now: ask elsewhere, or wait for "
+                "one of them to end"
             )
         return None
 
@@ -126,7 +127,7 @@ class Lending:
     def _used_up(self, wait_s: float, tokens: int) -> QuotaUsedUp | None:
         if not wait_s:
             return None
-        granted = f"its owner grants {self.terms.guest_tokens_per_minute} tokens a minute"
+        granted = f"a friend's node grants you {self.terms.guest_tokens_per_minute} tokens a minute"
         if wait_s == math.inf:
             return QuotaUsedUp(f"{granted}, and this takes {tokens}: shorten it, or ask elsewhere")
         error = QuotaUsedUp(f"{granted}: ask elsewhere, or again in {math.ceil(wait_s)} s")
@@ -140,5 +141,5 @@ class Lending:
 
 
 def paused() -> Paused:
-    """What a guest is told."""
-    return Paused("its owner has paused lending this machine: ask elsewhere, or again later")
+    """What a guest is told, whose screen does not show which node says so."""
+    return Paused("a friend's node has been paused by its owner: ask elsewhere, or again later")

@@ -147,7 +147,10 @@ EXPLANATION: dict[str, Any] = {
                     "tokenizes_unlike": False,
                 },
             ],
-            "error": {"code": "overloaded", "message": "32 requests of yours are open here"},
+            "error": {
+                "code": "overloaded",
+                "message": "a friend's node has 32 requests of yours open",
+            },
         },
         {
             "after_ms": 9.7,

@@ -39,7 +39,7 @@ def test_the_whole_story_fits_an_ordinary_terminal() -> None:
         "asked    12.0 s ago, by a client of this node",
         "carl was chosen after 1 ms: carl has 640 of 650",
         "cost = rtt + wait + alpha × prefill + decode + later · 17 dearer nodes not shown",
-        "It came to nothing: 32 requests of yours are open here",
+        "It came to nothing: a friend's node has 32 requests of yours open",
         "bea was chosen after 10 ms",
         "blind: no peer's summary could be used",
         "Tokenizes unlike this node, so its cache was not counted: bea",

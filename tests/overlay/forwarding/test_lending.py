@@ -198,7 +198,7 @@ def test_who_told_that_it_is_full_is_asked_if_there_is_nobody_else() -> None:
     assert isinstance(world.ending(0, RID), Answer), "its place is free again"
     failure = world.ending(0, OWN)
     assert isinstance(failure, Failure)
-    assert "its owner grants guests 1 requests at one time" in str(failure.error)
+    assert "a friend's node takes no more requests of guests now" in str(failure.error)
 
 
 # --- Tokens per minute --------------------------------------------------------------------------
