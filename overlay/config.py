@@ -188,7 +188,7 @@ def _from_environment(key: str, variable: str, value: str) -> Any:
         return tuple(part.strip() for part in value.split(","))
     if key in _SWITCHES:
         if value.lower() not in _YES_OR_NO:
-            raise ConfigError(f"{variable} is 1 or 0, not {value!r}")
+            raise ConfigError(f"{variable} must be 1 or 0, not {value!r}")
         return _YES_OR_NO[value.lower()]
     if key in _NUMBERS:
         return _number(key, variable, int(value) if value.isascii() and value.isdigit() else None)
@@ -200,7 +200,7 @@ def _from_environment(key: str, variable: str, value: str) -> Any:
 def _number(key: str, what: str, value: Any) -> int:
     meaning, is_wrong = _NUMBERS[key]
     if type(value) is not int or is_wrong(value):
-        raise ConfigError(f"{what} is {meaning}")
+        raise ConfigError(f"{what} must be {meaning}")
     return value
 
 
@@ -227,14 +227,14 @@ def _read_file(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: there is no setting {key!r}; there is: {known}")
         if key in _LISTS:
             if not isinstance(value, list) or not all(isinstance(m, str) for m in value):
-                raise ConfigError(f"{path}: {key} is a list of {_LISTS[key]}")
+                raise ConfigError(f"{path}: {key} must be a list of {_LISTS[key]}")
         elif key in _SWITCHES:
             if not isinstance(value, bool):
-                raise ConfigError(f"{path}: {key} is true or false")
+                raise ConfigError(f"{path}: {key} must be true or false")
         elif key in _NUMBERS:
             _number(key, f"{path}: {key}", value)
         elif not isinstance(value, str):
-            raise ConfigError(f"{path}: {key} is a string")
+            raise ConfigError(f"{path}: {key} must be a string, in quotes")
         elif key in _SIZES:
             value = _size(f"{path}: {key}", value)
         settings[key] = tuple(value) if key in _LISTS else value

@@ -39,11 +39,11 @@ def test_a_flag_beats_the_environment_which_beats_the_file(
 
 def test_lan_is_yes_or_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARTH_LAN", "perhaps")
-    with pytest.raises(ConfigError, match="HEARTH_LAN is 1 or 0"):
+    with pytest.raises(ConfigError, match="HEARTH_LAN must be 1 or 0"):
         load_config(tmp_path)
     monkeypatch.delenv("HEARTH_LAN")
     (tmp_path / "config.toml").write_text('lan = "false"')
-    with pytest.raises(ConfigError, match="lan is true or false"):
+    with pytest.raises(ConfigError, match="lan must be true or false"):
         load_config(tmp_path)
 
 
@@ -106,11 +106,11 @@ def test_caches_are_set_like_everything_else(
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ("cells = 100", "cells is a number of KV cells: 256 or more"),
-        ("cells = true", "cells is a number of KV cells"),
-        ('cells = "many"', "cells is a number of KV cells"),
+        ("cells = 100", "cells must be a number of KV cells: 256 or more"),
+        ("cells = true", "cells must be a number of KV cells"),
+        ('cells = "many"', "cells must be a number of KV cells"),
         ('ram_cache = "much"', "ram_cache: 'much' is no size"),
-        ("disk_cache = 7", "disk_cache is a string"),
+        ("disk_cache = 7", "disk_cache must be a string, in quotes"),
     ],
 )
 def test_caches_of_no_size(tmp_path: Path, written: str, says: str) -> None:
@@ -148,10 +148,13 @@ def test_the_terms_for_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        ("guest_requests = -1", "guest_requests is a number of requests"),
-        ("guest_requests = true", "guest_requests is a number of requests"),
-        ("guest_tokens_per_minute = 0", "guest_tokens_per_minute is a number of tokens: 1 or more"),
-        ('private = "mine"', "private is a list of names"),
+        ("guest_requests = -1", "guest_requests must be a number of requests"),
+        ("guest_requests = true", "guest_requests must be a number of requests"),
+        (
+            "guest_tokens_per_minute = 0",
+            "guest_tokens_per_minute must be a number of tokens: 1 or more",
+        ),
+        ('private = "mine"', "private must be a list of names"),
     ],
 )
 def test_odd_terms_are_refused(tmp_path: Path, written: str, reason: str) -> None:
