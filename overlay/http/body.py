@@ -29,4 +29,4 @@ async def read_json(request: Request) -> object:
 
 
 def _too_large() -> HTTPException:
-    return HTTPException(413, f"the body is larger than {HTTP_BODY_BYTES_MAX >> 20} MiB")
+    return HTTPException(413, f"the request is larger than {HTTP_BODY_BYTES_MAX >> 20} MiB")
