@@ -57,8 +57,6 @@ MEMBERS_MAX: Final = 1024
 #: are for all whom its own inviter brings in. The founder's are MEMBERS_MAX. Links have places of
 #: their own: were those and the others one member's inventions, a third would be left.
 PLACES_PER_BRANCH_PLACE: Final = 3
-#: Messages a stranger may send on one connection (hello, join and a retry of each).
-STRANGER_MESSAGES_MAX: Final = 4
 #: Connections that have shown no certificate, at one time.
 STRANGERS_MAX: Final = 64
 #: Of these, from one network address.

@@ -52,7 +52,6 @@ from overlay.limits import (
     HANDSHAKE_S,
     NAME_CHARS_MAX,
     STRANGER_MESSAGE_BYTES_MAX,
-    STRANGER_MESSAGES_MAX,
 )
 from overlay.printable import is_printable
 from overlay.wire.messages import (
@@ -184,7 +183,6 @@ class Handshake:
         self._nonce = nonce
         self._observed = observed
         self._state = _State.HELLO
-        self._messages = 0
         self._peer: Hello | None = None
         #: Whose key the peer has, by its Hello and CURVE.
         self.claimant: PeerId | None = None
@@ -209,7 +207,10 @@ class Handshake:
         if isinstance(message, Refusal):
             return [*shown(message), *self._end(Rejected(refused_with(message)))]
         try:
-            self._spend(size)
+            if size > STRANGER_MESSAGE_BYTES_MAX:
+                raise LimitExceeded(
+                    f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
+                )
             step = _STEPS.get((self._role, self._state, type(message)))
             if step is None:
                 raise NotAMember(f"a {type(message).__name__} is not due before admission")
@@ -319,15 +320,6 @@ class Handshake:
         if self._me.membership is None:
             raise NotAMember("this node belongs to no mesh yet")
         return self._me.membership
-
-    def _spend(self, size: int) -> None:
-        self._messages += 1
-        if self._messages > STRANGER_MESSAGES_MAX:
-            raise LimitExceeded(f"more than {STRANGER_MESSAGES_MAX} messages before admission")
-        if size > STRANGER_MESSAGE_BYTES_MAX:
-            raise LimitExceeded(
-                f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
-            )
 
     # --- Endings ------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from overlay.admission.handshake import Admitted, Finished, Handshake, Reply, Ro
 from overlay.identity.certificates import Certificate, Membership, mesh_id
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
-from overlay.limits import STRANGER_MESSAGES_MAX
 from overlay.wire.anti_entropy import Syn
 from overlay.wire.codec import encode
 from overlay.wire.messages import Hello, JoinGrant, JoinRequest, Message, Ping, Refusal, StreamAck
@@ -98,7 +97,7 @@ def test_a_stranger_is_never_admitted(role: Role, messages: list[Message]) -> No
         effects += end.receive(message, len(encode(message)), NOW)
     assert not any(isinstance(effect, Admitted | Finished) for effect in effects)
     replies = [effect.message for effect in effects if isinstance(effect, Reply)]
-    assert len(replies) <= STRANGER_MESSAGES_MAX
+    assert len(replies) <= 2, "a hello, and a refusal"
     assert not any(isinstance(reply, JoinGrant) for reply in replies)
     assert ANNA.ledger.to_plain() == ledger_before
     if role is Role.LISTENER:
