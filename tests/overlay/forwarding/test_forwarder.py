@@ -71,7 +71,7 @@ from overlay.limits import (
 )
 from overlay.routing.lateness import LATE_ANSWERS_MIN
 from overlay.wire.anti_entropy import Change
-from overlay.wire.codec import encode
+from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
     Accepted,
     Begun,
@@ -870,6 +870,45 @@ def test_a_lie_in_place_of_an_answer_is_no_new_beginning_for_a_silent_peer() -> 
     assert origin.forwarder.punctuality.left_alone.has(liar, world.now + BAN_S)
 
 
+def test_an_answer_that_breaks_off_is_given_up_even_if_nobody_else_could_go_on() -> None:
+    world = World(2, models={1})
+    world.lose = keeps_quiet_after(Accepted, Begun, TokenFrame)
+    world.submit(0, RID, PROMPT)
+    world.run(2)
+    assert wait_in_vain(world, 0) <= STREAM_STALL_S
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, TimedOut)
+
+
+def test_what_is_too_long_to_be_sent_to_a_peer_is_answered_elsewhere() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    origin = world.node(0)
+    world.submit(0, RID, PROMPT)
+    _, warm, data = world.wire.pop()
+    message = decode(data)
+    too_long = LimitExceeded("too long for a message")
+    world.carry_out(origin, origin.forwarder.undeliverable(warm, message, world.now, too_long))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    [attempt, _] = origin.forwarder.explanations.find(RID.hex()).attempts
+    assert attempt.error is too_long
+
+
+def test_who_cannot_be_told_of_its_request_has_nothing_computed_for_it() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(3)
+    executor, origin = world.node(1), world.node(0).peer
+    assert list(executor.running) == [RID]
+    frame = TokenFrame(RID, 0, (1,), "x")
+    effects = executor.forwarder.undeliverable(origin, frame, world.now)
+    assert effects == [CancelGeneration(MODEL, RID)]
+    assert executor.forwarder.open_requests == 0
+
+
 def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
     world = World(2, models={1})
     world.lose = keeps_quiet_after(Accepted)
@@ -1144,6 +1183,7 @@ def test_a_prompt_that_is_taken_back_need_not_be_tokenized() -> None:
     assert begun.guest == sender
     stopped = receiver.forwarder.receive(sender, Cancel(RID), world.now)
     assert stopped == [CancelGeneration(MODEL, RID)]
+    assert receiver.forwarder.tokenized(RID, TOKENS, world.now) == [], "it was under way"
 
 
 def test_strangers_to_a_request_cannot_touch_it() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.gossip.replica import OwnRecords, Replica
+from overlay.gossip.replica import Applied, OwnRecords, Replica
 from overlay.limits import TOMBSTONE_GRACE_S
 from overlay.wire.anti_entropy import OriginDelta
 from tests.overlay.gossip.mesh import peer_id
@@ -93,6 +93,29 @@ def test_a_doubled_reset_is_taken_once() -> None:
     again = before.apply(reset)
     assert not again.reset
     assert again.changes == ()
+
+
+def test_what_follows_a_gap_begins_no_incarnation_and_no_reset() -> None:
+    """Taken in, it would hide for good what came before it."""
+    own, _, behind = origin_with_a_collected_deletion()
+    restarted = OwnRecords(ORIGIN, 2)
+    restarted.write(b"x", b"", 0.0)
+    restarted.write(b"y", b"", 0.0)
+    knows_x = Replica(ORIGIN, 2)
+    knows_x.apply(delta(restarted, knows_x, count=1))
+    reset = delta(own, behind)
+    known = behind.known
+    assert reset.reset
+    for late in (
+        delta(restarted, knows_x),
+        reset._replace(reset=False),
+        reset._replace(reset=False, after_version=2),
+    ):
+        assert behind.apply(late) == Applied()
+        assert behind.known[:2] == known[:2]
+        assert behind.known.version == known.version
+    assert behind.apply(reset).reset
+    assert behind.records() == own.records()
 
 
 def test_nothing_is_lacking_between_equals() -> None:
