@@ -337,7 +337,8 @@ class Member:
                 self.forwarder.ledger.news(origin, now)
             self.neighbourhood.summary_current(origin, now - self.gossip.age_s(origin, now))
         except Malformed as error:
-            return [*effects, Unreadable(origin, by, str(error))]
+            # Its chain may well be readable: a member of a newer kind is one.
+            effects.append(Unreadable(origin, by, str(error)))
         if any(change.key in (CARD, CHAIN) for change in changes):
             effects += self._meet(origin, by, now)
         return effects

@@ -127,15 +127,15 @@ class Neighbourhood:
     def records_changed(self, origin: PeerId, changes: Iterable[Change]) -> bool:
         """Apply a peer's changed records; True if its load is news.
 
-        Raises Malformed for a card or a load that cannot be read; the blocks are known then.
+        Raises Malformed for a card or a load that cannot be read; all else is known then.
         """
         neighbour = self.neighbours.setdefault(origin, Neighbour())
         added: list[int] = []
         removed: list[int] = []
-        others: list[Change] = []
+        others: dict[bytes, bytes | None] = {}
         for change in changes:
             if (block := block_of(change.key)) is None:
-                others.append(change)
+                others[change.key] = change.value
             else:
                 (removed if change.value is None else added).append(block)
         for name, copies in self._copies.items():
@@ -147,15 +147,16 @@ class Neighbourhood:
         if added:
             self.index.add(origin, added)
             self.losses.found(added)
-        fresh_load = False
-        for change in others:
-            if change.key == CARD:
-                neighbour.card = None if change.value is None else Card.unpack(change.value)
+        try:
+            if LOAD in others:
+                load = others[LOAD]
+                neighbour.load = None if load is None else Load.unpack(load)
+        finally:
+            if CARD in others:
+                card = others[CARD]
+                neighbour.card = None if card is None else Card.unpack(card)
                 self.servers.card_changed(origin)
-            elif change.key == LOAD:
-                neighbour.load = None if change.value is None else Load.unpack(change.value)
-                fresh_load = True
-        return fresh_load
+        return LOAD in others
 
     def origin_reset(self, origin: PeerId) -> None:
         """Its records begin anew (it restarted, or we were away too long), or are forgotten.

@@ -537,6 +537,28 @@ def test_a_chain_may_come_after_the_card() -> None:
     assert third.me in met(founder)
 
 
+@pytest.mark.parametrize("unreadable", [CARD, LOAD])
+def test_a_member_is_one_though_not_all_that_it_tells_can_be_read(unreadable: bytes) -> None:
+    """It may be newer than this node, whose other peers may well read what it tells."""
+    network = Network([0, 0], 1)
+    founder, second, third = network.nodes
+    network.link(founder, second)
+    records = {
+        CARD: Card("third").pack(),
+        LOAD: Load(queued=3).pack(),
+        CHAIN: pack_chain(third.membership.certificates),
+    } | {unreadable: b"\xc1"}
+    changes = tuple(
+        Change(name, version, value) for version, (name, value) in enumerate(records.items(), 1)
+    )
+    told = OriginDelta(third.me, 1, 0, False, changes, len(changes), 0)
+    network.send(second, founder.me, GossipAck((told,)))
+    network.settle()
+    assert founder.member.gossip.is_member(third.me)
+    known = founder.member.neighbourhood.neighbours[third.me]
+    assert (known.card is None, known.load is None) == (unreadable == CARD, unreadable == LOAD)
+
+
 def test_a_crowd_that_is_made_up_takes_little_time_and_hides_no_member(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
