@@ -157,6 +157,29 @@ def test_swaps_are_rationed() -> None:
     assert swapped == [SWAPS_AT_ONCE, 0, SUMMARY_SWAPS_PER_S // 2]
 
 
+def test_what_is_told_gives_way_only_to_what_is_worth_clearly_more() -> None:
+    with patch("overlay.prefix.summary.SUMMARY_BLOCKS_MAX", 8):
+        summary = Summary()
+        *old, little, enough = range(1 << 63, (1 << 63) + 10)
+        summary.changed(old, ())
+        summary.take(0.0)
+        summary.changed([little], ())
+        assert summary.take(1000.0) is None
+        summary.changed([enough], ())
+        assert told_by(summary, 2000.0) == [enough]
+
+
+def test_an_end_that_was_lost_and_comes_back_is_a_block_like_others() -> None:
+    with patch("overlay.prefix.summary.SUMMARY_BLOCKS_MAX", 1):
+        summary = Summary()
+        end, better = 1 << 63, 1 << 62
+        summary.changed([end], ())
+        summary.asked([end], 1)
+        summary.changed((), [end])
+        summary.changed([end, better], ())
+        assert told_by(summary) == [better]
+
+
 def test_room_is_used_at_once() -> None:
     summary = Summary()
     summary.changed(range(SUMMARY_BLOCKS_MAX + 300), ())
