@@ -46,7 +46,6 @@ class Spill:
         self._rates = rates
         # In the order of their coming, which is that of their last use.
         self._in_ram: dict[SpilledPiece, None] = {}
-        self._on_disk: set[SpilledPiece] = set()
         self.ram_bytes = self.ram_tokens = self.disk_tokens = 0
         self.spills = self.restores = self.dropped = 0
 
@@ -96,7 +95,6 @@ class Spill:
         if piece in self._in_ram:
             self._leave_ram(piece)
         else:
-            self._on_disk.remove(piece)
             self.disk_tokens -= tokens
             assert self._disk is not None
             assert piece.key is not None
@@ -117,7 +115,6 @@ class Spill:
             return
         for entry in self._disk.entries():
             piece = SpilledPiece(entry.start, len(entry.tokens), entry.size, key=entry.key)
-            self._on_disk.add(piece)
             self.disk_tokens += piece.end - piece.start
             yield entry.tokens, piece
 
@@ -149,7 +146,6 @@ class Spill:
             return False
         self._leave_ram(piece)
         piece.state, piece.key, piece.path = None, key, b""
-        self._on_disk.add(piece)
         self.disk_tokens += piece.end - piece.start
         return True
 
