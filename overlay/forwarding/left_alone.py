@@ -5,6 +5,10 @@ was not heard of again, or only to let it down in the end. Each request would wa
 for half a minute say, and it may draw them all, as nobody can check what it says of its speed and
 its cache. So it is left alone, each time for twice as long, as long as a ban, until it gives a
 whole answer.
+
+A member may bring in any number of others, to fall silent one after the other. So those who have
+given this node no whole answer yet, or none since they let it down, are as one: once one of them
+has let it down, whoever has is asked first.
 """
 
 from __future__ import annotations
@@ -23,6 +27,15 @@ class _Known:
     silent_until: float = -math.inf
     #: How often it fell silent since its last whole answer.
     silences: int = 0
+    #: It gave a whole answer since it let a request down.
+    answers: bool = False
+
+    def silence(self, now: float, first_s: float) -> None:
+        # Other requests may have waited for it at the same time: that counts once.
+        if now >= self.silent_until:
+            alone_s = min(first_s * 2 ** min(self.silences, 30), BAN_MAX_S)
+            self.silent_until = now + alone_s
+            self.silences += 1
 
 
 class LeftAlone:
@@ -30,6 +43,8 @@ class LeftAlone:
 
     def __init__(self) -> None:
         self._known: Recent[PeerId, _Known] = Recent(MEMBERS_MAX)
+        #: All who do not answer, or not yet.
+        self._newcomers = _Known()
 
     def refused(self, peer: PeerId, until: float) -> None:
         """The peer refused a request, and asks for no other before ``until``."""
@@ -37,22 +52,34 @@ class LeftAlone:
         known.refuses_until = max(known.refuses_until, until)
 
     def fell_silent(self, peer: PeerId, now: float) -> None:
-        """The peer was waited for in vain."""
+        """The peer was waited for in vain, and is to be left alone."""
+        self.let_down(peer, now)
+        self._of(peer).silence(now, BAN_S)
+
+    def let_down(self, peer: PeerId, now: float) -> None:
+        """The peer was waited for in vain, though others may be the cause."""
         known = self._of(peer)
-        # Other requests may have waited for it at the same time: that counts once.
-        if now >= known.silent_until:
-            known.silent_until = now + min(BAN_S * 2 ** min(known.silences, 30), BAN_MAX_S)
-            known.silences += 1
+        if not known.answers:
+            # Half as long as one of them is left alone: the others have their turn before it.
+            self._newcomers.silence(now, BAN_S / 2)
+        known.answers = False
 
     def answered(self, peer: PeerId) -> None:
         """The peer gave a whole answer."""
-        if peer in self._known:
-            self._known[peer].silences = 0
+        known = self._of(peer)
+        if not known.answers:
+            self._newcomers = _Known()
+        known.silences, known.answers = 0, True
 
     def has(self, peer: PeerId, now: float) -> bool:
         """Whether the peer is not to be asked yet."""
         known = self._known.get(peer)
         return known is not None and now < max(known.refuses_until, known.silent_until)
+
+    def doubts(self, peer: PeerId, now: float) -> bool:
+        """Whether the peer has not answered yet, and one of those let a request down lately."""
+        known = self._known.get(peer)
+        return now < self._newcomers.silent_until and (known is None or not known.answers)
 
     def _of(self, peer: PeerId) -> _Known:
         known = self._known.get(peer) or _Known()

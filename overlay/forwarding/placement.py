@@ -319,8 +319,11 @@ class Placement:
             found = [c for c in found if c.is_self or self._passing.may(c.peer, now)]
         # The others are asked only if there is nobody else, now or once these have failed.
         willing = self._willing(found, now)
-        job.passed_over = 0 < len(willing) < len(found)
-        return [self._with_pending(c, now) for c in willing or found]
+        left_alone = self.punctuality.left_alone
+        known = [c for c in willing if c.is_self or not left_alone.doubts(c.peer, now)]
+        asked = known or willing or found
+        job.passed_over = len(asked) < len(found)
+        return [self._with_pending(c, now) for c in asked]
 
     def _full_of_ours(self) -> set[PeerId]:
         """The peers that have as many requests of this node open as they take of one member."""

@@ -45,6 +45,8 @@ class Punctuality:
         if not late_ms:
             return
         if lost or job.passed_on:
+            assert job.downstream is not None, "a dispatched job has a downstream"
+            self.left_alone.let_down(job.downstream, now)
             self._answered(job, late_ms, now)
         else:
             self.fell_silent(job, now)

@@ -807,10 +807,39 @@ def test_who_is_let_down_by_others_is_expected_to_be_late_if_that_is_the_rule(
         world.run()
         assert world.answer(0, request_id) == WHOLE
         assert not origin.forwarder.punctuality.left_alone.has(liar.peer, world.now)
+        world.now += 4 * BAN_S  # Nor is it doubted any more.
         origin.neighbourhood.link_measured(liar.peer, 1.0, world.now)
     world.submit(0, RID, PROMPT)
     assert RID not in liar.running
     assert RID in {**origin.running, **other.running}
+
+
+@pytest.mark.parametrize("serves", [False, True], ids=["asks only", "serves the model, too"])
+def test_a_crowd_that_draws_requests_costs_no_more_than_one_that_does(serves: bool) -> None:
+    """One member can let in any number, which are silent one after the other."""
+    crowd = range(2, 30)
+    world = World(30, models={*([0] if serves else []), 1, *crowd})
+    origin = world.node(0)
+    liars = {world.node(index).peer for index in crowd}
+    for liar in liars:
+        origin.neighbourhood.link_down(liar)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE, "the honest one has answered before"
+    for index in crowd:
+        world.warm(index, TOKENS)
+        origin.neighbourhood.link_measured(world.node(index).peer, 0.1, world.now)
+    world.lose = lambda sender, *_: sender in liars
+    world.submit(0, OTHER, PROMPT)
+    world.deliver()
+    assert any(OTHER in world.nodes[liar].running for liar in liars)
+    assert wait_in_vain(world, 0) < 3 * ACCEPT_S
+    world.run()
+    assert world.answer(0, OTHER) == WHOLE
+    third = b"t" * 16
+    world.submit(0, third, PROMPT)
+    world.run()
+    assert world.answer(0, third) == WHOLE
 
 
 def test_after_a_sleep_of_its_own_a_node_reads_what_was_said_meanwhile() -> None:

@@ -56,3 +56,29 @@ def test_a_refusal_that_says_nothing_of_a_wait_does_not_shorten_an_earlier_one()
     left_alone.refused(PEER, 1.0)
     assert left_alone.has(PEER, 59.0)
     assert not left_alone.has(PEER, 60.0)
+
+
+def test_who_never_answered_is_doubted_once_another_such_let_a_request_down() -> None:
+    left_alone, now = LeftAlone(), 100.0
+    for number in range(10):
+        newcomer = PeerId(number.to_bytes(32, "big"))
+        assert not left_alone.doubts(newcomer, now)
+        left_alone.let_down(newcomer, now)
+        lasts_s = min(BAN_S / 2 * 2**number, BAN_MAX_S)
+        assert left_alone.doubts(PEER, now + lasts_s - 1)
+        assert not left_alone.has(PEER, now), "where nobody else is, it is asked"
+        now += lasts_s
+
+
+def test_who_answers_is_not_doubted_and_clears_the_others() -> None:
+    left_alone = LeftAlone()
+    left_alone.answered(PEER)
+    left_alone.let_down(OTHER, 100.0)
+    assert not left_alone.doubts(PEER, 100.0)
+    assert left_alone.doubts(OTHER, 100.0)
+    left_alone.answered(OTHER)
+    left_alone.let_down(PEER, 100.0)
+    newcomer = PeerId(bytes(32))
+    assert not left_alone.doubts(newcomer, 100.0), "it was none that let the request down"
+    left_alone.let_down(PEER, 100.0)
+    assert left_alone.doubts(newcomer, 100.0)
