@@ -96,6 +96,15 @@ def test_a_peer_that_goes_on_without_its_link_is_judged_as_any_other() -> None:
     assert liveness.judge(16.5) == []
 
 
+def test_an_echo_from_before_its_link_broke_excuses_nobody() -> None:
+    liveness = Liveness(1.0)
+    for second in range(10):
+        liveness.alive(PEER, float(second))
+    liveness.link_lost(PEER, 9.1)
+    liveness.heartbeat(PEER, 10.0)
+    assert [e.peer for e in liveness.judge(12.5)] == [PEER]
+
+
 def test_one_late_heartbeat_does_not_raise_the_dead() -> None:
     liveness = Liveness(1.0)
     liveness.mentioned(PEER, 0.0)
