@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from models.engine import CacheChanged, Sampling
 from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp, Unreachable
 from overlay.forwarding.effects import Answer, Failure, Send
 from overlay.forwarding.job import Job
 from overlay.forwarding.lending import Lending
+from overlay.forwarding.stream import error_of
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
 from overlay.identity.peer_id import PeerId
@@ -272,6 +275,14 @@ def test_what_never_fits_into_a_minute_is_refused_for_good() -> None:
     world.submit(1, OWN, PROMPT, local=True)
     world.run()
     assert world.answer(1, OWN) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("told_ms", "kept_s"), [(-5000, 0.0), (1500, 1.5), (1 << 62, QUOTA_WINDOW_S)]
+)
+def test_whoever_refuses_is_left_alone_within_bounds(told_ms: int, kept_s: float) -> None:
+    refused = Refused(RID, QuotaUsedUp.code, "used up", told_ms)
+    assert error_of(refused).retry_after_s == kept_s
 
 
 # --- Private models -----------------------------------------------------------------------------
