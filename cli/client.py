@@ -116,7 +116,7 @@ class NodeClient:
 
     def explanation(self, request_id: str | None) -> dict[str, Any]:
         """Why a request went where it went; None: the latest one."""
-        return self._json("GET", f"/mesh/explanations/{quote(request_id or 'latest', safe='')}")
+        return self._json("GET", f"/mesh/explanations/{_step(request_id or 'latest')}")
 
     def explanations(self) -> list[dict[str, Any]]:
         """The requests that can be explained, in brief: own clients' first, each latest first."""
@@ -138,7 +138,7 @@ class NodeClient:
 
     def cancel_invites(self, beginning: str | None) -> dict[str, Any]:
         """Cancel the invite whose id begins so, or all open ones; ``{"cancelled": [id]}``."""
-        path = "" if beginning is None else f"/{quote(beginning, safe='')}"
+        path = "" if beginning is None else f"/{_step(beginning)}"
         return self._json("DELETE", f"/mesh/invites{path}")
 
     def revoke(self, peer_id: str) -> dict[str, Any]:
@@ -206,9 +206,17 @@ class NodeClient:
         return StreamReset(f"the node at {self.api_url} broke off the connection")
 
 
+# What was typed need not be Unicode: then `?` stands for each odd byte.
+
+
 def _encoded(body: dict[str, Any]) -> bytes:
-    """As JSON. What was typed need not be Unicode: then `?` stands for each odd byte."""
+    """As JSON."""
     return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+def _step(text: str) -> str:
+    """As one step of a path."""
+    return quote(text, safe="", errors="replace")
 
 
 def _answer_events(chunks: Iterator[bytes]) -> Iterator[Delta | Reply]:

@@ -122,6 +122,7 @@ def test_explain_says_what_is_wrong_with_an_id(run: Run) -> None:
     for arguments, message in (
         (("ffff",), "this node knows no request ffff"),
         (("../status",), "is no request's id"),
+        (("caf\udce9",), "'caf?' is no request's id"),  # an odd byte of the command line
     ):
         result = run("explain", *arguments)
         assert result.exit_code == 1
