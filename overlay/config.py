@@ -66,6 +66,9 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kmgt])(i?)b", re.IGNORECASE)
 
+#: What clients can send in a header, and nobody trims.
+_SENDABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
 _YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -138,13 +141,16 @@ def load_config(home: Path | None = None, **flags: Any) -> NodeConfig:
         node_name = node_name[:NAME_CHARS_MAX]
     if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not is_printable(node_name):
         raise ConfigError(f"a node's name has 1 to {NAME_CHARS_MAX} printable characters")
+    api_key = settings.get("api_key") or None
+    if api_key is not None and not _SENDABLE.fullmatch(api_key):
+        raise ConfigError("api_key must be ASCII, without spaces around it: no client can send it")
     return NodeConfig(
         home=home,
         name=node_name,
         listen=str(settings.get("listen", DEFAULT_LISTEN)),
         announce=settings.get("announce", ()),
         api=str(settings.get("api", DEFAULT_API)),
-        api_key=settings.get("api_key") or None,
+        api_key=api_key,
         models=tuple(m for m in chosen_models if m != "none"),
         store=_expanded(Path(settings.get("store") or model_store_path())),
         lan=settings.get("lan", True),

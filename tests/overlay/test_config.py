@@ -119,6 +119,17 @@ def test_caches_of_no_size(tmp_path: Path, written: str, says: str) -> None:
         load_config(tmp_path)
 
 
+@pytest.mark.parametrize("key", ["s\u00e9same", "\udcff", " sesame", "sesame\n", "open\tsesame"])
+def test_an_api_key_that_no_client_can_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("HEARTH_API_KEY", key)
+    with pytest.raises(ConfigError, match="no client can send it"):
+        load_config(tmp_path)
+    monkeypatch.setenv("HEARTH_API_KEY", "open sesame, 42!")
+    assert load_config(tmp_path).api_key == "open sesame, 42!"
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("HEARTH_CELLS", "-1"), ("HEARTH_CELLS", "x"), ("HEARTH_DISK_CACHE", "x")],
