@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_low
 from typing import Final, NamedTuple
 
 from overlay.identity.peer_id import PeerId
@@ -117,12 +117,15 @@ class Rates:
 
 
 def typical_rates(candidates: Sequence[Candidate]) -> Rates:
-    """The median of the measured rates, or a guess when none is measured."""
+    """The median of the measured rates, or a guess when none is measured.
+
+    Of two it is the lower one: a rate is what its node says, and nobody is as fast as some may say.
+    """
     prefill = [c.prefill_rate for c in candidates if c.prefill_rate > 0]
     decode = [c.decode_rate for c in candidates if c.decode_rate > 0]
     return Rates(
-        prefill=median(prefill) if prefill else PREFILL_RATE_PRIOR,
-        decode=median(decode) if decode else DECODE_RATE_PRIOR,
+        prefill=median_low(prefill) if prefill else PREFILL_RATE_PRIOR,
+        decode=median_low(decode) if decode else DECODE_RATE_PRIOR,
     )
 
 

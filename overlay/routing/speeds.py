@@ -55,7 +55,9 @@ def _doubted(slow: Candidate, typical: Rates, idle_s: float) -> Candidate:
     doubt = 1 - 0.5 ** (idle_s / HALF_LIFE_S)
 
     def believed(rate: float, others: float) -> float:
-        return rate + doubt * (others - rate) if 0 < rate < others else rate
+        # Of times, not of rates: somebody who claims a thousand times our speed would else make us
+        # that fast in our own eyes, within seconds.
+        return 1 / ((1 - doubt) / rate + doubt / others) if 0 < rate < others else rate
 
     return slow._replace(
         prefill_rate=believed(slow.prefill_rate, typical.prefill),
