@@ -7,7 +7,7 @@ its cache. So it is left alone, each time for twice as long, as long as a ban, u
 whole answer.
 
 A member may bring in any number of others, to fall silent one after the other. So those who have
-given this node no whole answer yet, or none since they let it down, are as one: once one of them
+given this node no whole answer yet, or none to its latest request, are as one: once one of them
 has let it down, whoever has is asked first.
 """
 
@@ -27,7 +27,7 @@ class _Known:
     silent_until: float = -math.inf
     #: How often it fell silent since its last whole answer.
     silences: int = 0
-    #: It gave a whole answer since it let a request down.
+    #: Of the latest request that it was asked, it gave a whole answer.
     answers: bool = False
 
     def silence(self, now: float, first_s: float) -> None:
@@ -56,6 +56,10 @@ class LeftAlone:
         self.let_down(peer, now)
         self._of(peer).silence(now, BAN_S)
 
+    def failed(self, peer: PeerId) -> None:
+        """The peer did not answer a request, and said so in time."""
+        self._of(peer).answers = False
+
     def let_down(self, peer: PeerId, now: float) -> None:
         """The peer was waited for in vain, though others may be the cause."""
         known = self._of(peer)
@@ -76,10 +80,14 @@ class LeftAlone:
         known = self._known.get(peer)
         return known is not None and now < max(known.refuses_until, known.silent_until)
 
+    def answers(self, peer: PeerId) -> bool:
+        """Whether the peer gave a whole answer when it was asked last."""
+        known = self._known.get(peer)
+        return known is not None and known.answers
+
     def doubts(self, peer: PeerId, now: float) -> bool:
         """Whether the peer has not answered yet, and one of those let a request down lately."""
-        known = self._known.get(peer)
-        return now < self._newcomers.silent_until and (known is None or not known.answers)
+        return now < self._newcomers.silent_until and not self.answers(peer)
 
     def _of(self, peer: PeerId) -> _Known:
         known = self._known.get(peer) or _Known()

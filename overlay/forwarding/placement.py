@@ -34,6 +34,9 @@ _CHARS_PER_TOKEN = 4
 #: stand for a byte or more.
 _TEMPLATE_TOKENS_MAX = 1024
 _TURN_TOKENS_MAX = 32
+#: After so many have failed with a request, only those are asked who answered the latest one that
+#: they were asked: a member can bring in hundreds who refuse, and each takes a decision.
+_FAILURES_MAX = 8
 #: Between two looks whether somebody has a link again.
 _LOOK_AGAIN_S = 0.2
 
@@ -317,9 +320,11 @@ class Placement:
         found = self._serving(job, now)
         if job.upstream is not None:
             found = [c for c in found if c.is_self or self._passing.may(c.peer, now)]
+        left_alone = self.punctuality.left_alone
+        if len(job.tried) >= _FAILURES_MAX:
+            found = [c for c in found if c.is_self or left_alone.answers(c.peer)]
         # The others are asked only if there is nobody else, now or once these have failed.
         willing = self._willing(found, now)
-        left_alone = self.punctuality.left_alone
         known = [c for c in willing if c.is_self or not left_alone.doubts(c.peer, now)]
         asked = known or willing or found
         job.passed_over = len(asked) < len(found)

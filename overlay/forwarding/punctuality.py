@@ -41,11 +41,11 @@ class Punctuality:
         Then it is as if the peer had been silent; but not if somebody else may be the cause: a
         network, or to whom the peer passed it on. It was late in any case.
         """
+        assert job.downstream is not None, "a dispatched job has a downstream"
         late_ms = self._late_ms(job, now)
         if not late_ms:
-            return
-        if lost or job.passed_on:
-            assert job.downstream is not None, "a dispatched job has a downstream"
+            self.left_alone.failed(job.downstream)
+        elif lost or job.passed_on:
             self.left_alone.let_down(job.downstream, now)
             self._answered(job, late_ms, now)
         else:

@@ -1546,3 +1546,31 @@ def test_random_kills_never_lose_or_double_text(seed: int) -> None:
             world.kill(victim)
     world.run()
     assert world.answer(0, RID) == WHOLE
+
+
+@pytest.mark.parametrize("met_before", [False, True])
+def test_a_crowd_that_draws_requests_and_refuses_them_costs_few_decisions(met_before: bool) -> None:
+    """Who answered before is asked in the end; where nobody did, the request fails."""
+    crowd = range(2, 40)
+    world = World(40, models={1, *crowd})
+    origin = world.node(0)
+    liars = [world.node(index) for index in crowd]
+    if met_before:
+        for liar in liars:
+            origin.neighbourhood.link_down(liar.peer)
+        world.submit(0, OTHER, PROMPT)
+        world.run()
+        assert world.answer(0, OTHER) == WHOLE
+    for index in crowd:
+        world.warm(index, TOKENS)
+        origin.neighbourhood.link_measured(world.node(index).peer, 0.1, world.now)
+    for liar in liars:
+        liar.forwarder.lending.paused = True
+    world.submit(0, RID, PROMPT)
+    world.run()
+    asked = [to for _, to, message in world.log if isinstance(message, Forward)]
+    assert len([peer for peer in asked if peer != world.node(1).peer]) < 10
+    if met_before:
+        assert world.answer(0, RID) == WHOLE
+    else:
+        assert isinstance(world.ending(0, RID), Failure)
