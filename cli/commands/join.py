@@ -28,7 +28,7 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
     from rich.console import Console
 
     from cli.session import running_client
-    from overlay.errors import NodeNotRunning
+    from overlay.errors import ConfigError, NodeNotRunning
 
     config, home = config_of(ctx, name=name), home_flag(ctx)
     with Console(stderr=True).status("asking the inviting node…", spinner="dots"):
@@ -39,6 +39,11 @@ def join(ctx: click.Context, token: str, name: str | None, as_json: bool) -> Non
             hint = f"Next: hearth up{home}, or hearth chat{home}"
         else:
             with client:
+                if name not in (None, known_as := client.status().get("name")):
+                    raise ConfigError(
+                        f"this node runs, as {known_as}: leave --name out, or start it anew with "
+                        "hearth up --name NAME"
+                    )
                 joined = client.join(token.strip())
             hint = f"Next: hearth chat{home}"
     if as_json:

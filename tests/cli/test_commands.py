@@ -170,6 +170,13 @@ def test_join_through_the_running_node(run: Run, backend: FakeBackend) -> None:
     assert result.stderr == "error: this is no join token: one begins with hearth1\n"
 
 
+def test_a_running_node_keeps_its_name(run: Run, backend: FakeBackend) -> None:
+    result = run("join", "hearth1xyz", "--name", "another")
+    assert (result.exit_code, backend.joined) == (1, [])
+    assert "this node runs, as laptop: leave --name out" in result.stderr
+    assert run("join", "hearth1xyz", "--name", "laptop").exit_code == 0
+
+
 def test_what_to_do_next_is_done_in_the_home_that_was_given(run: Run, home: Path) -> None:
     result = run("join", "hearth1xyz", "--home", str(home))
     assert result.stdout.endswith(f"Next: hearth chat --home {home}\n")
