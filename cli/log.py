@@ -42,5 +42,10 @@ def log_to_terminal() -> None:
     news = logging.getLogger("overlay.mesh_log")
     news.setLevel(logging.INFO)
     news.addFilter(Sparing())
-    # It tells, with a traceback, when the network is gone for a while, and of others' bad packets.
+    no_zeroconf()
+
+
+def no_zeroconf() -> None:
+    """Leave out that it tells, with a traceback, when the network is gone for a while, and of
+    others' bad packets."""
     logging.getLogger("zeroconf").setLevel(logging.ERROR)

@@ -89,8 +89,10 @@ def open_session(config: NodeConfig, model: str | None, console: Console) -> Ite
             yield Session(client, model, own_node=False)
         return
 
+    from cli.log import no_zeroconf
     from overlay.thread import run_in_thread
 
+    no_zeroconf()
     if model == "none":
         config, model = replace(config, models=()), None
     here = None if model is None else _name_here(config, model)

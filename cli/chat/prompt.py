@@ -14,6 +14,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
+from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
 
 from cli.chat.slash import complete
@@ -58,7 +59,13 @@ def open_prompt(
         input=terminal_input,
         output=terminal_output,
     )
-    return session.prompt
+
+    def read() -> str:
+        # What the node of this chat warns of stands above the line, not in the middle of it.
+        with patch_stdout():
+            return session.prompt()
+
+    return read
 
 
 def _history(path: Path) -> History:
