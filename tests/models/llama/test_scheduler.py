@@ -248,6 +248,16 @@ def test_the_same_prompt_again_computes_only_its_last_token() -> None:
     bench.check()
 
 
+def test_what_was_asked_for_again_outlives_what_was_not() -> None:
+    bench = Bench(cells=1024)
+    popular, *once = [1] * 40, *([n] * 150 for n in range(2, 9))
+    for prompt in (popular, popular, *once):
+        bench.submit(prompt, 1)
+        bench.run()
+    assert bench.cache.missing(popular[:-1]) == 0, "the last token is computed each time"
+    assert bench.cache.missing(once[0]) == 150
+
+
 def test_concurrent_requests_compute_a_common_prefix_once() -> None:
     bench = Bench(cells=512, context=256)
     common = [1] * 120

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.engine import (
     Chunk,
     EngineStats,
+    Failed,
     Finished,
     FinishReason,
     Priority,
@@ -322,6 +323,20 @@ def test_a_prompt_that_no_model_can_read_is_refused() -> None:
     unreadable = InvalidRequest("The template takes no such conversation.")
     world.carry_out(node, node.forwarder.tokenized(RID, unreadable, world.now))
     assert world.ending(0, RID) == Failure(unreadable)
+    assert not world.wire
+
+
+def test_what_the_engine_here_calls_invalid_is_asked_of_nobody_else() -> None:
+    world = World(2)
+    world.warm(0, TOKENS)
+    world.submit(0, RID, PROMPT)
+    node = world.node(0)
+    assert list(node.running) == [RID]
+    failed = Failed(RID, InvalidRequest.code, "the grammar is broken")
+    world.carry_out(node, node.forwarder.on_engine(failed, world.now))
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, InvalidRequest)
     assert not world.wire
 
 
