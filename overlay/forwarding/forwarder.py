@@ -323,9 +323,9 @@ class Forwarder:
                 if job.state is JobState.ACCEPTED:
                     self.deadlines.wait(job, now + self._placement.patience_s(job))
                 return stream.begun(job, cached, queue_ms)
-            case Completed(seq=seq):
-                if seq != job.frames_in:
-                    return self._give_up(job, StreamReset("frames were lost"), now)
+            case Completed():
+                if (broken := stream.broken_off(job, message)) is not None:
+                    return self._give_up(job, broken, now)
                 effects = self._complete(job, message, now)
                 self.punctuality.left_alone.answered(sender)
                 return effects

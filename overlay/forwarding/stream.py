@@ -11,6 +11,7 @@ from overlay.errors import (
     LimitExceeded,
     Malformed,
     Overloaded,
+    StreamReset,
     from_code,
     readable,
 )
@@ -164,6 +165,15 @@ def _check_logprobs(job: Job, message: TokenFrame) -> None:
         raise LimitExceeded(f"a frame has at most {FRAME_TOKENS_MAX} log probabilities")
     if any(len(each.top) > LOGPROBS_MAX for each in message.logprobs):
         raise LimitExceeded(f"a token has at most {LOGPROBS_MAX} alternatives")
+
+
+def broken_off(job: Job, done: Completed) -> HearthError | None:
+    """Why the answer is not whole, though a peer says that it has ended, if so."""
+    if done.seq != job.frames_in:
+        return StreamReset("frames were lost")
+    if done.reason == FinishReason.CANCELLED:  # Its client did not, or the job would be gone.
+        return StreamReset("the peer cancelled the answer")
+    return None
 
 
 def completed_of(job: Job, event: Finished) -> Completed:

@@ -857,6 +857,25 @@ def test_a_crowd_that_draws_requests_costs_no_more_than_one_that_does(serves: bo
     assert world.answer(0, third) == WHOLE
 
 
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_an_answer_that_a_peer_cancels_goes_on_elsewhere(tokens: int) -> None:
+    """Nobody asked it to: it would have the client's request fail."""
+    world = World(2)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    world.run(tokens)
+    liar = world.node(1).peer
+    world.lose = lambda sender, *_: sender == liar
+    cancelled = Completed(RID, tokens, "cancelled", 640, 0, tokens, 0.0, 0.0, 0.0)
+    origin = world.node(0)
+    world.carry_out(origin, origin.forwarder.receive(liar, cancelled, world.now))
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Answer)
+    assert (ending.served_by, ending.route) == (origin.peer, "failed-over")
+
+
 def test_after_a_sleep_of_its_own_a_node_reads_what_was_said_meanwhile() -> None:
     world = World(2)
     world.warm(1, TOKENS)
