@@ -7,13 +7,15 @@ what happened and what to do next. HTTP statuses and exit codes are tables at th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final
 
 from overlay.printable import is_printable
 
 #: Characters of a peer's words that reach a user's screen, and are kept.
 _WORDS_CHARS_MAX: Final = 300
+#: Names that one sentence has: members may make up thousands, and errors are sent, and kept.
+_NAMES_MAX: Final = 32
 
 
 class HearthError(Exception):
@@ -260,7 +262,7 @@ class ModelNotFound(GenerationError):
     @classmethod
     def named(cls, name: str, served: Iterable[str], few: str = "") -> ModelNotFound:
         """``served`` is there instead; ``few``, in brackets, says why no more, if that is known."""
-        there_is = ", ".join(sorted(served)) or "none"
+        there_is = listed(sorted(served)) or "none"
         return cls(f"no node serves a model named {name!r}{few}; there is: {there_is}")
 
 
@@ -325,3 +327,9 @@ def from_code(code: str, message: str) -> HearthError:
 def readable(words: str) -> str:
     """What a peer says, fit for logs and terminals."""
     return "".join(char for char in words[:_WORDS_CHARS_MAX] if is_printable(char))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, or of too many the first ones, and how many more there are."""
+    more = len(names) - _NAMES_MAX
+    return ", ".join(names[:_NAMES_MAX]) + (f", and {more:,} more" if more > 0 else "")

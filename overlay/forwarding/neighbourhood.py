@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from models.engine import CacheChanged, EngineStats, ModelInfo, goes_by
+from overlay.errors import listed
 from overlay.forwarding.copies import Copies
 from overlay.forwarding.servers import Servers, model_named, unlike
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
@@ -273,7 +274,7 @@ class Neighbourhood:
             for _, neighbour in sorted(self.neighbours.items())
             if neighbour.card is not None and neighbour.card.paused and neighbour.rtt_ms is not None
         ]
-        return f" ({', '.join(names)}: paused)" if names else ""
+        return f" ({listed(names)}: paused)" if names else ""
 
     def prefill_rate(self, peer: PeerId, name: str) -> float:
         """Tokens per second at a node, 0 if not measured."""

@@ -60,6 +60,7 @@ from overlay.limits import (
     GRAMMAR_CHARS_MAX,
     HOP_LIMIT_DEFAULT,
     HOP_LIMIT_MAX,
+    NAME_CHARS_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
     PASSED_ON_BURST,
     PASSED_ON_PER_S,
@@ -855,6 +856,27 @@ def test_a_crowd_that_draws_requests_costs_no_more_than_one_that_does(serves: bo
     world.submit(0, third, PROMPT)
     world.run()
     assert world.answer(0, third) == WHOLE
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_however_many_names_a_crowd_makes_up_an_error_tells_of_few(paused: bool) -> None:
+    """It is sent to whoever asked, and kept to be explained."""
+    world = World(2)
+    hood = world.node(0).neighbourhood
+    for number in range(300):
+        liar = PeerId(number.to_bytes(32, "big"))
+        names = [f"{number}-{each}".ljust(NAME_CHARS_MAX, "x") for each in range(16)]
+        models = tuple(ModelCard(name, KEY) for name in names)
+        card = Card(names[0], (), () if paused else models, paused)
+        hood.records_changed(liar, [Change(CARD, 1, card.pack())])
+        hood.link_measured(liar, 1.0, world.now)
+    world.submit(0, OTHER, PROMPT, "a typo")
+    world.run()
+    ending = world.ending(0, OTHER)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, ModelNotFound)
+    assert "more" in str(ending.error)
+    assert len(str(ending.error)) < 64 * NAME_CHARS_MAX
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
