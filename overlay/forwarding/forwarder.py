@@ -326,6 +326,7 @@ class Forwarder:
             case Completed():
                 if (broken := stream.broken_off(job, message)) is not None:
                     return self._give_up(job, broken, now)
+                self._placement.answer_begins(job)  # If it has no token, it does so here.
                 effects = self._complete(job, message, now)
                 self.punctuality.left_alone.answered(sender)
                 return effects

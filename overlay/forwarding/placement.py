@@ -232,7 +232,7 @@ class Placement:
         )
 
     def answer_begins(self, job: Job) -> None:
-        """Tokens of an answer come: unless some came before, they show what the prompt became.
+        """An answer comes: unless some of it came before, it shows what the prompt became.
 
         A prompt may go as text to a model with another tokenizer that answers to the same alias.
         """

@@ -205,6 +205,7 @@ def completed(job: Job, done: Completed, now: float) -> list[Effect]:
         raise Malformed("an answer took less than nothing")
     if max(counts) > 2 * PROMPT_TOKENS_MAX:
         raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
+    done = _counted(job, done)
     actual = _actual(job, done, now)
     job.explanation.answered(actual)
     if job.upstream is not None:
@@ -231,6 +232,18 @@ def completed(job: Job, done: Completed, now: float) -> list[Effect]:
     return [Emit(job.request_id, answer)]
 
 
+def _counted(job: Job, done: Completed) -> Completed:
+    """What the executor says, but for what this node counted itself: a client may be charged."""
+    prompt_tokens = done.prompt_tokens if job.tokens is None else len(job.tokens)
+    return replace(
+        done,
+        prompt_tokens=prompt_tokens,
+        # A failed-over request's prompt includes emitted tokens; only prompt tokens count here.
+        cached_tokens=min(done.cached_tokens, prompt_tokens),
+        completion_tokens=len(job.generated),
+    )
+
+
 def _actual(job: Job, done: Completed, now: float) -> Actual:
     assert job.executor is not None, "an answer has an executor"
     first = job.first_token_at if job.first_token_at is not None else now
@@ -239,8 +252,7 @@ def _actual(job: Job, done: Completed, now: float) -> Actual:
         hops=job.hops,
         route=_route_of(job),
         prompt_tokens=done.prompt_tokens,
-        # A failed-over request's prompt includes emitted tokens; only prompt tokens count here.
-        cached_tokens=min(done.cached_tokens, done.prompt_tokens),
+        cached_tokens=done.cached_tokens,
         completion_tokens=done.completion_tokens,
         ttft_ms=(first - job.submitted_at) * 1000,
         queue_ms=done.queue_ms,
