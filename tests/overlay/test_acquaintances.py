@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from overlay import acquaintances
@@ -26,10 +28,15 @@ class Dialling:
         founder = key(100)
         self.mesh: Mesh = bare_mesh(LocalNode(founder, found_mesh(founder, bytes(32)), "me", ()))
         self.dialled: list[PeerId] = []
-        monkeypatch.setattr(self.mesh.transport, "dial", lambda peer, at: self.dialled.append(peer))
+        self.at: list[tuple[Multiaddr, ...]] = []
+        monkeypatch.setattr(self.mesh.transport, "dial", self.dial)
         monkeypatch.setattr(
             self.mesh.transport, "hang_up", lambda peer, reason: self.dialled.remove(peer)
         )
+
+    def dial(self, peer: PeerId, at: Sequence[Multiaddr]) -> None:
+        self.dialled.append(peer)
+        self.at.append(tuple(at))
 
 
 @pytest.fixture
@@ -60,6 +67,20 @@ def test_whom_one_knows_makes_no_room_for_others(one: Dialling) -> None:
     for peer in PEERS:
         one.mesh.meet(peer, AT)
     assert one.dialled == PEERS[:ROOM]
+
+
+def test_who_was_met_already_needs_no_more_room(one: Dialling) -> None:
+    for peer in (*PEERS[:ROOM], *PEERS[:ROOM]):
+        one.mesh.meet(peer, AT)
+    assert one.dialled == [*PEERS[:ROOM], *PEERS[:ROOM]]
+
+
+def test_who_tells_no_address_is_found_where_it_was(one: Dialling) -> None:
+    here = Multiaddr("ip4", "10.0.0.7", 7710)
+    for addresses in (AT, ()):
+        one.mesh.meet(PEERS[0], addresses)
+    one.mesh.acquaintances.found_on_lan(PEERS[0], [here])
+    assert one.at == [AT, (here, *AT)]
 
 
 def test_of_those_that_are_members_no_more_the_latest_are_remembered(one: Dialling) -> None:

@@ -14,7 +14,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_each_name_and_matter_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     all_of_them = Complaints()
-    for now in (0.0, 1.0, 59.0):
+    for now in (100.0, 101.0, 159.0):
         all_of_them.about("ann", "lies", "a lie", now)
         all_of_them.about("ann", "floods", "a flood", now)
         all_of_them.about("bob", "lies", "a lie", now)
@@ -23,7 +23,7 @@ def test_each_name_and_matter_is_told_once_a_minute(caplog: pytest.LogCaptureFix
         "ann floods: a flood",
         "bob lies: a lie",
     ]
-    all_of_them.about("ann", "lies", "another lie", 60.0)
+    all_of_them.about("ann", "lies", "another lie", 160.0)
     assert said(caplog)[-1] == "ann lies: another lie"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.engine import TokenLogprob
@@ -36,6 +36,8 @@ acks = st.builds(StreamAck, st.sampled_from(REQUESTS), st.integers(0, 99))
 
 
 @given(st.lists(frames | acks, max_size=3 * BATCH_FRAMES_MAX))
+@example([frame(seq) for seq in range(2 * BATCH_FRAMES_MAX + 1)])
+@example([frame(seq, "\U0001f525" * FRAME_TOKENS_MAX * TOKEN_CHARS_MAX) for seq in range(9)])
 def test_batches_hold_all_in_order_and_fit_into_messages(
     waiting: list[TokenFrame | StreamAck],
 ) -> None:

@@ -37,7 +37,12 @@ from overlay.identity.certificates import (
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND, UNPROVEN_S
+from overlay.limits import (
+    CHAIN_CHECKS_PER_ROUND,
+    FORGET_PEER_S,
+    REVOCATION_CHECKS_PER_ROUND,
+    UNPROVEN_S,
+)
 from overlay.member import Member
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.anti_entropy import (
@@ -500,6 +505,30 @@ def test_members_are_heard_of_from_afar_and_who_is_made_up_only_next_to_the_liar
         assert node in (liar, neighbour) or gossip.states().keys() == members
     network.run(round(UNPROVEN_S / 1.3))
     assert neighbour.member.gossip.states().keys() == everybody - {neighbour.me}
+
+
+@pytest.mark.parametrize("away", [0, 3], ids=["the founder", "a member"])
+def test_who_was_away_until_it_was_forgotten_is_heard_of_from_afar_again(away: int) -> None:
+    network = Network([0, 0, 0], 1)
+    out = network.nodes[away]
+    first, second, third = (node for node in network.nodes if node is not out)
+    network.link(first, second)
+    network.link(second, third)
+    network.link(third, out)
+    network.run(12)
+    network.links.discard(frozenset({third.me, out.me}))
+    for one, other in ((third, out), (out, third)):
+        network.perform(one, one.member.link_down(other.me, network.now))
+    network.run(40)
+    network.now += FORGET_PEER_S
+    network.run(12)
+    for node in (first, second, third):
+        assert node.member.gossip.states().keys() == network.by_id.keys() - {node.me, out.me}
+    network.link(third, out)
+    network.run(12)
+    for node in (first, second, third):
+        assert node.member.gossip.is_member(out.me)
+        assert node.member.gossip.record(out.me, CARD) is not None
 
 
 def test_members_that_come_and_go_do_not_make_one_that_stays_unknown(

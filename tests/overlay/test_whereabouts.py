@@ -84,7 +84,10 @@ class _Announcement:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr("overlay.whereabouts.reachable_addresses", lambda bound: machine.own)
+    monkeypatch.setattr(
+        "overlay.whereabouts.reachable_addresses",
+        lambda bound: machine.own if tuple(bound) == BOUND else (),
+    )
     return machine
 
 
@@ -165,11 +168,14 @@ async def test_the_lan_hears_of_the_latest_address(machine: Machine) -> None:
     assert lan.standing == []
 
 
-async def test_closing_takes_back_what_is_being_announced(machine: Machine) -> None:
+@pytest.mark.parametrize("at", [HOME, TRAIN], ids=["announced", "being announced"])
+async def test_closing_takes_back_what_is_announced(
+    machine: Machine, at: tuple[Multiaddr, ...]
+) -> None:
     lan = Lan()
     where = whereabouts(machine, lan)
     await where.start(BOUND, 0.0)
-    machine.own = TRAIN
+    machine.own = at
     where.look(INTERFACES_INTERVAL_S)
     await where.close()
     assert lan.standing == []
