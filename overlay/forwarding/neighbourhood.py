@@ -247,14 +247,14 @@ class Neighbourhood:
         return max(0.0, now - self.neighbours[peer].summary_at)
 
     def offered(self, lost_since: float = math.inf) -> dict[str, ModelCard]:
-        """Models of peers that are linked, or were at ``lost_since``; of one name, any one."""
-        found: dict[str, ModelCard] = {}
-        for peer in sorted(self.neighbours):
-            neighbour = self.neighbours[peer]
-            if neighbour.card and (neighbour.rtt_ms is not None or neighbour.lost_at >= lost_since):
-                for card in neighbour.card.models:
-                    found.setdefault(card.name, card)
-        return found
+        """Of peers that are linked, or were then: any one of each name, what most serve first."""
+        found: dict[str, dict[PeerId, ModelCard]] = {}
+        for peer, it in sorted(self.neighbours.items()):
+            for card in it.card.models if it.card else ():
+                if it.rtt_ms is not None or it.lost_at >= lost_since:
+                    found.setdefault(card.name, {})[peer] = card
+        most = sorted(found.values(), key=len, reverse=True)
+        return {card.name: card for card, *_ in map(dict.values, most)}
 
     def longest_context(self, name: str, *, here_only: bool) -> int:
         """In tokens, of the models of this name that can be reached; 0 if there are none."""

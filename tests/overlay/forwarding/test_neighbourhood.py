@@ -59,6 +59,20 @@ def test_what_blocks_a_peer_has_is_known_though_its_card_cannot_be_read() -> Non
     assert own.index.blocks(PEER) == 1
 
 
+def test_nobody_alone_makes_its_model_the_one_that_most_serve() -> None:
+    """A PeerId can be ground to be the lowest."""
+    own = neighbourhood()
+    served = {b"0": ["bait", "bait"], b"m": ["a"], b"n": ["b", "a"], b"o": ["b", "b"], b"p": ["b"]}
+    for first, names in served.items():
+        peer, models = PeerId(first * 32), tuple(ModelCard(name, b"k" * 16) for name in names)
+        own.records_changed(peer, [Change(CARD, 1, Card("", (), models).pack())])
+        own.link_measured(peer, 1.0, 0.0)
+    assert [*own.offered()] == ["b", "a", "bait"]
+    own.link_down(PeerId(b"p" * 32))
+    own.link_down(PeerId(b"o" * 32))
+    assert [*own.offered()] == ["a", "bait", "b"]
+
+
 def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
     own = neighbourhood("a")
     here, both, there = BLOCKS[:3]
