@@ -52,6 +52,11 @@ def find_member(text: str, names: Mapping[str, str]) -> str:
     )
 
 
+def doubt(peer_id: str, names: Mapping[str, str]) -> str:
+    """What to say of one that is not among ``names``: a PeerId has no checksum."""
+    return "" if peer_id in names else f" No such member is known here: is {peer_id} right?"
+
+
 def invited_through(peer_id: str, peers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of the peers in a status, those that joined through this one, directly or not."""
     through = {peer_id}

@@ -27,7 +27,7 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
     founder may revoke everybody, others those who joined through them. With a new invite PEER may
     come back. Works whether the node runs or not.
     """
-    from cli.members import find_member, invited_through, known_names, named
+    from cli.members import doubt, find_member, invited_through, known_names, named
     from cli.session import running_client
     from overlay.errors import NodeNotRunning
 
@@ -36,7 +36,7 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
     try:
         client = running_client(config)
     except NodeNotRunning:
-        revoked = _revoke_without_node(config, peer, ask)
+        revoked, doubted = _revoke_without_node(config, peer, ask)
         hint = " The others hear of it once this node runs: hearth up"
     else:
         with client:
@@ -47,20 +47,21 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
             through = invited_through(peer_id, peers)
             also = ", ".join(named(str(e["peer_id"]), str(e.get("name") or "")) for e in through)
             falls = f" {count(len(through), 'other')} joined through it: {also}." if also else ""
+            doubted = doubt(peer_id, names)
             if ask:
-                confirmed(f"Revoke {named(peer_id, names.get(peer_id, ''))}?{falls}")
+                confirmed(f"Revoke {named(peer_id, names.get(peer_id, ''))}?{falls}{doubted}")
             revoked = client.revoke(peer_id)
         hint = f" Nor is who joined through it: {also}." if also else ""
     if as_json:
         print_json(revoked)
         return
     who = named(str(revoked["peer_id"]), str(revoked.get("name") or ""))
-    click.echo(f"{who} is no member any more.{hint}")
+    click.echo(f"{who} is no member any more.{doubted}{hint}")
 
 
-def _revoke_without_node(config: NodeConfig, peer: str, ask: bool) -> dict[str, Any]:
-    """Sign it and keep it in the home, for the node to tell the others."""
-    from cli.members import find_member, known_names, named
+def _revoke_without_node(config: NodeConfig, peer: str, ask: bool) -> tuple[dict[str, Any], str]:
+    """Sign it and keep it in the home, for the node to tell the others; returns the doubt, too."""
+    from cli.members import doubt, find_member, known_names, named
     from cli.session import without_node
     from overlay.home.home import Home
     from overlay.identity.peer_id import PeerId
@@ -70,7 +71,7 @@ def _revoke_without_node(config: NodeConfig, peer: str, ask: bool) -> dict[str, 
         absent = [{"peer_id": str(each), "name": contact.name} for each, contact in met]
         names = known_names({"absent": absent}, standing.invites({}))
         peer_id = find_member(peer, names)
-        name = names.get(peer_id, "")
+        name, doubted = names.get(peer_id, ""), doubt(peer_id, names)
         if ask:
-            confirmed(f"Revoke {named(peer_id, name)}?")
-        return {**standing.revoke(PeerId.parse(peer_id)), "name": name}
+            confirmed(f"Revoke {named(peer_id, name)}?{doubted}")
+        return {**standing.revoke(PeerId.parse(peer_id)), "name": name}, doubted

@@ -60,6 +60,27 @@ def test_revoke_nobody(run: Run, backend: FakeBackend) -> None:
 
 
 @pytest.mark.usefixtures("node")
+def test_a_mistyped_peer_id_is_doubted(
+    run: Run, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mistyped = str(key(9).peer_id)
+    doubted = f"No such member is known here: is {mistyped} right?"
+    assert doubted in run("revoke", mistyped).stdout
+    assert doubted not in run("revoke", FRIEND_ID).stdout
+    assert json.loads(run("revoke", mistyped, "--json").stdout)["peer_id"] == mistyped
+    monkeypatch.setattr("cli.options._answers", lambda: True)
+    assert doubted in run("revoke", mistyped, input="n\n").stderr
+    assert backend.revoked == [key(9).peer_id, FRIEND, key(9).peer_id]
+
+
+def test_without_a_node_a_mistyped_peer_id_is_doubted_too(run: Run, home: Path) -> None:
+    member_of(home, founder=1, me=1)
+    mistyped = str(key(9).peer_id)
+    assert f"is {mistyped} right?" in run("revoke", mistyped).stdout
+    assert "right?" not in run("revoke", "bea").stdout
+
+
+@pytest.mark.usefixtures("node")
 def test_on_a_terminal_one_is_asked(
     run: Run, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
