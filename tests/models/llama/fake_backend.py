@@ -71,8 +71,9 @@ class FakeBackend:
         self.outcomes: deque[Outcome] = deque()
         #: Slices that were told to fail.
         self.failed = 0
-        #: Seconds; a token takes a millisecond.
+        #: Seconds; and those that a token takes.
         self.now = 0.0
+        self.token_s = 1e-3
         #: (sequence, tokens) of every decode.
         self.decodes: list[list[tuple[int, int]]] = []
 
@@ -93,7 +94,7 @@ class FakeBackend:
         count = sum(len(part.tokens) for part in slices)
         assert 0 < count <= self.batch_tokens
         self.decodes.append([(part.sequence, len(part.tokens)) for part in slices])
-        self.now += count * 1e-3
+        self.now += count * self.token_s
         outcome = self.outcomes.popleft() if self.outcomes else Outcome.DONE
         if outcome is Outcome.FULL and len(slices) > 1:
             return outcome  # never to a request that has all cells for itself

@@ -22,6 +22,7 @@ from models.llama import kv_cache, spill
 from models.llama.backend import Outcome, Slice
 from models.llama.disk import DiskStore
 from models.llama.kv_cache import KvCache
+from models.llama.load import STATS_INTERVAL_S
 from models.llama.rate import Rates
 from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX
 from models.llama.spill import Spill
@@ -311,16 +312,20 @@ def test_guests_prompts_wait_while_the_owner_has_one() -> None:
     assert bench.tokens(guest) == answer_alone([1] * 1000, 5)
 
 
-def test_the_owners_prompt_is_not_cut_small_for_guests_streams() -> None:
+@pytest.mark.parametrize(("whose", "cut"), [(Priority.GUEST, 64), (Priority.OWNER, 32)])
+def test_the_owners_prompt_is_cut_small_for_the_owners_streams_alone(
+    whose: Priority, cut: int
+) -> None:
     bench = Bench(cells=4096, context=2048)
+    bench.backend.token_s = 8e-3
     bench.scheduler.warm_up()
-    guest = bench.submit([1], max_tokens=None, priority=Priority.GUEST)
+    stream = bench.submit([1], max_tokens=None, priority=whose)
     bench.scheduler.step()
     bench.submit([2] * 99)
-    streamed = len(bench.tokens(guest))
+    streamed = len(bench.tokens(stream))
     bench.scheduler.step()
-    assert [count for _, count in bench.backend.decodes[-1]] == [1, 64]
-    assert len(bench.tokens(guest)) == streamed + 1
+    assert [count for _, count in bench.backend.decodes[-1]] == [1, cut]
+    assert len(bench.tokens(stream)) == streamed + 1
 
 
 def test_a_decode_for_guests_prompts_may_be_broken_off() -> None:
@@ -420,8 +425,10 @@ def test_the_youngest_guest_gives_way_when_all_seats_are_taken() -> None:
     while not all(bench.said[guest] for guest in guests):
         bench.scheduler.step()
     owner = bench.submit([3] * 10)
+    bench.backend.now += STATS_INTERVAL_S
     bench.scheduler.step()
     assert bench.said[owner], "it was the owner's turn at once"
+    assert bench.stats.pending_guest_tokens == 1, "its prompt is cached"
     before = [len(bench.tokens(guest)) for guest in guests]
     bench.scheduler.step()
     after = [len(bench.tokens(guest)) for guest in guests]
@@ -429,6 +436,20 @@ def test_the_youngest_guest_gives_way_when_all_seats_are_taken() -> None:
     bench.run()
     for guest in guests:
         assert bench.tokens(guest) == answer_alone(bench.requests[guest].tokens, 40)
+
+
+def test_nobody_gives_way_where_all_just_fit_into_the_cells() -> None:
+    bench = Bench(cells=64, context=64)
+    bench.submit([3] * 20, max_tokens=1)
+    bench.run()
+    first = bench.submit([1] * 30, max_tokens=2)
+    bench.scheduler.step()
+    assert not bench.ended(first)
+    second = bench.submit([2] * 33, max_tokens=1)
+    bench.scheduler.step()
+    assert bench.ended(first)
+    assert bench.ended(second)
+    assert bench.tree.size == 64
 
 
 def test_guests_never_displace_each_other() -> None:
@@ -537,6 +558,7 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
     request_id = bench.submit([1, 2], max_tokens=5, stop=(letters[2:4],))
     bench.run()
     assert bench.text(request_id) == letters[:2]
+    assert bench.tokens(request_id) == alone[:4], "each is told, though its text may wait"
     assert bench.end(request_id).reason is FinishReason.STOP
 
 
@@ -547,7 +569,12 @@ def test_an_answer_goes_on_where_another_engine_failed() -> None:
         for delivered in range(done + 1):
             bench = Bench()
             request_id = bench.submit(
-                [1, 2], max_tokens=5, generated=alone[:done], delivered_chars=delivered
+                [1, 2],
+                max_tokens=5,
+                # The last letter waits for what might follow it.
+                stop=(letters[-1] + "!",),
+                generated=alone[:done],
+                delivered_chars=delivered,
             )
             bench.run()
             assert bench.tokens(request_id) == alone[done:]
