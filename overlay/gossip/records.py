@@ -217,8 +217,6 @@ def _model(packed: object) -> ModelCard:
 
 
 def _fields(value: bytes, count: int) -> list[Any]:
-    if len(value) > RECORD_VALUE_BYTES_MAX:
-        raise Malformed(f"a record of {len(value)} bytes is too long")
     try:
         fields = msgpack.unpackb(value, strict_map_key=True)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:

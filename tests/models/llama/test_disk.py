@@ -225,12 +225,19 @@ def test_other_fingerprints_never_mix_and_go_first(folder: Path) -> None:
 
 def test_another_model_in_use_is_left_alone(folder: Path) -> None:
     payload = b"x" * (BUDGET // 4)
+    stale = DiskStore(folder, b"s" * 16, BUDGET)
+    write_paths(stale, [(1,)], payload)
+    stale.close(CLOSE_S)
     theirs = DiskStore(folder, THEIRS, BUDGET)
     (key,) = write_paths(theirs, [(1,)], payload)
     settle(theirs)
     store = DiskStore(folder, OURS, BUDGET)
-    write_paths(store, [(1,), (2,), (3,)], payload)
+    write_paths(store, [(1,), (2,)], payload)
     settle(store)
+    assert files(folder, b"s" * 16), "there is room: the one in use has a budget of its own"
+    write_paths(store, [(3,)], payload)
+    settle(store)
+    assert not (folder / (b"s" * 16).hex()).exists()
     assert theirs.read(key) == payload
     for each in (store, theirs):
         each.close(CLOSE_S)
@@ -254,15 +261,16 @@ def test_the_longest_unused_model_goes_first(folder: Path, oldest: bytes) -> Non
 
 
 def test_models_that_share_a_budget_leave_each_others_pieces_alone(folder: Path) -> None:
-    payload = b"x" * (BUDGET // 4)
+    payload = b"x" * (2 * BUDGET // 5)
     stale = DiskStore(folder, b"s" * 16, BUDGET)
     write_paths(stale, [(1,)], payload)
     stale.close(CLOSE_S)
     os.utime(folder / (b"s" * 16).hex() / "lock", (100, 100))
     names = (OURS, THEIRS, b"u" * 16)
-    for _ in range(2):  # the second time each finds the others' pieces, whoever is open already
+    for again in (False, True):
         stores = [DiskStore(folder, name, 3 * BUDGET // 2, len(names)) for name in names]
         for store in stores:
+            assert bool(store.used) == again, "found, whoever was open before"
             write_paths(store, [(1,)], payload)
             settle(store)
         assert not (folder / (b"s" * 16).hex()).exists(), "there is no room for all four"
@@ -489,6 +497,7 @@ def test_a_folder_that_cannot_be_used(
         monkeypatch.setattr(Path, "mkdir", forbid)
     store = DiskStore(folder, OURS, BUDGET)
     assert not store.in_use
+    assert store.used == 0
     assert "cannot be used" in caplog.text
     assert store.write((1,), 0, b"x") is None
     assert store.read("0" * 8 + "-" + "0" * 32) is None

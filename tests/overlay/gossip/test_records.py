@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.engine import goes_by
 from overlay.errors import Malformed
 from overlay.gossip.records import Card, Load, ModelCard, block_key, block_of
-from overlay.limits import NAME_CHARS_MAX, RECORD_VALUE_BYTES_MAX
+from overlay.limits import ADDRESS_CHARS_MAX, NAME_CHARS_MAX, RECORD_VALUE_BYTES_MAX
 
 printable = st.text(st.characters(categories=["L", "N", "P"]), max_size=NAME_CHARS_MAX)
 #: Nothing is there yet in Unicode; of what is new, older Pythons know as little.
@@ -59,6 +59,7 @@ def test_card_round_trip(value: Card) -> None:
 
 
 @given(wild_card)
+@example(Card("n", ("a" * (ADDRESS_CHARS_MAX + 1), "a")))
 def test_whatever_the_metadata_a_card_is_readable(value: Card) -> None:
     packed = value.pack()
     assert len(packed) <= RECORD_VALUE_BYTES_MAX
