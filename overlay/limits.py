@@ -189,6 +189,10 @@ REVOCATIONS_PER_MEMBER_MAX: Final = 32
 #: Revocations that others tell of and that are verified in one gossip round, at a tenth to one
 #: millisecond each: a member may publish any number that are none.
 REVOCATION_CHECKS_PER_ROUND: Final = 64
+#: Revocations that are taken from one branch of those whom the founder let in, per second, and at
+#: once after a quiet time: with each, every node writes a file, for some 20 ms, and tells all.
+REVOCATIONS_PER_BRANCH_PER_S: Final = 1
+REVOCATIONS_PER_BRANCH_BURST: Final = 64
 #: Chains of origins that are verified in one gossip round: a member may make up any number of both.
 CHAIN_CHECKS_PER_ROUND: Final = 64
 #: Addresses in a join token, which must stay short enough to paste.

@@ -12,14 +12,20 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
+from overlay.bucket import Bucket
 from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
 from overlay.identity.branches import Branches, Full, Lineage, lineage_of
 from overlay.identity.certificates import Certificate, verify_when_issued
 from overlay.identity.peer_id import PeerId
-from overlay.identity.revocations import Revocation, Revocations
-from overlay.limits import CHAIN_CHECKS_PER_ROUND, REVOCATION_CHECKS_PER_ROUND
+from overlay.identity.revocations import Revocation, Revocations, branch_of
+from overlay.limits import (
+    CHAIN_CHECKS_PER_ROUND,
+    REVOCATION_CHECKS_PER_ROUND,
+    REVOCATIONS_PER_BRANCH_BURST,
+    REVOCATIONS_PER_BRANCH_PER_S,
+)
 from overlay.recent import Recent
 
 #: Records that need not be looked at twice.
@@ -43,6 +49,9 @@ class Roll:
         self._overdue = False
         #: By key, what was looked at lately; what was of use is among the revocations.
         self._seen: Recent[bytes, None] = Recent(_SEEN_MAX)
+        #: How much more news may come from the branch of each whom the founder let in, and from
+        #: whose branch some came.
+        self._news: dict[PeerId, Bucket] = {}
         #: The chains that make their origins members, as they were verified.
         self._verified: dict[PeerId, bytes] = {}
         self._branches = Branches()
@@ -69,7 +78,11 @@ class Roll:
         return revocation
 
     def heard(self, record: bytes, now: float) -> Revocation | None:
-        """As `add`, of a record that a peer tells of: only so many are looked at each round."""
+        """As `add`, of a record that a peer tells of: only so many are looked at each round.
+
+        Of one branch only so many are taken in a time: each is written to the disk and told to all,
+        and though there is room for some, a member may make any number that take others' places.
+        """
         key = revocation_key(record)
         if record in self._revocations or key in self._seen:
             return None
@@ -77,8 +90,17 @@ class Roll:
             self._overdue = True
             return None
         self._checks_left -= 1
+        branch = branch_of(record)
+        news = None if branch is None else self._news.get(branch)
+        if news is not None and news.wait_s(now):
+            self._overdue = True
+            return None
         self._seen.put(key, None)
-        return self.add(record, now)
+        revocation = self.add(record, now)
+        if revocation is not None and branch is not None:
+            full = Bucket(REVOCATIONS_PER_BRANCH_PER_S, REVOCATIONS_PER_BRANCH_BURST, now)
+            self._news.setdefault(branch, full).take(1, now)
+        return revocation
 
     def round(self, rng: random.Random) -> Iterator[tuple[PeerId, bytes]]:
         """A round begins; the records to hear again, and who tells of them.

@@ -196,6 +196,18 @@ class Revocations:
         return _Kept(revocation, record, len(chain))
 
 
+def branch_of(record: bytes) -> PeerId | None:
+    """In whose branch the issuer says that it is: of the members that the founder itself let in.
+
+    None: in no other's than the founder's, or the record cannot be read.
+    """
+    try:
+        _, chain = fields_of(record, (bytes, list), _WHAT)
+        return Certificate.read(chain[-1]).subject if chain else None
+    except HearthError:
+        return None
+
+
 def revoke(
     key: NodeKey,
     membership: Membership,

@@ -564,3 +564,18 @@ async def test_revocations_that_nobody_made(victim: Victim, honest: Honest) -> N
                 await vandal.say(SynAck((), ()))
                 await vandal.heard()
                 await named(victim, vandal.peer_id, "malformed")
+
+
+async def test_revocations_without_end(victim: Victim, honest: Honest) -> None:
+    """Each is valid, and takes the place of an older one."""
+    async with under_attack(victim, honest), attacker(victim, source=next(SOURCES)) as vandal:
+        assert vandal.me.membership is not None
+        chain, mesh = list(vandal.me.membership.certificates), victim.membership.mesh_id
+        at = itertools.count(int(time.time()))
+        async for _ in lasting():
+            for _ in range(strength(200, 1000)):
+                subject = PeerId(secrets.token_bytes(32))
+                statement = Revocation(mesh, subject, vandal.peer_id, next(at)).sign(vandal.me.key)
+                await vandal.say(RevocationNotice(msgpack.packb([statement, chain])))
+            await vandal.heard()
+        await named(victim, "revoked by", vandal.peer_id)

@@ -41,6 +41,7 @@ from overlay.limits import (
     CHAIN_CHECKS_PER_ROUND,
     FORGET_PEER_S,
     REVOCATION_CHECKS_PER_ROUND,
+    REVOCATIONS_PER_BRANCH_BURST,
     UNPROVEN_S,
 )
 from overlay.member import Member
@@ -431,6 +432,33 @@ def test_a_round_goes_through_no_more_than_it_may_look_at() -> None:
                 roll.heard(record, network.now)
         # Those of the rounds before, and new ones.
         assert gone_through == (1 + round_number) * REVOCATION_CHECKS_PER_ROUND
+
+
+@pytest.mark.parametrize("by", [2, 3], ids=["a member", "one that it let in"])
+def test_who_revokes_without_end_is_heard_a_little_and_hides_nobody_else(by: int) -> None:
+    """Each takes the place of another one, and would be written to the disk and told to all."""
+    network = Network([0, 0, 2, 1], 1)
+    judge, second, _, _, out = network.nodes
+    storming = network.nodes[by]
+    network.link_all()
+    network.run(4)
+    began, each_round = network.now, REVOCATION_CHECKS_PER_ROUND // 2
+    for number in range(12 * each_round):
+        made_up = PeerId(number.to_bytes(32, "big"))
+        notice = RevocationNotice(storming.record(made_up, TODAY + number))
+        for peer in network.peers(storming):
+            network.send(storming, peer, notice)
+        if number % each_round == 0:
+            network.run(1)
+    taken = sum(isinstance(effect, Revoked) for effect in judge.told)
+    assert taken <= REVOCATIONS_PER_BRANCH_BURST + network.now - began + 1
+    network.revoke(second, out)
+    network.settle()
+    assert network.peers(out) == []
+    # Then it is quiet, and all have heard the same in the end.
+    network.run(REVOCATIONS_PER_BRANCH_BURST)
+    known = [set(node.revocations.records()) for node in network.nodes if node is not out]
+    assert all(each == known[0] for each in known)
 
 
 def met(node: Node) -> set[PeerId]:
