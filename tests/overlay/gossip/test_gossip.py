@@ -152,6 +152,16 @@ def test_who_left_is_back_with_its_next_incarnation() -> None:
     assert heard == [PeerUp(THIRD)]
 
 
+def test_a_heartbeat_is_a_sign_of_life_once_though_there_are_records_to_catch_up_with() -> None:
+    mine = gossip()
+    mine.receive(PEER, GossipAck((delta(Change(b"a", 1, b"1")),)), 0.0)
+    for now in range(1, 9):
+        effects = mine.receive(PEER, Syn((DigestEntry(THIRD, 1, 5, 4, 0),)), float(now))
+        assert PeerUp(THIRD) not in effects
+    assert mine.states()[THIRD] is PeerState.DOWN
+    assert PeerUp(THIRD) in mine.receive(PEER, Syn((DigestEntry(THIRD, 1, 6, 4, 0),)), 9.0)
+
+
 def test_records_age_from_when_they_were_last_known_to_be_current() -> None:
     mine = gossip()
     assert mine.age_s(THIRD, 0.0) == float("inf")
