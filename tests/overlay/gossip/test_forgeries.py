@@ -278,6 +278,17 @@ def test_members_make_room_only_for_one_with_a_link() -> None:
     assert mine.incarnation(second) == 1
 
 
+@pytest.mark.parametrize("proven", [False, True])
+def test_who_has_a_link_makes_room_for_nobody(proven: bool) -> None:
+    mine = linked(LIAR)
+    first, second, *_ = crowd(mine, proven=proven)
+    mine.alive(first, 0.0)
+    mine.alive(THIRD, 0.0)
+    effects = mine.receive(THIRD, tells(THIRD, 7, Change(b"card", 1, b"true")), 0.0)
+    assert effects[:1] == [OriginReset(second)]
+    assert mine.incarnation(first) == 1
+
+
 def told(mine: Gossip, now: float) -> tuple[set[PeerId], set[PeerId]]:
     """Of whom it tells in digests, and in deltas, to one that has a link and knows nothing."""
     opened = [each for each in mine.tick(now, [OTHER]) if isinstance(each, Send)]
@@ -397,6 +408,9 @@ def test_however_much_is_told_of_others_each_has_its_share(
     assert held * RECORD_VALUE_BYTES_MAX < 3 << 20
     assert not fill(mine, THIRD, 4)
     assert len(mine.records(THIRD)) == 4
-    # The tally is right after each round, whatever was reset meanwhile.
+    # The tally is right after each round, whatever was forgotten meanwhile.
+    assert fill(mine, OTHER, 20)
+    for number in range(100, 110):
+        mine.disprove(peer_id(number))
     mine.tick(1.0, [])
-    assert fill(mine, peer_id(100), 30)
+    assert not fill(mine, OTHER, 20)
