@@ -129,9 +129,10 @@ def test_a_compact_digest_is_its_senders_own_word_too() -> None:
     for member in (LIAR, THIRD):
         mine.prove(member)
     mine.receive(LIAR, Syn((DigestEntry(THIRD, 7, 1, 0, 0),)), 0.0)
-    said = [DigestEntry(ME, 5, 0, 0, 0), DigestEntry(LIAR, 7, 1, 0, 0)]
-    mine.receive(LIAR, Syn((said[1],)), 0.0)
-    spoken = CompactDigest([*said, DigestEntry(THIRD, 7, 2, 0, 0)]).syn()
+    mine.receive(LIAR, Syn((DigestEntry(LIAR, 7, 1, 0, 0),)), 0.0)
+    # News of the liar, too, who comes before it in the order of PeerIds.
+    others = [DigestEntry(ME, 5, 0, 0, 0), DigestEntry(LIAR, 7, 2, 0, 0)]
+    spoken = CompactDigest([*others, DigestEntry(THIRD, 7, 2, 0, 0)]).syn()
     assert any(
         isinstance(effect, Send) and isinstance(effect.message, CompactSynAck)
         for effect in mine.receive(THIRD, spoken, 0.0)
