@@ -207,14 +207,18 @@ class Member:
             return self._of_gossip(self.gossip.said_goodbye(peer, now), peer, now)
         if isinstance(message, RevocationNotice):
             try:
-                heard = self.roll.heard(message.record, now)
-                return [] if heard is None else self._revoked(heard, message.record)
+                return self.told_revoked(message.record, now)
             except IdentityError as error:
                 raise Malformed(str(error)) from None
         return []
 
+    def told_revoked(self, record: bytes, now: float) -> Sequence[Effect]:
+        """As `revoked`, of what somebody else tells, a stranger even: that may be any number."""
+        revocation = self.roll.heard(record, now)
+        return [] if revocation is None else self._revoked(revocation, record)
+
     def revoked(self, record: bytes, now: float) -> Sequence[Effect]:
-        """A revocation, from whomever.
+        """A revocation of this node's user.
 
         Raises Malformed, BadSignature, NotAMember for one that no member of this mesh made.
         """
@@ -318,10 +322,9 @@ class Member:
     ) -> list[Effect]:
         """``origin`` publishes a revocation, says ``by``."""
         try:
-            revocation = self.roll.heard(record, now)
+            return [*self.told_revoked(record, now)]
         except HearthError as error:
             return [Unreadable(origin, by, str(error))]
-        return [] if revocation is None else self._revoked(revocation, record)
 
     def _records_changed(
         self, origin: PeerId, changes: Sequence[Change], by: PeerId, now: float

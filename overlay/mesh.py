@@ -253,12 +253,12 @@ class Mesh:
 
     def revocation_shown(self, by: str, record: bytes) -> None:
         try:
-            self.revoke(record)
+            self._carry_out(self.member.told_revoked(record, self.now()))
         except HearthError as error:
             self._log.misled(by, error, self.now())
 
     def revoke(self, record: bytes) -> None:
-        """A revocation, of this node's user or shown by a peer.
+        """A revocation of this node's user.
 
         Raises Malformed, BadSignature, NotAMember for one that no member of this mesh made.
         """

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from unittest.mock import Mock
 
+import msgpack
 import pytest
 
 from models.engine import ModelInfo, Sampling
@@ -22,11 +23,12 @@ from overlay.http.backend import Ask
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from overlay.identity.revocations import Revocations, revoke
+from overlay.identity.revocations import Revocation, Revocations, revoke
 from overlay.limits import (
     MEMBERS_MAX,
     MESSAGE_BYTES_MAX,
     PEER_MESSAGES_BURST,
+    REVOCATIONS_PER_BRANCH_BURST,
     UNREADABLE_MESSAGES,
 )
 from overlay.prefix.chain import BLOCK_TOKENS
@@ -323,6 +325,23 @@ async def test_a_revoked_node_that_was_away_is_told_when_it_comes(stack: AsyncEx
     assert two.mesh.revocations.records() == [record]
 
 
+async def test_of_a_member_that_revokes_without_end_few_are_written_whoever_shows_them(
+    stack: AsyncExitStack,
+) -> None:
+    _, rogue, node = members(3)
+    assert rogue.membership is not None
+    one = await start(stack, node, lan=False)
+    chain, now = list(rogue.membership.certificates), int(time.time())
+    for number in range(3 * REVOCATIONS_PER_BRANCH_BURST):
+        made_up = PeerId(secrets.token_bytes(32))
+        revocation = Revocation(
+            one.mesh.membership.mesh_id, made_up, rogue.key.peer_id, now + number
+        )
+        record = msgpack.packb([revocation.sign(rogue.key), chain])
+        one.mesh.revocation_shown("a stranger", record)
+    assert 0 < one.revocation_writes <= REVOCATIONS_PER_BRANCH_BURST + 1
+
+
 async def test_a_lie_about_a_revocation_has_no_effect(
     stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,14 +350,18 @@ async def test_a_lie_about_a_revocation_has_no_effect(
     # The one that two's peer would show, were it to lie: of another mesh, and by nobody.
     foreign = members(2)
     assert foreign[0].membership is not None
-    _, record = revoke(
-        foreign[0].key,
-        foreign[0].membership,
-        Revocations(foreign[0].key.peer_id),
-        two.mesh.me,
-        time.time(),
-    )
-    two.mesh.revocation_shown("one", record)
+    signed = [
+        revoke(
+            foreign[0].key,
+            foreign[0].membership,
+            Revocations(foreign[0].key.peer_id),
+            two.mesh.me,
+            at,
+        )
+        for at in (0.0, time.time())
+    ]
+    (_, shown), (_, told) = signed
+    two.mesh.revocation_shown("one", shown)
     two.mesh.revocation_shown("one", b"junk")
     assert two.mesh.revoked is None
     # Anybody who can connect can do that again and again.
@@ -346,7 +369,7 @@ async def test_a_lie_about_a_revocation_has_no_effect(
     # Who tells it on a link breaks the protocol.
     ended = asyncio.Event()
     monkeypatch.setattr(two.mesh, "link_down", lambda peer, reason: ended.set())
-    one.mesh.transport.send(two.mesh.me, RevocationNotice(record))
+    one.mesh.transport.send(two.mesh.me, RevocationNotice(told))
     async with asyncio.timeout(PATIENCE_S):
         await ended.wait()
     assert two.mesh.revocations.records() == []
