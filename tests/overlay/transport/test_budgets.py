@@ -23,6 +23,7 @@ from overlay.limits import (
     PEER_MESSAGES_PER_S,
     SLOWED_MAX_S,
 )
+from overlay.transport import budgets
 from overlay.transport.budgets import Bans, Breaches, Budget, Handshakes
 
 PEER, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2))
@@ -164,8 +165,26 @@ def test_one_address_may_knock_so_often() -> None:
     assert handshakes.admit("192.0.2.7", 2 / HANDSHAKES_PER_S)
 
 
-def test_addresses_that_knocked_are_forgotten() -> None:
+def test_addresses_that_knocked_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "_SOURCES_MAX", 3)
     handshakes = Handshakes()
-    for number in range(10_000):
-        assert handshakes.admit(f"2001:db8::{number:x}", 0.0)
-    assert handshakes.admit("192.0.2.7", 1.0)
+    for source in ("a", "b", "c"):
+        while handshakes.admit(source, 0.0):
+            pass
+    assert handshakes.admit("d", 0.0)
+    assert not handshakes.admit("c", 0.0)
+    assert handshakes.admit("a", 0.0), "there is no room for all, so the first began anew"
+
+
+def test_who_has_been_quiet_is_forgotten_before_who_knocks_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budgets, "_SOURCES_MAX", 3)
+    handshakes = Handshakes()
+    for source in ("a", "b", "c"):
+        assert handshakes.admit(source, 0.0)
+    while handshakes.admit("a", 100.0):
+        pass
+    for source in ("d", "e"):
+        assert handshakes.admit(source, 100.0)
+    assert not handshakes.admit("a", 100.0)

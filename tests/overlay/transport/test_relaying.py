@@ -19,6 +19,7 @@ from overlay.limits import (
     RELAY_SENDERS_PER_RECEIVER,
     RELAYED_MESSAGE_BYTES_MAX,
 )
+from overlay.transport import relaying
 from overlay.transport.detours import Detours
 from overlay.transport.relaying import Allowance
 
@@ -71,6 +72,19 @@ def test_whom_nothing_is_relayed_of_is_forgotten_in_the_end() -> None:
         sender = NodeKey.from_seed(number.to_bytes(32, "big")).peer_id
         allowance.take(sender, BOB, 1, float(number))
     assert len(allowance._senders) <= MEMBERS_MAX
+
+
+def test_who_has_been_quiet_is_forgotten_before_who_had_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relaying, "MEMBERS_MAX", 3)
+    allowance = Allowance()
+    for sender in (ANN, CYD, DAN):
+        allowance.take(sender, BOB, 1, 0.0)
+    allowance.take(ANN, BOB, RELAY_BYTES_BURST + RELAY_BYTES_PER_S, 100.0)
+    allowance.take(EVE, BOB, 1, 100.0)
+    with pytest.raises(LimitExceeded):
+        allowance.take(ANN, BOB, 1, 100.0)
 
 
 def detours() -> Detours:
