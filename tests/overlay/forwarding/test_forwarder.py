@@ -1122,6 +1122,19 @@ def test_what_is_worth_it_is_computed_here_too_once_a_peer_has_answered() -> Non
     assert origin.forwarder.hindsight.prefetched_tokens == len(TOKENS)
 
 
+def test_nothing_is_computed_here_by_a_model_that_is_gone() -> None:
+    world = World(2)
+    world.warm(1, TOKENS)
+    origin, warm = world.node(0), world.node(1)
+    origin.neighbourhood.link_measured(warm.peer, 2000.0, world.now)
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    origin.neighbourhood.model_gone(MODEL)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert isinstance(world.ending(0, RID), Answer)
+
+
 def test_a_peer_that_knows_a_request_by_its_id_cannot_take_its_prefetch_for_its_own() -> None:
     world = World(2)
     world.warm(1, TOKENS)
