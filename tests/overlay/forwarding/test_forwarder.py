@@ -1162,6 +1162,19 @@ def test_a_deadline_ends_the_request() -> None:
     assert node.cancelled == [RID]
 
 
+def test_the_deadline_travels_with_the_request() -> None:
+    world = World(3, models={1, 2})
+    world.submit(0, RID, PROMPT)
+    world.deliver()
+    [first] = (index for index in (1, 2) if world.node(index).running)
+    world.now += 99.5
+    world.kill(first)
+    world.deliver()
+    forwards = [message for _, _, message in world.log if isinstance(message, Forward)]
+    assert [each.deadline_ms for each in forwards] == [600_000, 500_500]
+    assert [each.hop_limit for each in forwards] == [1, 0], "not on to who has just failed"
+
+
 @pytest.mark.parametrize("name", [MODEL, "Alias"])
 def test_a_model_that_was_lost_says_why(name: str) -> None:
     world = World(1)
