@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +19,7 @@ from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_key
 from overlay.identity.peer_id import PeerId
 from overlay.limits import SUMMARY_BLOCKS_MAX
 from overlay.prefix.chain import BLOCK_TOKENS
+from overlay.routing.cost import Candidate
 from overlay.routing.keeper import keeper
 from overlay.routing.prices import copy_worth
 from overlay.wire.anti_entropy import Change
@@ -82,6 +86,11 @@ def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
     own.cache_changed("a", CacheChanged((both,), ()))
     assert own.losses.share == 0, "a peer held it all the time"
     own.cache_changed("a", CacheChanged((), (here,)))
+    own.records_changed(PEER, [Change(block_key(here), 1, b"")])
+    own.cache_changed("a", CacheChanged((here,), ()))
+    assert own.losses.share == 0, "a peer has computed it again"
+    own.records_changed(PEER, [Change(block_key(here), 2, None)])
+    own.cache_changed("a", CacheChanged((), (here,)))
     own.records_changed(PEER, [Change(block_key(there), 2, None)])
     own.cache_changed("a", CacheChanged((here, there), ()))
     assert own.losses.share > 0
@@ -112,6 +121,87 @@ def test_what_a_peer_holds_too_costs_the_way_and_the_wait_there() -> None:
     own.records_changed(PEER, [Change(LOAD, 4, Load(guest_places=0).pack())])
     [(_, told)] = own.copies_changed()
     assert told == dict.fromkeys(theirs, 0), "it takes nobody's requests"
+
+
+KEY, PROBE = b"k" * 16, b"p" * 16
+CARD_OF_A = ModelCard("a", KEY, (), "", 4096, 100.0, 20.0, PROBE)
+
+
+def with_a_peer(own: Neighbourhood, card: ModelCard = CARD_OF_A) -> Neighbourhood:
+    """A peer that serves a model, with a link of 12 ms, and that was last heard of at 90 s."""
+    load = Load(3, 2, 500, lost_permille=250)
+    records = {CARD: Card("", (), (card,)).pack(), LOAD: load.pack(), block_key(BLOCKS[0]): b""}
+    own.records_changed(PEER, [Change(key, 1, value) for key, value in records.items()])
+    own.link_measured(PEER, 12.0, 90.0)
+    return own
+
+
+def test_a_peer_is_a_candidate_as_it_tells_and_as_far_as_that_is_fresh() -> None:
+    own = with_a_peer(neighbourhood())
+    candidate = Candidate(
+        peer=PEER,
+        rtt_ms=12.0,
+        match_tokens=BLOCK_TOKENS,
+        summary_age_s=10.0,
+        prefill_rate=100.0,
+        decode_rate=20.0,
+        pending_prefill_tokens=500,
+        running=2,
+        queued=3,
+        lost_share=0.25,
+    )
+    assert own.candidates("a", BLOCKS[:2], 100.0, exclude=()) == [candidate]
+    own.summary_current(PEER, 99.0)
+    [fresher] = own.candidates("a", BLOCKS[:2], 100.0, exclude=())
+    assert fresher == candidate._replace(summary_age_s=1.0)
+
+
+def test_who_cannot_take_a_request_is_no_candidate() -> None:
+    own = neighbourhood()
+    own.model_loaded(ModelInfo("a", KEY, (), "", 8192, 8192, 1, PROBE))
+    with_a_peer(own)
+
+    def found(exclude: tuple[PeerId, ...] = (), **options: Any) -> list[PeerId]:
+        return [each.peer for each in own.candidates("a", (), 100.0, exclude=exclude, **options)]
+
+    assert found() == found(key=KEY) == found(longer_than=4095) == [ME, PEER]
+    assert found((PEER,)) == found(here_only=True) == found(longer_than=4096) == [ME]
+    assert found((ME,)) == [PEER]
+    assert found(key=b"o" * 16) == found(longer_than=8192) == []
+    own.link_down(PEER)
+    assert found() == [ME]
+
+
+def test_of_who_tokenizes_unlike_this_node_no_blocks_count() -> None:
+    own = neighbourhood()
+    own.model_loaded(ModelInfo("a", KEY, (), "", 8192, 8192, 1, PROBE))
+    with_a_peer(own, replace(CARD_OF_A, probe=b"q" * 16))
+    [_, theirs] = own.candidates("a", BLOCKS[:1], 100.0, exclude=())
+    assert (theirs.match_tokens, theirs.summary_age_s) == (0, math.inf)
+    assert own.candidates("a", BLOCKS[:1], 100.0, exclude={ME}, key=KEY) == []
+
+
+def test_who_starts_anew_keeps_its_link_and_nothing_else() -> None:
+    own = with_a_peer(neighbourhood())
+    own.origin_reset(PEER)
+    assert own.candidates("a", BLOCKS[:1], 100.0, exclude=()) == []
+    card = Card("", (), (CARD_OF_A,))
+    own.records_changed(PEER, [Change(CARD, 1, card.pack())])
+    [theirs] = own.candidates("a", BLOCKS[:1], 100.0, exclude=())
+    assert (theirs.rtt_ms, theirs.match_tokens, theirs.queued) == (12.0, 0, 0)
+    own.link_down(PEER)
+    own.origin_reset(PEER)
+    assert PEER not in own.neighbours
+
+
+def test_what_a_peer_offered_whose_link_broke_of_late_is_known() -> None:
+    own = with_a_peer(neighbourhood())
+    own.link_down(PEER, lost_at=100.0)
+    assert own.offered() == {}
+    assert own.offered(lost_since=101.0) == {}
+    assert own.offered(lost_since=99.0) == {"a": CARD_OF_A}
+    own.link_down(PEER)
+    assert own.offered(lost_since=99.0) == {}, "that it was ended on purpose, it stays so"
 
 
 def serving(own: Neighbourhood, model: str) -> list[PeerId]:
