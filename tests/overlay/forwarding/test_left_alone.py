@@ -23,6 +23,14 @@ def test_a_silent_peer_is_left_alone_each_time_for_twice_as_long() -> None:
     assert not left_alone.has(OTHER, now)
 
 
+def test_who_is_silent_for_months_is_left_alone_as_before() -> None:
+    left_alone = LeftAlone()
+    for times in range(1100):
+        left_alone.fell_silent(PEER, times * BAN_MAX_S)
+    assert left_alone.has(PEER, 1100 * BAN_MAX_S - 1)
+    assert not left_alone.has(PEER, 1100 * BAN_MAX_S)
+
+
 def test_a_whole_answer_is_a_new_beginning() -> None:
     left_alone, now = LeftAlone(), 100.0
     for _ in range(3):

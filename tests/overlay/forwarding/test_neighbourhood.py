@@ -196,6 +196,8 @@ def test_who_starts_anew_keeps_its_link_and_nothing_else() -> None:
 
 def test_what_a_peer_offered_whose_link_broke_of_late_is_known() -> None:
     own = with_a_peer(neighbourhood())
+    own.link_measured(PeerId(b"q" * 32), 1.0, 90.0)  # of which there is no card yet
+    assert own.offered() == {"a": CARD_OF_A}
     own.link_down(PEER, lost_at=100.0)
     assert own.offered() == {}
     assert own.offered(lost_since=101.0) == {}

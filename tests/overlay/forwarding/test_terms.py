@@ -62,6 +62,7 @@ def test_what_outgrows_its_reservation_needs_what_is_left() -> None:
 
 def test_more_than_a_minutes_quota_never_fits() -> None:
     assert TokenQuota(100).reserve(ANN, ONE, 101, 0.0) == math.inf
+    assert TokenQuota(100).reserve(ANN, ONE, 100, 0.0) == 0
 
 
 @given(st.lists(st.floats(0.0, 30.0), max_size=40), st.integers(1, 50))

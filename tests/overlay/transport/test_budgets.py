@@ -122,6 +122,13 @@ def test_bans_grow_up_to_a_bound_and_end() -> None:
     assert bans.of(OTHER, now) is None
 
 
+def test_who_floods_for_months_is_banned_as_before() -> None:
+    bans = Bans()
+    for times in range(1100):
+        made = bans.ban(PEER, "flooded", times * BAN_MAX_S)
+    assert made.until == 1100 * BAN_MAX_S
+
+
 def test_who_keeps_the_peace_begins_anew() -> None:
     bans = Bans()
     ended = bans.ban(PEER, "flooded", 0.0).until
