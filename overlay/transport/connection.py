@@ -221,9 +221,8 @@ async def _serve(pump: Pump, monitor: Monitor, line: Line) -> None:
         if watching.done():
             # A refusal or goodbye may have come just before the end.
             pump.drain()
-            line.close(watching.result())
     finally:
+        line.close(_BROKE)
         watching.cancel()
         await asyncio.wait({watching})
-        line.close(_BROKE)
         line.let_go()

@@ -182,9 +182,9 @@ class Monitor:
         """Wait for the CURVE handshake; None when it is done, or the reason why it is not."""
         return await self._next()
 
-    async def ended(self) -> str:
-        """Wait for the end of the connection; the reason."""
-        return await self._next() or "the connection broke"
+    async def ended(self) -> None:
+        """Wait for the end of the connection that stood. ZeroMQ's reasons are of handshakes."""
+        await self._next()
 
     async def _next(self) -> str | None:
         head, _endpoint = await self._events.recv_multipart()

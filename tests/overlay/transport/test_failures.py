@@ -122,6 +122,8 @@ class Uplink:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.slow = False
+        #: What comes next is not what was sent.
+        self.mangles = False
         self.passed_bytes = 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,11 +133,38 @@ class Uplink:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(self.PIECE_BYTES):
+            if self.mangles:
+                piece = piece[:-1] + bytes([piece[-1] ^ 1])
             writer.write(piece)
             self.passed_bytes += len(piece)
             if self.slow:
                 await asyncio.sleep(0.02)
         writer.close()
+
+
+@pytest.mark.parametrize("dialler_sends", [True, False])
+async def test_what_comes_mangled_ends_the_link_which_comes_back(dialler_sends: bool) -> None:
+    async with mesh(2) as (near, far):
+        uplink = Uplink(far)
+        server = await asyncio.start_server(uplink.accept, "127.0.0.1", 0)
+        async with server:
+            listening: socket.socket = server.sockets[0]
+            port = int(listening.getsockname()[1])
+            near.transport.dial(far.peer_id, [Multiaddr("ip4", "127.0.0.1", port)])
+            await near.until_seen("up")
+            await far.until_seen("up")
+            uplink.mangles = True
+            sender, receiver = (near, far) if dialler_sends else (far, near)
+            assert sender.transport.send(receiver.peer_id, Cancel(b"mangled"))
+            for node in (near, far):
+                assert await node.until_seen("down") == "the connection broke"
+            uplink.mangles = False
+            for node in (near, far):
+                await node.until_seen("up", 2)
+            assert sender.transport.send(receiver.peer_id, Cancel(b"whole"))
+            assert await receiver.until_seen("received") == Cancel(b"whole")
+            await near.transport.close()
+            await far.transport.close()
 
 
 @pytest.fixture
