@@ -222,7 +222,7 @@ class Mesh:
     def models_changed(self) -> None:
         """The set of served models changed."""
         self.member.models_changed(self._engines.infos(), self._engines.lost, self.now())
-        self._log.warn_of_all_unlike()
+        self._log.warn_of_all_unlike(self.now())
 
     def engine_event(self, model: str, event: EngineEvent) -> None:
         """An event of a local engine."""
@@ -324,7 +324,7 @@ class Mesh:
                 case Outcast(peer=peer):
                     queue.extend(self._exclude(peer))
                 case PeerChanged(peer=peer):
-                    self._log.warn_of_unlike(peer)
+                    self._log.warn_of_unlike(peer, self.now())
                     self._on_peers()
                 case Unreadable():
                     self._unreadable(effect)

@@ -8,7 +8,7 @@ from typing import Final
 
 from overlay.complaints import Complaints
 from overlay.effects import Unreadable
-from overlay.errors import HearthError
+from overlay.errors import HearthError, listed
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
@@ -92,20 +92,23 @@ class MeshLog:
         matter = "refuses to link, for a revocation that is none"
         self._complaints.about(by, matter, str(error), now)
 
-    def warn_of_all_unlike(self) -> None:
+    def warn_of_all_unlike(self, now: float) -> None:
         """This node's models changed: say which peers tokenize unlike it."""
-        for peer, _ in self._neighbourhood.unlike():
-            self.warn_of_unlike(peer)
+        for peer in dict.fromkeys(peer for peer, _ in self._neighbourhood.unlike()):
+            self.warn_of_unlike(peer, now)
 
-    def warn_of_unlike(self, peer: PeerId) -> None:
-        """Say so if the peer tokenizes unlike this node."""
-        for model in self._neighbourhood.models_unlike(peer):
-            if (peer, model) not in self._warned_of:
-                self._warned_of.put((peer, model), None)
-                log.warning(
-                    "%s (%s) tokenizes %s unlike this node, though it is the same model: its cache "
-                    "is not used; run the same version of Hearth and llama.cpp on both",
-                    self._neighbourhood.name_of(peer),
-                    peer,
-                    model,
-                )
+    def warn_of_unlike(self, peer: PeerId, now: float) -> None:
+        """Say so if the peer tokenizes unlike this node; it may tell of ever new models."""
+        models = self._neighbourhood.models_unlike(peer)
+        new = [model for model in models if (peer, model) not in self._warned_of]
+        for model in new:
+            self._warned_of.put((peer, model), None)
+        if new:
+            self._complaints.about(
+                peer,
+                "tokenizes unlike this node",
+                f"{listed(new)} of {self._neighbourhood.name_of(peer)}, which the two have in "
+                "common: its cache is not used; run the same version of Hearth and llama.cpp on "
+                "both",
+                now,
+            )

@@ -40,11 +40,11 @@ def test_a_peer_that_tokenizes_unlike_us_is_told_of_once(
     told = MeshLog(known, lambda peer: True)
     unlike(known, ANN, "toy")
     unlike(known, BEN, "toy")
-    for _ in range(2):
-        told.warn_of_unlike(ANN)
+    for now in (0.0, 100.0):
+        told.warn_of_unlike(ANN, now)
     assert [str(ANN) in line for line in caplog.messages] == [True]
-    for _ in range(2):
-        told.warn_of_all_unlike()
+    for now in (200.0, 300.0):
+        told.warn_of_all_unlike(now)
     assert [str(BEN) in line for line in caplog.messages] == [False, True]
 
 
@@ -66,11 +66,23 @@ def test_of_too_many_models_the_latest_are_remembered(
     """Who goes on telling of other ones fills no memory."""
     monkeypatch.setattr(mesh_log, "_WARNED_MAX", 4)
     told = MeshLog(known, lambda peer: True)
-    for number in (*range(5), 4, 0):
+    for minute, number in enumerate((*range(5), 4, 0)):
         unlike(known, ANN, f"model {number}")
-        told.warn_of_unlike(ANN)
+        told.warn_of_unlike(ANN, 60.0 * minute)
     assert [line.count("model 4") for line in caplog.messages] == [0, 0, 0, 0, 1, 0]
     assert "model 0" in caplog.messages[-1]
+
+
+def test_who_tells_of_ever_new_models_does_not_fill_the_log(
+    known: Neighbourhood, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = MeshLog(known, lambda peer: True)
+    for number in range(100):
+        unlike(known, ANN, *(f"model {number}.{which}" for which in range(16)))
+        told.warn_of_unlike(ANN, number / 10)
+    [line] = caplog.messages
+    assert str(ANN) in line
+    assert "model 0.0, model 0.1" in line
 
 
 @pytest.mark.parametrize("by", [ANN, None])
