@@ -107,12 +107,31 @@ async def test_a_bug_in_one_attempt_does_not_end_all_others(
     await dial.stop()
 
 
-async def test_new_addresses_are_tried_without_a_pause() -> None:
+async def test_new_addresses_are_tried_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialling, "REDIAL_MIN_S", 3600.0)
+    monkeypatch.setattr(dialling, "REDIAL_MAX_S", 36000.0)
+    pauses: list[float] = []
+
+    class Watched(Backoff):
+        def pause_s(self) -> float:
+            pauses.append(super().pause_s())
+            return pauses[-1]
+
+    monkeypatch.setattr(dialling, "Backoff", Watched)
     attempts = Attempts()
-    dial = Dial([], attempts, random.Random(1))
+    dial = Dial(ADDRESSES[:1], attempts, random.Random(1))
     dial.start()
+    assert await attempts.next() == ADDRESSES[0]
     dial.update(ADDRESSES)
     assert [await attempts.next() for _ in range(3)] == ADDRESSES
+    dial.update(ADDRESSES)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert attempts.made.empty(), "they are no news"
+    dial.hurry()
+    assert [await attempts.next() for _ in range(3)] == ADDRESSES
+    assert len(pauses) == 3
+    assert max(pauses) <= 3600.0, "with news, all begins anew"
     await dial.stop()
 
 
