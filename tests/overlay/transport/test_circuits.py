@@ -364,6 +364,15 @@ async def test_a_relay_cannot_open_circuits_without_end() -> None:
         await seek(left, right)
 
 
+async def test_a_circuit_with_a_link_takes_no_place_of_those_that_open() -> None:
+    async with relayed() as (left, right, hub):
+        for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX + 1):
+            circuit = Circuit(Role.DIALER, left.key, right.peer_id, seed.to_bytes(32, "big"))
+            peer = PeerId(seed.to_bytes(32, "big"))
+            right.transport._circuits._arrived(hub.peer_id, peer, circuit.open(), 100)
+        assert circuits(right) == 1 + CIRCUITS_OPENING_PER_RELAY_MAX
+
+
 async def test_who_finds_no_place_for_its_circuit_asks_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
