@@ -205,7 +205,7 @@ def completed(job: Job, done: Completed, now: float) -> list[Effect]:
         raise Malformed("an answer took less than nothing")
     if max(counts) > 2 * PROMPT_TOKENS_MAX:
         raise LimitExceeded(f"a prompt has at most {PROMPT_TOKENS_MAX} tokens")
-    done = _counted(job, done)
+    done = _counted(job, done, now)
     actual = _actual(job, done, now)
     job.explanation.answered(actual)
     if job.upstream is not None:
@@ -232,15 +232,19 @@ def completed(job: Job, done: Completed, now: float) -> list[Effect]:
     return [Emit(job.request_id, answer)]
 
 
-def _counted(job: Job, done: Completed) -> Completed:
+def _counted(job: Job, done: Completed, now: float) -> Completed:
     """What the executor says, but for what this node counted itself: a client may be charged."""
     prompt_tokens = done.prompt_tokens if job.tokens is None else len(job.tokens)
+    most_ms = (now - job.submitted_at) * 1000
     return replace(
         done,
         prompt_tokens=prompt_tokens,
         # A failed-over request's prompt includes emitted tokens; only prompt tokens count here.
         cached_tokens=min(done.cached_tokens, prompt_tokens),
         completion_tokens=len(job.generated),
+        queue_ms=min(done.queue_ms, most_ms),
+        prefill_ms=min(done.prefill_ms, most_ms),
+        decode_ms=min(done.decode_ms, most_ms),
     )
 
 

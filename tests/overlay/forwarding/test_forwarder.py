@@ -1401,18 +1401,21 @@ def test_who_lies_in_an_answer_is_found_out_and_the_answer_comes_from_elsewhere(
 
 @pytest.mark.parametrize("tokens", [0, 3])
 def test_who_answers_makes_no_request_dearer_than_it_was(tokens: int) -> None:
-    """A client may be charged, by what this node counted itself."""
+    """A client may be charged, by what this node counted itself; and it shows how long it took."""
     world = World(2)
     world.warm(1, TOKENS)
     world.submit(0, RID, PROMPT)
     world.run(tokens)
     origin, liar = world.node(0), world.node(1).peer
-    lie = Completed(RID, tokens, "stop", 200_000, 100_000, 200_000, 0.0, 0.0, 0.0)
+    begun = world.now
+    world.now += 1
+    lie = Completed(RID, tokens, "stop", 200_000, 100_000, 200_000, 1e300, 1e300, 1e300)
     world.carry_out(origin, origin.forwarder.receive(liar, lie, world.now))
     answer = world.ending(0, RID)
     assert isinstance(answer, Answer)
     assert (answer.prompt_tokens, answer.completion_tokens) == (len(TOKENS), tokens)
     assert answer.cached_tokens == len(TOKENS), "of a prompt no more is cached than there is"
+    assert max(answer.queue_ms, answer.prefill_ms) <= 1000 * (world.now - begun) + 100
 
 
 @pytest.mark.parametrize("hops", [-1, 0, HOP_LIMIT_MAX + 1])
