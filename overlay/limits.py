@@ -183,7 +183,8 @@ INVITE_USES_MAX: Final = 100
 #: Invites that a node keeps, open and expired.
 INVITES_MAX: Final = 256
 #: Revocations that a mesh remembers, and how many of them one member other than the founder may
-#: have made: every node passes all on, for as long as the mesh lives.
+#: have made: every node passes all on, for as long as the mesh lives. A branch has its share of
+#: them, by PLACES_PER_BRANCH_PLACE, but room for one member at least.
 REVOCATIONS_MAX: Final = 256
 REVOCATIONS_PER_MEMBER_MAX: Final = 32
 #: Revocations that others tell of and that are verified in one gossip round, at a tenth to one

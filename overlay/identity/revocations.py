@@ -23,6 +23,7 @@ from typing import Final
 import msgpack
 
 from overlay.errors import HearthError, IdentityError, Malformed, NotAMember, Revoked
+from overlay.identity.branches import Lineage, lineage_of
 from overlay.identity.certificates import (
     Certificate,
     Membership,
@@ -36,6 +37,7 @@ from overlay.identity.statements import check_signature, fields_of, sign, stated
 from overlay.limits import (
     CERTIFICATE_CHAIN_MAX,
     CERTIFICATE_TTL_S,
+    PLACES_PER_BRANCH_PLACE,
     REVOCATIONS_MAX,
     REVOCATIONS_PER_MEMBER_MAX,
 )
@@ -87,13 +89,13 @@ class Revocation:
 class _Kept:
     revocation: Revocation
     record: bytes
-    #: Steps from the founder to the issuer.
-    depth: int
+    #: Of the issuer.
+    lineage: Lineage
 
     @property
     def rank(self) -> tuple[int, int, bytes]:
         """The lower, the rather it is kept: the founder's, then those of members near to it."""
-        return (self.depth, -self.revocation.issued_at, self.record)
+        return (len(self.lineage), -self.revocation.issued_at, self.record)
 
 
 class Revocations:
@@ -192,8 +194,8 @@ class Revocations:
             raise NotAMember("a revocation is of another mesh")
         if revocation.subject in (self.founder, revocation.issuer):
             raise NotAMember("nobody revokes the founder, or itself")
-        verify_chain(self.founder, revocation.issuer, tuple(chain), revocation.issued_at)
-        return _Kept(revocation, record, len(chain))
+        shown = verify_chain(self.founder, revocation.issuer, tuple(chain), revocation.issued_at)
+        return _Kept(revocation, record, lineage_of(shown))
 
 
 def branch_of(record: bytes) -> PeerId | None:
@@ -254,14 +256,29 @@ def _select(all_kept: Iterable[_Kept]) -> dict[bytes, _Kept]:
     """Those that there is room for.
 
     What is left out would be left out of any larger set too, as there are better ones of the same
-    issuer, or better ones in all. So the order in which records come does not matter.
+    issuer, or of the same branch, or better ones in all. So the order in which records come does
+    not matter.
     """
     selected: dict[bytes, _Kept] = {}
-    made: Counter[PeerId] = Counter()
+    by_issuer: Counter[Lineage] = Counter()
+    by_branch: Counter[Lineage] = Counter()
     for kept in sorted(all_kept, key=lambda kept: kept.rank):
-        made[kept.revocation.issuer] += 1
-        if kept.depth and made[kept.revocation.issuer] > REVOCATIONS_PER_MEMBER_MAX:
-            continue
-        if len(selected) < REVOCATIONS_MAX:
+        lineage = kept.lineage
+        branches = [lineage[: depth + 1] for depth in range(len(lineage))]
+        full = any(by_branch[branch] >= _room(len(branch)) for branch in branches)
+        if lineage and by_issuer[lineage] >= REVOCATIONS_PER_MEMBER_MAX:
+            full = True
+        if not full and len(selected) < REVOCATIONS_MAX:
             selected[kept.record] = kept
+            by_issuer[lineage] += 1
+            by_branch.update(branches)
     return selected
+
+
+def _room(depth: int) -> int:
+    """For all that are made by a member so many steps from the founder, and those below it.
+
+    It may let in any number that it made up, and theirs must not take the place of others'.
+    """
+    share: int = REVOCATIONS_MAX // PLACES_PER_BRANCH_PLACE**depth
+    return max(REVOCATIONS_PER_MEMBER_MAX, share)

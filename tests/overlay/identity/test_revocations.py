@@ -10,10 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import BadSignature, HearthError, IdentityError, Malformed, NotAMember, Revoked
+from overlay.identity import revocations
 from overlay.identity.certificates import Membership, found_mesh, issue, mesh_id, verify_chain
 from overlay.identity.keys import NodeKey
 from overlay.identity.revocations import Revocation, Revocations, revoke
-from overlay.limits import CERTIFICATE_TTL_S, REVOCATIONS_MAX, REVOCATIONS_PER_MEMBER_MAX
+from overlay.limits import (
+    CERTIFICATE_TTL_S,
+    PLACES_PER_BRANCH_PLACE,
+    REVOCATIONS_MAX,
+    REVOCATIONS_PER_MEMBER_MAX,
+)
 from tests.overlay.identity.strategies import key
 
 NOW = 1_800_000_000
@@ -267,6 +273,38 @@ def test_what_there_is_room_for_does_not_depend_on_the_order(rng: random.Random)
     rng.shuffle(records)
     half, rest = known(*records[:40]), records[20:]
     assert known(*rest, *half.records()).records() == known(*records).records()
+
+
+def test_a_crowd_that_a_member_lets_in_undoes_no_revocation_of_others() -> None:
+    """Each invention of Mallory's makes as many as a member may, and later ones than Ben did."""
+    later = NOW + CERTIFICATE_TTL_S // 2
+    crowd = [
+        record(each, key(100 + number), later, member(each, MALLORY, MALLORYS))
+        for each in (key(20 + which) for which in range(REVOCATIONS_MAX // 32 + 1))
+        for number in range(REVOCATIONS_PER_MEMBER_MAX)
+    ]
+    mine = known(record(BEN, CLEO), *crowd)
+    assert mine.find(CLEOS.certificates)
+    assert len(mine.records()) == 1 + REVOCATIONS_MAX // PLACES_PER_BRANCH_PLACE
+
+
+BRANCHES = [
+    record(by, key(30 + number), NOW + number)
+    for by in (ANNA, BEN, CLEO, MALLORY)
+    for number in range(5)
+]
+
+
+@given(st.permutations(BRANCHES), st.integers(0, len(BRANCHES)))
+@settings(max_examples=25, deadline=None)
+def test_nor_does_that_of_a_branch_depend_on_the_order(order: list[bytes], half: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(revocations, "REVOCATIONS_MAX", 9)
+        patch.setattr(revocations, "REVOCATIONS_PER_MEMBER_MAX", 2)
+        first = known(*order[:half])
+        assert known(*order[half:], *first.records()).records() == known(*BRANCHES).records()
+        # Anna two, Ben one of the three of her branch, and Mallory two.
+        assert len(known(*BRANCHES).records()) == 5
 
 
 def test_a_revocation_that_would_undo_another_is_refused() -> None:
