@@ -460,7 +460,7 @@ async def test_messages_in_the_name_of_another_are_not_heard(
                 forged = (
                     Cancel(rid),
                     StreamAck(rid, 1 << 40),
-                    Accepted(rid, vandal.peer_id, 1, 1),
+                    Accepted(rid, vandal.peer_id, 2, 1),
                     Begun(rid, 1, 1.0),
                     TokenFrame(rid, 0, (1,), "forged"),
                     Completed(rid, 0, "stop", 1, 1, 1, 0.0, 0.0, 0.0),
@@ -473,7 +473,7 @@ async def test_messages_in_the_name_of_another_are_not_heard(
                 await vandal.say(*forged, replace(request, path=(vandal.peer_id,)))
                 await vandal.heard()
                 await server.say(
-                    Accepted(rid, server.peer_id, 1, 1),
+                    Accepted(rid, server.peer_id, 2, 1),
                     TokenFrame(rid, 0, (1,), "true"),
                     Completed(rid, 1, "stop", 1, 0, 1, 0.0, 0.0, 0.0),
                 )

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 _ARGUMENTS: Final = {
     "GetExternalIPAddress": ((), ("NewExternalIPAddress",)),
@@ -107,8 +107,8 @@ async def running(router: Router) -> AsyncIterator[Router]:
 
     class Search(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.DatagramTransport)
-            self._transport = transport
+            # Not by its class in Python 3.11.
+            self._transport = cast(asyncio.DatagramTransport, transport)
 
         def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
             answer = router.searched_for(data)
