@@ -18,9 +18,17 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations
-from overlay.limits import CERTIFICATE_TTL_S, HANDSHAKE_S, PING_INTERVAL_S, RTT_INTERVAL_S
+from overlay.limits import (
+    BATCH_FRAMES_MAX,
+    CERTIFICATE_TTL_S,
+    HANDSHAKE_S,
+    PING_INTERVAL_S,
+    RTT_INTERVAL_S,
+    STRANGER_MESSAGE_BYTES_MAX,
+)
 from overlay.sim.clock import Clock
 from overlay.transport.link import (
+    CROSSING_S,
     DEAF_S,
     SILENCE_S,
     Direction,
@@ -34,8 +42,19 @@ from overlay.transport.link import (
     Transmit,
     Up,
 )
+from overlay.wire.between_transports import DialBack, Moved, Relay
 from overlay.wire.codec import decode, encode
-from overlay.wire.messages import Cancel, Goodbye, Message, Ping, Pong, Refusal
+from overlay.wire.messages import (
+    Batch,
+    Cancel,
+    Goodbye,
+    JoinRequest,
+    Message,
+    Ping,
+    Pong,
+    Refusal,
+    StreamAck,
+)
 
 TODAY = 1_700_000_000.0
 FOUNDER = NodeKey.from_seed(bytes(32))
@@ -398,3 +417,69 @@ def test_a_link_ends_with_the_membership() -> None:
     # The founder's does not.
     assert messages(pair.listener.tick(2.0, TODAY + CERTIFICATE_TTL_S)) != []
     assert pair.listener.state is LinkState.UP
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_strangers_messages_are_short(excess: int) -> None:
+    overhead = len(encode(Goodbye("x" * STRANGER_MESSAGE_BYTES_MAX))) - STRANGER_MESSAGE_BYTES_MAX
+    words = encode(Goodbye("x" * (STRANGER_MESSAGE_BYTES_MAX - overhead + excess)))
+    [refusal] = messages(link(ME, MEMBER, Role.LISTENER).receive(words, 1.0, TODAY))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code == "limit-exceeded") == bool(excess)
+
+
+def acks(count: int) -> Batch:
+    return Batch((), tuple(StreamAck(bytes(16), seq) for seq in range(count)))
+
+
+_RELAYED, _DIRECT = "relayed", "direct"
+_DIALLED, _LISTENED = Direction.OUTGOING, Direction.INCOMING
+
+
+@pytest.mark.parametrize(
+    ("message", "allowed"),
+    [
+        (acks(BATCH_FRAMES_MAX), {_RELAYED, _DIRECT, _DIALLED, _LISTENED}),
+        (acks(BATCH_FRAMES_MAX + 1), set()),
+        (JoinRequest(bytes(8), bytes(32), ""), set()),
+        (Relay(MEMBER.peer_id, b""), {_DIRECT, _DIALLED, _LISTENED}),
+        (Moved(), {_RELAYED, _DIALLED, _LISTENED}),
+        (DialBack(7710), {_DIRECT, _LISTENED}),
+    ],
+)
+def test_what_may_be_said_hangs_on_the_link(message: Message, allowed: set[str]) -> None:
+    for relay in (None, NodeKey.from_seed(bytes([2]) * 32).peer_id):
+        for direction in Direction:
+            end = up()
+            end.direction, end.relay = direction, relay
+            way = _DIRECT if relay is None else _RELAYED
+            events = end.receive(encode(message), 1.0, TODAY)
+            received = [each.message for each in events if isinstance(each, Received)]
+            assert received == ([message] if {way, direction} <= allowed else [])
+            assert (end.state is LinkState.UP) == bool(received)
+
+
+def test_who_dials_again_has_lost_what_it_had() -> None:
+    relay = NodeKey.from_seed(bytes([2]) * 32).peer_id
+    first, again = (link(ME, MEMBER, Role.LISTENER, now) for now in (0.0, 0.1))
+    assert again.replaces(first)
+    first.relay = relay
+    assert not again.replaces(first), "there may be one of each kind"
+    again.relay = relay
+    assert again.replaces(first)
+
+
+def test_who_dials_has_no_link_that_was_dialled_here_unless_they_crossed() -> None:
+    ours = link(ME, MEMBER, Role.DIALER)
+    assert link(ME, MEMBER, Role.LISTENER, CROSSING_S + 0.1).replaces(ours)
+    crossing = link(ME, MEMBER, Role.LISTENER, CROSSING_S - 0.1)
+    assert not crossing.replaces(ours)
+    assert not link(ME, MEMBER, Role.DIALER, 60.0).replaces(crossing), "this end knows its own"
+
+
+def test_who_is_at_the_other_end() -> None:
+    end = link(ME, MEMBER, Role.LISTENER)
+    assert end.whom == "tcp://192.0.2.1"
+    end.endpoint = "192.0.2.1"
+    assert end.whom == "192.0.2.1"
+    assert up().whom == str(FOUNDER.peer_id)

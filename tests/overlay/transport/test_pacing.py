@@ -94,6 +94,8 @@ class Paced(RuleBasedStateMachine):
     @invariant()
     def what_waits_is_known(self) -> None:
         assert (self.pace.wait_s(self.now) is None) == (not any(self.model.values()))
+        for lane, waiting in self.model.items():
+            assert self.pace.waits(lane) == bool(waiting)
         assert self.relay.refused == 0
 
 
@@ -138,6 +140,7 @@ def test_receivers_take_turns_and_none_waits_for_a_crowded_one() -> None:
     counts = [left.count(lane) for lane in PEERS[:3]]
     assert abs(counts[0] - counts[1]) <= 1
     assert 0 < counts[2] < counts[0] / 3
+    assert len(left) < 5 * RELAY_MESSAGES_PER_S, "to all of them together"
 
 
 def test_what_waits_does_not_hold_up_what_a_link_says_itself() -> None:
@@ -162,6 +165,7 @@ def test_it_is_idle_once_all_has_left_and_flowed_in_again() -> None:
     assert pace.idle(0.0)
     pace.put(PEERS[0], bytes(1000), 0.0)
     assert pace.take(0.0) == (PEERS[0], bytes(1000))
+    assert not pace.idle(1.0), "what the relay told of the receiver would be forgotten"
     pace.close(PEERS[0])
     assert not pace.idle(0.0)
     assert pace.idle(1.0)
