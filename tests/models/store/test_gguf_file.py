@@ -113,6 +113,30 @@ def test_claims_beyond_all_bounds_are_refused(tmp_path: Path, content: bytes, cl
         check_gguf(path)
 
 
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [
+        (struct.pack("<Ii", 5, 2048), 2048),
+        (struct.pack("<Ii", 5, -1), 0),
+        (struct.pack("<If", 6, 2048.0), 0),
+        (struct.pack("<I", 8) + text(b"2048"), 0),
+        (struct.pack("<IIQ", 9, 4, 0), 0),
+    ],
+)
+def test_a_context_of_no_whole_number_is_none(tmp_path: Path, value: bytes, length: int) -> None:
+    path = tmp_path / "odd.gguf"
+    architecture = text(b"general.architecture") + struct.pack("<I", 8) + text(b"a")
+    path.write_bytes(header(entries=2) + architecture + text(b"a.context_length") + value)
+    assert check_gguf(path).context_length == length
+
+
+def test_a_header_that_ends_amid_what_is_not_read_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(header(entries=1) + text(b"k") + struct.pack("<IIQ", 9, 4, 100) + bytes(399))
+    with pytest.raises(ModelFileInvalid, match="truncated: 1 of"):
+        check_gguf(path)
+
+
 @given(content=st.binary(max_size=400), as_gguf=st.booleans())
 def test_garbage_raises_only_model_file_invalid(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, as_gguf: bool

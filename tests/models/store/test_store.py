@@ -65,10 +65,17 @@ def test_a_path_is_used_in_place(store: ModelStore, tmp_path: Path) -> None:
     assert store.list() == []
 
 
+def test_a_path_may_have_any_ending(store: ModelStore, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "blob-of-another-program")
+    assert store.resolve(str(path)).path == path
+
+
 def test_a_path_to_nothing(store: ModelStore) -> None:
-    for name in ("/nowhere/model.gguf", "model.gguf", "~nobody-of-that-name/model.gguf"):
+    for name in ("/nowhere/model.gguf", "model.gguf", "~nobody-of-that-name/model.gguf", "a/b/c"):
         with pytest.raises(ModelFileInvalid, match="there is no model file"):
             store.resolve(name)
+    with pytest.raises(ModelFileInvalid, match="fetch it first: hearth models pull owner/repo:Q4"):
+        store.resolve("owner/repo:Q4")
 
 
 def test_the_store_finds_its_files_by_name_and_stem(store: ModelStore) -> None:
@@ -111,9 +118,12 @@ def test_a_damaged_file_is_logged_and_left_out(
 ) -> None:
     write_gguf(store.root / "good.gguf")
     (store.root / "bad.gguf").write_bytes(b"GGUF?")
+    for other in ("README.md", ".good.gguf.0123456789abcdef.part"):
+        (store.root / other).write_bytes(b"no model")
     with caplog.at_level(logging.WARNING):
         assert [model.name for model in store.list()] == ["good"]
-    assert "bad.gguf" in caplog.text
+    [warning] = caplog.messages
+    assert "bad.gguf" in warning
 
 
 def test_a_model_in_several_files_is_one(store: ModelStore) -> None:

@@ -48,9 +48,11 @@ def test_a_link_that_lasted_resets_the_pause() -> None:
     backoff = Backoff(random.Random(1))
     for _ in range(5):
         backoff.pause_s()
-    backoff.link_ended(0.01)
+    assert not backoff.link_ended(0.01)
     assert backoff.pause_s() > REDIAL_MIN_S
-    backoff.link_ended(60.0)
+    assert backoff.link_ended(60.0)
+    # For as long as the next pause is long enough.
+    assert backoff.link_ended(REDIAL_MIN_S)
     assert backoff.pause_s() <= REDIAL_MIN_S
 
 

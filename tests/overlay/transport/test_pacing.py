@@ -140,7 +140,17 @@ def test_receivers_take_turns_and_none_waits_for_a_crowded_one() -> None:
     counts = [left.count(lane) for lane in PEERS[:3]]
     assert abs(counts[0] - counts[1]) <= 1
     assert 0 < counts[2] < counts[0] / 3
-    assert len(left) < 5 * RELAY_MESSAGES_PER_S, "to all of them together"
+
+
+def test_to_several_receivers_no_more_leaves_at_once_than_to_one() -> None:
+    at_once = []
+    for lanes in (1, 3):
+        pace: Pace[PeerId] = Pace(0.0)
+        for lane in PEERS[:lanes]:
+            for _ in range(1000):
+                pace.put(lane, bytes(100), 0.0)
+        at_once.append(sum(pace.take(0.0) is not None for _ in range(3000)))
+    assert 1 < at_once[0] == at_once[1] < 1000
 
 
 def test_what_waits_does_not_hold_up_what_a_link_says_itself() -> None:
