@@ -29,6 +29,8 @@ class Hub:
     #: Where files really are: a prefix of their addresses.
     elsewhere: str = ""
     gives_ranges: bool = True
+    #: Says how much comes; else what comes ends with the connection, broken or not.
+    gives_length: bool = True
     #: Called with each request for a file, and where it is to begin; returns a status to answer
     #: with, and how many bytes to send before the connection breaks.
     trouble: Callable[[int], tuple[int, int | None]] = lambda begin: (0, None)
@@ -125,10 +127,11 @@ def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
+            if hub.gives_length:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body if most is None else body[:most])
-            if most is not None:
+            if most is not None or not hub.gives_length:
                 self.close_connection = True
 
     return Handler

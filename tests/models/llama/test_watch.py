@@ -42,6 +42,10 @@ async def test_who_owes_nothing_any_more_may_be_silent() -> None:
     await hung.wait()
 
 
+def test_one_that_never_owed_anything_ends_too() -> None:
+    Watch(lambda: pytest.fail("it owes nothing")).end()
+
+
 async def test_nothing_is_heard_after_the_end() -> None:
     hung = asyncio.Event()
     thread = Watch(hung.set)

@@ -70,7 +70,11 @@ def test_what_is_there_is_not_fetched_again(hub: Hub, root: Path) -> None:
     assert not hub.asked
 
 
-def test_a_broken_connection_goes_on_where_it_broke(hub: Hub, root: Path, content: bytes) -> None:
+@pytest.mark.parametrize("gives_length", [True, False])
+def test_a_broken_connection_goes_on_where_it_broke(
+    hub: Hub, root: Path, content: bytes, gives_length: bool
+) -> None:
+    hub.gives_length = gives_length
     hub.trouble = lambda begin: (0, 50_000)
     assert pulled(root).read_bytes() == content
     begins = [begin for begin, _ in hub.asked]
@@ -137,11 +141,27 @@ def test_a_server_without_ranges_begins_anew(hub: Hub, root: Path, content: byte
     assert pulled(root).read_bytes() == content
 
 
-def test_a_server_that_sends_nothing_is_not_asked_for_ever(hub: Hub, root: Path) -> None:
+@pytest.mark.parametrize("gives_length", [True, False])
+def test_a_server_that_sends_nothing_is_not_asked_for_ever(
+    hub: Hub, root: Path, gives_length: bool
+) -> None:
+    hub.gives_length = gives_length
     hub.trouble = lambda begin: (0, 0)
     with pytest.raises(DownloadFailed, match="broke off after 0 of"):
         pulled(root)
     assert len(hub.asked) == 3
+
+
+def test_a_server_that_sends_more_than_it_announced(hub: Hub, root: Path, content: bytes) -> None:
+    hub.gives_ranges = hub.gives_length = False
+    seen: list[tuple[int, int]] = []
+    with client() as http:
+        files = find(http, NAME)
+        hub.repos["o/m"][FILE] = content + bytes(100_000)
+        with pytest.raises(DownloadFailed, match="its SHA-256 differs"):
+            download.fetch(http, files, root, lambda done, total: seen.append((done, total)))
+    assert max(seen) == (len(content), len(content))
+    assert not (root / FILE).exists()
 
 
 def test_another_file_than_was_announced_is_not_stored(hub: Hub, root: Path) -> None:
