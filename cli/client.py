@@ -15,12 +15,14 @@ from cli.options import ANSWER_TOKENS_MAX
 from cli.sse import SseParser
 from models.engine import goes_by
 from overlay.errors import HearthError, Malformed, StreamReset, TimedOut, Unreachable, from_code
-from overlay.limits import REQUEST_DEADLINE_S
+from overlay.limits import ADDRESSES_MAX, HANDSHAKE_S, REQUEST_DEADLINE_S, TOKEN_ADDRESSES_MAX
 
 #: The node is on this machine: it answers at once, or not at all.
 _CONNECT_S = 5.0
-#: Joining asks a friend's machine, so it takes as long as that may.
 _READ_S = 30.0
+#: Joining asks a friend's machine, at one address of the token after another, and each may be a
+#: name of several; who leaves waits for a join that is under way.
+_JOIN_S = TOKEN_ADDRESSES_MAX * ADDRESSES_MAX * HANDSHAKE_S + _READ_S
 _JSON = {"Content-Type": "application/json"}
 #: The node itself ends a request before this.
 _ANSWER_S = REQUEST_DEADLINE_S + 30.0
@@ -88,9 +90,7 @@ class NodeClient:
         It may raise HearthError. What finds the node gone fails, what comes next reaches it.
         """
         # A proxy of the environment has no business with a node on this machine.
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S), trust_env=False
-        )
+        self._http = httpx.Client(trust_env=False)
         self._find = find
         self._go_to(api_url, admin_token)
 
@@ -147,11 +147,11 @@ class NodeClient:
 
     def leave(self) -> dict[str, Any]:
         """``{"mesh_id"}`` of the mesh that was left."""
-        return self._json("POST", "/mesh/leave")
+        return self._json("POST", "/mesh/leave", read_s=_JOIN_S)
 
     def join(self, token: str) -> dict[str, Any]:
         """``{"mesh_id", "inviter", "name"}``."""
-        return self._json("POST", "/mesh/join", {"token": token})
+        return self._json("POST", "/mesh/join", {"token": token}, read_s=_JOIN_S)
 
     def pause(self, *, now: bool) -> dict[str, Any]:
         """The ``lending`` of `status`."""
@@ -179,12 +179,19 @@ class NodeClient:
         except httpx.HTTPError as error:
             raise self._lost(error) from None
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        read_s: float = _READ_S,
+    ) -> dict[str, Any]:
+        given: dict[str, Any] = {"timeout": httpx.Timeout(read_s, connect=_CONNECT_S)}
+        if body is not None:
+            given |= {"content": _encoded(body), "headers": _JSON}
         try:
-            if body is None:
-                response = self._http.request(method, path)
-            else:
-                response = self._http.request(method, path, content=_encoded(body), headers=_JSON)
+            response = self._http.request(method, path, **given)
         except httpx.HTTPError as error:
             raise self._lost(error) from None
         if response.is_error:

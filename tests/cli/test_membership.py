@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from cli.client import NodeClient
 from cli.members import find_member, invited_through
 from cli.text import short_peer
 from overlay.errors import IdentityError
@@ -18,9 +20,10 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import SECRET_BYTES
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
+from overlay.limits import ADDRESSES_MAX, HANDSHAKE_S, TOKEN_ADDRESSES_MAX
 from overlay.standing import Standing
 from tests.cli.conftest import Run
-from tests.cli.fake_node import GONE_ID, INVITES, STATUS, FakeBackend
+from tests.cli.fake_node import ADMIN_TOKEN, GONE_ID, INVITES, STATUS, FakeBackend, FakeNode
 from tests.overlay.identity.strategies import key
 from tests.support.recorder import FRIEND_ID
 
@@ -110,6 +113,20 @@ def test_leave(run: Run, backend: FakeBackend) -> None:
     assert run("leave").stdout == "Left the mesh 5dsiD3bYcYrRrMGLmnsbHeEJ.\n"
     assert backend.left
     assert json.loads(run("leave", "--json").stdout) == {"mesh_id": "5dsiD3bYcYrRrMGLmnsbHeEJ"}
+
+
+def test_a_join_is_waited_for_until_each_address_of_the_token_has_been_tried(
+    node: FakeNode,
+) -> None:
+    """Else it is the own node that is said not to answer; who leaves waits for a join, too."""
+    asked: list[httpx.Request] = []
+    with NodeClient(node.api_url, ADMIN_TOKEN) as client:
+        client._http.event_hooks = {"request": [asked.append]}
+        client.join("hearth1")
+        client.leave()
+    for request in asked:
+        patience_s = request.extensions["timeout"]["read"]
+        assert patience_s > TOKEN_ADDRESSES_MAX * ADDRESSES_MAX * HANDSHAKE_S
 
 
 @pytest.mark.usefixtures("node")
