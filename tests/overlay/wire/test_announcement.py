@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from nacl.secret import SecretBox
 
@@ -70,6 +70,9 @@ def test_one_flipped_bit_makes_noise_of_it(
 
 
 @given(st.binary(max_size=300))
+@example(b"")
+@example(bytes(ANNOUNCEMENT_NONCE_BYTES - 1))
+@example(bytes(ANNOUNCEMENT_NONCE_BYTES + SecretBox.MACBYTES - 1))
 def test_arbitrary_bytes_are_noise(noise: bytes) -> None:
     assert unseal(SECRET, noise) is None
 
@@ -108,6 +111,7 @@ def test_nonsense_of_a_member_is_malformed(plain: bytes) -> None:
 
 
 @given(peers, st.lists(multiaddrs, min_size=ADDRESSES_MAX, max_size=3 * ADDRESSES_MAX))
+@example(PEER, [Multiaddr("dns4", f"{'a' * 60}.example", port) for port in range(1, 9)])
 def test_addresses_that_do_not_fit_are_left_out(peer: PeerId, addresses: list[Multiaddr]) -> None:
     announcement = unseal(SECRET, seal(SECRET, Announcement(peer, tuple(addresses)), NONCE))
     assert announcement is not None
