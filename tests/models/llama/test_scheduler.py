@@ -663,6 +663,9 @@ def test_speeds_are_measured() -> None:
     bench.run()
     assert round(bench.stats.prefill_rate) == 1000
     assert round(bench.stats.decode_rate) == 1000
+    assert bench.stats.steps == len(bench.backend.decodes)
+    assert bench.stats.computing_seconds == pytest.approx(bench.backend.now)
+    assert bench.stats.step_seconds == pytest.approx(bench.backend.now)
     assert END_TOKEN not in answer_alone([1] * 60, 8)
 
 
