@@ -194,6 +194,45 @@ def test_who_starts_anew_keeps_its_link_and_nothing_else() -> None:
     assert PEER not in own.neighbours
 
 
+def test_who_withdraws_its_load_is_taken_for_idle() -> None:
+    own = with_a_peer(neighbourhood())
+    assert own.records_changed(PEER, [Change(LOAD, 2, None)])
+    [theirs] = own.candidates("a", (), 100.0, exclude=())
+    assert (theirs.queued, theirs.running, theirs.pending_prefill_tokens) == (0, 0, 0)
+
+
+def test_who_tokenizes_unlike_this_node_is_named() -> None:
+    own = neighbourhood()
+    own.model_loaded(ModelInfo("a", KEY, (), "", 8192, 8192, 1, PROBE))
+    own.link_measured(PeerId(b"q" * 32), 1.0, 90.0)  # of which there is no card yet
+    with_a_peer(own)
+    assert own.unlike() == []
+    with_a_peer(own, replace(CARD_OF_A, probe=b"q" * 16))
+    assert own.unlike() == [(PEER, "a")]
+    assert own.tokenizes_unlike(PEER, "a")
+
+
+def test_the_owner_has_all_models_and_a_guest_those_that_are_not_private() -> None:
+    own = neighbourhood("a")
+    own.model_loaded(ModelInfo("b", KEY, (), "", 8192, 8192, 1), private=True)
+    assert [each.info.name for each in own.models_for(guest=False)] == ["a", "b"]
+    assert [each.info.name for each in own.models_for(guest=True)] == ["a"]
+
+
+def test_speeds_are_known_of_this_node_and_of_others() -> None:
+    own = with_a_peer(neighbourhood("a"))
+    assert own.prefill_rate(ME, "a") == 0.0
+    own.engine_stats("a", EngineStats(prefill_rate=1000.0))
+    assert (own.prefill_rate(ME, "a"), own.prefill_rate(ME, "b")) == (1000.0, 0.0)
+    assert (own.prefill_rate(PEER, "a"), own.prefill_rate(PEER, "b")) == (100.0, 0.0)
+
+
+def test_what_a_copy_elsewhere_saves_is_not_known_before_this_nodes_speed() -> None:
+    own = with_a_peer(neighbourhood("a"))
+    own.cache_changed("a", CacheChanged((BLOCKS[0],), ()))
+    assert own.copies_changed() == []
+
+
 def test_what_a_peer_offered_whose_link_broke_of_late_is_known() -> None:
     own = with_a_peer(neighbourhood())
     own.link_measured(PeerId(b"q" * 32), 1.0, 90.0)  # of which there is no card yet
