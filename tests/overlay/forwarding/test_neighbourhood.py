@@ -229,7 +229,8 @@ def test_speeds_are_known_of_this_node_and_of_others() -> None:
 
 def test_what_a_copy_elsewhere_saves_is_not_known_before_this_nodes_speed() -> None:
     own = with_a_peer(neighbourhood("a"))
-    own.cache_changed("a", CacheChanged((BLOCKS[0],), ()))
+    own.cache_changed("a", CacheChanged(tuple(BLOCKS[:20]), ()))
+    own.records_changed(PEER, [Change(block_key(block), 2, b"") for block in BLOCKS[:20]])
     assert own.copies_changed() == []
 
 

@@ -192,6 +192,10 @@ def test_too_many_items_exceed_the_limit() -> None:
     head = packed(TokenFrame.KIND, b"id", 0)[1:]
     with pytest.raises(LimitExceeded):
         decode(b"\x95" + head + b"\xdd" + struct.pack(">I", count) + bytes(count) + b"\xa0")
+    rows = packed(Batch.KIND, [[b"", 0, [], ""]] * count, [])
+    assert len(rows) <= MESSAGE_BYTES_MAX
+    with pytest.raises(LimitExceeded):
+        decode(rows)
 
 
 @pytest.mark.parametrize(
