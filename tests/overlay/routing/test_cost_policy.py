@@ -204,6 +204,14 @@ def test_a_prefix_that_is_asked_for_again_and_again_comes_home_in_the_end() -> N
     assert 1 <= first <= 10
 
 
+def test_nobody_waits_for_a_copy_that_comes_anyway() -> None:
+    """However much it is worth: it is computed afterwards, in time that is spare."""
+    policy, distant = CostPolicy(random.Random(0)), replace(far, rtt_ms=2500.0)
+    decisions = [decide(policy, this_node, distant, now=float(n)) for n in range(40)]
+    assert {d.choice for d in decisions} == {WARM}
+    assert any(d.prefetch_tokens == 608 for d in decisions)
+
+
 def test_who_would_wait_longer_for_the_way_computes_at_once() -> None:
     farther = replace(warm, rtt_ms=2900.0)
     decision = decide(CostPolicy(random.Random(0)), this_node, farther, now=0.0)
