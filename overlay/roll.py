@@ -106,7 +106,8 @@ class Roll:
         """A round begins; the records to hear again, and who tells of them.
 
         That is none, unless there were too many: then whoever comes first by chance is heard out,
-        and so on while more may be looked at, so that no flood hides one for long.
+        and so on while more may be looked at, so that no flood hides one for long. Half of those
+        of a round are left for what is told anew, which comes but once if no origin publishes it.
         """
         self._checks_left = REVOCATION_CHECKS_PER_ROUND
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
@@ -117,7 +118,7 @@ class Roll:
         rng.shuffle(origins)
         for origin in origins:
             for key, value in self._gossip.records(origin).items():
-                if self._checks_left == 0:
+                if self._checks_left <= REVOCATION_CHECKS_PER_ROUND // 2:
                     self._overdue = True
                     return
                 if is_revocation(key):

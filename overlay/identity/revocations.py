@@ -265,10 +265,9 @@ def _select(all_kept: Iterable[_Kept]) -> dict[bytes, _Kept]:
     for kept in sorted(all_kept, key=lambda kept: kept.rank):
         lineage = kept.lineage
         branches = [lineage[: depth + 1] for depth in range(len(lineage))]
-        full = any(by_branch[branch] >= _room(len(branch)) for branch in branches)
-        if lineage and by_issuer[lineage] >= REVOCATIONS_PER_MEMBER_MAX:
-            full = True
-        if not full and len(selected) < REVOCATIONS_MAX:
+        full = lineage and by_issuer[lineage] >= REVOCATIONS_PER_MEMBER_MAX
+        crowded = any(by_branch[branch] >= _room(len(branch)) for branch in branches)
+        if not full and not crowded and len(selected) < REVOCATIONS_MAX:
             selected[kept.record] = kept
             by_issuer[lineage] += 1
             by_branch.update(branches)
