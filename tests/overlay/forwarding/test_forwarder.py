@@ -85,7 +85,7 @@ from overlay.wire.messages import (
     StreamAck,
     TokenFrame,
 )
-from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, World, logprob_of, text_of
+from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, World, forwarded, logprob_of, text_of
 
 RID = b"r" * 16
 OTHER = b"o" * 16
@@ -95,21 +95,7 @@ WHOLE = "".join(text_of(t) for t in ANSWER)
 
 
 def forward(world: World, **changes: Any) -> Forward:
-    fields: dict[str, Any] = {
-        "request_id": RID,
-        "model": MODEL,
-        "model_key": None,
-        "tokens": None,
-        "prompt": "1 2 3",
-        "generated": (),
-        "delivered_chars": 0,
-        "sampling": Sampling(),
-        "path": (world.node(0).peer,),
-        "hop_limit": 1,
-        "deadline_ms": 60_000,
-        "estimated_match": 0,
-    }
-    return Forward(**{**fields, **changes})
+    return forwarded(**{"request_id": RID, "path": (world.node(0).peer,), **changes})
 
 
 def test_a_cold_mesh_computes_at_home() -> None:

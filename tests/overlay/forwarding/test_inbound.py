@@ -7,33 +7,18 @@ from typing import Any
 import pytest
 
 from models.engine import Message as Turn
-from models.engine import Sampling
 from overlay.forwarding.inbound import job_of_forward
 from overlay.forwarding.job import Job
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HOP_LIMIT_MAX, PROMPT_MESSAGES_MAX, REQUEST_DEADLINE_S
-from overlay.wire.messages import Forward
+from tests.overlay.forwarding.world import forwarded
 
 ME, *OTHERS = (PeerId(bytes([number]) * 32) for number in range(1, HOP_LIMIT_MAX + 2))
 NOW = 1000.0
 
 
 def asked(**changes: Any) -> Job:
-    fields: dict[str, Any] = {
-        "request_id": b"r" * 16,
-        "model": "toy",
-        "model_key": None,
-        "tokens": None,
-        "prompt": "1 2 3",
-        "generated": (),
-        "delivered_chars": 0,
-        "sampling": Sampling(),
-        "path": (OTHERS[0],),
-        "hop_limit": 1,
-        "deadline_ms": 60_000,
-        "estimated_match": 0,
-    }
-    message = Forward(**{**fields, **changes})
+    message = forwarded(**{"path": (OTHERS[0],), **changes})
     return job_of_forward(ME, message.path[-1], message, NOW)
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from models.engine import (
     Alternative,
@@ -35,7 +36,7 @@ from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode, encode
-from overlay.wire.messages import Message
+from overlay.wire.messages import Forward, Message
 
 SECRET = b"s" * 32
 MODEL = "toy"
@@ -50,6 +51,24 @@ def text_of(token: int) -> str:
 def logprob_of(token: int, alternatives: int) -> TokenLogprob:
     top = tuple(Alternative(b"%d" % other, -other / 2) for other in range(alternatives))
     return TokenLogprob(text_of(token).encode(), -token / 2, top)
+
+
+def forwarded(**changes: Any) -> Forward:
+    """A request as a peer brings it, in text. Not without ``path``."""
+    fields: dict[str, Any] = {
+        "request_id": b"r" * 16,
+        "model": MODEL,
+        "model_key": None,
+        "tokens": None,
+        "prompt": "1 2 3",
+        "generated": (),
+        "delivered_chars": 0,
+        "sampling": Sampling(),
+        "hop_limit": 1,
+        "deadline_ms": 60_000,
+        "estimated_match": 0,
+    }
+    return Forward(**{**fields, **changes})
 
 
 @dataclass

@@ -124,7 +124,6 @@ class Uplink:
         self.slow = False
         #: What comes next is not what was sent.
         self.mangles = False
-        self.passed_bytes = 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._node.addresses[0].port
@@ -136,35 +135,41 @@ class Uplink:
             if self.mangles:
                 piece = piece[:-1] + bytes([piece[-1] ^ 1])
             writer.write(piece)
-            self.passed_bytes += len(piece)
             if self.slow:
                 await asyncio.sleep(0.02)
         writer.close()
 
 
-@pytest.mark.parametrize("dialler_sends", [True, False])
-async def test_what_comes_mangled_ends_the_link_which_comes_back(dialler_sends: bool) -> None:
+@asynccontextmanager
+async def over_an_uplink() -> AsyncIterator[tuple[Node, Node, Uplink]]:
+    """Two nodes, the first of which has dialled the other one through the uplink."""
     async with mesh(2) as (near, far):
         uplink = Uplink(far)
-        server = await asyncio.start_server(uplink.accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(uplink.accept, "127.0.0.1", 0, limit=Uplink.PIECE_BYTES)
         async with server:
             listening: socket.socket = server.sockets[0]
             port = int(listening.getsockname()[1])
             near.transport.dial(far.peer_id, [Multiaddr("ip4", "127.0.0.1", port)])
             await near.until_seen("up")
             await far.until_seen("up")
-            uplink.mangles = True
-            sender, receiver = (near, far) if dialler_sends else (far, near)
-            assert sender.transport.send(receiver.peer_id, Cancel(b"mangled"))
-            for node in (near, far):
-                assert await node.until_seen("down") == "the connection broke"
-            uplink.mangles = False
-            for node in (near, far):
-                await node.until_seen("up", 2)
-            assert sender.transport.send(receiver.peer_id, Cancel(b"whole"))
-            assert await receiver.until_seen("received") == Cancel(b"whole")
+            yield near, far, uplink
             await near.transport.close()
             await far.transport.close()
+
+
+@pytest.mark.parametrize("dialler_sends", [True, False])
+async def test_what_comes_mangled_ends_the_link_which_comes_back(dialler_sends: bool) -> None:
+    async with over_an_uplink() as (near, far, uplink):
+        uplink.mangles = True
+        sender, receiver = (near, far) if dialler_sends else (far, near)
+        assert sender.transport.send(receiver.peer_id, Cancel(b"mangled"))
+        for node in (near, far):
+            assert await node.until_seen("down") == "the connection broke"
+        uplink.mangles = False
+        for node in (near, far):
+            await node.until_seen("up", 2)
+        assert sender.transport.send(receiver.peer_id, Cancel(b"whole"))
+        assert await receiver.until_seen("received") == Cancel(b"whole")
 
 
 @pytest.fixture
@@ -179,24 +184,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("dialler_sends", [True, False])
 async def test_a_long_message_over_a_slow_uplink_is_no_silence(dialler_sends: bool) -> None:
-    async with mesh(2) as (near, far):
-        uplink = Uplink(far)
-        server = await asyncio.start_server(uplink.accept, "127.0.0.1", 0, limit=4096)
-        async with server:
-            listening: socket.socket = server.sockets[0]
-            port = int(listening.getsockname()[1])
-            near.transport.dial(far.peer_id, [Multiaddr("ip4", "127.0.0.1", port)])
-            await near.until_seen("up")
-            await far.until_seen("up")
-            uplink.slow = True
-            sender, receiver = (near, far) if dialler_sends else (far, near)
-            long = TokenFrame(b"r", 0, (1,), "x" * (MESSAGE_BYTES_MAX // 4))
-            assert sender.transport.send(receiver.peer_id, long)
-            await receiver.until(lambda: bool(receiver.seen("received") or receiver.seen("down")))
-            assert receiver.messages() == [long]
-            assert near.seen("down") == far.seen("down") == []
-            await near.transport.close()
-            await far.transport.close()
+    async with over_an_uplink() as (near, far, uplink):
+        uplink.slow = True
+        sender, receiver = (near, far) if dialler_sends else (far, near)
+        long = TokenFrame(b"r", 0, (1,), "x" * (MESSAGE_BYTES_MAX // 4))
+        assert sender.transport.send(receiver.peer_id, long)
+        await receiver.until(lambda: bool(receiver.seen("received") or receiver.seen("down")))
+        assert receiver.messages() == [long]
+        assert near.seen("down") == far.seen("down") == []
 
 
 @pytest.mark.usefixtures("impatient")
