@@ -16,7 +16,7 @@ they are taken to be alike. The weight of what was seen is that of credibility t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Final
 
 from overlay.identity.peer_id import PeerId
@@ -40,8 +40,11 @@ SPARE_WORTH: Final = 0.1
 
 
 def memory_price(lost_shares: Sequence[float]) -> float:
-    """The price of a cell where nodes lose such shares of what they compute: at least 1."""
-    return float((1 - min(LOST_MAX, fmean(lost_shares))) ** -2)
+    """The price of a cell where nodes lose such shares of what they compute: at least 1.
+
+    Of the median, for a share is what its node says, and some may say anything.
+    """
+    return float((1 - min(LOST_MAX, median(lost_shares))) ** -2)
 
 
 def copy_worth(memory: float) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import Candidate
-from overlay.routing.prices import ALPHA_MAX, HALF_LIFE_S, LOOK_MAX, Prices
+from overlay.routing.prices import ALPHA_MAX, HALF_LIFE_S, LOOK_MAX, Prices, memory_price
 
 A, B = (PeerId(bytes([n]) * 32) for n in (1, 2))
 idle, busy = Candidate(A), Candidate(B, pending_prefill_tokens=1)
@@ -60,6 +60,17 @@ def test_losses_make_memory_dear_everywhere() -> None:
     prices = Prices()
     prices.seen([idle, Candidate(B, lost_share=1.0)], 1.0)
     assert (prices.memory, prices.alpha(A)) == (4.0, 4.0)
+
+
+@given(
+    st.lists(st.floats(0.1, 0.5), min_size=2, max_size=9),
+    st.lists(st.sampled_from([0.0, 1.0]), max_size=9),
+)
+def test_lies_of_fewer_than_half_the_nodes_move_no_price_beyond_what_honest_ones_say(
+    honest: list[float], lies: list[float]
+) -> None:
+    lies = lies[: len(honest) - 1]
+    assert memory_price([min(honest)]) <= memory_price(honest + lies) <= memory_price([max(honest)])
 
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.floats(0, 1)), max_size=30))
