@@ -271,7 +271,9 @@ class EngineDied:
     message: str
 
 
-EngineEvent = Started | Chunk | Finished | Failed | CacheChanged | EngineStats | EngineDied
+#: Of one request.
+RequestEvent = Started | Chunk | Finished | Failed
+EngineEvent = RequestEvent | CacheChanged | EngineStats | EngineDied
 EventSink = Callable[[EngineEvent], None]
 
 

@@ -15,6 +15,7 @@ from itertools import starmap
 
 from models.engine import (
     CacheChanged,
+    EngineDied,
     EngineEvent,
     EngineStats,
     ModelInfo,
@@ -164,6 +165,8 @@ class Member:
                     self.neighbourhood.cache_changed(model, event)
                     self._summarise(now)
                 return []
+            case EngineDied():
+                return []  # Its requests were failed before.
         return self.forwarder.on_engine(event, now)
 
     # --- What the links tell ------------------------------------------------------------------

@@ -11,8 +11,7 @@ import contextlib
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from models.engine import EngineEvent, Tokens
@@ -303,10 +302,9 @@ class Mesh:
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         """Carry out effects, and those that follow from them, in order."""
-        queue = deque(effects)
+        queue = [*effects]
         revoked = False
-        while queue:
-            effect = queue.popleft()
+        for effect in queue:  # It grows while they are carried out.
             match effect:
                 case fwd.Send(peer=peer, message=message):
                     queue.extend(self._send(peer, message))
@@ -336,13 +334,14 @@ class Mesh:
             # Last, for a full disk must not keep the links up.
             self._on_revoked()
 
-    def _send(self, peer: PeerId, message: Message) -> Iterator[Effect]:
-        now = self.now()
+    def _send(self, peer: PeerId, message: Message) -> Sequence[Effect]:
         try:
-            for lost in self._outbox.send(peer, message):
-                yield from self.member.undeliverable(peer, lost, now)
+            lost = self._outbox.send(peer, message)
         except LimitExceeded as error:  # A prompt as text, and the answer so far.
-            yield from self.member.undeliverable(peer, message, now, error)
+            return self.member.undeliverable(peer, message, self.now(), error)
+        return [
+            effect for each in lost for effect in self.member.undeliverable(peer, each, self.now())
+        ]
 
     def _unreadable(self, told: Unreadable) -> None:
         self._log.tell(told, self.now())

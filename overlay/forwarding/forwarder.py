@@ -10,14 +10,11 @@ Every entry point takes ``now`` (seconds) and returns the effects to carry out, 
 from __future__ import annotations
 
 from models.engine import (
-    CacheChanged,
     Chunk,
-    EngineDied,
-    EngineEvent,
-    EngineStats,
     Failed,
     Finished,
     Prompt,
+    RequestEvent,
     Sampling,
     Started,
     Tokens,
@@ -25,6 +22,7 @@ from models.engine import (
 from overlay.errors import (
     HearthError,
     InvalidRequest,
+    RemoteProtocolError,
     StreamReset,
     TimedOut,
     Unreachable,
@@ -146,18 +144,20 @@ class Forwarder:
             if isinstance(message, StreamAck) and job.window is not None:
                 return [Send(sender, frame) for frame in job.window.acknowledge(message.seq)]
         if sender == job.downstream:
-            with job.trusting(sender):
+            try:
                 return self._on_downstream(job, sender, message, now)
+            except RemoteProtocolError:
+                # It is not asked for this again: its link ends now, but it may have another soon.
+                job.tried.add(sender)
+                raise
         # One that was asked before may not have heard yet that it is asked no more.
         known = (job.upstream, job.came_before_from)
         if sender in known or job.explanation.has_asked(sender):
             return []
         return [Noticed(sender, "meddles with others' requests", type(message).__name__)]
 
-    def on_engine(self, event: EngineEvent, now: float) -> list[Effect]:
-        """An event of a local engine that concerns a request."""
-        if isinstance(event, (CacheChanged, EngineStats, EngineDied)):
-            return []
+    def on_engine(self, event: RequestEvent, now: float) -> list[Effect]:
+        """What a local engine tells of a request."""
         job = self._runs.told(event)
         if job is None or self._jobs.get(job.request_id) is not job or job.downstream != self.me:
             return []
@@ -342,7 +342,8 @@ class Forwarder:
             self.ledger.answering(job.request_id)
         if (late := stream.not_taken(job)) is None:
             return effects
-        return [*effects, *self._stop_downstream(job), *self._fail(job, late)]
+        noticed, error = late
+        return [*effects, noticed, *self._stop_downstream(job), *self._fail(job, error)]
 
     def _give_up(self, job: Job, error: HearthError, now: float) -> list[Effect]:
         """The tokens that we have are good, so go on from them."""

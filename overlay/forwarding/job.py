@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -16,7 +14,6 @@ from overlay.errors import (
     InvalidRequest,
     ModelNotFound,
     NoRoute,
-    RemoteProtocolError,
 )
 from overlay.forwarding.effects import CancelGeneration
 from overlay.forwarding.explanations import Explanation
@@ -172,16 +169,6 @@ class Job:
         return late_ms(expected.ttft_ms, first_ms, passed_on=self.passed_on) + late_ms(
             tokens * expected.token_ms, rest_ms, passed_on=self.passed_on
         )
-
-    @contextmanager
-    def trusting(self, peer: PeerId) -> Iterator[None]:
-        """While what the peer says is taken in. Once it lies, it is not asked for this again: its
-        link ends now, but it may have another one soon."""
-        try:
-            yield
-        except RemoteProtocolError:
-            self.tried.add(peer)
-            raise
 
     def place_failed(self, error: HearthError, *, here: bool) -> bool:
         """Where it went, it failed with this error; ``here``: that was this node.

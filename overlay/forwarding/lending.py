@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from models.engine import Chunk, EngineEvent, Started
+from models.engine import Chunk, RequestEvent, Started
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.job import Job
@@ -59,7 +59,7 @@ class Lending:
         wait_s = self._quota.reserve(job.upstream, job.request_id, tokens, now)
         return self._noted(self._used_up(wait_s, tokens))
 
-    def computes(self, job: Job, event: EngineEvent, now: float) -> HearthError | None:
+    def computes(self, job: Job, event: RequestEvent, now: float) -> HearthError | None:
         """The engine tells of a job. Why it must not go on, if so; then the event counts not."""
         if self._quota is None or job.upstream is None:
             return None

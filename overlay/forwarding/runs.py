@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from models.engine import Chunk, Failed, Finished, GenerationRequest, Priority, Started
+from models.engine import Failed, Finished, GenerationRequest, Priority, RequestEvent
 from overlay.forwarding.effects import CancelGeneration, Generate
 from overlay.forwarding.job import Job
 
@@ -41,7 +41,7 @@ class Runs:
         )
         return Generate(model, request)
 
-    def told(self, event: Started | Chunk | Finished | Failed) -> Job | None:
+    def told(self, event: RequestEvent) -> Job | None:
         """Whose event this is, if it is any job's; it may be over, or have gone elsewhere."""
         if isinstance(event, (Finished, Failed)):
             return self._jobs.pop(event.request_id, None)

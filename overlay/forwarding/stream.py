@@ -105,19 +105,16 @@ def progress(job: Job, new: Chunk | TokenFrame, now: float) -> list[Effect]:
     if job.upstream is None:
         return [Emit(job.request_id, TextDelta(new.text, new.logprobs))]
     assert job.window is not None, "a job with a peer upstream has a window"
-    effects: list[Effect] = [Send(job.upstream, frame) for frame in job.window.push(new)]
-    if job.window.overflows:
-        effects.append(
-            Noticed(job.upstream, "takes its answers too slowly", "too much of one waits")
-        )
-    return effects
+    return [Send(job.upstream, frame) for frame in job.window.push(new)]
 
 
-def not_taken(job: Job) -> HearthError | None:
+def not_taken(job: Job) -> tuple[Noticed, HearthError] | None:
     """Why the answer ends before its time, if it must: nobody takes it."""
     if job.window is None or not job.window.overflows:
         return None
-    return Overloaded("too much of the answer waited to be acknowledged")
+    assert job.upstream is not None, "a window is to a peer"
+    slow = Noticed(job.upstream, "takes its answers too slowly", "too much of one waits")
+    return slow, Overloaded("too much of the answer waited to be acknowledged")
 
 
 def frame(job: Job, sender: PeerId, message: TokenFrame, now: float) -> list[Effect]:
