@@ -51,7 +51,6 @@ from overlay.limits import (
     ADDRESSES_MAX,
     HANDSHAKE_S,
     NAME_CHARS_MAX,
-    STRANGER_MESSAGE_BYTES_MAX,
 )
 from overlay.printable import is_printable
 from overlay.wire.messages import (
@@ -197,8 +196,8 @@ class Handshake:
             return []
         return [Reply(self._bare_hello() if self._token else self._hello())]
 
-    def receive(self, message: Message, size: int, now_s: float) -> list[Effect]:
-        """Take a message of ``size`` bytes from the peer.
+    def receive(self, message: Message, now_s: float) -> list[Effect]:
+        """Take a message from the peer; it has STRANGER_MESSAGE_BYTES_MAX bytes at most.
 
         What arrives when the handshake is over was under way before; it has no effect.
         """
@@ -207,10 +206,6 @@ class Handshake:
         if isinstance(message, Refusal):
             return [*shown(message), *self._end(Rejected(refused_with(message)))]
         try:
-            if size > STRANGER_MESSAGE_BYTES_MAX:
-                raise LimitExceeded(
-                    f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
-                )
             step = _STEPS.get((self._role, self._state, type(message)))
             if step is None:
                 raise NotAMember(f"a {type(message).__name__} is not due before admission")

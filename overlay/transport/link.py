@@ -317,7 +317,7 @@ class Link:
                 f"a message of more than {STRANGER_MESSAGE_BYTES_MAX} bytes before admission"
             )
         late = self._handshake.tick(now)
-        effects = late or self._handshake.receive(decode(data), len(data), today)
+        effects = late or self._handshake.receive(decode(data), today)
         return self._admission(effects, now)
 
     def _receive_leaving(self, data: bytes) -> list[LinkEvent]:

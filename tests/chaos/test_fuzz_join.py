@@ -233,7 +233,7 @@ class Admission(RuleBasedStateMachine):
         self.judge(link, None, link.handshake.tick(self.now))
         was_over = link.handshake.over
         link.messages += 1
-        effects = link.handshake.receive(message, len(encode(message)), self.now)
+        effects = link.handshake.receive(message, self.now)
         assert not (was_over and effects), "it was over"
         assert link.handshake.over or link.messages < 2, "two messages are all that is ever due"
         assert link.handshake.over or self.now < link.handshake.deadline

@@ -9,7 +9,6 @@ from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger, JoinToken
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations, revoke
-from overlay.wire.codec import encode
 from overlay.wire.messages import Message
 from tests.overlay.identity.strategies import key
 
@@ -118,7 +117,7 @@ class Pair:
         act(self.listener, self.listener.open())
         while under_way:
             end, message = under_way.pop(0)
-            act(end, end.receive(message, len(encode(message)), self.now))
+            act(end, end.receive(message, self.now))
         return effects[self.dialer], effects[self.listener]
 
 

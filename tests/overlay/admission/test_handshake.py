@@ -35,7 +35,7 @@ from overlay.errors import (
     UnsupportedVersion,
 )
 from overlay.identity.certificates import verify_chain
-from overlay.limits import HANDSHAKE_S, STRANGER_MESSAGE_BYTES_MAX
+from overlay.limits import HANDSHAKE_S
 from overlay.wire.messages import Hello, JoinGrant, JoinRequest, Message, Ping, Refusal
 from tests.overlay.admission.pair import NOW, Node, Pair, founder, member, pair, revoked
 from tests.overlay.identity.strategies import key
@@ -61,7 +61,7 @@ def told(end: Handshake, *messages: Message, now: float = NOW) -> list[Effect]:
     """The effects of the last of the messages."""
     effects: list[Effect] = []
     for message in messages:
-        effects = end.receive(message, 100, now)
+        effects = end.receive(message, now)
     return effects
 
 
@@ -309,15 +309,6 @@ def test_a_hello_has_bounds() -> None:
     assert isinstance(listener_takes(nonce=b""), Malformed)
     assert isinstance(listener_takes(addresses=("/ip4/192.0.2.7/tcp/1",) * 9), LimitExceeded)
     assert isinstance(listener_takes(addresses=("x" * 1000,)), Malformed)
-
-
-def test_messages_before_admission_are_small() -> None:
-    anna = founder(1)
-    ben = member(2, of=anna)
-    hello = hello_of(ben.handshake(Role.DIALER, anna.key))
-    listener = anna.handshake(Role.LISTENER, ben.key)
-    effects = listener.receive(hello, STRANGER_MESSAGE_BYTES_MAX + 1, NOW)
-    assert isinstance(rejected(effects), LimitExceeded)
 
 
 def test_anything_else_before_admission_is_refused() -> None:

@@ -13,7 +13,6 @@ from overlay.identity.certificates import Certificate, Membership, mesh_id
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.wire.anti_entropy import Syn
-from overlay.wire.codec import encode
 from overlay.wire.messages import Hello, JoinGrant, JoinRequest, Message, Ping, Refusal, StreamAck
 from tests.overlay.admission.pair import NOW, Node, founder, member, pair
 from tests.overlay.identity.strategies import key
@@ -94,7 +93,7 @@ def test_a_stranger_is_never_admitted(role: Role, messages: list[Message]) -> No
     end: Handshake = ANNA.handshake(role, STRANGER)
     effects = end.open()
     for message in messages:
-        effects += end.receive(message, len(encode(message)), NOW)
+        effects += end.receive(message, NOW)
     assert not any(isinstance(effect, Admitted | Finished) for effect in effects)
     replies = [effect.message for effect in effects if isinstance(effect, Reply)]
     assert len(replies) <= 2, "a hello, and a refusal"
