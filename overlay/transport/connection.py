@@ -13,8 +13,8 @@ from overlay.errors import HearthError, Unreachable
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S, MESSAGE_BYTES_MAX, PING_INTERVAL_S
 from overlay.transport.dialling import Ending
-from overlay.transport.inbox import Inbox
 from overlay.transport.link import SILENCE_S, Down, Link, LinkEvent
+from overlay.transport.message_queue import MessageQueue
 from overlay.transport.pump import Pump
 from overlay.transport.sockets import LINGER_MS, Connection, Monitor, Sockets
 
@@ -52,7 +52,8 @@ class Line:
         self.connection: Connection | None = None
         #: Bytes that it had brought when the peer seemed silent, at first and the last time.
         self._received: tuple[int, int] | None = None
-        self.inbox = Inbox()
+        #: What has arrived, and waits until its peer's budget allows to read it.
+        self.inbox = MessageQueue()
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -100,9 +101,7 @@ class Line:
         self.carry_out(self.link.close(reason))
 
     def end(self, down: Down) -> None:
-        """The link is down; a peer that we left has a moment to answer. Idempotent."""
-        if self.over.done():
-            return
+        """The link is down; a peer that we left has a moment to answer. Call it once."""
         if down.error is not None:
             # Else it keeps the message that it is about, as a local of the frames that it names.
             down.error.__traceback__ = down.error.__context__ = None

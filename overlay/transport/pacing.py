@@ -15,11 +15,11 @@ Pure: times are in seconds, of one monotonic clock.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, Generic, TypeVar
 
 from overlay.admission.circuit import SEAL_BYTES
 from overlay.limits import RELAY_QUEUE_BYTES_MAX, SEND_QUEUE_MESSAGES_MAX
+from overlay.transport.message_queue import MessageQueue
 from overlay.transport.relaying import RelayBudget
 
 #: Of what a relay grants per second: for messages, and for what links say themselves.
@@ -39,12 +39,11 @@ _SHARE_MIN: Final = 1 / 64
 Lane = TypeVar("Lane")
 
 
-class _Queue:
+class _Queue(MessageQueue):
     """What goes to one receiver."""
 
     def __init__(self, now: float) -> None:
-        self.waiting: deque[bytes] = deque()
-        self.bytes = 0
+        super().__init__()
         self.budget = RelayBudget(_MESSAGES_RATE, _BURST, now)
 
 
@@ -75,13 +74,12 @@ class Pace(Generic[Lane]):
         Then nothing has changed. A single message always has room.
         """
         queue = self._queue(lane, now)
-        if queue.waiting and (
-            len(queue.waiting) >= SEND_QUEUE_MESSAGES_MAX
+        if queue and (
+            len(queue) >= SEND_QUEUE_MESSAGES_MAX
             or queue.bytes + len(message) > RELAY_QUEUE_BYTES_MAX
         ):
             return False
-        queue.waiting.append(message)
-        queue.bytes += len(message)
+        queue.put(message)
         self._waiting[lane] = queue
         return True
 
@@ -94,11 +92,10 @@ class Pace(Generic[Lane]):
         if lane is None:
             return None
         queue = self._waiting.pop(lane)
-        message = queue.waiting.popleft()
-        queue.bytes -= len(message)
+        message = queue.take()
         for budget in (self._messages, queue.budget):
             budget.take(len(message) + SEAL_BYTES, now)
-        if queue.waiting:
+        if queue:
             self._waiting[lane] = queue
         return lane, message
 

@@ -1,12 +1,12 @@
-"""What has arrived on a line and waits until its peer's budget allows to read it."""
+"""Messages that wait: to be read, or to be sent."""
 
 from __future__ import annotations
 
 from collections import deque
 
 
-class Inbox:
-    """A queue that knows its size."""
+class MessageQueue:
+    """First in, first out; it knows its size."""
 
     def __init__(self) -> None:
         self._waiting: deque[bytes] = deque()
@@ -26,6 +26,6 @@ class Inbox:
         return data
 
     def clear(self) -> None:
-        """Nobody will read what is left."""
+        """Nobody wants what is left."""
         self._waiting.clear()
         self.bytes = 0
