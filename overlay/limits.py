@@ -32,6 +32,9 @@ PEER_BYTES_PER_S: Final = 16 << 20
 PEER_BYTES_BURST: Final = 64 << 20
 #: What a peer that is slowed may have arrived and not read yet.
 PARKED_BYTES_MAX: Final = 32 << 20
+#: What all peers that are slowed may have arrived and not read yet; of more than that, whoever has
+#: the most is cut.
+ALL_PARKED_BYTES_MAX: Final = 128 << 20
 #: A message through a relay, which wraps it: its own envelope, PeerId, number and seal.
 RELAYED_MESSAGE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1024
 #: What a member has relayed of one other's messages per second, and at once after a quiet time:
@@ -83,6 +86,9 @@ HANDSHAKES_BURST: Final = 128
 #: tokens per second, one frame each, are 3,200; gossip and pings are some 10; a link can do 20,000.
 PEER_MESSAGES_PER_S: Final = 5000
 PEER_MESSAGES_BURST: Final = 10_000
+#: Of all in the branch of one whom the founder let in, so much more is read than of a peer; of a
+#: branch within that one, by the square of it, and so on.
+BRANCH_SURPLUS: Final = 0.5
 #: Token frames and acknowledgements in one message: two steps of an engine that answers the most
 #: requests that one peer may have open.
 BATCH_FRAMES_MAX: Final = 64

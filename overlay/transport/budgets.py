@@ -5,14 +5,18 @@ Pure: times are in seconds, of one monotonic clock.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from overlay.bucket import Bucket
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
+    BRANCH_SURPLUS,
     BREACHES_MAX,
     BREACHES_S,
     HANDSHAKES_BURST,
@@ -34,31 +38,56 @@ _RECOVERED_S: Final = 1.0
 _SOURCES_MAX: Final = 4096
 
 
+class Allowance:
+    """How many messages and bytes may be read of a peer, or of a branch."""
+
+    def __init__(self, peers: float, now: float) -> None:
+        """As of so many ``peers``."""
+        self.messages = Bucket(peers * PEER_MESSAGES_PER_S, peers * PEER_MESSAGES_BURST, now)
+        self.bytes = Bucket(peers * PEER_BYTES_PER_S, peers * PEER_BYTES_BURST, now)
+
+    def wait_s(self, now: float) -> float:
+        return max(self.messages.wait_s(now), self.bytes.wait_s(now))
+
+
 class Budget:
-    """What one peer may have read of its messages, on all its links together."""
+    """What one peer may have read of its messages, on all its links together.
+
+    ``branches``: of those that it is in, by its ``lineage``, each has an allowance of its own.
+    """
 
     def __init__(self, now: float) -> None:
-        self._messages = Bucket(PEER_MESSAGES_PER_S, PEER_MESSAGES_BURST, now)
-        self._bytes = Bucket(PEER_BYTES_PER_S, PEER_BYTES_BURST, now)
+        self._own = Allowance(1, now)
+        self.lineage: Lineage = ()
+        self.branches: tuple[Allowance, ...] = ()
         #: Since when it has been slowed, and when it was the last time; None: it is not.
         self._slowed: tuple[float, float] | None = None
 
     def read(self, size: int, now: float) -> None:
         """A message is read."""
-        self._messages.take(1, now)
-        self._bytes.take(size, now)
+        for allowance in (self._own, *self.branches):
+            allowance.messages.take(1, now)
+            allowance.bytes.take(size, now)
 
     def charge(self, messages: float, now: float) -> None:
         """The message that was read last counts as so many more."""
-        self._messages.take(messages, now)
+        for allowance in (self._own, *self.branches):
+            allowance.messages.take(messages, now)
 
     def wait_s(self, now: float) -> float:
         """For how long nothing more of it is to be read; 0: the next message may be."""
-        wait_s = max(self._messages.wait_s(now), self._bytes.wait_s(now))
+        wait_s = self._own.wait_s(now)
         if wait_s:
             since, last = self._slowed or (now, now)
             self._slowed = (now if now - last > _RECOVERED_S else since, now + wait_s)
-        return wait_s
+        return max([wait_s, *(branch.wait_s(now) for branch in self.branches)])
+
+    def crowd(self, now: float) -> PeerId | None:
+        """Whose branch it has to wait for, the smallest there is, if not for itself."""
+        if self._own.wait_s(now):
+            return None
+        branches = zip(self.lineage, self.branches, strict=True)
+        return next((head for head, branch in [*branches][::-1] if branch.wait_s(now)), None)
 
     def excess(self, parked_messages: int, parked_bytes: int, now: float) -> str | None:
         """Why it is not enough to slow it, if so. ``parked``: what has arrived and is not read."""
@@ -73,6 +102,47 @@ class Budget:
                 f"{PEER_BYTES_PER_S >> 20} MiB a second for too long"
             )
         return None
+
+
+class Budgets:
+    """Of peers that have links, or had: a new link is no new budget.
+
+    Whoever may invite can let in keys that it made up. So nobody's branch (see
+    `overlay.identity.branches`) may send much more than a peer: half as much again if the founder
+    let its head in, and less the deeper it is, so that it leaves something to those around it.
+    """
+
+    def __init__(self, linked: Container[PeerId]) -> None:
+        """``linked``: who has a link now. The others are forgotten first."""
+        self._linked = linked
+        self._budgets: dict[PeerId, Budget] = {}
+        #: By the lineage of its head, each for as long as there is a budget of anybody in it.
+        self._branches: WeakValueDictionary[Lineage, Allowance] = WeakValueDictionary()
+
+    def of(self, peer: PeerId, lineage: Lineage, now: float) -> Budget:
+        """The peer's; ``lineage``: by whom it is let in now."""
+        budget = self._budgets.get(peer)
+        if budget is None:
+            if len(self._budgets) >= MEMBERS_MAX:
+                away = (each for each in self._budgets if each not in self._linked)
+                del self._budgets[next(away, next(iter(self._budgets)))]
+            budget = self._budgets[peer] = Budget(now)
+        if budget.lineage != lineage:
+            budget.lineage = lineage
+            depths = range(1, len(lineage) + 1)
+            budget.branches = tuple(self._branch(lineage[:depth], now) for depth in depths)
+        return budget
+
+    def charge(self, peer: PeerId, messages: float, now: float) -> None:
+        """What was read last of the peer counts as so many messages more."""
+        if (budget := self._budgets.get(peer)) is not None:
+            budget.charge(messages, now)
+
+    def _branch(self, lineage: Lineage, now: float) -> Allowance:
+        found = self._branches.get(lineage)
+        if found is None:
+            found = self._branches[lineage] = Allowance(1 + BRANCH_SURPLUS ** len(lineage), now)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

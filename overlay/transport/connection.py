@@ -14,7 +14,6 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S, MESSAGE_BYTES_MAX, PING_INTERVAL_S
 from overlay.transport.dialling import Ending
 from overlay.transport.link import SILENCE_S, Down, Link, LinkEvent
-from overlay.transport.message_queue import MessageQueue
 from overlay.transport.pump import Pump
 from overlay.transport.sockets import LINGER_MS, Connection, Monitor, Sockets
 
@@ -52,8 +51,6 @@ class Line:
         self.connection: Connection | None = None
         #: Bytes that it had brought when the peer seemed silent, at first and the last time.
         self._received: tuple[int, int] | None = None
-        #: What has arrived, and waits until its peer's budget allows to read it.
-        self.inbox = MessageQueue()
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[Down] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -106,7 +103,6 @@ class Line:
             # Else it keeps the message that it is about, as a local of the frames that it names.
             down.error.__traceback__ = down.error.__context__ = None
         self.over.set_result(down)
-        self.inbox.clear()
         if self.link.leaving:
             asyncio.get_running_loop().call_later(FAREWELL_S, self.let_go)
         else:

@@ -8,7 +8,6 @@ nobody would be told.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -22,8 +21,6 @@ from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, 
 from overlay.identity.branches import Branches
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.limits import MEMBERS_MAX
-from overlay.transport.budgets import Budget
 from overlay.transport.connection import Line
 from overlay.transport.handover import Handover, RelayedLine, lossy
 from overlay.transport.link import (
@@ -39,7 +36,7 @@ from overlay.transport.link import (
     Transmit,
     Up,
 )
-from overlay.transport.pump import BATCH_MESSAGES
+from overlay.transport.reading import Reading
 from overlay.transport.weight import weight
 from overlay.wire.between_transports import DialBack, DialedBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
@@ -96,11 +93,8 @@ class Links:
         self._observer: LinkObserver | None = observer
         self._on_ledger = on_ledger
         self._on_change = on_change
-        self._on_excess = on_excess
         self._on_breach = on_breach
         self._on_request = on_request
-        #: Of peers that have links, or had; a new link is no new budget.
-        self._budgets: dict[PeerId, Budget] = {}
         #: All connections, also those that are not admitted yet.
         self._lines: dict[Line, None] = {}
         self._complaints = Complaints()
@@ -109,6 +103,7 @@ class Links:
         #: Of those to which there is a link: no branch's inventions keep others out.
         self._branches = Branches()
         self._handover = Handover(self._tell)
+        self._reading = Reading(self._read, on_excess, self._up)
 
     # --- What there is ------------------------------------------------------------------------
 
@@ -153,7 +148,7 @@ class Links:
 
     def slowed(self) -> set[PeerId]:
         """Peers of which something waits until their budgets allow to read it."""
-        return {peer for peer, lines in self._up.items() if any(line.inbox for line in lines)}
+        return self._reading.slowed()
 
     # --- What the transport does with them ----------------------------------------------------
 
@@ -199,59 +194,18 @@ class Links:
         self._lines[line] = None
 
     def receive(self, line: Line, data: bytes) -> None:
-        now = time.monotonic()
         peer = line.link.peer
         if peer is None or line.link.state is not LinkState.UP:
-            line.carry_out(line.link.receive(data, now, time.time()))
-        elif line.inbox:
-            self._park(line, peer, data, now)
-        elif (budget := self._budget(peer, now)).wait_s(now):
-            log.info("%s sends too much: it is slowed", peer)
-            self._park(line, peer, data, now)
-            self._read_parked(line, peer)
+            self._read(line, data, time.monotonic())
         else:
-            self._read(line, budget, data, now)
+            self._reading.arrived(line, peer, data)
 
     def charge(self, peer: PeerId, messages: float) -> None:
         """What the peer said last counts as so many messages more."""
-        now = time.monotonic()
-        self._budget(peer, now).charge(messages, now)
+        self._reading.charge(peer, messages)
 
-    def _park(self, line: Line, peer: PeerId, data: bytes, now: float) -> None:
-        line.inbox.put(data)
-        line.link.heard(now)
-        self._judge(line, peer, now)
-
-    def _read(self, line: Line, budget: Budget, data: bytes, now: float) -> None:
-        budget.read(len(data), now)
+    def _read(self, line: Line, data: bytes, now: float) -> None:
         self.carry_out(line, line.link.receive(data, now, time.time()))
-
-    def _read_parked(self, line: Line, peer: PeerId) -> None:
-        """Read what the budget allows, and come back for the rest."""
-        for _ in range(BATCH_MESSAGES):
-            now = time.monotonic()
-            budget = self._budget(peer, now)
-            wait_s = budget.wait_s(now)
-            if not line.inbox or wait_s:
-                break
-            self._read(line, budget, line.inbox.take(), now)
-        if line.inbox:
-            self._judge(line, peer, now)
-            asyncio.get_running_loop().call_later(wait_s, self._read_parked, line, peer)
-
-    def _judge(self, line: Line, peer: PeerId, now: float) -> None:
-        excess = self._budget(peer, now).excess(len(line.inbox), line.inbox.bytes, now)
-        if excess is not None:
-            self._on_excess(peer, excess)
-
-    def _budget(self, peer: PeerId, now: float) -> Budget:
-        budget = self._budgets.get(peer)
-        if budget is None:
-            if len(self._budgets) >= MEMBERS_MAX:
-                away = (each for each in self._budgets if each not in self._up)
-                del self._budgets[next(away, next(iter(self._budgets)))]
-            budget = self._budgets[peer] = Budget(now)
-        return budget
 
     def carry_out(self, line: Line, events: list[LinkEvent]) -> None:
         try:
@@ -350,6 +304,7 @@ class Links:
         if line.over.done():
             return
         line.end(down)
+        self._reading.over(line)
         self._lines.pop(line, None)
         peer = line.link.peer
         lines = [] if peer is None else self._up.get(peer, [])

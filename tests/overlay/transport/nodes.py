@@ -113,6 +113,14 @@ def keys() -> Iterator[NodeKey]:
         yield NodeKey.from_seed(secrets.token_bytes(32))
 
 
+def let_in(key: NodeKey, by: Node) -> Membership:
+    """What makes whoever has the key a member."""
+    mine = by.me.membership
+    assert mine is not None
+    chain = issue(by.key, mine, key.peer_id, time.time())
+    return Membership(mine.founder, mine.mesh_secret, chain)
+
+
 @asynccontextmanager
 async def mesh(count: int) -> AsyncIterator[list[Node]]:
     """``count`` members of one mesh, listening, not linked yet; the first is the founder."""
@@ -123,9 +131,7 @@ async def mesh(count: int) -> AsyncIterator[list[Node]]:
         nodes = [Node(founder, founded, "founder")]
         for index in range(1, count):
             key = next(fresh)
-            chain = issue(founder, founded, key.peer_id, time.time())
-            membership = Membership(founded.founder, founded.mesh_secret, chain)
-            nodes.append(Node(key, membership, f"member {index}"))
+            nodes.append(Node(key, let_in(key, nodes[0]), f"member {index}"))
         for node in nodes:
             await node.start()
             stack.push_async_callback(node.transport.close)

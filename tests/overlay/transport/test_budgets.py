@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BAN_MAX_S,
     BAN_S,
+    BRANCH_SURPLUS,
     BREACHES_MAX,
     BREACHES_S,
     HANDSHAKES_BURST,
@@ -24,7 +28,7 @@ from overlay.limits import (
     SLOWED_MAX_S,
 )
 from overlay.transport import budgets
-from overlay.transport.budgets import Bans, Breaches, Budget, Handshakes
+from overlay.transport.budgets import Bans, Breaches, Budget, Budgets, Handshakes
 
 PEER, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2))
 
@@ -102,6 +106,97 @@ def test_what_waits_to_be_read_is_bounded() -> None:
     assert budget.excess(PARKED_MESSAGES_MAX, PARKED_BYTES_MAX, 0.0) is None
     assert "messages" in str(budget.excess(PARKED_MESSAGES_MAX + 1, 0, 0.0))
     assert budget.excess(1, PARKED_BYTES_MAX + 1, 0.0) is not None
+
+
+#: A friend of the founder's, a guest of that one, who lets in inventions; and another friend.
+FRIEND, GUEST, STRANGER = (PeerId(bytes([number]) * 32) for number in (10, 11, 12))
+CROWD: list[Lineage] = [(FRIEND, GUEST, PeerId(bytes([number]) * 32)) for number in range(20, 24)]
+EVERYBODY: list[Lineage] = [(FRIEND,), (FRIEND, GUEST), *CROWD, (FRIEND, PEER), (STRANGER,), ()]
+
+
+def reads(
+    sent: list[tuple[int, int]], size: int, members: Sequence[Lineage]
+) -> dict[Lineage, list[float]]:
+    """Who sends how many messages at one time, one after the other; when each was read.
+
+    A second passes after each.
+    """
+    budgets = Budgets(())
+    read_at: dict[Lineage, list[float]] = {member: [] for member in members}
+    now = 0.0
+    for who, count in sent:
+        lineage = members[who % len(members)]
+        budget = budgets.of((*lineage, OTHER)[-1] if lineage else OTHER, lineage, now)
+        for _ in range(count):
+            if budget.wait_s(now):
+                break  # It waits, and is not counted.
+            budget.read(size, now)
+            read_at[lineage].append(now)
+        now += 1.0
+    return read_at
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 16_000)), max_size=6),
+    st.sampled_from([30, 1 << 20]),
+)
+def test_nobodys_branch_has_much_more_read_than_a_peer(
+    sent: list[tuple[int, int]], size: int
+) -> None:
+    read_at = reads(sent, size, EVERYBODY)
+    for head in {lineage[:depth] for lineage in EVERYBODY for depth in range(1, 1 + len(lineage))}:
+        peers = 1 + BRANCH_SURPLUS ** len(head)
+        times = sorted(t for who, of in read_at.items() if who[: len(head)] == head for t in of)
+        for index, now in enumerate(times):
+            assert index <= peers * (PEER_MESSAGES_BURST + PEER_MESSAGES_PER_S * now) + 1
+            assert index * size <= peers * (PEER_BYTES_BURST + PEER_BYTES_PER_S * now) + size + 1
+
+
+def test_a_crowd_leaves_something_to_those_around_it_and_is_named_by_its_head() -> None:
+    budgets = Budgets(())
+    for lineage in CROWD * PEER_MESSAGES_BURST:
+        budget = budgets.of(lineage[-1], lineage, 0.0)
+        if not budget.wait_s(0.0):
+            budget.read(30, 0.0)
+    assert budget.crowd(0.0) == GUEST
+    # None of them did by itself what it may not.
+    assert [budgets.of(each[-1], each, 9.0).excess(0, 0, 9.0) for each in CROWD] == [None] * 4
+    neighbour = budgets.of(PEER, (FRIEND, PEER), 0.0)
+    assert not neighbour.wait_s(0.0)
+    for _ in range(round(PEER_MESSAGES_BURST * (BRANCH_SURPLUS - BRANCH_SURPLUS**2))):
+        neighbour.read(30, 0.0)
+    assert neighbour.wait_s(0.0)
+    assert neighbour.crowd(0.0) == FRIEND
+    for lineage in ((STRANGER,), ()):
+        assert not budgets.of(OTHER, lineage, 0.0).wait_s(0.0)
+
+
+def test_who_floods_by_itself_is_no_crowd() -> None:
+    budget = Budgets(()).of(GUEST, (FRIEND, GUEST), 0.0)
+    for _ in range(PEER_MESSAGES_BURST + 1):
+        budget.read(30, 0.0)
+    assert budget.wait_s(0.0)
+    assert budget.crowd(0.0) is None
+
+
+def test_who_is_let_in_by_another_keeps_its_own_budget() -> None:
+    budgets = Budgets(())
+    for _ in range(PEER_MESSAGES_BURST + 1):
+        budgets.of(PEER, (FRIEND, PEER), 0.0).read(30, 0.0)
+    assert budgets.of(PEER, (STRANGER, PEER), 0.0).wait_s(0.0)
+    assert not budgets.of(OTHER, (STRANGER, OTHER), 0.0).wait_s(0.0)
+
+
+def test_budgets_are_bounded_and_those_with_links_are_kept() -> None:
+    budgets = Budgets({PEER})
+    for peer in (PEER, OTHER):
+        for _ in range(PEER_MESSAGES_BURST + 1):
+            budgets.of(peer, (peer,), 0.0).read(30, 0.0)
+    for number in range(MEMBERS_MAX - 1):
+        stranger = PeerId(number.to_bytes(32, "big"))
+        budgets.of(stranger, (stranger,), 0.0)
+    assert budgets.of(PEER, (PEER,), 0.0).wait_s(0.0)
+    assert not budgets.of(OTHER, (OTHER,), 0.0).wait_s(0.0)
 
 
 def test_bans_grow_up_to_a_bound_and_end() -> None:

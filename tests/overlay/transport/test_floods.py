@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import AsyncExitStack
 
 import pytest
 
+from overlay.admission.handshake import LocalNode
 from overlay.errors import LimitExceeded
 from overlay.limits import BATCH_FRAMES_MAX
-from overlay.transport import budgets, incoming
+from overlay.transport import budgets, incoming, reading
 from overlay.wire.codec import encode
 from overlay.wire.messages import Batch, Cancel, Ping, Refusal, StreamAck
-from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, keys, linked, mesh
+from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, keys, let_in, linked, mesh
 from tests.overlay.transport.raw import RawPeer, admitted, raw_peer
 
 FLOOD = encode(Ping(1))
@@ -111,6 +113,54 @@ async def test_a_burst_is_slowed_and_loses_nothing() -> None:
         await eventually(lambda: not node.transport.slowed())
         assert node.transport.bans() == {}
         assert node.seen("down") == []
+
+
+async def test_a_crowd_that_one_let_in_is_slowed_as_one_and_others_notice_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """None of its members sends more than it may."""
+    fresh = keys()
+    async with mesh(3) as (node, inviter, honest), AsyncExitStack() as stack:
+        await linked(honest, node)
+        crowd = []
+        for key in itertools.islice(fresh, 4):
+            raw = await stack.enter_async_context(raw_peer(node, key))
+            await admitted(raw, node, LocalNode(key, let_in(key, inviter), "invented", ()))
+            crowd.append((key.peer_id, raw))
+        each = [Cancel(b"%d" % number) for number in range(250)]
+        for message in each:
+            for _, raw in crowd:
+                await raw.send(encode(message))
+        await node.until(lambda: bool(node.transport.slowed()))
+        assert honest.transport.send(node.peer_id, Cancel(b"honest"))
+        await node.until(lambda: Cancel(b"honest") in node.messages())
+        assert node.transport.slowed() <= {peer for peer, _ in crowd}
+        assert node.transport.slowed(), "they were still slowed when the honest one was heard"
+        await node.until(lambda: len(node.messages()) == 4 * len(each) + 1)
+        received = node.seen("received")
+        assert all([m for p, m in received if p == peer] == each for peer, _ in crowd)
+        await eventually(lambda: not node.transport.slowed())
+        assert node.transport.bans() == {}
+    [told] = [record.message for record in caplog.records if "together" in record.message]
+    assert told.startswith(f"{inviter.peer_id} and whom it let in send too much together")
+
+
+async def test_of_all_that_waits_whoever_has_most_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "ALL_PARKED_BYTES_MAX", 24_000)
+    async with mesh(3) as (node, member, vandal):
+        await linked(member, node)
+        await linked(vandal, node)
+        sent = [Cancel(b"%d" % number) for number in range(460)]
+        for message in sent:
+            assert member.transport.send(node.peer_id, message)
+        for number in range(790):
+            assert vandal.transport.send(node.peer_id, Cancel(b"%d" % number))
+        await node.until(lambda: node.transport.bans().keys() == {vandal.peer_id})
+        assert "wait to be read" in node.transport.bans()[vandal.peer_id].reason
+        await node.until(
+            lambda: len([p for p, _ in node.seen("received") if p == member.peer_id]) == 460
+        )
+        assert node.seen("down")[0][0] == vandal.peer_id
 
 
 @pytest.mark.parametrize(
