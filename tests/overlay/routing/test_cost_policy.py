@@ -96,6 +96,14 @@ def test_a_loaded_mesh_prefers_not_to_compute_twice() -> None:
     assert choose(this_node, busy, alpha=2.0).choice == WARM
 
 
+def test_what_costs_about_as_little_here_stays_here() -> None:
+    for rtt_ms, choice in ((TIE_MS, SELF), (2 * TIE_MS, COLD)):
+        nearly = replace(cold, rtt_ms=0.0)
+        here = replace(this_node, late_ms=rtt_ms)
+        assert choose(nearly, here).choice == choice
+    assert choose(replace(cold, rtt_ms=0.0), this_node).estimates[0].is_self
+
+
 def test_ties_among_peers_are_drawn_by_chance() -> None:
     twins = [replace(cold, peer=PeerId(bytes([n]) * 32)) for n in range(4, 8)]
     assert {choose(*twins, seed=seed).choice for seed in range(60)} == {t.peer for t in twins}
@@ -171,95 +179,20 @@ def test_whatever_records_may_say_all_costs_can_be_compared(
 ) -> None:
     policy = CostPolicy(random.Random(0))
     for now in (0.0, 1.0, 1000.0):
-        decision = decide(policy, *[this_node][:here], *candidates, now=now)
+        question = Question(PROMPT, tuple(range(20)), ANSWER, forwarded=False)
+        decision = policy.decide(question, [*[this_node][:here], *candidates], now)
         assert all(math.isfinite(each.cost_ms) for each in decision.estimates)
 
 
-# --- What a choice costs later requests -------------------------------------------------------
-
-BLOCKS = tuple(range(20))
-
-
-far = replace(warm, rtt_ms=300.0)
-
-
-def decide(
-    policy: CostPolicy,
-    *candidates: Candidate,
-    now: float,
-    forwarded: bool = False,
-    blocks: tuple[int, ...] = BLOCKS,
-) -> Decision:
-    question = Question(PROMPT, blocks, ANSWER, forwarded=forwarded)
-    return policy.decide(question, candidates, now)
-
-
-def test_a_prefix_that_is_asked_for_again_and_again_comes_home_in_the_end() -> None:
+def test_the_time_of_who_is_seen_to_be_busy_is_dear_and_guests_wait_for_more_to_come() -> None:
     policy = CostPolicy(random.Random(0))
-    decisions = [decide(policy, this_node, far, now=float(n)) for n in range(10)]
-    assert {d.choice for d in decisions} == {WARM}
-    tokens = [d.prefetch_tokens for d in decisions]
-    first = tokens.index(608)
-    # Computing it takes 3 s here: no later than when as much was paid for the distance.
-    assert 1 <= first <= 10
-
-
-def test_nobody_waits_for_a_copy_that_comes_anyway() -> None:
-    """However much it is worth: it is computed afterwards, in time that is spare."""
-    policy, distant = CostPolicy(random.Random(0)), replace(far, rtt_ms=2500.0)
-    decisions = [decide(policy, this_node, distant, now=float(n)) for n in range(40)]
-    assert {d.choice for d in decisions} == {WARM}
-    assert any(d.prefetch_tokens == 608 for d in decisions)
-
-
-def test_who_would_wait_longer_for_the_way_computes_at_once() -> None:
-    farther = replace(warm, rtt_ms=2900.0)
-    decision = decide(CostPolicy(random.Random(0)), this_node, farther, now=0.0)
-    assert (decision.choice, decision.prefetch_tokens) == (SELF, 0)
-
-
-def test_a_busy_machine_prefetches_as_an_idle_one_for_it_gives_way() -> None:
-    def told(here: Candidate) -> list[int]:
-        policy, near = CostPolicy(random.Random(0)), replace(far, rtt_ms=100.0)
-        return [decide(policy, here, near, now=10.0 * n).prefetch_tokens for n in range(20)]
-
-    idle = told(this_node)
-    assert any(idle)
-    assert told(replace(this_node, pending_prefill_tokens=2000)) == idle
-
-
-def test_where_memory_is_short_a_copy_has_to_be_worth_more() -> None:
-    def first(lost_share: float) -> int:
-        policy = CostPolicy(random.Random(0))
-        here, near = (replace(c, lost_share=lost_share) for c in (this_node, far))
-        tokens = [decide(policy, here, near, now=float(n)).prefetch_tokens for n in range(40)]
-        return tokens.index(608)
-
-    assert first(0.0) < first(0.2)
-
-
-def test_what_is_asked_for_once_is_not_fetched_home() -> None:
-    policy = CostPolicy(random.Random(0))
-    for n in range(10):
-        blocks = tuple(range(100 * n, 100 * n + 20))
-        decision = decide(policy, this_node, far, now=float(n), blocks=blocks)
-        assert (decision.choice, decision.prefetch_tokens) == (WARM, 0)
-
-
-def test_a_guest_is_not_worth_a_copy() -> None:
-    policy = CostPolicy(random.Random(0))
-    asked = [decide(policy, this_node, far, now=float(n), forwarded=True) for n in range(20)]
-    assert {(d.choice, d.prefetch_tokens) for d in asked} == {(WARM, 0)}
-
-
-def test_where_memory_is_short_all_nodes_keep_to_one_copy() -> None:
-    twins = [
-        replace(warm, peer=PeerId(bytes([n]) * 32), rtt_ms=rtt, lost_share=0.5)
-        for n, rtt in ((4, 3.0), (5, 30.0))
-    ]
-    choices = set()
-    for nearer in (twins, [replace(t, rtt_ms=33.0 - t.rtt_ms) for t in twins]):
-        policy = CostPolicy(random.Random(0))
-        question = Question(PROMPT, BLOCKS, ANSWER, forwarded=False)
-        choices.add(policy.decide(question, [this_node, *nearer], 0.0).choice)
-    assert len(choices) == 1
+    here = replace(this_node, pending_prefill_tokens=200, pending_guest_tokens=200)
+    busy = replace(cold, peer=WARM, pending_prefill_tokens=200)
+    for now in range(200):
+        question = Question(PROMPT, (), ANSWER, forwarded=now % 2 == 1)
+        found = policy.decide(question, [here, busy, cold], float(now)).estimates
+        waits_ms = {each.peer: each.wait_ms for each in found}
+        alphas = {each.peer: each.alpha for each in found}
+        assert question.forwarded == (waits_ms[SELF] > 0), "the owner's prompts come before guests"
+    assert waits_ms[WARM] > 2 * 1000.0
+    assert alphas[WARM] > 2 * alphas[COLD]
