@@ -23,22 +23,6 @@ log = logging.getLogger(__name__)
 #: Other ports that are asked for when the node's own is taken, one after the other.
 _OTHERS: Final = 4
 _OTHER_PORTS: Final = (20_000, 60_000)
-#: Addresses that nobody reaches from the Internet (RFC 1918, 6598, 3927, 1122), and multicast.
-_NOT_PUBLIC: Final = tuple(
-    map(
-        ipaddress.IPv4Network,
-        (
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "100.64.0.0/10",
-            "169.254.0.0/16",
-            "0.0.0.0/8",
-            "127.0.0.0/8",
-            "224.0.0.0/3",
-        ),
-    )
-)
 
 #: Finds the router, given this machine's addresses. Raises GatewayError.
 Find = Callable[[Sequence[str]], Awaitable[Gateway]]
@@ -147,7 +131,8 @@ class PortMapping:
 
     async def _map(self, gateway: Gateway) -> Multiaddr:
         host = await gateway.external_host()
-        if any(ipaddress.IPv4Address(host) in network for network in _NOT_PUBLIC):
+        address = ipaddress.IPv4Address(host)
+        if not address.is_global or address.is_multicast:
             raise GatewayError(
                 f"the router is behind another one: its address there, {host}, is not public"
             )

@@ -16,7 +16,7 @@ from overlay.transport.port_mapping import PortMapping, find_by_upnp
 from tests.overlay.transport.nodes import PATIENCE_S
 
 OWN = (Multiaddr.of("10.0.0.5", 7710), Multiaddr.of("127.0.0.1", 7710))
-EXTERNAL = Multiaddr.of("203.0.113.9", 7710)
+EXTERNAL = Multiaddr.of("1.2.3.4", 7710)
 
 
 class Router:
@@ -24,7 +24,7 @@ class Router:
 
     def __init__(self) -> None:
         self.local_host = "10.0.0.5"
-        self.host = "203.0.113.9"
+        self.host = "1.2.3.4"
         self.mapped: dict[int, int] = {}
         self.taken: set[int] = set()
         #: For which it is to be asked to map a port.
