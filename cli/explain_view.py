@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.fitting import FittingTable
+from cli.fitting import FittingTable, facts
 from cli.text import count, duration, printable, short_peer, short_request
 
 _TIMES = ("queue", "prefill", "decode", "total")
@@ -61,9 +61,7 @@ def list_view(listed: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def _head(told: Mapping[str, Any]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid = facts()
     asked_by = told.get("asked_by")
     asker = _name(told.get("asked_by_name"), asked_by) if asked_by else "a client of this node"
     asked = f"{duration(1000 * (told.get('age_s') or 0))} ago, by {asker}"
@@ -133,9 +131,7 @@ def _outcome(told: Mapping[str, Any]) -> RenderableType:
             "failed": f"It failed: {printable(str(error.get('message') or 'nobody knows why'))}",
         }
         return Text(ending.get(str(told.get("state")), "What became of it is not known."))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid = facts()
     grid.add_row("served by", Text(_served_by(told, actual)))
     cached = f"{actual.get('cached_tokens') or 0:,} of {actual.get('prompt_tokens') or 0:,}"
     if (expected := actual.get("estimated_match")) is not None:

@@ -39,6 +39,14 @@ class FittingTable(Table):
         return table
 
 
+def facts() -> Table:
+    """For rows of two: what it is, and what there is to say of it."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
 def _cells_needed(column: Column) -> int:
     texts = [str(cell) for cell in (column.header, *column.cells)]
     lines = [line for text in texts for line in text.split("\n")]

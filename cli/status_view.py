@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.fitting import FittingTable
+from cli.fitting import FittingTable, facts
 from cli.members import known_names, named
 from cli.mesh_state import is_up, model_names, peer_name
 from cli.text import count, duration, local_time, printable, short_peer, size
@@ -35,9 +35,7 @@ def status_view(status: Mapping[str, Any]) -> RenderableType:
 
 
 def _own(status: Mapping[str, Any]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid = facts()
     name = printable(str(status.get("name") or "?"))
     peer = short_peer(str(status.get("peer_id") or ""))
     grid.add_row("node", Text.assemble((name, "bold"), f" ({peer})"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
+from cli.fitting import facts
 from cli.mesh_state import MeshState
 from cli.text import printable, short_peer
 from models.store.catalogue import DEMO
@@ -14,9 +14,7 @@ from models.store.catalogue import DEMO
 
 def banner(state: MeshState, model: str, own_node: bool) -> RenderableType:
     """``model`` answers ("": nobody serves any); ``own_node``: it was started for this chat."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid = facts()
     node = Text.assemble((state.name or "?", "bold"), f" ({short_peer(state.peer_id)})")
     if own_node:
         node.append(", running for this chat", style="dim")
