@@ -39,7 +39,7 @@ def elsewhere(cost: int, depth: int) -> float:
 
 
 class Valued(Protocol):
-    """Something with a value; the queue's owner sets it, from `EvictionQueue.clock`."""
+    """Something with a value, which the queue's owner sets."""
 
     value: float
 
