@@ -24,8 +24,3 @@ class MessageQueue:
         data = self._waiting.popleft()
         self.bytes -= len(data)
         return data
-
-    def clear(self) -> None:
-        """Nobody wants what is left."""
-        self._waiting.clear()
-        self.bytes = 0
