@@ -53,14 +53,15 @@ class AnswerMemory:
     def note_prompt(self, text: str, tokens: Tokens) -> None:
         """This rendered conversation was tokenized so, and an answer to it may follow."""
         key = _digest(text.encode("utf-8", "surrogatepass"))
-        if key in self._prompts:
-            self._prompts.move_to_end(key)
-            if tuple(self._prompts[key].tokens) == tokens:
-                return
+        prompt = _Prompt(array("i", tokens))
+        if key in self._prompts and self._prompts[key].tokens != prompt.tokens:
             self._forget(key)
-        prompt = self._prompts[key] = _Prompt(array("i", tokens))
+        if key not in self._prompts:
+            self._prompts[key] = prompt
+            self.size += len(tokens)
+        self._prompts.move_to_end(key)
+        # Some tokenizers make the same of two texts: what follows is an answer to the latest.
         self._by_tokens[_digest(prompt.tokens.tobytes())] = key
-        self.size += len(tokens)
         self._shrink()
 
     def note_answer(self, prompt: Tokens, answer: Tokens) -> None:

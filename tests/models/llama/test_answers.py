@@ -31,6 +31,14 @@ def test_the_newest_of_equal_answers_is_taken(memory: AnswerMemory) -> None:
     assert memory.beginning("other", "one two") is None
 
 
+def test_of_two_texts_with_the_same_tokens_the_latest_is_answered(memory: AnswerMemory) -> None:
+    for text in ("a b", "a\u2581b", "a b"):
+        memory.note_prompt(text, (1, 2))
+    memory.note_answer((1, 2), tuple(b"one"))
+    assert memory.beginning("a b", "one") == (1, 2, *b"one")
+    assert memory.size == 2 * 2 + 3
+
+
 def test_only_what_begins_alike_is_looked_up(memory: AnswerMemory) -> None:
     memory.note_prompt("prompt", (1, 2))
     memory.note_answer((1, 2), tuple(b" Good morning to you"))
