@@ -44,21 +44,21 @@ def _own(status: Mapping[str, Any]) -> Table:
         grid.add_row("member", Text(ending, style="yellow"))
     if revoked := status.get("revoked"):
         grid.add_row("revoked", Text(_own_end(revoked, status), style="red"))
-    elif away := thrown_out(status):
+    elif away := _thrown_out(status):
         grid.add_row("thrown out", Text(", ".join(away)))
     grid.add_row("models", Text(", ".join(model_names(status)) or "none"))
     grid.add_row("api", Text(printable(str(status.get("api") or ""))))
     grid.add_row("listen", Text(_listen(status.get("listen"))))
     if mapping := status.get("port_mapping"):
         grid.add_row("router", _router(mapping))
-    grid.add_row("cache", Text(" · ".join(cache_parts(status.get("cache") or {}))))
-    if spilled := spilled_parts(status.get("cache") or {}):
+    grid.add_row("cache", Text(" · ".join(_cache_parts(status.get("cache") or {}))))
+    if spilled := _spilled_parts(status.get("cache") or {}):
         grid.add_row("spilled", Text(" · ".join(spilled)))
-    grid.add_row("requests", Text(" · ".join(request_parts(status.get("requests") or {}))))
-    if lent := lending_parts(status.get("lending") or {}):
+    grid.add_row("requests", Text(" · ".join(_request_parts(status.get("requests") or {}))))
+    if lent := _lending_parts(status.get("lending") or {}):
         paused = "yellow" if (status.get("lending") or {}).get("paused") else ""
         grid.add_row("lending", Text(" · ".join(lent), style=paused))
-    if routes := route_parts(status):
+    if routes := _route_parts(status):
         grid.add_row("routes", Text(" · ".join(routes)))
     return grid
 
@@ -92,7 +92,7 @@ def _own_end(revoked: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     return f"by {who} on {at}: ask for a new invite, then hearth join TOKEN"
 
 
-def thrown_out(status: Mapping[str, Any]) -> list[str]:
+def _thrown_out(status: Mapping[str, Any]) -> list[str]:
     """Whose membership was revoked, the latest ones by PeerId and day; not who is back."""
     members = {each.get("peer_id") for each in (status, *(status.get("peers") or []))}
     away = [e for e in status.get("revocations") or [] if e.get("peer_id") not in members]
@@ -110,7 +110,7 @@ def _day(moment: Any) -> str:
     return f"{datetime.fromisoformat(str(moment)).astimezone():%Y-%m-%d}"
 
 
-def cache_parts(cache: Mapping[str, int]) -> list[str]:
+def _cache_parts(cache: Mapping[str, int]) -> list[str]:
     """How full the cache is, and what share of all prompt tokens it spared."""
     if not cache.get("cells_total"):
         return ["none"]
@@ -122,7 +122,7 @@ def cache_parts(cache: Mapping[str, int]) -> list[str]:
     return parts
 
 
-def spilled_parts(cache: Mapping[str, int]) -> list[str]:
+def _spilled_parts(cache: Mapping[str, int]) -> list[str]:
     """What left the KV cache and can come back; empty if nothing did."""
     places = {"in RAM": "spilled", "on disk": "disk"}
     return [
@@ -132,7 +132,7 @@ def spilled_parts(cache: Mapping[str, int]) -> list[str]:
     ]
 
 
-def request_parts(requests: Mapping[str, int]) -> list[str]:
+def _request_parts(requests: Mapping[str, int]) -> list[str]:
     """What the engines do now, and have done."""
     words = ["running", "queued", "served"]
     if requests.get("preempted"):
@@ -140,7 +140,7 @@ def request_parts(requests: Mapping[str, int]) -> list[str]:
     return [f"{requests.get(word, 0):,} {word}" for word in words]
 
 
-def lending_parts(lending: Mapping[str, Any]) -> list[str]:
+def _lending_parts(lending: Mapping[str, Any]) -> list[str]:
     """On what terms guests are served; empty if nothing keeps them away."""
     parts = []
     if lending.get("paused"):
@@ -158,7 +158,7 @@ def lending_parts(lending: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def route_parts(status: Mapping[str, Any]) -> list[str]:
+def _route_parts(status: Mapping[str, Any]) -> list[str]:
     """Where requests went from here; empty before the first one."""
     decisions = (status.get("routing") or {}).get("decisions") or {}
     if not any(decisions.values()):
