@@ -10,7 +10,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import Final
 
-from overlay.forwarding.explanations import Attempt, Explanation
+from overlay.forwarding.explanations import Explanation
 from overlay.prefix.chain import BLOCK_TOKENS
 
 #: Actual time to first token over the predicted one: upper bounds of the histogram's buckets.
@@ -33,10 +33,12 @@ class Match(StrEnum):
 
 def match_error_tokens(explanation: Explanation) -> int | None:
     """Actual minus estimated match of an answer; None if the chosen node did not compute it."""
-    actual, last = explanation.actual, _last(explanation)
-    if actual is None or last is None or actual.executor != last.decision.choice:
+    actual = explanation.actual
+    if actual is None:
         return None
-    return actual.cached_tokens - last.decision.chosen.match_tokens
+    last = explanation.attempts[-1].decision
+    passed_on = actual.executor != last.choice
+    return None if passed_on else actual.cached_tokens - last.chosen.match_tokens
 
 
 class Hindsight:
@@ -65,14 +67,15 @@ class Hindsight:
 
     def answered(self, explanation: Explanation) -> None:
         """The explanation's request has its whole answer."""
-        actual, last = explanation.actual, _last(explanation)
-        if explanation.asked_by is not None or actual is None or last is None:
+        actual = explanation.actual
+        if explanation.asked_by is not None or actual is None:
             return
-        chosen = last.decision.chosen
-        remote = actual.executor != last.decision.choice or not chosen.is_self
-        found_warm = remote and actual.cached_tokens >= BLOCK_TOKENS and chosen.match_tokens == 0
-        self.blind_decisions += last.decision.blind or found_warm
-        self.prefetched_tokens += last.decision.prefetch_tokens
+        last = explanation.attempts[-1].decision
+        remote = actual.executor != last.choice or not last.chosen.is_self
+        nothing_expected = last.chosen.match_tokens == 0
+        found_warm = remote and actual.cached_tokens >= BLOCK_TOKENS and nothing_expected
+        self.blind_decisions += last.blind or found_warm
+        self.prefetched_tokens += last.prefetch_tokens
         self._compare_match(explanation)
         self._compare_ttft(explanation)
 
@@ -98,7 +101,3 @@ class Hindsight:
             ratio = max(0.0, explanation.actual.ttft_ms - before_ms) / predicted_ms
             self.ttft_ratios[bisect_left(TTFT_RATIO_BOUNDS, ratio)] += 1
             self.ttft_ratio_sum += ratio
-
-
-def _last(explanation: Explanation) -> Attempt | None:
-    return explanation.attempts[-1] if explanation.attempts else None
