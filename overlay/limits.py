@@ -143,6 +143,9 @@ MODELS_PER_CARD_MAX: Final = 16
 ALIASES_MAX: Final = 8
 #: Requests a peer may have open here.
 OPEN_REQUESTS_PER_PEER_MAX: Final = 32
+#: Tokens of all guests' open requests, 40 bytes each; a character of a prompt as text counts as
+#: one. Beyond that each guest may have what is its share of this.
+GUESTS_TOKENS_MAX: Final = 2 << 20
 #: Requests waiting in the engine before new ones are refused.
 ENGINE_QUEUE_MAX: Final = 64
 #: KV cells of a model: llama.cpp rounds less up to this.

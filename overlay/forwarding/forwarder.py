@@ -287,7 +287,7 @@ class Forwarder:
             # Whoever was between the sender and this node is gone, so it comes another way.
             effects, job.came_before_from = self._drop(before, now), before.upstream
         local = self._neighbourhood.resolve(job.model)
-        refusal = self.lending.arrives(sender, private=local is not None and local.private)
+        refusal = self.lending.arrives(job, private=local is not None and local.private)
         if refusal is None:
             return [*effects, *self._admit(job, now)]
         effects.append(stream.refused(sender, message.request_id, refusal))

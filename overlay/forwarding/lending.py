@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from models.engine import Chunk, RequestEvent, Started
+from models.engine import Chunk, RequestEvent, Started, texts_of
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.job import Job
 from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
-from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX
+from overlay.limits import GUESTS_TOKENS_MAX, MEMBERS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 
 
 class Lending:
@@ -23,9 +23,11 @@ class Lending:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        #: Whose each open request is, and how many each guest has.
-        self._guest_of: dict[bytes, PeerId] = {}
+        #: Whose each open request is, and the tokens that are kept of it.
+        self._guest_of: dict[bytes, tuple[PeerId, int]] = {}
+        #: How many each guest has, and the tokens of all of them.
         self._open: Counter[PeerId] = Counter()
+        self._tokens: Counter[PeerId] = Counter()
         #: Takes no new requests of guests.
         self.paused = False
         #: How often a guest was refused, by the code of the error.
@@ -35,15 +37,17 @@ class Lending:
 
     # --- A guest's request ------------------------------------------------------------------------
 
-    def arrives(self, guest: PeerId, *, private: bool) -> HearthError | None:
-        """Why no request of ``guest`` may come in now, if so. ``private``: its model is."""
-        return self._noted(self._unwelcome(guest, private=private))
+    def arrives(self, job: Job, *, private: bool) -> HearthError | None:
+        """Why a guest's job may not come in now, if so. ``private``: its model is."""
+        return self._noted(self._unwelcome(job, private=private))
 
     def admitted(self, job: Job) -> None:
         """A job is open here from now on, until it has `ended`."""
         if job.upstream is not None:
-            self._guest_of[job.request_id] = job.upstream
+            tokens = _tokens_of(job)
+            self._guest_of[job.request_id] = job.upstream, tokens
             self._open[job.upstream] += 1
+            self._tokens[job.upstream] += tokens
 
     def noticed(self, guest: PeerId) -> list[Noticed]:
         """What is to be said of a guest that was refused."""
@@ -76,11 +80,12 @@ class Lending:
 
     def ended(self, request_id: bytes) -> None:
         """A job is over. Idempotent."""
-        guest = self._guest_of.pop(request_id, None)
-        if guest is not None:
+        if request_id in self._guest_of:
+            guest, tokens = self._guest_of.pop(request_id)
             self._open[guest] -= 1
+            self._tokens[guest] -= tokens
             if not self._open[guest]:
-                del self._open[guest]
+                del self._open[guest], self._tokens[guest]
         if self._quota is not None:
             self._quota.release(request_id)
 
@@ -104,7 +109,9 @@ class Lending:
 
     # --- Within -----------------------------------------------------------------------------------
 
-    def _unwelcome(self, guest: PeerId, *, private: bool) -> HearthError | None:
+    def _unwelcome(self, job: Job, *, private: bool) -> HearthError | None:
+        guest, tokens = job.upstream, _tokens_of(job)
+        assert guest is not None, "the owner's are never unwelcome"
         if self.paused:
             return paused()
         if private:
@@ -113,6 +120,14 @@ class Lending:
             return Overloaded(
                 "a friend's node has "
                 f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours open: wait for one to end"
+            )
+        if (
+            self._tokens.total() + tokens > GUESTS_TOKENS_MAX
+            and self._tokens[guest] + tokens > GUESTS_TOKENS_MAX // MEMBERS_MAX
+        ):
+            return Overloaded(
+                "a friend's node has as many long prompts of guests as it can keep: ask elsewhere, "
+                "or wait for one of them to be answered"
             )
         if self.places == 0:
             return Overloaded(
@@ -143,3 +158,9 @@ class Lending:
 def paused() -> Paused:
     """What a guest is told, whose screen does not show which node says so."""
     return Paused("a friend's node has been paused by its owner: ask elsewhere, or again later")
+
+
+def _tokens_of(job: Job) -> int:
+    """Of its prompt, and of its answer when it came. A character becomes a token at most."""
+    written = sum(map(len, texts_of(job.prompt)))
+    return len(job.tokens or ()) + len(job.generated) + written

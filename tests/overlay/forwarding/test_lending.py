@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.engine import CacheChanged, Sampling
 from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp, Unreachable
+from overlay.forwarding import lending as lending_module
 from overlay.forwarding.effects import Answer, Failure, Send
 from overlay.forwarding.job import Job
 from overlay.forwarding.lending import Lending
@@ -163,13 +168,53 @@ def test_a_guest_has_no_more_requests_open_than_anybody_may_have() -> None:
     lending, guest = Lending(NO_BOUNDS), World(2).node(1).peer
     ids = [bytes([number]) * 16 for number in range(OPEN_REQUESTS_PER_PEER_MAX + 1)]
     for request_id in ids[:-1]:
-        assert lending.arrives(guest, private=False) is None
+        assert lending.arrives(job_of(guest, request_id), private=False) is None
         lending.admitted(job_of(guest, request_id))
-    assert isinstance(lending.arrives(guest, private=False), Overloaded)
+    more = job_of(guest, ids[-1])
+    assert isinstance(lending.arrives(more, private=False), Overloaded)
     lending.ended(ids[0])
-    assert lending.arrives(guest, private=False) is None
-    lending.admitted(job_of(guest, ids[-1]))
-    assert isinstance(lending.arrives(guest, private=False), Overloaded)
+    assert lending.arrives(more, private=False) is None
+    lending.admitted(more)
+    assert isinstance(lending.arrives(job_of(guest, ids[0]), private=False), Overloaded)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from([10, 90, 110, 600]), st.booleans()),
+        min_size=10,
+    )
+)
+def test_prompts_of_a_crowd_have_a_bound_and_short_ones_a_place(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    """However many guests somebody made up, and however long the prompts that they have waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lending_module, "GUESTS_TOKENS_MAX", 1000)
+        patch.setattr(lending_module, "MEMBERS_MAX", 10)
+        _fill(steps, most=1000, share=100)
+
+
+def _fill(steps: list[tuple[int, int, bool]], most: int, share: int) -> None:
+    """Guests ask, for so many tokens, or end one of their requests."""
+    lending = Lending(NO_BOUNDS)
+    held: dict[PeerId, dict[bytes, int]] = {}
+    for number, (who, tokens, ends) in enumerate(steps):
+        guest = PeerId(bytes([who]) * 32)
+        if ends and held.get(guest):
+            request_id, _ = held[guest].popitem()
+            lending.ended(request_id)
+            continue
+        as_text = replace(job_of(guest, number.to_bytes(16, "big")), prompt="x" * tokens)
+        job = replace(as_text, prompt=None, tokens=(1,) * tokens) if number % 2 else as_text
+        own, everybodys = (
+            sum(sum(of.values()) for of in each) for each in ([held.get(guest, {})], held.values())
+        )
+        fits = everybodys + tokens <= most or own + tokens <= share
+        assert (lending.arrives(job, private=False) is None) is fits
+        if fits:
+            lending.admitted(job)
+            held.setdefault(guest, {})[job.request_id] = tokens
+    assert lending.guests == sum(map(len, held.values()))
 
 
 def test_who_tells_that_it_is_full_is_not_asked() -> None:
