@@ -173,7 +173,7 @@ class Handshake:
         if role is Role.DIALER and token is None and me.membership is None:
             raise LocalProtocolError("a dialer needs a membership or a token")
         self.deadline = now + HANDSHAKE_S
-        self._role = role
+        self.role = role
         self._me = me
         self._remote_curve = remote_curve
         self._token = token
@@ -192,7 +192,7 @@ class Handshake:
 
     def open(self) -> list[Effect]:
         """Call once, first. The dialer speaks first."""
-        if self._role is Role.LISTENER:
+        if self.role is Role.LISTENER:
             return []
         return [Reply(self._bare_hello() if self._token else self._hello())]
 
@@ -206,7 +206,7 @@ class Handshake:
         if isinstance(message, Refusal):
             return [*shown(message), *self._end(Rejected(refused_with(message)))]
         try:
-            step = _STEPS.get((self._role, self._state, type(message)))
+            step = _STEPS.get((self.role, self._state, type(message)))
             if step is None:
                 raise NotAMember(f"a {type(message).__name__} is not due before admission")
             return step(self, message, now_s)

@@ -16,7 +16,7 @@ from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.revocations import Revocations
 from overlay.limits import HANDSHAKE_S
 from overlay.transport.connection import Line, converse
-from overlay.transport.link import Direction, Down, Link, LinkEvent, Transmit
+from overlay.transport.link import Down, Link, LinkEvent, Transmit
 from overlay.transport.names import Names
 from overlay.transport.sockets import Sockets
 from overlay.wire.messages import Hello
@@ -73,7 +73,7 @@ class _Joining:
 
     async def run(self, sockets: Sockets, endpoint: str) -> str:
         """Try it; returns why it ended."""
-        link = partial(Link, self._handshake, Direction.OUTGOING, endpoint, time.monotonic())
+        link = partial(Link, self._handshake, endpoint, time.monotonic())
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 turn = nullcontext()  # Nobody else dials.

@@ -27,6 +27,7 @@ from overlay.admission.handshake import (
     LedgerChanged,
     Rejected,
     Reply,
+    Role,
 )
 from overlay.admission.handshake import Effect as AdmissionEffect
 from overlay.admission.refusals import Shown, refusal, shown
@@ -164,7 +165,6 @@ class Link:
     def __init__(
         self,
         handshake: Handshake,
-        direction: Direction,
         endpoint: str,
         now: float,
         unwelcome: Callable[[], HearthError | None] = lambda: None,
@@ -172,7 +172,8 @@ class Link:
     ) -> None:
         """``unwelcome``: why the peer is refused whatever it says, if it is; asked at both ends of
         the admission, since it may take its time. ``relay``: if not direct."""
-        self.direction = direction
+        dialled = handshake.role is Role.DIALER
+        self.direction = Direction.OUTGOING if dialled else Direction.INCOMING
         self.endpoint = endpoint
         self.relay = relay
         self.state = LinkState.OPENING
@@ -393,8 +394,6 @@ class Link:
             return []
         self._answered = now
         latest_ms = (now - sent) * 1000
-        if self._rtt_ms is None:
-            self._rtt_ms = latest_ms
-        else:
-            self._rtt_ms += _RTT_WEIGHT * (latest_ms - self._rtt_ms)
+        before_ms = latest_ms if self._rtt_ms is None else self._rtt_ms
+        self._rtt_ms = before_ms + _RTT_WEIGHT * (latest_ms - before_ms)
         return [Measured(self._rtt_ms)]

@@ -28,7 +28,7 @@ from overlay.transport.dialback import DialBacks
 from overlay.transport.dialling import Dial, Ending, Turns
 from overlay.transport.incoming import Listener
 from overlay.transport.interfaces import reachable_addresses
-from overlay.transport.link import Direction, Link, LinkStatus
+from overlay.transport.link import Link, LinkStatus
 from overlay.transport.links import BetweenTransports, LinkObserver, Links
 from overlay.transport.names import Names
 from overlay.transport.public import PublicAddresses, seen_at
@@ -353,9 +353,8 @@ class Transport:
             now=now,
             observed="" if seen is None else str(seen),
         )
-        direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
         unwelcome = partial(self._unwelcome, remote_curve)
-        return Link(handshake, direction, endpoint, now, unwelcome, relay)
+        return Link(handshake, endpoint, now, unwelcome, relay)
 
     def _unwelcome(self, remote_curve: bytes) -> LimitExceeded | None:
         now = time.monotonic()

@@ -82,8 +82,7 @@ def link(
         nonce=bytes(16),
         now=now,
     )
-    direction = Direction.OUTGOING if role is Role.DIALER else Direction.INCOMING
-    return Link(handshake, direction, "tcp://192.0.2.1:7710", now, unwelcome)
+    return Link(handshake, "tcp://192.0.2.1:7710", now, unwelcome)
 
 
 class Pair:
