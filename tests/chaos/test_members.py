@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import httpx
 import msgpack
 import pytest
+import zmq
 
 from models.engine import Sampling, TokenLogprob
+from overlay.admission.handshake import LocalNode
 from overlay.errors import RemoteProtocolError
 from overlay.gossip.records import (
     CARD,
@@ -35,6 +38,7 @@ from overlay.limits import (
     MEMBERS_MAX,
     MESSAGE_BYTES_MAX,
     PASSED_ON_PER_S,
+    PEER_MESSAGES_PER_S,
     PLACES_PER_BRANCH_PLACE,
     RECORD_VALUE_BYTES_MAX,
 )
@@ -60,6 +64,7 @@ from overlay.wire.messages import (
     JoinGrant,
     JoinRequest,
     Message,
+    Ping,
     Refusal,
     Refused,
     StreamAck,
@@ -77,6 +82,8 @@ from tests.chaos.scene import (
     strength,
     under_attack,
 )
+from tests.overlay.transport.nodes import keys, let_in
+from tests.overlay.transport.raw import hello_of, raw_peer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -543,6 +550,35 @@ async def test_a_flood_is_cut_and_named(victim: Victim, honest: Honest) -> None:
                 async with saying(vandal, *[flood] * 1000):
                     await vandal.raw.cut()
                 await named(victim, vandal.peer_id, "banned")
+
+
+async def test_a_crowd_that_floods_together(victim: Victim, honest: Honest) -> None:
+    """A member lets in inventions of its own, and none of them sends as much as it may."""
+    inviter = victim.member("inviter")
+    ping = encode(Ping(1))
+    async with under_attack(victim, honest), AsyncExitStack() as stack:
+        sockets: list[zmq.Socket[bytes]] = []
+        for key in itertools.islice(keys(), 8):
+            invention = LocalNode(key, let_in(key, inviter), "invention", ())
+            raw = await stack.enter_async_context(
+                raw_peer(victim, key, source=next(SOURCES), rcvhwm=0)
+            )
+            await raw.send(encode(hello_of(invention)))
+            assert isinstance(await raw.receive(), Hello)
+            sockets.append(zmq.Socket.shadow(raw.dealer))
+        told = asyncio.create_task(named(victim, inviter.key.peer_id, "together"))
+        async for _ in lasting():
+            while True:
+                for socket in sockets:
+                    for _ in range(PEER_MESSAGES_PER_S // 100):
+                        socket.send(ping, zmq.NOBLOCK)
+                    with contextlib.suppress(zmq.Again):
+                        while True:
+                            socket.recv(zmq.NOBLOCK)
+                await asyncio.sleep(0.03)  # So each sends a third of what it may.
+                if told.done():
+                    break
+        await told
 
 
 async def test_revocations_that_nobody_made(victim: Victim, honest: Honest) -> None:

@@ -113,9 +113,9 @@ def keys() -> Iterator[NodeKey]:
         yield NodeKey.from_seed(secrets.token_bytes(32))
 
 
-def let_in(key: NodeKey, by: Node) -> Membership:
+def let_in(key: NodeKey, by: LocalNode) -> Membership:
     """What makes whoever has the key a member."""
-    mine = by.me.membership
+    mine = by.membership
     assert mine is not None
     chain = issue(by.key, mine, key.peer_id, time.time())
     return Membership(mine.founder, mine.mesh_secret, chain)
@@ -131,7 +131,7 @@ async def mesh(count: int) -> AsyncIterator[list[Node]]:
         nodes = [Node(founder, founded, "founder")]
         for index in range(1, count):
             key = next(fresh)
-            nodes.append(Node(key, let_in(key, nodes[0]), f"member {index}"))
+            nodes.append(Node(key, let_in(key, nodes[0].me), f"member {index}"))
         for node in nodes:
             await node.start()
             stack.push_async_callback(node.transport.close)

@@ -125,7 +125,7 @@ async def test_a_crowd_that_one_let_in_is_slowed_as_one_and_others_notice_nothin
         crowd = []
         for key in itertools.islice(fresh, 4):
             raw = await stack.enter_async_context(raw_peer(node, key))
-            await admitted(raw, node, LocalNode(key, let_in(key, inviter), "invented", ()))
+            await admitted(raw, node, LocalNode(key, let_in(key, inviter.me), "invented", ()))
             crowd.append((key.peer_id, raw))
         each = [Cancel(b"%d" % number) for number in range(250)]
         for message in each:
