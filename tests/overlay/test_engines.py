@@ -15,16 +15,18 @@ from typing import Any
 import psutil
 import pytest
 
-from models.engine import EngineDied
+from models.engine import EngineDied, EngineEvent, Finished, FinishReason
 from models.llama.engine import LlamaEngine
 from models.store.gguf_file import GgufInfo
 from models.store.store import ModelFile
 from overlay import engines
+from overlay.engines import _RESTARTS_MAX as RESTARTS_MAX
 from overlay.engines import EngineOptions, EnginePool
 from overlay.errors import EngineFailed, ModelFileInvalid
 from tests.support.tiny_gguf import write_tiny_gguf
 
 MB = 1_000_000
+FINISHED = Finished(b"r", FinishReason.STOP, 1, 0, 1, 0.0, 0.0, 0.0)
 
 
 class Starts:
@@ -32,6 +34,8 @@ class Starts:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[dict[str, Any]] = []
+        #: Those that were closed, as the first, the second...
+        self.closed: list[int] = []
         self.free = 1000 * MB
         #: Of the next starts: what is raised.
         self.failures: list[Exception] = []
@@ -43,9 +47,10 @@ class Starts:
         self.told.append(told)
         if self.failures:
             raise self.failures.pop(0)
+        number = len(self.told)
 
         async def close() -> None:
-            pass
+            self.closed.append(number)
 
         return SimpleNamespace(close=close)
 
@@ -104,8 +109,8 @@ async def test_a_restart_gets_what_the_first_start_got(starts: Starts) -> None:
 @pytest.mark.parametrize(
     ("failures", "starts_again", "served"),
     [
-        ([EngineFailed("no memory")] * (engines._RESTARTS_MAX - 1), engines._RESTARTS_MAX, True),
-        ([EngineFailed("no memory")] * 10, engines._RESTARTS_MAX, False),
+        ([EngineFailed("no memory")] * (RESTARTS_MAX - 1), RESTARTS_MAX, True),
+        ([EngineFailed("no memory")] * 10, RESTARTS_MAX, False),
         ([ModelFileInvalid("it is gone")], 1, False),
         ([ValueError("a bug")], 1, False),
     ],
@@ -125,6 +130,87 @@ async def test_a_start_that_fails_is_tried_again_unless_that_is_no_use(
     if not served:
         assert str(failures[0]) in engines.lost["one"]
         assert "being started" not in engines.lost["one"]
+
+
+async def test_who_asks_for_a_model_by_any_name_hears_why_it_is_not_served(starts: Starts) -> None:
+    lost: list[dict[str, str]] = []
+    served = EnginePool(
+        hash_key=b"",
+        on_event=lambda name, event: None,
+        on_models=lambda: lost.append(dict(served.lost)),
+    )
+    one = replace(model("one", 0), aliases=("small",))
+    served.expect(one)
+    await served.load(one)
+    starts.failures = [EngineFailed("no memory")]
+    starts.told[0]["sink"](EngineDied("out of memory"))
+    await asyncio.gather(*served._restarts)
+    reasons = [
+        "it is being loaded",
+        None,
+        "it is being started again. out of memory",
+        "it is being started again. no memory",
+        None,
+    ]
+    expected = [dict.fromkeys(("one", "small"), why) if why else {} for why in reasons]
+    assert lost == expected, "each change is told"
+    assert starts.closed == [1], "of what died, nothing is left"
+    await served.close()
+    assert starts.closed == [1, 3]
+    assert served.get("one") is None
+
+
+async def test_an_engine_that_answers_between_its_deaths_is_not_given_up(starts: Starts) -> None:
+    engines = pool()
+    await engines.load(model("one", 0))
+    for _ in range(5):
+        starts.told[-1]["sink"](FINISHED)
+        for _ in range(RESTARTS_MAX):
+            starts.told[-1]["sink"](EngineDied("broken"))
+            await asyncio.gather(*engines._restarts)
+            assert engines.get("one") is not None
+    starts.told[-1]["sink"](EngineDied("broken"))
+    assert not engines._restarts
+    assert engines.get("one") is None
+    assert f"given up after {RESTARTS_MAX} restarts. broken" in engines.lost["one"]
+
+
+async def test_each_restart_in_a_row_comes_later_than_the_one_before(
+    starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    engines = pool()
+    await engines.load(model("one", 0))
+    monkeypatch.setattr("overlay.engines._RESTART_DELAY_S", 1.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    starts.failures = [EngineFailed("no memory")]
+    starts.told[-1]["sink"](EngineDied("broken"))
+    await asyncio.gather(*engines._restarts)
+    starts.told[-1]["sink"](EngineDied("broken"))
+    await asyncio.gather(*engines._restarts)
+    assert pauses == [1.0, 2.0, 3.0]
+
+
+async def test_what_an_engine_says_is_passed_on_with_its_models_name(starts: Starts) -> None:
+    seen: list[tuple[str, EngineEvent]] = []
+    progress: list[tuple[str, float]] = []
+    engines = EnginePool(
+        hash_key=b"", on_event=lambda *event: seen.append(event), on_models=lambda: None
+    )
+    await engines.load(model("one", 0), lambda *told: progress.append(told))
+    starts.told[0]["progress"](0.5)
+    starts.told[0]["sink"](FINISHED)
+    # It was under way when the engine before it died.
+    died = EngineDied("broken")
+    starts.told[0]["sink"](died)
+    starts.told[0]["sink"](FINISHED)
+    assert seen == [("one", FINISHED), ("one", died), ("one", FINISHED)]
+    assert progress == [("loading one", 0.5)]
+    await engines.close()
 
 
 class Real:
@@ -187,7 +273,7 @@ async def test_a_model_that_vanished_is_lost_with_a_reason(real: Real) -> None:
 
 
 async def test_an_engine_that_dies_again_and_again_is_given_up(real: Real) -> None:
-    for _ in range(engines._RESTARTS_MAX + 1):
+    for _ in range(RESTARTS_MAX + 1):
         await real.until(lambda: real.pool.get("tiny") is not None)
         real.kill()
         await real.until(lambda: real.pool.get("tiny") is None)

@@ -75,6 +75,23 @@ def test_a_guest_stands_back_where_the_owner_is_busy() -> None:
     assert math.isfinite(cost(warm, busy=1.0).wait_ms)
 
 
+def test_a_prompt_that_is_cached_to_the_end_costs_its_last_token() -> None:
+    """Whose logits give the answer's first one."""
+    for match in (PROMPT - 1, PROMPT, 2 * PROMPT):
+        assert cost(replace(peer, match_tokens=match)).prefill_ms == 5.0
+
+
+@pytest.mark.parametrize(
+    ("age_s", "weight"), [(0.0, 1.0), (5.0, 1.0), (65.0, 0.5), (125.0, 0.25), (math.inf, 0.0)]
+)
+def test_a_summary_counts_less_the_older_it_is(age_s: float, weight: float) -> None:
+    for match, of_the_prompt in ((480, 480), (2 * PROMPT, PROMPT)):
+        told = replace(peer, match_tokens=match, summary_age_s=age_s)
+        assert cost(told).match_tokens == weight * of_the_prompt
+    here = replace(this_node, match_tokens=480, summary_age_s=age_s)
+    assert cost(here).match_tokens == 480, "it knows its own cache"
+
+
 def test_unmeasured_rates_are_taken_to_be_typical() -> None:
     unmeasured = replace(peer, prefill_rate=0.0, decode_rate=0.0)
     assert typical_rates([unmeasured]).prefill == PREFILL_RATE_PRIOR
@@ -82,11 +99,15 @@ def test_unmeasured_rates_are_taken_to_be_typical() -> None:
     rates = (400.0, 900.0)
     mixed = [unmeasured, this_node, *(replace(peer, prefill_rate=rate) for rate in rates)]
     assert typical_rates(mixed).prefill == 400.0
+    typical = typical_rates([peer])
+    for running in (0, 12):
+        ours, theirs = (replace(each, running=running) for each in (unmeasured, peer))
+        assert estimate(PROMPT, ANSWER, ours, typical, own=True) == cost(theirs)
 
 
 def test_what_later_requests_pay_is_a_part_of_the_cost() -> None:
     found = cost(peer)
-    later = found.with_later(-70.0)
+    later = found.with_later(-90.0).with_later(20.0)
     assert (later.cost_ms, later.later_ms) == (found.cost_ms - 70.0, -70.0)
     assert later.ttft_ms == found.ttft_ms
 

@@ -37,6 +37,17 @@ def test_it_decays_and_is_settled() -> None:
     assert ledger.pending(A, HALF_LIFE_S) == NOTHING
 
 
+def test_a_request_that_goes_elsewhere_counts_there_and_only_there() -> None:
+    ledger = Book()
+    ledger.sent(A, b"1", 600, 0.0)
+    ledger.sent(A, b"2", 100, 0.0)
+    ledger.sent(B, b"1", 300, 0.0, guest=True)
+    ledger.answering(b"1")
+    ledger.sent(B, b"3", 50, 0.0)
+    assert ledger.pending(A, 0.0) == Pending(100, 1, 0)
+    assert ledger.pending(B, 0.0) == Pending(50, 2, 0)
+
+
 def test_an_answer_that_has_begun_has_no_prompt_left() -> None:
     ledger = Book()
     ledger.sent(A, b"1", 600, 0.0)
