@@ -310,6 +310,8 @@ async def test_an_engine_that_was_loaded_while_the_mesh_changed_hashes_for_the_n
     monkeypatch.setattr(LlamaEngine, "start", start)
     await engines.load(model("one", 0))
     assert keys == [b"", b"of another mesh"]
+    engines.set_hash_key(b"of a third one")
+    assert keys[2:] == [b"of a third one"]
 
 
 async def test_closing_waits_for_what_is_being_started(

@@ -15,7 +15,10 @@ PROMPT = 640
 def measured_candidates(
     peers: st.SearchStrategy[PeerId], *, selves: bool
 ) -> st.SearchStrategy[Candidate]:
-    """For a prompt of PROMPT tokens; ``selves``: the deciding node among them."""
+    """For a prompt of PROMPT tokens; ``selves``: the deciding node among them.
+
+    All fields are given: of a NamedTuple hypothesis makes up what is not, whatever its default.
+    """
     return st.builds(
         Candidate,
         peer=peers,
@@ -28,6 +31,7 @@ def measured_candidates(
         pending_prefill_tokens=st.integers(0, 10_000),
         running=st.integers(0, 8),
         queued=st.integers(0, 8),
+        lost_share=st.just(0.0),
         pending_guest_tokens=st.just(0),
         late_ms=st.floats(0, 1e6),
     )

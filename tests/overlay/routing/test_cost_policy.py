@@ -117,18 +117,6 @@ def test_blind_means_that_no_peer_has_a_usable_summary() -> None:
     assert not choose(this_node, cold).blind
 
 
-def test_the_reason_compares_with_this_node() -> None:
-    reason = choose(this_node, warm, cold).explain(str)
-    assert "608 of 640" in reason
-    assert "this node (0 cached)" in reason
-    # Nobody has any of it: then a prompt that cannot be tokenized here has no known length either.
-    reason = choose(replace(warm, match_tokens=0), cold).explain(str)
-    assert "costs" in reason
-    assert "cached" not in reason
-    # Others that serve the model may have asked here, or refused.
-    assert choose(this_node).explain(str) == "no other node that serves this model can be asked."
-
-
 measured = measured_candidates(st.binary(min_size=32, max_size=32).map(PeerId), selves=False)
 some = st.lists(measured, min_size=1, max_size=6, unique_by=lambda c: c.peer)
 alphas = st.floats(1, 3)
@@ -159,6 +147,7 @@ extreme_count = st.sampled_from([0, COUNT_MAX])
 extreme = st.builds(
     Candidate,
     peer=st.binary(min_size=32, max_size=32).map(PeerId),
+    is_self=st.just(False),
     rtt_ms=st.sampled_from([0.0, 300.0]),
     match_tokens=st.sampled_from([0, PROMPT]),
     summary_age_s=st.sampled_from([0.0, math.inf]),
@@ -168,6 +157,7 @@ extreme = st.builds(
     running=extreme_count,
     queued=extreme_count,
     lost_share=st.sampled_from([0.0, 1.0]),
+    pending_guest_tokens=st.just(0),
     late_ms=st.sampled_from([0.0, 1e6]),
 )
 

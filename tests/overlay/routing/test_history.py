@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.routing.history import HALF_LIFE_S, PREFIXES_MAX, History
+from overlay.routing.history import BLOCKS_MAX, HALF_LIFE_S, PREFIXES_MAX, History
 
 SYSTEM = tuple(range(10))
 
@@ -21,11 +21,12 @@ def test_questions_on_one_text_come_again_but_do_not_go_on() -> None:
     assert history.goes_on == 0
 
 
-def test_turns_of_conversations_go_on() -> None:
+@pytest.mark.parametrize("blocks", [1, 10])
+def test_turns_of_conversations_go_on(blocks: int) -> None:
     history = History()
     for chat in range(50):
         for turns in range(1, 5):
-            history.asked(tuple(range(100 * chat, 100 * chat + 10 * turns)))
+            history.asked(tuple(range(100 * chat, 100 * chat + blocks * turns)))
     assert history.goes_on == pytest.approx(3 / 4, abs=0.05)
 
 
@@ -39,12 +40,12 @@ def test_what_is_new_was_not_asked_before() -> None:
 
 
 def test_uses_of_a_prefix_add_up_and_fade() -> None:
-    history = History()
-    history.used(9, 0.0, held=False, stays=False)
-    history.used(9, HALF_LIFE_S, held=False, stays=False)
-    assert history.uses((8, 9, 10), HALF_LIFE_S) == 1.5
-    assert history.uses((8, 9, 10), 2 * HALF_LIFE_S) == 0.75
-    assert history.uses((8,), HALF_LIFE_S) == 0
+    history, later = History(), [n * HALF_LIFE_S for n in range(5, 9)]
+    history.used(9, later[0], held=False, stays=False)
+    history.used(9, later[1], held=False, stays=False)
+    assert history.uses((8, 9, 10), later[1]) == 1.5
+    assert history.uses((8, 9, 10), later[2]) == 0.75
+    assert history.uses((8,), later[1]) == 0
 
 
 def test_a_longer_prompt_counts_the_uses_of_its_beginnings() -> None:
@@ -70,6 +71,30 @@ def test_what_was_never_here_is_not_gone() -> None:
     for n in range(10):
         history.used(9, float(n), held=False, stays=False)
     assert history.uses_before_gone == math.inf
+
+
+def test_of_what_was_asked_the_oldest_prompts_ends_are_forgotten_first() -> None:
+    def known(block: int) -> bool:
+        history = History()
+        history.asked(range(BLOCKS_MAX))
+        history.asked((-1,))
+        before = history.again
+        history.asked((block,))
+        return history.again > before
+
+    assert known(-1)
+    assert known(0), "beginnings are shared by most"
+    assert known(BLOCKS_MAX - 2)
+    assert not known(BLOCKS_MAX - 1)
+
+
+def test_only_so_many_ends_of_prompts_are_remembered() -> None:
+    for others, goes_on in ((PREFIXES_MAX - 1, True), (PREFIXES_MAX, False)):
+        history = History()
+        for number in range(others + 1):
+            history.asked((number,))
+        history.asked((0, -1))
+        assert (history.goes_on > 0) == goes_on
 
 
 @given(st.lists(st.integers(0, 2 * PREFIXES_MAX), max_size=50))

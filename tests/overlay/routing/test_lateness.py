@@ -76,6 +76,8 @@ def test_late_answers_count_while_they_are_most_of_the_latest(lates: list[float]
 
 def test_only_so_many_peers_are_remembered() -> None:
     lateness = after(*[LATE_MS] * ANSWERS)
-    for number in range(MEMBERS_MAX):
-        lateness.answered(PeerId(number.to_bytes(32, "big")), LATE_MS, 0.0)
+    for late in (0.0, LATE_MS):
+        assert lateness.of(PEER, 0.0) == LATE_MS, "those in time take nobody's place"
+        for number in range(MEMBERS_MAX):
+            lateness.answered(PeerId(number.to_bytes(32, "big")), late, 0.0)
     assert lateness.of(PEER, 0.0) == 0.0

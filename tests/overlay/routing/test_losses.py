@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,14 @@ def test_what_somebody_else_computed_is_there_again() -> None:
     assert losses.found([2, 2, 3]) == 1
     losses.computed([2])
     assert losses.share == 0
+
+
+def test_the_share_is_of_all_that_was_computed_lately() -> None:
+    losses = Losses()
+    losses.gone(range(0, 4000, 4))
+    for block in range(4000):
+        losses.computed([block])
+    assert losses.share == pytest.approx(1 / 4, abs=0.02)
 
 
 def test_old_losses_fade() -> None:

@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity.peer_id import PeerId
-from overlay.routing.cost import Candidate
-from overlay.routing.prices import ALPHA_MAX, HALF_LIFE_S, LOOK_MAX, Prices, memory_price
+from overlay.routing.cost import BUSY_MAX, Candidate
+from overlay.routing.prices import (
+    ALPHA_MAX,
+    HALF_LIFE_S,
+    LOOK_MAX,
+    SPARE_WORTH,
+    USES_EXPECTED,
+    Prices,
+    copy_worth,
+    memory_price,
+)
 
 A, B = (PeerId(bytes([n]) * 32) for n in (1, 2))
 idle, busy = Candidate(A), Candidate(B, pending_prefill_tokens=1)
@@ -38,7 +47,14 @@ def test_the_time_of_a_busy_node_is_dearer_than_that_of_others() -> None:
     seen_for(prices, 4, [idle, busy])
     assert prices.busy(A) == 0.0
     assert prices.busy(B) == pytest.approx(15 / 16)
-    assert prices.alpha(B) > 2 * prices.alpha(A)
+    assert prices.alpha(B) > 4 * prices.alpha(A)
+
+
+def test_even_the_busiest_node_is_taken_to_have_time_some_day() -> None:
+    prices = Prices()
+    seen_for(prices, 20, [busy])
+    assert prices.busy(B) == pytest.approx(1.0)
+    assert prices.alpha(B) == 1 / (1 - BUSY_MAX)
 
 
 def test_nodes_that_are_mostly_idle_are_taken_to_be_alike() -> None:
@@ -71,6 +87,17 @@ def test_lies_of_fewer_than_half_the_nodes_move_no_price_beyond_what_honest_ones
 ) -> None:
     lies = lies[: len(honest) - 1]
     assert memory_price([min(honest)]) <= memory_price(honest + lies) <= memory_price([max(honest)])
+
+
+@pytest.mark.parametrize("memory", [1.0, 1.5, 4.0, 25.0])
+def test_a_copy_is_worth_its_ways_against_the_power_and_the_room_that_it_takes(
+    memory: float,
+) -> None:
+    """The way is spared once, and as often as a prefix comes after that. Memory takes its part of
+    what is spared, too."""
+    spared_s = (1 + USES_EXPECTED) / memory
+    spent_s = copy_worth(memory) * (SPARE_WORTH + memory - 1)
+    assert spent_s == pytest.approx(spared_s)
 
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.floats(0, 1)), max_size=30))
