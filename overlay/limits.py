@@ -56,9 +56,9 @@ HTTP_BODIES_BYTES_MAX: Final = 256 << 20
 
 #: Members of one mesh that a node keeps records of, and links with.
 MEMBERS_MAX: Final = 1024
-#: For all whom a member brings in, and those bring in, there is one of so many places that there
-#: are for all whom its own inviter brings in. The founder's are MEMBERS_MAX. Links have places of
-#: their own: were those and the others one member's inventions, a third would be left.
+#: All whom a member let in, and whom those let in, have one in so many of the places of all whom
+#: its own inviter let in. The founder's are MEMBERS_MAX. Links have places of their own: were those
+#: and the others one member's inventions, a third would be left.
 PLACES_PER_BRANCH_PLACE: Final = 3
 #: Connections that have shown no certificate, at one time.
 STRANGERS_MAX: Final = 64

@@ -80,8 +80,8 @@ class Roll:
     def heard(self, record: bytes, now: float) -> Revocation | None:
         """As `add`, of a record that a peer tells of: only so many are looked at each round.
 
-        Of one branch only so many are taken in a time: each is written to the disk and told to all,
-        and though there is room for some, a member may make any number that take others' places.
+        Of one branch only so many are taken in a time, for each is written to the disk and told to
+        all: a member may make any number, of which each takes the place of another.
         """
         key = revocation_key(record)
         if record in self._revocations or key in self._seen:
@@ -105,9 +105,9 @@ class Roll:
     def round(self, rng: random.Random) -> Iterator[tuple[PeerId, bytes]]:
         """A round begins; the records to hear again, and who tells of them.
 
-        That is none, unless there were too many: then whoever comes first by chance is heard out,
-        and so on while more may be looked at, so that no flood hides one for long. Half of those
-        of a round are left for what is told anew, which comes but once if no origin publishes it.
+        None, unless there were too many. Then origins are heard out one after the other, by chance,
+        so that no flood hides a record for long; but only up to half of what may be looked at. The
+        rest is for what is told anew, which comes but once if no origin publishes it.
         """
         self._checks_left = REVOCATION_CHECKS_PER_ROUND
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND

@@ -77,7 +77,7 @@ def check(digest: Sequence[DigestEntry], deltas: Sequence[OriginDelta]) -> None:
     """Raises Malformed or LimitExceeded if no honest peer could have sent these."""
     if len(digest) > MEMBERS_MAX or len(deltas) > MEMBERS_MAX:
         raise LimitExceeded(f"gossip about more than {MEMBERS_MAX} members")
-    # What one entry leaves to be sent, another of the same origin might void before it is.
+    # A second entry could void the changes that the first one found lacking, before they are taken.
     if len({entry.origin for entry in digest}) < len(digest):
         raise Malformed("a digest tells twice of an origin")
     for delta in deltas:

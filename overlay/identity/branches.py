@@ -1,8 +1,8 @@
 """Places for members, shared among the branches of the tree of invitations.
 
-Whoever may invite can let in keys that it made up, any number of them. So nobody's branch, which is
-all whom it let in and whom those let in, takes more than one in PLACES_PER_BRANCH_PLACE of the
-places that there are for the branch of whoever let it in. The founder's branch has MEMBERS_MAX.
+Whoever may invite can let in keys that it made up, any number of them. A member's branch is all
+whom it let in, and whom those let in. It has one in PLACES_PER_BRANCH_PLACE of the places of the
+branch around it, that of whoever let the member in. The founder's branch has MEMBERS_MAX.
 """
 
 from __future__ import annotations

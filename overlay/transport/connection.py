@@ -100,7 +100,7 @@ class Line:
     def end(self, down: Down) -> None:
         """The link is down; a peer that we left has a moment to answer. Call it once."""
         if down.error is not None:
-            # Else it keeps the message that it is about, as a local of the frames that it names.
+            # Its traceback keeps the locals of its frames, the message that it is about among them.
             down.error.__traceback__ = down.error.__context__ = None
         self.over.set_result(down)
         if self.link.leaving:

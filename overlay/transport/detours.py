@@ -15,10 +15,10 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, RELAY_AFTER_S
 from overlay.transport.dialling import Backoff
 
-#: Relays that are asked one after the other, of those that refuse at once, until `Detours.due`.
+#: Relays that are asked about a peer between two calls of `Detours.due`, if all refuse at once.
 _AT_ONCE: Final = 8
-#: And those that are asked about all peers together. Members can make up peers that are up, and
-#: each would have all nodes ask all others. A relay that dies may take as many links along.
+#: And about all peers together. Members can make up peers that are up, and each would have all
+#: nodes ask all others. But a relay that dies may take as many links along.
 _ASKED_MAX: Final = 64
 
 

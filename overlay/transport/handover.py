@@ -89,7 +89,7 @@ class Handover:
                     # If its queue is full, then at the next tick.
                     line.moved_out = line.transmit(encode(Moved()))
                 if line.moved_in and line.moved_out and not line.waits():
-                    # The peer does the same. Any word of it would mean more than that.
+                    # Without a word, as the peer does: a Goodbye might end the direct one, too.
                     line.carry_out(line.link.close("a direct link took over"))
                 elif now >= line.moving_since + HANDSHAKE_S:
                     # And with it all others (see `lossy`).

@@ -53,7 +53,7 @@ class Listener:
         self._new_link = new_link
         self._exchange = exchange
         self._routes: dict[bytes, _Route] = {}
-        #: Of these, those that had not been let in when the latest one came, oldest first.
+        #: Those that were not let in yet when the latest connection came, oldest first.
         self._strangers: list[_Route] = []
         self._handshakes = Handshakes()
         self._complaints = Complaints()
@@ -139,7 +139,7 @@ class Listener:
     def _cut(self, name: bytes, route: _Route) -> None:
         route.connection.cut()
         self._callers.left(route.connection)
-        # What had come by then is still to be read, and is no stranger's.
+        # What had come by then is still to be read, and must not pass for a new connection's.
         loop = asyncio.get_running_loop()
         route.cutting = loop.call_later(_CUT_AFTER_S, self._forget, name, route)
 

@@ -68,8 +68,8 @@ from overlay.wire.messages import (
 
 #: A link on which nothing was heard for so long is down.
 SILENCE_S: Final = 3 * PING_INTERVAL_S
-#: Who dials has no link with us, unless both began to dial at about the same time: within a round
-#: trip and a half of each other, and the longest are about 2 s.
+#: Who dials has lost the link that it had with us, unless both began to dial at about the same
+#: time: within a round trip and a half of each other, and the longest take about 2 s.
 CROSSING_S: Final = 3.0
 #: Who answers no ping for so long reads nothing, whatever it says: what is sent to it piles up.
 DEAF_S: Final = 30.0

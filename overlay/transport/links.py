@@ -2,8 +2,8 @@
 
 Two peers that dial each other at once have two links; messages go over the one that came first
 for as long as it lasts, so their order is kept. But a direct link takes over from a relayed one.
-With the link that messages go over, all of its peer's end: what was under way may be lost, and
-nobody would be told.
+When the link that messages go over ends, the peer's other links end with it: what was under way may
+be lost, and nobody would be told.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `zmq.asyncio` makes a future for each message, and asks the socket for its state several times.
 
-A socket's file descriptor is edge-triggered: it tells of news once, and what sends may be what is
-told. So whoever has sent looks whether there is something to read, too.
+A socket's file descriptor is edge-triggered: it tells once that something came, and to send may use
+that up. So whoever has sent looks whether there is something to read, too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Pump:
             self._link.send(frames[-1], _NOBLOCK)
         except zmq.ZMQError as failure:
             error = failure
-        # Also what could not be sent may have taken the news that something came.
+        # Also what could not be sent may have used up the news that something came.
         if self._readable():
             self.look()
         return error

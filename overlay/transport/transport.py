@@ -78,8 +78,8 @@ class Transport:
         )
         self._bans = Bans()
         self._breaches = Breaches()
-        #: Whom a ban kept from links at the latest tick, by CURVE key: of whoever dials, no more is
-        #: known at first.
+        #: Those whose ban was not over at the latest tick, by CURVE key: at first, no more is known
+        #: of whoever dials.
         self._banned: dict[bytes, PeerId] = {}
         self._sockets = Sockets(node().key)
         self._turns = Turns()
@@ -307,7 +307,7 @@ class Transport:
 
     def _circuit_ended(self, peer: PeerId, relay: PeerId, was_ready: bool) -> None:
         self._detours.failed(peer, relay)
-        # Who had a link may be gone on purpose, if not the relay is: that shows until `detour`.
+        # A peer whose relay is there may have ended the link on purpose: `detour` will know.
         left = was_ready and self._links.direct(relay) is not None
         if left or self._closed or self._links.line(peer) is not None:
             return
