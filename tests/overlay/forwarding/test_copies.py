@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.forwarding.copies import LOOKS, WEIGHED_MAX, Copies
+from overlay.forwarding.copies import LOOKS, WEIGHED_AGAIN_MAX, WEIGHED_MAX, Copies
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.index import PeerIndex
 from overlay.routing.keeper import keeper
@@ -91,6 +91,25 @@ def test_what_a_crowd_holds_is_told_little_by_little() -> None:
         assert len(found) <= taken * WEIGHED_MAX / 64
     kept = [b for b in blocks if keeper(b, [PeerId(bytes(32)), *crowd]) == PeerId(bytes(32))]
     assert found == dict.fromkeys({*blocks}.difference(kept), 10)
+    # So are other ways, to all in turn.
+    takes = -(-256 * 64 // WEIGHED_AGAIN_MAX)
+    again = [copies.take({*blocks}, dict.fromkeys(crowd, 20.0)) for _ in range(takes)]
+    assert all(0 < len(told) <= WEIGHED_AGAIN_MAX / 64 for told in again)
+    assert {block for told in again for block in told} == found.keys()
+
+
+def test_what_goes_here_is_told_at_once_however_many_there_are() -> None:
+    index: PeerIndex[PeerId] = PeerIndex()
+    blocks = [b for b in range(9 * LOOKS) if keeper(b, [ME, NEAR]) == NEAR]
+    index.add(NEAR, blocks)
+    copies = Copies(ME, index)
+    copies.changed_here(blocks, ())
+    while copies.take({*blocks}, WAYS):
+        pass
+    for gone in (blocks[: LOOKS // 2], blocks[-LOOKS // 2 :]):
+        copies.changed_here((), gone)
+        blocks = [b for b in blocks if b not in gone]
+        assert copies.take({*blocks}, WAYS) == dict.fromkeys(gone, 0)
 
 
 @given(st.sets(st.sampled_from([ME, NEAR, FAR]), min_size=1), st.integers(0, 2**64 - 1))

@@ -90,3 +90,29 @@ def test_who_answers_is_not_doubted_and_clears_the_others() -> None:
     assert not left_alone.doubts(newcomer, 100.0), "it was none that let the request down"
     left_alone.let_down(PEER, 100.0)
     assert left_alone.doubts(newcomer, 100.0)
+
+
+def test_who_is_known_to_answer_says_nothing_of_newcomers() -> None:
+    left_alone = LeftAlone()
+    left_alone.answered(PEER)
+    left_alone.let_down(OTHER, 100.0)
+    left_alone.answered(PEER)
+    assert left_alone.doubts(OTHER, 100.0)
+
+
+def test_who_failed_at_its_latest_request_is_a_newcomer_again() -> None:
+    left_alone = LeftAlone()
+    left_alone.answered(PEER)
+    left_alone.failed(PEER)
+    assert not left_alone.answers(PEER)
+    assert not left_alone.doubts(PEER, 100.0), "it said so in time"
+    left_alone.fell_silent(OTHER, 100.0)
+    assert left_alone.doubts(PEER, 100.0)
+
+
+def test_who_fell_silent_does_not_answer_any_more() -> None:
+    left_alone = LeftAlone()
+    left_alone.answered(PEER)
+    left_alone.fell_silent(PEER, 100.0)
+    assert not left_alone.answers(PEER)
+    assert not left_alone.doubts(OTHER, 100.0), "it was no newcomer"
