@@ -63,7 +63,7 @@ class Turns:
 
     def first(self, queue: Sequence[_T], running: Sequence[_T]) -> _T:
         """Who of the queue runs next."""
-        # What a guest's running requests are about to get counts already, or one takes all seats.
+        # What a guest's running requests still lack counts already, or one guest takes all seats.
         due: dict[bytes, int] = {}
         for run in running:
             if run.guest:

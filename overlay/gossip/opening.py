@@ -68,7 +68,7 @@ class Opener:
         whole_syn, compact_syn = Syn(whole), compact.syn()
         sends = []
         for peer in partners:
-            # Who is not alive by this digest takes itself for it, and could not read it.
+            # Who is not among the living here is so for itself, and could not read this digest.
             readable = peer in compact and words.reads_compact(peer) and not unlike
             tell_whole = not readable or (some_gone and self._rng.random() < WHOLE_SHARE)
             sends.append(Send(peer, whole_syn if tell_whole else compact_syn))

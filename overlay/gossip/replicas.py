@@ -58,7 +58,7 @@ class Replicas:
         ]
 
     def untold(self, mentioned: Set[PeerId] = frozenset()) -> set[PeerId]:
-        """The origins of which one is told nothing that ``mentioned`` these.
+        """The origins of which nothing is told to a peer that ``mentioned`` these.
 
         Whoever mentions an origin hears how much is known here, and so sends its chain.
         """
