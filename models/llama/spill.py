@@ -47,11 +47,16 @@ class Spill:
         # In the order of their coming, which is that of their last use.
         self._in_ram: dict[SpilledPiece, None] = {}
         self.ram_bytes = self.ram_tokens = self.disk_tokens = 0
-        self.spills = self.restores = self.dropped = 0
+        self.spills = self.restores = self._lost = 0
 
     @property
     def disk_bytes(self) -> int:
         return self._disk.used if self._disk is not None else 0
+
+    @property
+    def dropped(self) -> int:
+        """Pieces given up since the start: there was no room, or the disk damaged them."""
+        return self._lost + (self._disk.damaged if self._disk is not None else 0)
 
     @property
     def worthwhile(self) -> bool:
@@ -99,7 +104,7 @@ class Spill:
             assert self._disk is not None
             assert piece.key is not None
             self._disk.remove(piece.key)
-        self.dropped += lost
+        self._lost += lost
 
     def settle(self) -> bool:
         """Bring RAM within its budget by moving pieces to disk; False if something has to go."""

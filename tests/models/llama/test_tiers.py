@@ -96,6 +96,19 @@ def test_a_restart_finds_all_that_was_cached(tmp_path: Path) -> None:
     bench.scheduler.close()
 
 
+def test_a_damaged_piece_counts_as_given_up(tmp_path: Path) -> None:
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    ask(bench, [1] * 60)
+    bench.scheduler.close()
+    path = next(path for path in sorted(tmp_path.rglob("*-*")) if path.is_file())
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    assert ask(bench, [1] * 60) < 59
+    assert bench.spill.dropped == 1
+    bench.scheduler.close()
+
+
 def test_a_disk_that_had_to_wake_up_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
