@@ -86,3 +86,34 @@ def test_a_model_that_is_but_also_called_so_is_not_meant_where_one_is_called_so(
     known[second] = Peer(None)
     servers.card_changed(second)
     assert servers.of("a") == [(first, other, False)]
+
+
+def test_the_latest_link_that_broke_is_that_of_who_may_be_asked() -> None:
+    ours, others = ModelCard("a", KEY, probe=b"1"), ModelCard("a", bytes([1]) * 16)
+    unlike_ours = ModelCard("a", KEY, probe=b"2")
+    first, second, third, fourth, fifth = (PeerId(bytes([number]) * 32) for number in range(5))
+    known = {
+        first: Peer(Card("", (), (ours,)), 10.0),
+        second: Peer(Card("", (), (ours,)), 20.0),
+        third: Peer(Card("", (), (unlike_ours,)), 30.0),
+        fourth: Peer(Card("", (), (others,)), 40.0),
+        fifth: Peer(None, 50.0),
+    }
+    servers = Servers(known, {"a": info("a", b"1")}.get)
+    assert servers.latest_loss("a", (), None) == 40.0
+    assert servers.latest_loss("a", {fourth}, None) == 30.0
+    assert servers.latest_loss("a", (), KEY) == 20.0, "its tokens mean something else to the third"
+    assert servers.latest_loss("a", {second}, KEY) == 10.0
+    assert servers.latest_loss("a", {first, second}, KEY) == -math.inf
+    assert servers.latest_loss("b", (), None) == -math.inf
+
+
+def test_the_same_question_takes_no_second_look_at_every_peer() -> None:
+    asked: list[str] = []
+
+    def local(name: str) -> None:
+        asked.append(name)
+
+    servers = Servers({PeerId(bytes(32)): Peer(Card("", (), (ModelCard("a", KEY),)))}, local)
+    assert servers.of("a") == servers.of("a")
+    assert asked == ["a"]

@@ -157,6 +157,30 @@ async def test_the_nearest_is_asked_to_relay_before_those_farther_away(
     assert here.links.nearest() == [by_rtt[5.0], by_rtt[50.0], by_rtt[None]]
 
 
+@pytest.mark.parametrize("order", [(None, RELAY), (RELAY, None)])
+async def test_of_a_direct_and_a_relayed_link_the_direct_one_is_in_use_and_one_is_told_of(
+    order: tuple[PeerId | None, ...],
+) -> None:
+    here, there = ends(2)
+    lines = {relay: (await joined(here, there, relay=relay))[0] for relay in order}
+    assert here.links.line(there.peer) is lines[None]
+    assert here.links.line(there.peer) is here.links.direct(there.peer)
+    for end, peer in ((here, there), (there, here)):
+        told = [each for each in end.told if each[0] in ("up", "down")]
+        assert told == [("up", peer.peer, peer.me.name)]
+
+
+async def test_who_dials_again_has_lost_the_link_that_it_had() -> None:
+    here, there = ends(2)
+    _, lost = await joined(there, here)
+    _, anew = await joined(there, here)
+    assert here.links.line(there.peer) is anew
+    assert lost.gone.done()
+    up = ("up", there.peer, there.me.name)
+    told = [each for each in here.told if each[0] in ("up", "down")]
+    assert told == [up, ("down", there.peer, "replaced by a new connection"), up]
+
+
 async def test_of_several_links_the_one_in_use_is_measured() -> None:
     here, there = ends(2)
     first, _ = await joined(here, there)
