@@ -117,3 +117,14 @@ def test_the_same_question_takes_no_second_look_at_every_peer() -> None:
     servers = Servers({PeerId(bytes(32)): Peer(Card("", (), (ModelCard("a", KEY),)))}, local)
     assert servers.of("a") == servers.of("a")
     assert asked == ["a"]
+
+
+def test_who_tokenizes_unlike_is_judged_by_what_is_served_here_now() -> None:
+    card = ModelCard("a", KEY, probe=b"1")
+    peer, served = PeerId(bytes(32)), {"a": info("a", b"1")}
+    servers = Servers({peer: Peer(Card("", (), (card,)))}, served.get)
+    assert servers.of("a") == [(peer, card, False)]
+    for probe, differs in ((b"2", True), (b"1", False), (b"", False)):
+        served["a"] = info("a", probe)
+        servers.local_changed()
+        assert servers.of("a") == [(peer, card, differs)]

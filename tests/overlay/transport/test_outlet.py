@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,17 +84,35 @@ async def test_what_a_link_says_itself_goes_before_what_waits_but_not_before_wha
     assert relay.left_for(way) == numbered(*said)
 
 
-async def test_what_finds_the_link_full_leaves_once_it_is_not_and_is_waited_for_till_then() -> None:
-    for speak in (_Outlet.send, _Outlet.say):
-        relay = ToRelay()
-        relay.full = True
-        for way in relay.ways.values():
-            assert speak(relay.outlet, way, b"last word")
-        assert all(map(relay.outlet.waits, relay.ways.values()))
-        assert not relay.outlet.idle(time.monotonic() + 1e6)
-        relay.full = False
-        await relay.empty()
-        assert all(relay.left_for(way) == [b"0 last word"] for way in relay.ways.values())
+@pytest.mark.parametrize("speak", [_Outlet.send, _Outlet.say])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_finds_the_link_full_leaves_once_it_is_not_and_is_waited_for_till_then(
+    speak: Callable[[_Outlet, _Way, bytes], bool], count: int
+) -> None:
+    relay = ToRelay()
+    ways = [*relay.ways.values()][:count]
+    relay.full = True
+    for way in ways:
+        assert speak(relay.outlet, way, b"last word")
+    assert all(map(relay.outlet.waits, ways))
+    assert not relay.outlet.idle(time.monotonic() + 1e6)
+    relay.full = False
+    await relay.empty()
+    assert all(relay.left_for(way) == [b"0 last word"] for way in ways)
+
+
+async def test_what_links_say_themselves_without_end_waits_its_turn_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, relay = time.monotonic(), ToRelay()
+    monkeypatch.setattr(circuits, "time", SimpleNamespace(monotonic=lambda: now))
+    way = relay.ways[LEFT]
+    words = [b"%d" % number for number in range(1000)]
+    assert all(relay.outlet.say(way, word) for word in words)
+    assert len(relay.left) < len(words)
+    monkeypatch.undo()
+    await relay.empty()
+    assert relay.left_for(way) == numbered(*words)
 
 
 async def test_of_a_circuit_that_is_closed_nothing_leaves_any_more_and_of_others_all_does() -> None:
