@@ -146,7 +146,8 @@ OPEN_REQUESTS_PER_PEER_MAX: Final = 32
 #: Tokens of all guests' open requests, 40 bytes each; a character of a prompt as text counts as
 #: one. Beyond that each guest may have what is its share of this.
 GUESTS_TOKENS_MAX: Final = 2 << 20
-#: Requests waiting in the engine before new ones are refused.
+#: Requests waiting in the engine before new ones are refused. A guest's takes the place of the
+#: latest of one that has more.
 ENGINE_QUEUE_MAX: Final = 64
 #: KV cells of a model: llama.cpp rounds less up to this.
 CELLS_MIN: Final = 256

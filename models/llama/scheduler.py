@@ -37,7 +37,6 @@ from overlay.errors import (
     InvalidRequest,
     ModelFileInvalid,
 )
-from overlay.limits import ENGINE_QUEUE_MAX
 
 #: Requests that compute at one time; more only make each other slow.
 RUNNING_MAX: Final = 32
@@ -97,10 +96,13 @@ class Scheduler:
         """Queue a request, or fail it at once."""
         try:
             self._check(request)
+            displaced = self._turns.make_room(self._queue, request)
             sampler = self._backend.sampler(request.sampling, request.generated)
         except HearthError as error:
             self._emit(Failed(request.request_id, error.code, str(error)))
             return
+        if displaced is not None:
+            self._fail(displaced, EngineBusy("It gave way to one of a guest who has fewer."))
         text = TextStream(request.sampling.stop, skip=request.delivered_chars)
         tokens = [*request.tokens, *request.generated]
         run = Run(
@@ -147,7 +149,7 @@ class Scheduler:
         self._cache.copies_changed(changed)
 
     def _check(self, request: GenerationRequest) -> None:
-        """Raises what is wrong with the request, or that there is no room for it."""
+        """Raises what is wrong with the request."""
         length, limit = len(request.tokens), self._context_length
         named = [*request.tokens, *request.generated, *(t for t, _ in request.sampling.logit_bias)]
         if not length:
@@ -161,10 +163,6 @@ class Scheduler:
                 f"The prompt has {length} tokens; the model's context holds {limit}, "
                 "and the answer needs some of them."
             )
-        # Guests' requests take no place in the owner's queue, nor what is spare in theirs.
-        ahead = [run for run in self._queue if run.priority <= request.priority]
-        if len(ahead) >= ENGINE_QUEUE_MAX:
-            raise EngineBusy(f"{len(ahead)} requests wait already; try again later.")
 
     # --- a step -------------------------------------------------------------------------------
 

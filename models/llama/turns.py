@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from models.engine import GenerationRequest, Priority
 from models.llama.chunks import TILE
 from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
+from overlay.errors import EngineBusy
+from overlay.limits import ENGINE_QUEUE_MAX
 
 
 class Turn(Protocol):
@@ -60,6 +63,24 @@ class Turns:
             self._guests.charge(run.request.client, answer=count)
         else:
             self._guests.charge(run.request.client, prompt=count)
+
+    def make_room(self, queue: Sequence[_T], request: GenerationRequest) -> _T | None:
+        """Who of the queue must go so that it takes the request in, if anybody must.
+
+        A guest that has most places gives its latest one up to a guest that has fewer, or two with
+        a pile of work would keep all others out. (Buffer stealing, as in stochastic fairness
+        queueing: McKenney 1990.) Raises EngineBusy.
+        """
+        # Guests' requests take no place in the owner's queue, nor what is spare in theirs.
+        ahead = [run for run in queue if run.priority <= request.priority]
+        if len(ahead) < ENGINE_QUEUE_MAX:
+            return None
+        places = Counter(run.request.client for run in ahead if run.guest)
+        guests = [run for run in ahead if run.guest and request.priority is Priority.GUEST]
+        last = max(guests, key=lambda run: (places[run.request.client], run.arrival), default=None)
+        if last is None or places[last.request.client] <= places[request.client] + 1:
+            raise EngineBusy(f"{len(ahead)} requests wait already; try again later.")
+        return last
 
     def first(self, queue: Sequence[_T], running: Sequence[_T]) -> _T:
         """Who of the queue runs next."""

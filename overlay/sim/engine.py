@@ -29,7 +29,7 @@ from models.llama.chunks import same_ahead
 from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX
 from models.llama.turns import Turns, youngest
 from overlay.errors import EngineBusy
-from overlay.limits import ENGINE_QUEUE_MAX, FRAME_TOKENS_MAX
+from overlay.limits import FRAME_TOKENS_MAX
 from overlay.prefix.radix import RadixTree
 from overlay.sim.batch import Batch, Run
 from overlay.sim.clock import Clock
@@ -77,11 +77,14 @@ class SimEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         now = self._clock.now
-        ahead = [r for r in self._queue if r.priority <= request.priority]
-        if len(ahead) >= ENGINE_QUEUE_MAX:
-            message = f"{len(ahead)} requests wait already; try again later."
-            self._emit(Failed(request.request_id, EngineBusy.code, message))
+        try:
+            displaced = self._turns.make_room(self._queue, request)
+        except EngineBusy as error:
+            self._emit(Failed(request.request_id, error.code, str(error)))
             return
+        if displaced is not None:
+            self._end(displaced)
+            self._emit(Failed(displaced.request.request_id, EngineBusy.code, "it gave way"))
         answer = self._answer_to(request.request_id)[: request.sampling.max_tokens]
         given = len(request.generated)
         run = Run(

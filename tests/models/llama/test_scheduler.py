@@ -490,6 +490,32 @@ def test_the_owner_is_not_kept_out_by_guests_in_the_queue() -> None:
     assert bench.end(owner)
 
 
+def test_guests_with_piles_of_work_keep_nobody_out() -> None:
+    bench = Bench()
+    piles: dict[bytes, list[bytes]] = {b"ann": [], b"ben": []}
+    for _ in range(ENGINE_QUEUE_MAX // 2):
+        for client, ids in piles.items():
+            ids.append(bench.submit([1], priority=Priority.GUEST, client=client))
+    more = bench.submit([1], priority=Priority.GUEST, client=b"ben")
+    modest = [bench.submit([1], priority=Priority.GUEST, client=b"col") for _ in range(3)]
+    bench.run()
+    assert all(isinstance(bench.said[each][-1], Finished) for each in modest)
+    gone = [each for each, said in bench.said.items() if isinstance(said[-1], Failed)]
+    assert sorted(gone) == sorted([more, piles[b"ben"][-1], piles[b"ann"][-1], piles[b"ben"][-2]])
+    bench.check()
+
+
+def test_what_is_spare_displaces_nobody_and_is_not_displaced_by_the_owner() -> None:
+    bench = Bench()
+    for _ in range(ENGINE_QUEUE_MAX):
+        bench.submit([1], priority=Priority.GUEST, client=b"ann")
+    spare = bench.submit([1], priority=Priority.SPARE, client=b"me")
+    for _ in range(ENGINE_QUEUE_MAX + 1):
+        owner = bench.submit([1])
+    gone = [each for each, said in bench.said.items() if said and isinstance(said[-1], Failed)]
+    assert gone == [spare, owner]
+
+
 def test_a_question_does_not_wait_for_a_long_prompt_before_it() -> None:
     bench = Bench(cells=4096, context=2048)
     long = bench.submit([1] * 1000)

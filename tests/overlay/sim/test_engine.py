@@ -16,6 +16,7 @@ from models.engine import (
     Priority,
     Sampling,
 )
+from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
 from overlay.sim.clock import Clock
@@ -121,6 +122,22 @@ def test_the_owner_computes_alone_and_breaks_a_guests_step_off() -> None:
     # What the guest had computed in 0.3 s is computed again.
     assert beside.first[b"guest"] > 0.3 + 2 * Machine().cold_seconds(600)
     assert beside.engine.busy_s == pytest.approx(beside.finished[b"guest"])
+
+
+def test_a_guest_with_a_pile_of_work_keeps_nobody_out() -> None:
+    pile = {b"%d" % number for number in range(2 * ENGINE_QUEUE_MAX)}
+    refused = []
+    for others in (0, 1):
+        bench = Bench()
+        for name in sorted(pile):
+            bench.ask(0.0, name, range(1000, 1600), 1, client=b"friend")
+        for _ in range(others):
+            bench.ask(0.0, b"modest", range(2000, 2600), 1, client=b"other friend")
+        bench.run()
+        assert (b"modest" in bench.finished) is bool(others)
+        refused.append(pile - bench.finished.keys())
+    assert refused[0] < refused[1]
+    assert len(refused[1] - refused[0]) == 1
 
 
 def test_what_is_spare_holds_nobody_up_and_is_no_load() -> None:
