@@ -30,3 +30,9 @@ def test_prefixes_are_spread_over_their_holders() -> None:
     holders = [PeerId(bytes([n]) * 32) for n in range(4)]
     kept = Counter(keeper(block, holders) for block in range(400))
     assert min(kept[holder] for holder in holders) > 60
+
+
+def test_nodes_of_all_versions_name_the_same() -> None:
+    holders = [PeerId(bytes([n]) * 32) for n in range(4)]
+    blocks = (0, 1, 2, 3, 4, 5, 6, 2**64 - 1)
+    assert [holders.index(keeper(b, holders)) for b in blocks] == [3, 0, 0, 3, 1, 0, 2, 3]
