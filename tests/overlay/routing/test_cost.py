@@ -43,8 +43,9 @@ def test_an_idle_node_takes_its_distance_and_the_prompt() -> None:
     assert (found.cost_ms, found.ttft_ms) == (2003.0, 1003.0)
 
 
-def test_answers_under_way_slow_prompts_down() -> None:
-    found = cost(replace(peer, running=4, match_tokens=440))
+@pytest.mark.parametrize(("running", "queued"), [(4, 0), (1, 3)])
+def test_answers_under_way_slow_prompts_down(running: int, queued: int) -> None:
+    found = cost(replace(peer, running=running, queued=queued, match_tokens=440))
     step_ms = 2 * 50.0
     assert found.wait_ms == step_ms
     assert found.prefill_ms == pytest.approx(1000.0 * (1 + step_ms / PROMPT_STEP_MS))
