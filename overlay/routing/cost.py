@@ -12,7 +12,6 @@ requests (`overlay.routing.cost_policy`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
@@ -76,8 +75,6 @@ class Candidate(NamedTuple):
         """How far its summary can be trusted: 1 when fresh, towards 0 with age."""
         if self.is_self:
             return 1.0
-        if not math.isfinite(self.summary_age_s):
-            return 0.0
         stale_s = max(0.0, self.summary_age_s - SUMMARY_FRESH_S)
         return float(0.5 ** (stale_s / SUMMARY_HALF_LIFE_S))
 
