@@ -98,19 +98,19 @@ async def _streams(
         way: {load: [] for load in LOADS} for way in WAYS
     }
     seconds = QUICK_SECONDS if quick else SECONDS
-    async with AsyncExitStack() as stack:
-        ends = {way: await _members(stack, way) for way in WAYS}
-        for number in range(rounds(quick)):
-            for load in in_turn(list(LOADS), number):
-                for way in in_turn(WAYS, number):
-                    origin, executor = ends[way]
+    for number in range(rounds(quick)):
+        for way in in_turn(WAYS, number):
+            # Nobody else is there: whoever gossips beside them wakes the cores up and fills caches.
+            async with AsyncExitStack() as stack:
+                origin, executor = await _members(stack, way)
+                for load in in_turn(list(LOADS), number):
                     streams, pace = LOADS[load]
                     begun = await executor.ask(made=0)
                     sample = await origin.ask(ask=streams, steps_per_s=pace, seconds=seconds)
                     made = await executor.ask(made=0)
                     sample["executor_cpu_s"] = made["cpu_s"] - begun["cpu_s"]
                     samples[way][load].append(sample)
-            on_round()
+        on_round()
     return samples
 
 
