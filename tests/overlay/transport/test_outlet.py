@@ -62,11 +62,17 @@ def numbered(*messages: bytes) -> list[bytes]:
     return [b"%d " % number + message for number, message in enumerate(messages)]
 
 
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the relay grants nothing more, until that is undone."""
+    now = time.monotonic()
+    monkeypatch.setattr(circuits, "time", SimpleNamespace(monotonic=lambda: now))
+
+
 async def test_what_a_link_says_itself_goes_before_what_waits_but_not_before_what_is_sealed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, relay = time.monotonic(), ToRelay()
-    monkeypatch.setattr(circuits, "time", SimpleNamespace(monotonic=lambda: now))
+    relay = ToRelay()
+    no_time_passes(monkeypatch)
     way = relay.ways[LEFT]
     sent = [b"%d" % number for number in range(1000)]
     assert all(relay.outlet.send(way, each) for each in sent)
@@ -104,8 +110,8 @@ async def test_what_finds_the_link_full_leaves_once_it_is_not_and_is_waited_for_
 async def test_what_links_say_themselves_without_end_waits_its_turn_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now, relay = time.monotonic(), ToRelay()
-    monkeypatch.setattr(circuits, "time", SimpleNamespace(monotonic=lambda: now))
+    relay = ToRelay()
+    no_time_passes(monkeypatch)
     way = relay.ways[LEFT]
     words = [b"%d" % number for number in range(1000)]
     assert all(relay.outlet.say(way, word) for word in words)
