@@ -266,14 +266,21 @@ async def named(victim: Victim, *words: object) -> str:
 
 
 @asynccontextmanager
+async def let_in_as(victim: Victim, me: LocalNode, source: str) -> AsyncIterator[RawPeer]:
+    """A link to the victim that is up; whoever has it must read what comes."""
+    async with raw_peer(victim, me.key, source=source) as raw:
+        await raw.send(encode(hello_of(me)))
+        assert isinstance(await raw.receive(), Hello)
+        yield raw
+
+
+@asynccontextmanager
 async def attacker(
     victim: Victim, me: LocalNode | None = None, source: str = ""
 ) -> AsyncIterator[Attacker]:
     """A link to the victim that is up, to be abused."""
     me = me or victim.member("attacker")
-    async with raw_peer(victim, me.key, source=source) as raw:
-        await raw.send(encode(hello_of(me)))
-        assert isinstance(await raw.receive(), Hello)
+    async with let_in_as(victim, me, source) as raw:
         found = Attacker(me, raw)
         reading = asyncio.create_task(found.read())
         try:

@@ -77,13 +77,13 @@ from tests.chaos.scene import (
     Victim,
     attacker,
     lasting,
+    let_in_as,
     named,
     stranger_sources,
     strength,
     under_attack,
 )
 from tests.overlay.transport.nodes import keys, let_in
-from tests.overlay.transport.raw import hello_of, raw_peer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -560,11 +560,7 @@ async def test_a_crowd_that_floods_together(victim: Victim, honest: Honest) -> N
         sockets: list[zmq.Socket[bytes]] = []
         for key in itertools.islice(keys(), 8):
             invention = LocalNode(key, let_in(key, inviter), "invention", ())
-            raw = await stack.enter_async_context(
-                raw_peer(victim, key, source=next(SOURCES), rcvhwm=0)
-            )
-            await raw.send(encode(hello_of(invention)))
-            assert isinstance(await raw.receive(), Hello)
+            raw = await stack.enter_async_context(let_in_as(victim, invention, next(SOURCES)))
             sockets.append(zmq.Socket.shadow(raw.dealer))
         told = asyncio.create_task(named(victim, inviter.key.peer_id, "together"))
         async for _ in lasting():
