@@ -103,7 +103,7 @@ _RIVALS: Final = (
         "sglang",
         "the prefix tree of what was sent where, or the idlest worker (sglang-router 0.3.2)",
         knows="truth",
-        policies=_behind(Sglang),
+        policies=_behind(lambda fleet, _rng: Sglang(fleet)),
     ),
     Rival(
         "dynamo",

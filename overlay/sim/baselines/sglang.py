@@ -9,19 +9,18 @@ The router keeps a prefix tree of what it has sent to whom, an approximation of 
   request goes to the idlest.
 - Otherwise, if over 0.3 of the prompt is in the tree, to the worker that was first to have the
   deepest part of it.
-- Otherwise to the idlest. (Up to December 2025: to the one with the smallest tree.)
+- Otherwise to the idlest. (Up to December 2025: to the one with the smallest tree.) Of several
+  that are idle it takes the first of its list, so an idle fleet's cold prompts gather there.
 
 Every 60 s the parts that were longest unused are cut from each worker's share of the tree, until
 it has at most 2**26 characters.
 
-Chosen here: the tree holds blocks instead of characters, at 4 characters per token. Among equally
-idle workers their code takes the first of its list, which heaps the cold prompts of an idle fleet
-on one worker; here chance decides, which is kinder.
+Chosen here: the tree holds blocks instead of characters, at 4 characters per token; the list is
+in the order of PeerIds.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,7 +29,6 @@ from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.routing.cost import Candidate
 from overlay.routing.policy import Question
 from overlay.sim.baselines.central import Router
-from overlay.sim.baselines.rule import least
 from overlay.sim.fleet import Fleet
 
 CACHE_THRESHOLD: Final = 0.3
@@ -44,11 +42,8 @@ MAX_TREE_BLOCKS: Final = 2**26 // (_CHARS_PER_TOKEN * BLOCK_TOKENS)
 class Sglang(Router):
     """See the module. ``max_tree_blocks``: of one worker's share, after an eviction."""
 
-    def __init__(
-        self, fleet: Fleet, rng: random.Random, max_tree_blocks: int = MAX_TREE_BLOCKS
-    ) -> None:
+    def __init__(self, fleet: Fleet, max_tree_blocks: int = MAX_TREE_BLOCKS) -> None:
         super().__init__(fleet)
-        self._rng = rng
         self._tree = ApproximateTree()
         self._max_tree_blocks = max_tree_blocks
         self._evict_at_s = EVICTION_INTERVAL_S
@@ -60,7 +55,7 @@ class Sglang(Router):
         if now >= self._evict_at_s:
             self._evict_at_s = now + EVICTION_INTERVAL_S
             self._tree.evict(self._max_tree_blocks)
-        chosen = self._cached(question, candidates) or least(candidates, self._load, self._rng)
+        chosen = self._cached(question, candidates) or self._idlest(candidates)
         self._tree.insert(chosen.peer, question.hashes)
         return chosen
 
@@ -74,6 +69,9 @@ class Sglang(Router):
         if blocks * BLOCK_TOKENS <= CACHE_THRESHOLD * question.prompt_tokens:
             return None
         return next((c for c in candidates if c.peer == owner), None)
+
+    def _idlest(self, candidates: Sequence[Candidate]) -> Candidate:
+        return min(candidates, key=lambda c: (self._load(c), c.peer))
 
     def _load(self, candidate: Candidate) -> float:
         return self.fleet.present(candidate.peer)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from overlay.identity.peer_id import PeerId
@@ -15,7 +13,7 @@ from tests.overlay.sim.baselines.scene import FakeFleet, idle, peer, peers, prom
 class Scene:
     def __init__(self, count: int = 3, max_tree_blocks: int = 1000) -> None:
         self.fleet = FakeFleet(peers(count))
-        self.router = Sglang(self.fleet, random.Random(1), max_tree_blocks)
+        self.router = Sglang(self.fleet, max_tree_blocks)
         self.candidates = idle(count)
 
     def loads(self, *requests: int) -> None:
@@ -76,9 +74,14 @@ def test_the_first_to_have_a_prefix_keeps_it() -> None:
     assert scene.place(prompt(1, 2)) == peer(2)
 
 
-def test_the_idlest_of_equals_is_chosen_by_chance() -> None:
+def test_of_equally_idle_ones_it_is_the_first_whoever_asks() -> None:
     scene = Scene()
-    assert {scene.place(prompt(word)) for word in range(50)} == set(peers(3))
+    first, second = sorted(peers(3)[1:])
+    scene.candidates = [c for c in idle(3) if c.peer != peer(0)][::-1]
+    scene.loads(9, 1, 1)
+    assert scene.place(prompt(1)) == scene.place(prompt(2)) == first
+    scene.fleet.requests[first] = 2
+    assert scene.place(prompt(3)) == second
 
 
 def test_a_worker_that_is_gone_is_not_chosen() -> None:
