@@ -309,15 +309,16 @@ def _policies(
     except sglang_router.NoSglangRouter as error:
         print(f"\nWithout sglang-router: {error}")
     plan = bench_policies.QUICK_PLAN if quick else bench_policies.PLAN
+    lists = bench_policies.QUICK_LISTS if quick else bench_policies.LISTS
 
-    def begin(policy: str) -> Callable[[], None]:
-        task = progress.add_task(f"{subject.title}: {policy}", total=plan.requests)
+    def begin(run: str) -> Callable[[], None]:
+        task = progress.add_task(f"{subject.title}: {run}", total=plan.requests)
         return lambda: progress.advance(task)
 
-    comparison = bench_policies.compare(subject.path(), plan, router, begin)
+    comparison = bench_policies.compare(subject.path(), plan, lists, router, begin)
     print(f"\n## Policies on real nodes: {subject.title}\n\n{policies_report.table(comparison)}\n")
     print("\n".join(f"- {remark}" for remark in policies_report.remarks(comparison)))
-    return {each.figures.policy: asdict(each.figures) for each in comparison.policies}
+    return {each.policy: [asdict(one) for one in each.figures] for each in comparison.policies}
 
 
 def _fairness(subject: Subject, quick: bool, progress: Progress) -> dict[str, Any]:

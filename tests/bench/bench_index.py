@@ -23,7 +23,7 @@ from typing import Any, Final
 import psutil
 
 from tests.bench.indexes import DYNAMO, HEARTH, INDEXES, Index, NoDynamo, dynamo_version
-from tests.bench.report import markdown, percentile
+from tests.bench.report import markdown, middle, percentile
 from tests.bench.setting import in_turn
 
 PEERS: Final = 100
@@ -215,9 +215,7 @@ def _row(title: str, columns: Sequence[Sequence[float]]) -> list[str]:
     medians = [statistics.median(column) for column in columns]
     cells = [f"{median:,.{0 if median >= 100 else 1}f}" for median in medians]
     if len(columns) > 1:
-        ratios = sorted(own / other for own, other in zip(*columns, strict=True))
-        middle = statistics.median(ratios)
-        cells.append(f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        cells.append(middle(own / other for own, other in zip(*columns, strict=True)))
     return [title, *cells]
 
 

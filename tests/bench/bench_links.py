@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from tests.bench.contenders import Child
 from tests.bench.link_ends import PAYLOAD_BYTES
-from tests.bench.report import markdown
+from tests.bench.report import markdown, middle
 from tests.bench.setting import in_turn
 
 ENDS: Final = "tests.bench.link_ends"
@@ -164,15 +164,10 @@ def _round_trip_table(samples: dict[str, list[dict[str, float]]]) -> str:
     for name, found in samples.items():
         row = [name]
         for key in ("p50_us", "p99_us", "rare_p50_us"):
-            ratios = sorted(
-                own[key] / other[key] for own, other in zip(samples[HEARTH], found, strict=True)
-            )
+            pairs = zip(samples[HEARTH], found, strict=True)
+            ratios = [own[key] / other[key] for own, other in pairs]
             row.append(f"{statistics.median(sample[key] for sample in found):,.0f}")
-            row.append(
-                f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-                if name != HEARTH
-                else ""
-            )
+            row.append("" if name == HEARTH else middle(ratios))
         rows.append(row)
     return markdown(
         (
@@ -222,14 +217,12 @@ def _stream_table(streams: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 def _added(found: list[dict[str, Any]], home: list[dict[str, Any]], key: str) -> str:
     if found is home:
         return ""
-    added = sorted(
+    added = [
         away[key] - here[key]
         for away, here in zip(found, home, strict=True)
         if away["count"] and here["count"]
-    )
-    if not added:
-        return "none came"
-    return f"{statistics.median(added):.2f} ({added[0]:.2f} to {added[-1]:.2f})"
+    ]
+    return middle(added) if added else "none came"
 
 
 def run(quick: bool, on_round: Callable[[], None]) -> dict[str, Any]:

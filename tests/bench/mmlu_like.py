@@ -38,9 +38,12 @@ class Request:
     answer_tokens: int
 
 
-def mmlu_like(vocabulary: Vocabulary, plan: Plan, *, nodes: int) -> list[Request]:
-    """The requests in the order in which they are asked, each at a random node."""
-    dice = random.Random(SEED + 3)
+def mmlu_like(vocabulary: Vocabulary, plan: Plan, *, nodes: int, number: int) -> list[Request]:
+    """The requests in the order in which they are asked, each at a random node.
+
+    ``number``: of the list. All lists are under the same prefixes.
+    """
+    dice = random.Random(SEED + 3 + number)
     prefixes = vocabulary.prefixes(plan.subjects, plan.prefix_tokens)
     weights = [(rank + 1) ** -plan.skew for rank in range(plan.subjects)]
     asked = []

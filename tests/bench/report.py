@@ -21,6 +21,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
+def middle(rounds: Iterable[float]) -> str:
+    """The median of one round at least, and the lowest and the highest."""
+    ordered = sorted(rounds)
+    return f"{statistics.median(ordered):.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
+
+
 def machine() -> str:
     """What the figures depend on."""
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 0

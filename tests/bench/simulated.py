@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
 from typing import Final
 
 from models.llama.chunks import chunk
@@ -65,21 +64,32 @@ def real(figures: Figures) -> Report:
     return Report.of(figures.policy, outcomes, counters, warm_up=share)
 
 
-def simulate(figures: Figures, requests: Sequence[Request], setup: Setup, clients: int) -> Report:
-    """What the simulator makes of it, `SEEDS` runs together."""
+def simulate(
+    policy: str,
+    requests: Sequence[Request],
+    setup: Setup,
+    clients: int,
+    *,
+    rtt_ms: float,
+    prefill_rate: float,
+) -> Report:
+    """What the simulator makes of it, `SEEDS` runs together.
+
+    ``prefill_rate``: prompt tokens per second, as nodes measure it.
+    """
     scenario = Scenario(
         workload=Replay(tuple(requests)),
         nodes=setup.nodes,
-        rtt_ms=median(figures.rtt_ms),
+        rtt_ms=rtt_ms,
         requests=len(requests) - warm_up(len(requests)),
         warm_up=warm_up(len(requests)),
         cells=setup.cells,
-        machine=_machine(mean(figures.prefill_rates)),
+        machine=_machine(prefill_rate),
         clients=clients,
         limited=True,
     )
-    policy = _NAMES.get(figures.policy, figures.policy)
-    return Report.together([run(scenario, policy, seed) for seed in range(SEEDS)])
+    name = _NAMES.get(policy, policy)
+    return Report.together([run(scenario, name, seed) for seed in range(SEEDS)])
 
 
 def _machine(measured_rate: float) -> Machine:
