@@ -99,6 +99,11 @@ class Priority(IntEnum):
     SPARE = 2
 
 
+#: On whose behalf. Empty: the owner's. Else the PeerIds of those who let a member in, from the one
+#: whom the founder invited down to the member, and its own once more: beside those it let in.
+Client = tuple[bytes, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Work for an engine.
@@ -107,8 +112,7 @@ class GenerationRequest:
     they are computed as part of the prompt, but count against ``max_tokens``, take part in
     penalties, and their text is replayed through the stop-string and UTF-8 state so that the
     stream goes on exactly after the first ``delivered_chars`` characters of the answer.
-    ``client`` tells guests apart, so that the engine can be fair among them: the PeerId of the
-    member that sent the request; empty for the owner.
+    ``client`` tells guests apart, so that the engine can be fair among them.
     """
 
     request_id: bytes
@@ -117,7 +121,7 @@ class GenerationRequest:
     priority: Priority = Priority.OWNER
     generated: Tokens = ()
     delivered_chars: int = 0
-    client: bytes = b""
+    client: Client = ()
 
 
 class FinishReason(StrEnum):

@@ -33,7 +33,7 @@ from overlay.gossip import effects as gsp
 from overlay.gossip.effects import PeerState
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, CHAIN, is_revocation
-from overlay.identity.branches import Full
+from overlay.identity.branches import Full, Lineage
 from overlay.identity.multiaddr import Multiaddr, readable_addresses
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations
@@ -172,13 +172,18 @@ class Member:
     # --- What the links tell ------------------------------------------------------------------
 
     def link_up(
-        self, peer: PeerId, name: str, now: float, versions: Sequence[int] = VERSIONS
+        self,
+        peer: PeerId,
+        name: str,
+        now: float,
+        versions: Sequence[int] = VERSIONS,
+        lineage: Lineage = (),
     ) -> Sequence[Effect]:
         """A link to ``peer`` is up; it goes by ``name``, until its card says more.
 
-        ``versions``: of the protocol, that the peer speaks.
+        ``versions``: of the protocol, that the peer speaks. ``lineage``: who let it in.
         """
-        self.neighbourhood.introduced(peer, name)
+        self.neighbourhood.introduced(peer, name, lineage)
         compact = COMPACT_DIGESTS_VERSION in versions
         return self._of_gossip(self.gossip.alive(peer, now, compact=compact), peer, now)
 

@@ -26,6 +26,7 @@ from overlay.forwarding.terms import Terms
 from overlay.gossip.effects import PeerState
 from overlay.home.contents import Contact
 from overlay.http.backend import Ask, Route
+from overlay.identity.branches import Lineage
 from overlay.identity.certificates import Membership
 from overlay.identity.invites import InviteLedger
 from overlay.identity.multiaddr import Multiaddr, readable_addresses
@@ -229,10 +230,11 @@ class Mesh:
 
     # --- What the links tell (LinkObserver) ---------------------------------------------------
 
-    def link_up(self, peer: PeerId, hello: Hello) -> None:
+    def link_up(self, peer: PeerId, hello: Hello, lineage: Lineage) -> None:
         log.info("link to %s (%s) is up", hello.name, peer)
         self.acquaintances.readmit(peer)
-        self._carry_out(self.member.link_up(peer, hello.name, self.now(), hello.versions))
+        name, versions = hello.name, hello.versions
+        self._carry_out(self.member.link_up(peer, name, self.now(), versions, lineage))
 
     def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
         self.member.links_measured({peer: rtt_ms}, self.now())

@@ -111,7 +111,7 @@ def pack_request(request: GenerationRequest) -> list[Any]:
         request.priority.value,
         pack_tokens(request.generated),
         request.delivered_chars,
-        request.client,
+        list(request.client),
     ]
 
 
@@ -124,7 +124,7 @@ def unpack_request(data: Any) -> GenerationRequest:
         priority=Priority(priority),
         generated=unpack_tokens(generated),
         delivered_chars=delivered_chars,
-        client=client,
+        client=tuple(client),
     )
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from models.engine import GenerationRequest, Priority
+from models.engine import Client, GenerationRequest, Priority
 from models.llama.chunks import TILE
-from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters
+from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters, branches_of, fork_of
 from overlay.errors import EngineBusy
 from overlay.limits import ENGINE_QUEUE_MAX
 
@@ -67,36 +67,39 @@ class Turns:
     def make_room(self, queue: Sequence[_T], request: GenerationRequest) -> _T | None:
         """Who of the queue must go so that it takes the request in, if anybody must.
 
-        A guest that has most places gives its latest one up to a guest that has fewer, or two with
-        a pile of work would keep all others out. (Buffer stealing, as in stochastic fairness
-        queueing: McKenney 1990.) Raises EngineBusy.
+        Who has most places, in the branch that has most, gives its latest one up to a guest that
+        has fewer, or two with a pile of work would keep all others out. (Buffer stealing, as in
+        stochastic fairness queueing: McKenney 1990.) Raises EngineBusy.
         """
         # Guests' requests take no place in the owner's queue, nor what is spare in theirs.
         ahead = [run for run in queue if run.priority <= request.priority]
         if len(ahead) < ENGINE_QUEUE_MAX:
             return None
-        places = Counter(run.request.client for run in ahead if run.guest)
         guests = [run for run in ahead if run.guest and request.priority is Priority.GUEST]
-        last = max(guests, key=lambda run: (places[run.request.client], run.arrival), default=None)
-        if last is None or places[last.request.client] <= places[request.client] + 1:
+        places = Counter(branch for run in guests for branch in branches_of(run.request.client))
+
+        def taken(run: _T) -> tuple[list[int], int]:
+            return [places[branch] for branch in branches_of(run.request.client)], run.arrival
+
+        last = max(guests, key=taken, default=None)
+        fork = None if last is None else fork_of(request.client, last.request.client)
+        if fork is None or places[fork[1]] <= places[fork[0]] + 1:
             raise EngineBusy(f"{len(ahead)} requests wait already; try again later.")
         return last
 
     def first(self, queue: Sequence[_T], running: Sequence[_T]) -> _T:
         """Who of the queue runs next."""
         # What a guest's running requests still lack counts already, or one guest takes all seats.
-        due: dict[bytes, int] = {}
+        due: Counter[Client] = Counter()
         for run in running:
-            if run.guest:
-                due[run.request.client] = due.get(run.request.client, 0) + run.pending
-        return min(
-            queue,
-            key=lambda run: (
-                run.priority,
-                self._served(run) + PROMPT_WEIGHT * due.get(run.request.client, 0) * run.guest,
-                run.arrival,
-            ),
-        )
+            for branch in branches_of(run.request.client):
+                due[branch] += PROMPT_WEIGHT * run.pending
+
+        def turn(run: _T) -> tuple[Priority, list[int], int]:
+            had = zip(self._served(run), branches_of(run.request.client), strict=True)
+            return run.priority, [count + due[branch] for count, branch in had], run.arrival
+
+        return min(queue, key=turn)
 
     def in_prefill(self, running: Sequence[_T]) -> list[_T]:
         """Who may compute a prompt now, in order: guests only while the owner has none, and what
@@ -114,8 +117,8 @@ class Turns:
             return sorted(prompts, key=lambda run: (run.pending >= TILE, run.arrival))
         return sorted(prompts, key=lambda run: (self._served(run), run.arrival))
 
-    def _served(self, run: Turn) -> int:
-        return self._guests.counter(run.request.client) if run.guest else 0
+    def _served(self, run: Turn) -> list[int]:
+        return self._guests.served(run.request.client) if run.guest else []
 
 
 def youngest(runs: Sequence[_T]) -> _T | None:

@@ -81,7 +81,7 @@ class Forwarder:
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
         self.lending = Lending(terms)
-        self._runs = Runs()
+        self._runs = Runs(neighbourhood)
 
     # --- Entry points -------------------------------------------------------------------------
 

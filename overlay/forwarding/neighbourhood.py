@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.engine import CacheChanged, EngineStats, ModelInfo, goes_by
+from models.engine import CacheChanged, Client, EngineStats, ModelInfo, goes_by
 from overlay.errors import listed
 from overlay.forwarding.copies import Copies
+from overlay.forwarding.neighbour import Neighbour
 from overlay.forwarding.servers import Servers, model_named, unlike
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.prefix.index import PeerIndex, leading
@@ -27,26 +29,6 @@ from overlay.wire.anti_entropy import Change
 
 #: Averages are over about so many rounds of gossip.
 _ROUNDS: Final = 30
-
-
-@dataclass(slots=True)
-class Neighbour:
-    """One peer, as its records and our link tell.
-
-    ``rtt_ms`` None: no link, or none that is measured yet, so no candidate.
-    """
-
-    linked: bool = False
-    #: As it introduced itself on a link; its card, once here, tells more.
-    name: str = ""
-    card: Card | None = None
-    load: Load | None = None
-    rtt_ms: float | None = None
-    #: When its link broke, if it did and there is none.
-    lost_at: float = -math.inf
-    summary_at: float = 0.0
-    #: Tokens that it has yet to compute, on average.
-    work: float = 0.0
 
 
 @dataclass(slots=True)
@@ -173,10 +155,10 @@ class Neighbourhood:
             del self.neighbours[origin]
         self.servers.card_changed(origin)
 
-    def introduced(self, peer: PeerId, name: str) -> None:
-        """The peer said its name on a new link."""
+    def introduced(self, peer: PeerId, name: str, lineage: Lineage) -> None:
+        """The peer said its name, and who let it in, on a new link."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
-        neighbour.linked, neighbour.name = True, name
+        neighbour.linked, neighbour.name, neighbour.lineage = True, name, lineage
 
     def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
         """A link to the peer is up; its summary was current at ``summary_at``."""
@@ -361,6 +343,11 @@ class Neighbourhood:
             lost_share=self.losses.share,
             pending_guest_tokens=stats.pending_guest_tokens,
         )
+
+    def client_of(self, guest: PeerId) -> Client:
+        """Whom the engines are to be fair to, of whoever sends requests here."""
+        lineage = self.neighbours[guest].lineage if guest in self.neighbours else ()
+        return (*map(bytes, lineage), bytes(guest))
 
     def is_full(self, peer: PeerId) -> bool:
         """Whether it said in the latest round that it takes no more requests of guests."""

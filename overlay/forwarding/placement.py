@@ -299,7 +299,7 @@ class Placement:
             tokens=tokens,
             sampling=Sampling(max_tokens=1),
             priority=Priority.SPARE,
-            client=bytes(self._me),
+            client=(bytes(self._me),),
         )
         return [Generate(local.info.name, request)]
 

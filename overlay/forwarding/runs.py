@@ -7,6 +7,7 @@ from itertools import count
 from models.engine import Failed, Finished, GenerationRequest, Priority, RequestEvent
 from overlay.forwarding.effects import CancelGeneration, Generate
 from overlay.forwarding.job import Job
+from overlay.forwarding.neighbourhood import Neighbourhood
 
 
 class Runs:
@@ -16,7 +17,8 @@ class Runs:
     first would be taken for its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, neighbourhood: Neighbourhood) -> None:
+        self._neighbourhood = neighbourhood
         #: By the engines' ids, what they have not ended.
         self._jobs: dict[bytes, Job] = {}
         self._repeated = count()
@@ -37,7 +39,7 @@ class Runs:
             generated=tuple(job.generated),
             delivered_chars=job.delivered_chars,
             # Whom the link authenticated, not whom the path names: a member answers for its guests.
-            client=b"" if job.upstream is None else bytes(job.upstream),
+            client=self._neighbourhood.client_of(job.upstream) if job.upstream else (),
         )
         return Generate(model, request)
 

@@ -10,9 +10,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
-from typing import Final, Protocol
+from typing import Final
 
 from models.engine import ModelInfo, goes_by
+from overlay.forwarding.neighbour import Neighbour
 from overlay.gossip.records import Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.recent import Recent
@@ -24,18 +25,11 @@ _NAMES_ASKED_MAX: Final = 16
 Server = tuple[PeerId, ModelCard, bool]
 
 
-class _Told(Protocol):
-    """What is known of a peer."""
-
-    card: Card | None
-    lost_at: float
-
-
 class Servers:
     """Of the ``peers``, as their cards say; ``local`` finds the model here that has a name."""
 
     def __init__(
-        self, peers: Mapping[PeerId, _Told], local: Callable[[str], ModelInfo | None]
+        self, peers: Mapping[PeerId, Neighbour], local: Callable[[str], ModelInfo | None]
     ) -> None:
         self._peers = peers
         self._local = local

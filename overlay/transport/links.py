@@ -18,7 +18,7 @@ from overlay.admission.handshake import LedgerChanged
 from overlay.admission.refusals import Shown, refusal
 from overlay.complaints import Complaints
 from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, Revoked
-from overlay.identity.branches import Branches
+from overlay.identity.branches import Branches, Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.transport.connection import Line
@@ -54,8 +54,8 @@ BetweenTransports = Relay | Relayed | Unrelayed | DialBack | DialedBack
 class LinkObserver(Protocol):
     """Told of links, on the loop, in the order in which things happen."""
 
-    def link_up(self, peer: PeerId, hello: Hello) -> None:
-        """There is a link to a member; before this there was none."""
+    def link_up(self, peer: PeerId, hello: Hello, lineage: Lineage) -> None:
+        """There is a link to a member; before this there was none. ``lineage``: who let it in."""
 
     def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
         """The round trip of the link that is in use, each time that it is measured."""
@@ -294,7 +294,7 @@ class Links:
         lines.sort(key=lambda each: each.link.relay is not None)
         self._on_change(peer)
         if len(lines) == 1 and self._observer is not None:
-            self._observer.link_up(peer, hello)
+            self._observer.link_up(peer, hello, line.link.lineage)
         self._hand_over(peer)
 
     def _hand_over(self, peer: PeerId) -> None:

@@ -38,6 +38,7 @@ from models.engine import (
 from overlay.admission.handshake import LocalNode
 from overlay.forwarding import effects as fwd
 from overlay.http.backend import REQUEST_ID_BYTES, Ask
+from overlay.identity.branches import Lineage
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey
@@ -130,7 +131,7 @@ class LinkEnd:
             rng=random.Random(number),
         )
 
-    def link_up(self, peer: PeerId, hello: Hello) -> None:
+    def link_up(self, peer: PeerId, hello: Hello, lineage: Lineage) -> None:
         self.up.set()
 
     def link_measured(self, peer: PeerId, rtt_ms: float) -> None:

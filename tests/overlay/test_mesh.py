@@ -133,11 +133,12 @@ def test_whoever_has_a_link_may_be_asked_as_soon_as_its_round_trip_is_known() ->
     peer = other.key.peer_id
     card = Card("bea", (), (ModelCard("toy", bytes(16)),))
     hello = Hello((PROTOCOL_VERSION,), peer, b"", "bea", (), (), b"")
-    mesh.link_up(peer, hello)
+    mesh.link_up(peer, hello, (peer,))
     record, block = Change(CARD, 1, card.pack()), Change(block_key(7), 2, BLOCK_VALUE)
     mesh.received(peer, GossipAck((OriginDelta(peer, 1, 0, True, (record,), 1, 0),)), 100)
     known = mesh.member.neighbourhood
     assert known.card_of(peer, "toy") is None
+    assert known.client_of(peer) == (peer, peer)
     mesh.link_measured(peer, 7.0)
     assert known.card_of(peer, "toy") == card.models[0]
     assert known.neighbours[peer].rtt_ms == 7.0
@@ -156,7 +157,7 @@ async def test_a_prompt_that_is_too_long_for_a_message_fails_its_request(
     mesh = bare_mesh(me, on_client_event=lambda _, event: told.append(event))
     monkeypatch.setattr(mesh._outbox, "_send", lambda _, message: bool(encode(message)))
     peer = other.key.peer_id
-    mesh.link_up(peer, Hello((PROTOCOL_VERSION,), peer, b"", "bea", (), (), b""))
+    mesh.link_up(peer, Hello((PROTOCOL_VERSION,), peer, b"", "bea", (), (), b""), (peer,))
     record = Change(CARD, 1, Card("bea", (), (ModelCard("toy", bytes(16)),)).pack())
     mesh.received(peer, GossipAck((OriginDelta(peer, 1, 0, True, (record,), 1, 0),)), 100)
     mesh.link_measured(peer, 7.0)

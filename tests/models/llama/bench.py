@@ -64,8 +64,9 @@ class SchedulerBench:
         generated: Sequence[int] = (),
         delivered_chars: int = 0,
         client: bytes = b"",
+        let_in_by: tuple[bytes, ...] = (),
     ) -> bytes:
-        """Ask for the likeliest tokens; returns the request's id."""
+        """Ask for the likeliest tokens; returns the request's id. ``client``: a guest's name."""
         request = GenerationRequest(
             request_id=len(self.requests).to_bytes(2, "big"),
             tokens=tuple(tokens),
@@ -73,7 +74,7 @@ class SchedulerBench:
             priority=priority,
             generated=tuple(generated),
             delivered_chars=delivered_chars,
-            client=client,
+            client=(*let_in_by, client) if client else (),
         )
         self.requests[request.request_id] = request
         self.said[request.request_id] = []

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import combinations
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.llama.fairness import ANSWER_WEIGHT, PROMPT_WEIGHT, VirtualCounters
+from models.engine import Client
+from models.llama.fairness import (
+    ANSWER_WEIGHT,
+    PROMPT_WEIGHT,
+    VirtualCounters,
+    branches_of,
+    fork_of,
+)
 
-CLIENTS = [b"a", b"b", b"c", b"d"]
+#: Two whom the founder let in, one of them with a crowd; and somebody of that crowd with another.
+CLIENTS: list[Client] = [
+    (b"a", b"a"),
+    (b"b", b"b"),
+    (b"b", b"c", b"c"),
+    (b"b", b"d", b"d"),
+    (b"b", b"d", b"e", b"e"),
+]
 #: What one turn can amount to.
 TURN_MAX = max(64 * PROMPT_WEIGHT, ANSWER_WEIGHT)
 
 
 class FairnessMachine(RuleBasedStateMachine):
-    """Clients come, go and are served, always the one whose counter is smallest."""
+    """Clients come, go and are served, always the one whose turn it is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counters = VirtualCounters()
-        self.open: dict[bytes, int] = {}
-        #: Work done for two clients since both have had work waiting, without a pause.
-        self.since: dict[tuple[bytes, bytes], dict[bytes, int]] = {}
+        self.open: Counter[Client] = Counter()
+        #: Work done for two branches of one fork since both have had work waiting, without a pause.
+        self.since: dict[tuple[Client, Client], Counter[Client]] = {}
+
+    def branches(self) -> set[Client]:
+        return {branch for client in self.open for branch in branches_of(client)}
+
+    def count(self, branch: Client) -> int:
+        client = next(each for each in self.open if each[: len(branch)] == branch)
+        return self.counters.served(client)[len(branch) - 1]
 
     @rule(client=st.sampled_from(CLIENTS))
-    def arrive(self, client: bytes) -> None:
+    def arrive(self, client: Client) -> None:
+        before = {branch: self.count(branch) for branch in self.branches()}
         self.counters.arrive(client)
-        if client not in self.open:
-            others = [self.counters.counter(other) for other in self.open]
-            assert self.counters.counter(client) >= min(others, default=0), "idling gave credit"
-            for other in self.open:
-                pair = (min(client, other), max(client, other))
-                self.since[pair] = dict.fromkeys(pair, 0)
-        self.open[client] = self.open.get(client, 0) + 1
+        self.open[client] += 1
+        for branch in branches_of(client):
+            if branch in before:
+                continue
+            beside = [other for other in before if other[:-1] == branch[:-1]]
+            floor = min((before[other] for other in beside), default=0)
+            assert self.count(branch) >= floor, "idling gave credit"
+            for other in beside:
+                self.since[min(branch, other), max(branch, other)] = Counter()
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -42,35 +67,33 @@ class FairnessMachine(RuleBasedStateMachine):
         client = data.draw(st.sampled_from(sorted(self.open)))
         self.counters.leave(client)
         self.open[client] -= 1
-        if not self.open[client]:
-            del self.open[client]
-            self.since = {pair: done for pair, done in self.since.items() if client not in pair}
+        self.open += Counter()  # without those that have none
+        here = self.branches()
+        self.since = {pair: done for pair, done in self.since.items() if here.issuperset(pair)}
 
     @precondition(lambda self: self.open)
     @rule(prompt=st.integers(0, 64), answer=st.integers(0, 1), times=st.integers(1, 20))
     def serve(self, prompt: int, answer: int, times: int) -> None:
         for _ in range(times):
-            client = min(self.open, key=lambda name: (self.counters.counter(name), name))
+            client = min(self.open, key=lambda each: (self.counters.served(each), each))
             if answer:
                 self.counters.charge(client, answer=answer)
             else:
                 self.counters.charge(client, prompt=prompt)
             work = answer * ANSWER_WEIGHT or prompt * PROMPT_WEIGHT
             for pair, done in self.since.items():
-                if client in pair:
-                    done[client] += work
+                for branch in {*pair} & {*branches_of(client)}:
+                    done[branch] += work
 
     @invariant()
     def served_alike(self) -> None:
-        for one, other in combinations(sorted(self.open), 2):
-            done = self.since[one, other]
+        for (one, other), done in self.since.items():
             assert abs(done[one] - done[other]) <= 2 * TURN_MAX
-            gap = self.counters.counter(one) - self.counters.counter(other)
-            assert abs(gap) <= TURN_MAX
+            assert abs(self.count(one) - self.count(other)) <= TURN_MAX
 
     @invariant()
     def forgets(self) -> None:
-        assert len(self.counters) >= len(self.open)
+        assert len(self.counters) >= len(self.branches())
         if not self.open:
             assert len(self.counters) == 0, "remembers guests that are gone"
 
@@ -81,17 +104,37 @@ TestFairness = FairnessMachine.TestCase
 
 def test_who_paused_starts_where_the_others_are() -> None:
     counters = VirtualCounters()
-    counters.arrive(b"busy")
-    counters.charge(b"busy", prompt=1000)
-    counters.arrive(b"new")
-    assert counters.counter(b"new") == counters.counter(b"busy")
+    counters.arrive((b"busy",))
+    counters.charge((b"busy",), prompt=1000)
+    counters.arrive((b"new",))
+    assert counters.served((b"new",)) == counters.served((b"busy",))
 
 
 def test_who_was_served_more_waits_also_after_a_pause() -> None:
     counters = VirtualCounters()
-    counters.arrive(b"a")
-    counters.arrive(b"b")
-    counters.charge(b"a", prompt=1000)
-    counters.leave(b"a")
-    counters.arrive(b"a")
-    assert counters.counter(b"a") - counters.counter(b"b") == 1000 * PROMPT_WEIGHT
+    counters.arrive((b"a",))
+    counters.arrive((b"b",))
+    counters.charge((b"a",), prompt=1000)
+    counters.leave((b"a",))
+    counters.arrive((b"a",))
+    assert counters.served((b"a",)) == [1000 * PROMPT_WEIGHT]
+    assert counters.served((b"b",)) == [0]
+
+
+def test_clients_part_where_they_are_in_different_branches() -> None:
+    assert fork_of((b"b", b"b"), (b"b", b"c", b"c")) == ((b"b", b"b"), (b"b", b"c"))
+    assert fork_of((b"a", b"a"), (b"b", b"c", b"c")) == ((b"a",), (b"b",))
+    assert fork_of((b"a", b"a"), (b"a", b"a")) is None
+    assert all(fork_of(one, other) for one, other in combinations(CLIENTS, 2))
+
+
+def test_who_leaves_one_fork_is_still_known_at_others() -> None:
+    counters = VirtualCounters()
+    counters.arrive((b"a", b"x"))
+    counters.arrive((b"a", b"y"))
+    counters.charge((b"a", b"x"), prompt=1000)
+    counters.leave((b"a", b"x"))
+    counters.arrive((b"b",))
+    counters.leave((b"b",))
+    counters.arrive((b"a", b"x"))
+    assert counters.served((b"a", b"x")) == [1000 * PROMPT_WEIGHT] * 2

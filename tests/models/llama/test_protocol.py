@@ -63,7 +63,7 @@ requests = st.builds(
     samplings,
     generated=tokens,
     delivered_chars=counts,
-    client=st.binary(max_size=32),
+    client=st.lists(st.binary(max_size=32), max_size=3).map(tuple),
 )
 
 

@@ -123,9 +123,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         tokens=prompts,
         max_tokens=st.one_of(st.none(), st.integers(0, 12)),
         client=st.sampled_from([b"", *_PRIORITIES]),
+        let_in_by=st.sampled_from([(), (b"ann",), (b"ann", b"ben")]),
     )
-    def submit(self, tokens: list[int], max_tokens: int | None, client: bytes) -> None:
-        self.bench.submit(tokens, max_tokens, priority=_PRIORITIES[client], client=client)
+    def submit(
+        self,
+        tokens: list[int],
+        max_tokens: int | None,
+        client: bytes,
+        let_in_by: tuple[bytes, ...],
+    ) -> None:
+        priority = _PRIORITIES[client]
+        self.bench.submit(tokens, max_tokens, priority=priority, client=client, let_in_by=let_in_by)
 
     @precondition(lambda self: self.bench.requests)
     @rule(data=st.data())
@@ -502,6 +510,61 @@ def test_guests_with_piles_of_work_keep_nobody_out() -> None:
     assert all(isinstance(bench.said[each][-1], Finished) for each in modest)
     gone = [each for each, said in bench.said.items() if isinstance(said[-1], Failed)]
     assert sorted(gone) == sorted([more, piles[b"ben"][-1], piles[b"ann"][-1], piles[b"ben"][-2]])
+    bench.check()
+
+
+@pytest.mark.parametrize("let_in_by", [(), (b"ann",)])
+def test_a_guest_does_not_take_all_seats_before_anything_is_computed(
+    let_in_by: tuple[bytes, ...],
+) -> None:
+    """What those that are seated lack counts already; and whom a guest let in counts as it does."""
+    bench = Bench(cells=4096, context=1024, sequences=2)
+    names = [b"x", b"y", b"z"] if let_in_by else [b"ann"] * 3
+    for n, name in enumerate(names):
+        bench.submit([n, 1], priority=Priority.GUEST, client=name, let_in_by=let_in_by)
+    ben = bench.submit([9, 1], priority=Priority.GUEST, client=b"ben")
+    bench.scheduler.step()
+    seated = [each for each, said in bench.said.items() if said]
+    assert len(seated) == 2
+    assert ben in seated
+
+
+def test_a_crowd_that_one_guest_let_in_keeps_nobody_out() -> None:
+    """However many they are, they have the places of one; and share those among them alike."""
+    bench = Bench()
+    crowd = [
+        bench.submit([1], priority=Priority.GUEST, client=b"%d" % n, let_in_by=(b"ann",))
+        for n in range(ENGINE_QUEUE_MAX)
+    ]
+    modest = [bench.submit([1], priority=Priority.GUEST, client=b"ben") for _ in range(3)]
+    more = bench.submit([1], priority=Priority.GUEST, client=b"0", let_in_by=(b"ann",))
+    late = bench.submit([1], priority=Priority.GUEST, client=b"new", let_in_by=(b"ann",))
+    bench.run()
+    assert all(isinstance(bench.said[each][-1], Finished) for each in modest)
+    gone = {each for each, said in bench.said.items() if isinstance(said[-1], Failed)}
+    assert gone == {*crowd[-3:], more, late}, "nobody of the crowd had two places"
+    bench.check()
+
+
+def test_a_crowd_that_one_guest_let_in_computes_no_more_than_another_guest() -> None:
+    bench = Bench(cells=4096, context=2048)
+    for n in range(6):
+        bench.submit(
+            [n, *[1] * 600],
+            max_tokens=1,
+            priority=Priority.GUEST,
+            client=b"%d" % n,
+            let_in_by=(b"ann",),
+        )
+    modest = [
+        bench.submit([10 + n, *[2] * 600], max_tokens=1, priority=Priority.GUEST, client=b"ben")
+        for n in range(3)
+    ]
+    while not all(map(bench.ended, modest)):
+        assert bench.scheduler.step()
+    crowd = [each for each in bench.requests if each not in modest and bench.ended(each)]
+    assert len(crowd) <= 4, "they had as much as ben, and what was under way"
+    bench.run()
     bench.check()
 
 

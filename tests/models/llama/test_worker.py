@@ -33,7 +33,7 @@ def test_who_goes_first_breaks_off_what_is_computed_for_later_ones_prompts(
     worker._commands = queue.SimpleQueue()
     worker._scheduler = SimpleNamespace(prefill_priority=computed)  # type: ignore[assignment]
     worker._backend = SimpleNamespace(abort=lambda: aborted.append(True))  # type: ignore[assignment]
-    request = GenerationRequest(b"id", (1, 2), Sampling(), priority, client=b"")
+    request = GenerationRequest(b"id", (1, 2), Sampling(), priority)
     frame = (protocol.SUBMIT, protocol.pack_request(request))
     worker.receive(frame)
     assert len(aborted) == aborts

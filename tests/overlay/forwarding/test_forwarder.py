@@ -589,14 +589,16 @@ def test_an_executor_stops_when_the_origin_is_gone() -> None:
 def test_a_guest_is_whoever_the_link_authenticated() -> None:
     world = World(2)
     world.warm(1, TOKENS)
+    peer, head = world.node(0).peer, PeerId(bytes([9]) * 32)
+    world.node(1).neighbourhood.introduced(peer, "ann", (head, peer))
     world.submit(0, RID, PROMPT)
     world.deliver()
     guest = world.node(1).running[RID]
     assert guest.priority is Priority.GUEST
-    assert guest.client == world.node(0).peer
+    assert guest.client == (head, peer, peer), "beside those whom it let in"
     world.submit(1, OTHER, PROMPT)
     owner = world.node(1).running[OTHER]
-    assert (owner.priority, owner.client) == (Priority.OWNER, b"")
+    assert (owner.priority, owner.client) == (Priority.OWNER, ())
 
 
 def test_a_silent_peer_is_given_up() -> None:
@@ -1100,7 +1102,7 @@ def test_what_is_worth_it_is_computed_here_too_once_a_peer_has_answered() -> Non
     told = list(world.node(0).events[RID])
     [prefetch] = origin.running.values()
     assert (prefetch.tokens, prefetch.sampling.max_tokens) == (TOKENS, 1)
-    assert (prefetch.priority, prefetch.client) == (Priority.SPARE, origin.peer)
+    assert (prefetch.priority, prefetch.client) == (Priority.SPARE, (origin.peer,))
     world.run()
     assert not origin.running
     assert origin.events[RID] == told, "nobody hears of it"

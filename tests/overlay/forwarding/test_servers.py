@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.engine import ModelInfo
+from overlay.forwarding.neighbour import Neighbour
 from overlay.forwarding.servers import Server, Servers, model_named, unlike
 from overlay.gossip.records import Card, ModelCard
 from overlay.identity.peer_id import PeerId
@@ -17,10 +17,8 @@ KEY = bytes(16)
 NAMES = st.sampled_from("abc")
 
 
-@dataclass
-class Peer:
-    card: Card | None
-    lost_at: float = -math.inf
+def neighbour(card: Card | None, lost_at: float = -math.inf) -> Neighbour:
+    return Neighbour(card=card, lost_at=lost_at)
 
 
 def info(name: str, probe: bytes) -> ModelInfo:
@@ -47,7 +45,7 @@ steps = st.one_of(
 def test_the_servers_of_a_model_are_those_whose_cards_name_it(
     lived: list[tuple[tuple[object, object], set[str]]],
 ) -> None:
-    known: dict[PeerId, Peer] = {}
+    known: dict[PeerId, Neighbour] = {}
     served: dict[str, ModelInfo] = {}
     servers = Servers(known, served.get)
     for (subject, news), asked in lived:
@@ -56,7 +54,7 @@ def test_the_servers_of_a_model_are_those_whose_cards_name_it(
                 known.pop(subject, None)
             else:
                 assert news is None or isinstance(news, Card)
-                known[subject] = Peer(news)
+                known[subject] = neighbour(news)
             servers.card_changed(subject)
         else:
             served.clear()
@@ -67,7 +65,7 @@ def test_the_servers_of_a_model_are_those_whose_cards_name_it(
             assert servers.of(name) == all_of(known, served.get(name), name)
 
 
-def all_of(known: dict[PeerId, Peer], local: ModelInfo | None, name: str) -> list[Server]:
+def all_of(known: dict[PeerId, Neighbour], local: ModelInfo | None, name: str) -> list[Server]:
     found = []
     for peer, told in sorted(known.items()):
         card = None if told.card is None else model_named(told.card, name)
@@ -80,10 +78,10 @@ def all_of(known: dict[PeerId, Peer], local: ModelInfo | None, name: str) -> lis
 def test_a_model_that_is_but_also_called_so_is_not_meant_where_one_is_called_so() -> None:
     named, other = ModelCard("a", KEY), ModelCard("b", KEY, ("a",))
     first, second = (PeerId(bytes([number]) * 32) for number in range(2))
-    known = {first: Peer(Card("", (), (other,))), second: Peer(Card("", (), (named,)))}
+    known = {first: neighbour(Card("", (), (other,))), second: neighbour(Card("", (), (named,)))}
     servers = Servers(known, lambda _: None)
     assert servers.of("a") == [(second, named, False)]
-    known[second] = Peer(None)
+    known[second] = neighbour(None)
     servers.card_changed(second)
     assert servers.of("a") == [(first, other, False)]
 
@@ -93,11 +91,11 @@ def test_the_latest_link_that_broke_is_that_of_who_may_be_asked() -> None:
     unlike_ours = ModelCard("a", KEY, probe=b"2")
     first, second, third, fourth, fifth = (PeerId(bytes([number]) * 32) for number in range(5))
     known = {
-        first: Peer(Card("", (), (ours,)), 10.0),
-        second: Peer(Card("", (), (ours,)), 20.0),
-        third: Peer(Card("", (), (unlike_ours,)), 30.0),
-        fourth: Peer(Card("", (), (others,)), 40.0),
-        fifth: Peer(None, 50.0),
+        first: neighbour(Card("", (), (ours,)), 10.0),
+        second: neighbour(Card("", (), (ours,)), 20.0),
+        third: neighbour(Card("", (), (unlike_ours,)), 30.0),
+        fourth: neighbour(Card("", (), (others,)), 40.0),
+        fifth: neighbour(None, 50.0),
     }
     servers = Servers(known, {"a": info("a", b"1")}.get)
     assert servers.latest_loss("a", (), None) == 40.0
@@ -114,7 +112,7 @@ def test_the_same_question_takes_no_second_look_at_every_peer() -> None:
     def local(name: str) -> None:
         asked.append(name)
 
-    servers = Servers({PeerId(bytes(32)): Peer(Card("", (), (ModelCard("a", KEY),)))}, local)
+    servers = Servers({PeerId(bytes(32)): neighbour(Card("", (), (ModelCard("a", KEY),)))}, local)
     assert servers.of("a") == servers.of("a")
     assert asked == ["a"]
 
@@ -122,7 +120,7 @@ def test_the_same_question_takes_no_second_look_at_every_peer() -> None:
 def test_who_tokenizes_unlike_is_judged_by_what_is_served_here_now() -> None:
     card = ModelCard("a", KEY, probe=b"1")
     peer, served = PeerId(bytes(32)), {"a": info("a", b"1")}
-    servers = Servers({peer: Peer(Card("", (), (card,)))}, served.get)
+    servers = Servers({peer: neighbour(Card("", (), (card,)))}, served.get)
     assert servers.of("a") == [(peer, card, False)]
     for probe, differs in ((b"2", True), (b"1", False), (b"", False)):
         served["a"] = info("a", probe)

@@ -89,7 +89,8 @@ class Bench:
         priority = Priority.GUEST if client else Priority.OWNER
         if client == SPARE:
             priority = Priority.SPARE
-        request = GenerationRequest(name, tuple(prompt), priority=priority, client=client)
+        path = (client,) if client else ()
+        request = GenerationRequest(name, tuple(prompt), priority=priority, client=path)
         self.clock.at(at_s, self.engine.submit, request)
 
     def hear(self, event: EngineEvent) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from overlay.admission.handshake import LocalNode
+from overlay.identity.branches import Lineage
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey
@@ -61,7 +62,7 @@ class Node:
 
     # LinkObserver
 
-    def link_up(self, peer: PeerId, hello: Hello) -> None:
+    def link_up(self, peer: PeerId, hello: Hello, lineage: Lineage) -> None:
         self._note("up", peer, hello)
 
     def link_measured(self, peer: PeerId, rtt_ms: float) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from overlay.admission.handshake import Handshake, LocalNode, Role
+from overlay.identity.branches import Lineage
 from overlay.identity.certificates import Membership, found_mesh, issue
 from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
@@ -37,6 +38,7 @@ class End:
         membership = Membership(FOUNDER.peer_id, FOUNDED.mesh_secret, chain)
         self.me = LocalNode(key, membership, f"member {number}", ())
         self.peer = key.peer_id
+        self.lineage = (key.peer_id,)
         self.told: list[tuple[str, PeerId, object]] = []
         #: Whom it hangs up on when this is told.
         self.hang_up_at: Message | None = None
@@ -65,8 +67,8 @@ class End:
     def request(self, line: Line, peer: PeerId, message: BetweenTransports) -> None:
         self.told.append(("request", peer, message))
 
-    def link_up(self, peer: PeerId, hello: Hello) -> None:
-        self.told.append(("up", peer, hello.name))
+    def link_up(self, peer: PeerId, hello: Hello, lineage: Lineage) -> None:
+        self.told.append(("up", peer, (hello.name, lineage)))
 
     def link_measured(self, peer: PeerId, rtt_ms: float) -> None:
         self.told.append(("measured", peer, rtt_ms >= 0))
@@ -167,7 +169,7 @@ async def test_of_a_direct_and_a_relayed_link_the_direct_one_is_in_use_and_one_i
     assert here.links.line(there.peer) is here.links.direct(there.peer)
     for end, peer in ((here, there), (there, here)):
         told = [each for each in end.told if each[0] in ("up", "down")]
-        assert told == [("up", peer.peer, peer.me.name)]
+        assert told == [("up", peer.peer, (peer.me.name, peer.lineage))]
 
 
 async def test_who_dials_again_has_lost_the_link_that_it_had() -> None:
@@ -176,7 +178,7 @@ async def test_who_dials_again_has_lost_the_link_that_it_had() -> None:
     _, anew = await joined(there, here)
     assert here.links.line(there.peer) is anew
     assert lost.gone.done()
-    up = ("up", there.peer, there.me.name)
+    up = ("up", there.peer, (there.me.name, there.lineage))
     told = [each for each in here.told if each[0] in ("up", "down")]
     assert told == [up, ("down", there.peer, "replaced by a new connection"), up]
 

@@ -1,0 +1,31 @@
+"""What is known of one peer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from overlay.gossip.records import Card, Load
+from overlay.identity.branches import Lineage
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """One peer, as its records and our link tell.
+
+    ``rtt_ms`` None: no link, or none that is measured yet, so no candidate.
+    """
+
+    linked: bool = False
+    #: As it introduced itself on a link; its card, once here, tells more.
+    name: str = ""
+    #: Who let it in, as it proved on a link.
+    lineage: Lineage = ()
+    card: Card | None = None
+    load: Load | None = None
+    rtt_ms: float | None = None
+    #: When its link broke, if it did and there is none.
+    lost_at: float = -math.inf
+    summary_at: float = 0.0
+    #: Tokens that it has yet to compute, on average.
+    work: float = 0.0
