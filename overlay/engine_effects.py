@@ -28,7 +28,7 @@ class EngineEffects:
             self._tokenizing.begin(effect)
             return None
         if isinstance(effect, fwd.CancelGeneration):
-            self._tokenizing.cancel(effect.request_id)
+            self._tokenizing.cancel(effect.model, effect.request_id)
         engine = self._engines.get(effect.model)
         match effect:
             case fwd.Generate(request=request) if engine is None:

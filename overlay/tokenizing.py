@@ -1,8 +1,9 @@
 """Prompts on their way to the engines that tokenize them.
 
-An engine takes them in order, a mebibyte in half a second or more. A member may bring such prompts
-faster, and take each back at once; so of each member's only one is with an engine at any time, and
-what it took back waits no longer. This node's own clients do not stand in these queues.
+An engine takes them in order, a mebibyte in half a second or more, and what else it is told waits
+behind them. A member may bring such prompts faster, and so may each of a crowd that it let in. So
+of all guests' only one is with an engine at any time; the next is of whoever had least tokenized of
+late, and what was taken back waits no longer. This node's own clients do not stand in that queue.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from models.engine import Engine, Tokens
+from models.engine import Client, Engine, Tokens, texts_of
+from models.fairness import VirtualCounters
 from overlay.errors import EngineFailed, HearthError
 from overlay.forwarding.effects import Tokenize
-from overlay.identity.peer_id import PeerId
 
 log = logging.getLogger(__name__)
 
@@ -29,32 +30,33 @@ class Tokenizing:
     ) -> None:
         self._engine_of = engine_of
         self._told = told
-        #: What waits, by request, of the members of which something is with an engine.
-        self._waiting: dict[PeerId, dict[bytes, Tokenize]] = {}
+        #: Of each model, the guests whose prompts are not tokenized yet.
+        self._guests: dict[str, _Guests] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, wanted: Tokenize) -> None:
         """It is tokenized in its turn."""
-        guest = wanted.guest
-        if guest is None:
+        if not wanted.client:
             self._start(wanted)
-        elif guest in self._waiting:
-            self._waiting[guest][wanted.request_id] = wanted
-        else:
-            self._waiting[guest] = {}
-            self._start(wanted)
+            return
+        guests = self._guests.setdefault(wanted.model, _Guests())
+        guests.wait(wanted)
+        self._next(guests)
 
-    def cancel(self, request_id: bytes) -> None:
+    def cancel(self, model: str, request_id: bytes) -> None:
         """Nobody wants it any more. Once it is with an engine, that goes on all the same."""
-        for waiting in self._waiting.values():
-            waiting.pop(request_id, None)
+        if (guests := self._guests.get(model)) is not None:
+            guests.leave(request_id)
 
     def close(self) -> None:
         """Nothing more is told."""
-        for waiting in self._waiting.values():
-            waiting.clear()
+        self._guests.clear()
         for task in self._tasks:
             task.cancel()
+
+    def _next(self, guests: _Guests) -> None:
+        if (wanted := guests.next()) is not None:
+            self._start(wanted)
 
     def _start(self, wanted: Tokenize) -> None:
         task = asyncio.create_task(self._tokenize(wanted))
@@ -75,13 +77,47 @@ class Tokenizing:
             log.exception("a prompt could not be tokenized")
             result = EngineFailed(f"The prompt could not be tokenized: {error!r}")
         finally:
-            if wanted.guest is not None:
-                self._next(wanted.guest)
+            if wanted.client and (guests := self._guests.get(wanted.model)) is not None:
+                guests.done(wanted)
+                self._next(guests)
         self._told(wanted.request_id, result)
 
-    def _next(self, guest: PeerId) -> None:
-        waiting = self._waiting[guest]
-        if waiting:
-            self._start(waiting.pop(next(iter(waiting))))
-        else:
-            del self._waiting[guest]
+
+class _Guests:
+    """Whose prompts wait for the engine of one model. One at a time is not there any more."""
+
+    def __init__(self) -> None:
+        #: By client and request, in order.
+        self._waiting: dict[Client, dict[bytes, Tokenize]] = {}
+        self._counters = VirtualCounters()
+        self._under_way = False
+
+    def wait(self, wanted: Tokenize) -> None:
+        self._counters.arrive(wanted.client)
+        self._waiting.setdefault(wanted.client, {})[wanted.request_id] = wanted
+
+    def leave(self, request_id: bytes) -> None:
+        """Idempotent, and of no effect on what does not wait any more."""
+        for client, waiting in self._waiting.items():
+            if waiting.pop(request_id, None) is not None:
+                self._counters.leave(client)
+                if not waiting:
+                    del self._waiting[client]
+                return
+
+    def next(self) -> Tokenize | None:
+        """What is to be tokenized now, if anything; then it is `done`."""
+        if self._under_way or not self._waiting:
+            return None
+        client = min(self._waiting, key=self._counters.served)
+        waiting = self._waiting[client]
+        wanted = waiting.pop(next(iter(waiting)))
+        if not waiting:
+            del self._waiting[client]
+        self._counters.charge(client, prompt=sum(map(len, texts_of(wanted.prompt))))
+        self._under_way = True
+        return wanted
+
+    def done(self, wanted: Tokenize) -> None:
+        self._under_way = False
+        self._counters.leave(wanted.client)

@@ -44,6 +44,7 @@ LAYERS = [
     "overlay.gossip",
     "overlay.wire",
     "overlay.identity",
+    "models.fairness",
     "models.probes",
     "models.engine",
     "overlay.prefix",
@@ -74,7 +75,7 @@ PURE = [
     "overlay.printable",
     "models.engine",
     "models.probes",
-    "models.llama.fairness",
+    "models.fairness",
 ]
 
 #: What a pure part must not touch: I/O, tasks, clocks, ambient randomness.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from models.engine import Client, GenerationRequest, Priority
+from models.fairness import PROMPT_WEIGHT, VirtualCounters, branches_of, fork_of
 from models.llama.chunks import TILE
-from models.llama.fairness import PROMPT_WEIGHT, VirtualCounters, branches_of, fork_of
 from overlay.errors import EngineBusy
 from overlay.limits import ENGINE_QUEUE_MAX
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from models.engine import FinishReason, GenerationRequest, Prompt, TokenLogprob, Tokens
+from models.engine import Client, FinishReason, GenerationRequest, Prompt, TokenLogprob, Tokens
 from overlay.errors import HearthError
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
@@ -39,13 +39,13 @@ class Send(NamedTuple):
 class Tokenize:
     """Tokenize with the local model ``model``; answer with `Forwarder.tokenized`.
 
-    ``guest``: for which member; None: for a client of this node.
+    ``client``: for whom.
     """
 
     request_id: bytes
     model: str
     prompt: Prompt
-    guest: PeerId | None = None
+    client: Client = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -344,8 +344,10 @@ class Neighbourhood:
             pending_guest_tokens=stats.pending_guest_tokens,
         )
 
-    def client_of(self, guest: PeerId) -> Client:
-        """Whom the engines are to be fair to, of whoever sends requests here."""
+    def client_of(self, guest: PeerId | None) -> Client:
+        """As whom the engines know who sent a request here; None: a client of this node."""
+        if guest is None:
+            return ()
         lineage = self.neighbours[guest].lineage if guest in self.neighbours else ()
         return (*map(bytes, lineage), bytes(guest))
 

@@ -86,7 +86,8 @@ class Placement:
             return None
         job.model_key = local.info.key
         job.here = CancelGeneration(local.info.name, job.request_id)
-        return Tokenize(job.request_id, local.info.name, job.prompt, job.upstream)
+        client = self._neighbourhood.client_of(job.upstream)
+        return Tokenize(job.request_id, local.info.name, job.prompt, client)
 
     def know_tokens(self, job: Job, tokens: Tokens) -> None:
         """The model here, unless it is another by now, makes these of the job's prompt."""

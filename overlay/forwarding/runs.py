@@ -39,7 +39,7 @@ class Runs:
             generated=tuple(job.generated),
             delivered_chars=job.delivered_chars,
             # Whom the link authenticated, not whom the path names: a member answers for its guests.
-            client=self._neighbourhood.client_of(job.upstream) if job.upstream else (),
+            client=self._neighbourhood.client_of(job.upstream),
         )
         return Generate(model, request)
 

@@ -1,4 +1,4 @@
-"""Of each member's prompts one is tokenized at a time, and none that was taken back."""
+"""Of guests' prompts one is tokenized at a time, in fair turns, and none that was taken back."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from models.engine import Prompt, Tokens
+from models.engine import Client, Prompt, Tokens
 from overlay.errors import EngineFailed, HearthError
 from overlay.forwarding.effects import Tokenize
-from overlay.identity.peer_id import PeerId
 from overlay.tokenizing import Tokenizing
 from tests.support.token_source import TokenSource
 
-ANN, BEN = (PeerId(bytes([number]) * 32) for number in (1, 2))
+ANN, BEN = (b"ann", b"ann"), (b"ben", b"ben")
+#: Whom Ann let in.
+CROWD = [(b"ann", b"%d" % number, b"%d" % number) for number in range(20)]
 
 
 class Slow(TokenSource):
@@ -42,8 +43,15 @@ class Scene:
             lambda model: self.engine, lambda *became: self.told.put_nowait(became)
         )
 
-    def begin(self, prompt: str, guest: PeerId | None) -> None:
-        self.tokenizing.begin(Tokenize(prompt.encode(), "toy", prompt, guest))
+    def begin(self, prompt: str, client: Client = (), model: str = "toy") -> None:
+        self.tokenizing.begin(Tokenize(prompt.encode(), model, prompt, client))
+
+    async def begun(self) -> str:
+        """The next prompt that an engine is given; it is tokenized at once."""
+        assert self.engine is not None
+        prompt, answer = await self.engine.next()
+        answer.set_result(())
+        return str(prompt)
 
 
 @pytest_asyncio.fixture
@@ -53,17 +61,56 @@ async def scene() -> AsyncIterator[Scene]:
     scene.tokenizing.close()
 
 
-async def test_a_member_waits_for_itself_and_for_nobody_else(scene: Scene) -> None:
+async def test_guests_wait_for_each_other_and_the_owner_for_one_of_them(scene: Scene) -> None:
     assert scene.engine is not None
-    for prompt, guest in (("a1", ANN), ("a2", ANN), ("b1", BEN), ("own", None), ("own 2", None)):
-        scene.begin(prompt, guest)
-    begun = [await scene.engine.next() for _ in range(4)]
-    assert [prompt for prompt, _ in begun] == ["a1", "b1", "own", "own 2"]
+    for prompt, client in (("a1", ANN), ("a2", ANN), ("b1", BEN), ("own", ()), ("own 2", ())):
+        scene.begin(prompt, client)
+    begun = [await scene.engine.next() for _ in range(3)]
+    assert [prompt for prompt, _ in begun] == ["a1", "own", "own 2"]
     assert scene.engine.asked.empty()
     begun[0][1].set_result((1, 2))
     assert await scene.told.get() == (b"a1", (1, 2))
-    asked, _ = await scene.engine.next()
-    assert asked == "a2"
+    assert [await scene.begun() for _ in range(2)] == ["b1", "a2"]
+
+
+async def test_a_crowd_that_one_guest_let_in_keeps_nobody_waiting(scene: Scene) -> None:
+    """However many they are, and however many prompts each of them has."""
+    for number, client in enumerate(CROWD):
+        for prompt in "xyz":
+            scene.begin(f"{prompt * 1000} {number}", client)
+    scene.begin("b1 " * 100, BEN)
+    scene.begin("b2 " * 100, BEN)
+    begun = [await scene.begun() for _ in range(4)]
+    assert sum(prompt[0] == "b" for prompt in begun) == 2
+
+
+async def test_a_long_prompt_counts_for_more_than_a_short_one(scene: Scene) -> None:
+    scene.begin("first", CROWD[0])
+    for number in range(4):
+        scene.begin(f"long {number}" * 1000, ANN)
+        scene.begin(f"short {number}", BEN)
+    begun = [(await scene.begun())[0] for _ in range(9)]
+    assert begun[0] == "f"
+    assert sorted(begun[1:6]) == [*"lssss"], "as long as there were short ones"
+
+
+async def test_who_took_all_back_has_saved_up_no_turns(scene: Scene) -> None:
+    for number in range(10):
+        scene.begin(f"b{number}" * 1000, BEN)
+    scene.begin("taken back", ANN)
+    scene.tokenizing.cancel("toy", b"taken back")
+    assert [(await scene.begun())[0] for _ in range(4)] == [*"bbbb"]
+    for number in range(4):
+        scene.begin(f"a{number}" * 1000, ANN)
+    begun = [(await scene.begun())[0] for _ in range(4)]
+    assert begun.count("b") >= 2
+
+
+async def test_one_model_does_not_wait_for_another(scene: Scene) -> None:
+    assert scene.engine is not None
+    scene.begin("slow", ANN, "other")
+    scene.begin("quick", BEN, "toy")
+    assert [(await scene.engine.next())[0] for _ in range(2)] == ["slow", "quick"]
 
 
 async def test_what_was_taken_back_comes_to_no_engine(scene: Scene) -> None:
@@ -71,7 +118,7 @@ async def test_what_was_taken_back_comes_to_no_engine(scene: Scene) -> None:
     for number in range(100):
         scene.begin(f"{number}", ANN)
         if number < 99:
-            scene.tokenizing.cancel(b"%d" % number)
+            scene.tokenizing.cancel("toy", b"%d" % number)
     prompt, answer = await scene.engine.next()
     assert prompt == "0"
     answer.set_result(())

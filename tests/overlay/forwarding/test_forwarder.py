@@ -1279,7 +1279,7 @@ def test_a_prompt_that_is_taken_back_need_not_be_tokenized() -> None:
     receiver, sender = world.node(1), world.node(0).peer
     [begun] = receiver.forwarder.receive(sender, forward(world), world.now)
     assert isinstance(begun, Tokenize)
-    assert begun.guest == sender
+    assert begun.client == (sender,)
     stopped = receiver.forwarder.receive(sender, Cancel(RID), world.now)
     assert stopped == [CancelGeneration(MODEL, RID)]
     assert receiver.forwarder.tokenized(RID, TOKENS, world.now) == [], "it was under way"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from models.engine import Client
-from models.llama.fairness import (
+from models.fairness import (
     ANSWER_WEIGHT,
     PROMPT_WEIGHT,
     VirtualCounters,
