@@ -31,8 +31,9 @@ TEMPERATURE_MIN: Final = 1e-30
 #: One step of a grammar takes milliseconds. One so ambiguous that it takes this long would take
 #: for ever; nothing but its own end gets a process out of llama.cpp then.
 GRAMMAR_STEP_S = 10.0
-#: Processor time that a grammar may take for each token, and on top for all of an answer: others
-#: wait for as long. Choosing among 150,000 tokens takes it 60 ms.
+#: Processor time that a grammar may take for each token, and on top for all of an answer (and at
+#: most for what was generated elsewhere): others wait for as long. Choosing among 150,000 tokens
+#: takes it 60 ms.
 GRAMMAR_TOKEN_S = 0.1
 GRAMMAR_GRACE_S = 2.0
 
@@ -75,7 +76,7 @@ class ChainSampler:
             llama_cpp.llama_sampler_chain_default_params()
         )
         self._fill(sampling, vocab)
-        for token in generated:
+        for token in generated[-PENALTY_WINDOW:]:
             llama_cpp.llama_sampler_accept(self._chain, token)
 
     def _fill(self, sampling: Sampling, vocab: Any) -> None:
@@ -137,9 +138,7 @@ class ChainSampler:
         grammar.accept(token)
         self._grammar_left_s += GRAMMAR_TOKEN_S - (time.thread_time() - began_s)
         if self._grammar_left_s < 0:
-            raise InvalidRequest(
-                "The grammar cannot be used: it takes too long to follow.", "grammar"
-            )
+            raise _too_slow()
         return token
 
     def logprobs(self, row: int, token: int) -> tuple[TokenLogprob, ...]:
@@ -274,11 +273,18 @@ def _grammar_of(sampling: Sampling, vocab: Any, generated: Sequence[int]) -> _Gr
         if sampling.json_schema:
             text = schema_grammar(sampling.json_schema)
         grammar = _Grammar(vocab, text)
+        until_s = time.thread_time() + GRAMMAR_GRACE_S
         for token in generated:
             if not grammar.admits(token):
                 raise InvalidRequest("The answer so far does not follow the grammar.")
             grammar.accept(token)
+            if time.thread_time() > until_s:
+                raise _too_slow()
     return grammar
+
+
+def _too_slow() -> InvalidRequest:
+    return InvalidRequest("The grammar cannot be used: it takes too long to follow.", "grammar")
 
 
 def _suppressed(vocab: Any) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import llama_cpp
 import pytest
 
 from models.engine import Sampling
@@ -18,6 +19,7 @@ from models.llama import sampling
 from models.llama.backend import Slice
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import NativeBackend
+from models.llama.sampling import PENALTY_WINDOW
 from overlay.errors import InvalidRequest
 
 PROMPT = list(range(40, 60))
@@ -225,3 +227,24 @@ def test_hostile_requests_do_not_end_the_process(tiny_model: Path) -> None:
     command = [sys.executable, "-m", "tests.models.llama.sampling_fuzz", str(tiny_model), "60"]
     done = subprocess.run(command, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_what_was_generated_elsewhere_may_not_take_its_grammar_long(
+    backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumed = Sampling(grammar="root ::= .*"), [ord("a")] * 5
+    backend.sampler(*resumed)
+    monkeypatch.setattr(sampling, "GRAMMAR_GRACE_S", 0.0)
+    with pytest.raises(InvalidRequest, match="too long to follow"):
+        backend.sampler(*resumed)
+
+
+def test_of_what_was_generated_elsewhere_only_what_penalties_see_is_read(
+    backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted: list[int] = []
+    monkeypatch.setattr(
+        llama_cpp, "llama_sampler_accept", lambda _chain, token: accepted.append(token)
+    )
+    backend.sampler(Sampling(), range(PENALTY_WINDOW * 3))
+    assert accepted == [*range(PENALTY_WINDOW * 2, PENALTY_WINDOW * 3)]

@@ -26,6 +26,7 @@ from models.llama.load import STATS_INTERVAL_S
 from models.llama.rate import Rates
 from models.llama.scheduler import EVICT_TOKENS, RUNNING_MAX
 from models.llama.spill import Spill
+from models.llama.text import TextStream
 from overlay.errors import ModelFileInvalid
 from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
@@ -670,6 +671,21 @@ def test_an_answer_goes_on_where_another_engine_failed() -> None:
             shown = bench.text(request_id)
             assert letters[:delivered] + shown == letters
             assert bench.end(request_id).completion_tokens == 5
+
+
+def test_text_from_elsewhere_is_searched_for_stop_strings_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pushed: list[bytes] = []
+    push = TextStream.push
+
+    def noted(stream: TextStream, piece: bytes) -> str:
+        pushed.append(piece)
+        return push(stream, piece)
+
+    monkeypatch.setattr(TextStream, "push", noted)
+    Bench().submit([1, 2], generated=[3] * 50, stop=("DDE",))
+    assert pushed == [b"D" * 50]
 
 
 def test_no_tokens_wanted_warms_the_cache() -> None:
