@@ -104,11 +104,15 @@ UNREADABLE_MESSAGES: Final = 64
 #: A digest that is asked for, whole or compact, counts as so many at least: who knows a thousand
 #: members takes 6 ms to put its own together, and a question may be all but empty.
 DIGEST_MESSAGES: Final = 128
+#: So many tokens, of a prompt or in frames, count as one message: 131,072 take a node some 12 ms to
+#: read, check, hash and pass on, and may come in 128 KiB. 32 such prompts are within the burst.
+TOKENS_PER_MESSAGE: Final = 512
 #: A request counts as so many: where it goes is decided anew each time, in 0.15 ms, or 4 ms among a
 #: thousand nodes that serve the model. Some 300 of them may still come in a second.
 FORWARD_MESSAGES: Final = 16
 #: Requests of guests that are passed on to one peer per second, and at once after a quiet time: a
-#: quarter of what it would slow this node for, with what follows each.
+#: quarter of what it would slow this node for, with what follows each. A long prompt counts as
+#: more, as it does there.
 PASSED_ON_PER_S: Final = 64
 PASSED_ON_BURST: Final = 128
 #: Messages that are relayed of one member per second, and at once after a quiet time.

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from overlay.bucket import Bucket
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MEMBERS_MAX, PASSED_ON_BURST, PASSED_ON_PER_S
+from overlay.limits import (
+    FORWARD_MESSAGES,
+    MEMBERS_MAX,
+    PASSED_ON_BURST,
+    PASSED_ON_PER_S,
+    TOKENS_PER_MESSAGE,
+)
 from overlay.recent import Recent
 
 
@@ -23,8 +29,8 @@ class Passing:
         bucket = self._buckets.get(peer)
         return bucket is None or not bucket.wait_s(now)
 
-    def passed(self, peer: PeerId, now: float) -> None:
-        """One goes to the peer."""
+    def passed(self, peer: PeerId, tokens: int, now: float) -> None:
+        """One goes to the peer, with a prompt of so many tokens."""
         bucket = self._buckets.get(peer) or Bucket(PASSED_ON_PER_S, PASSED_ON_BURST, now)
-        bucket.take(1, now)
+        bucket.take(1 + tokens // (TOKENS_PER_MESSAGE * FORWARD_MESSAGES), now)
         self._buckets.put(peer, bucket)

@@ -161,7 +161,7 @@ class Placement:
         job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
         if question.forwarded and not chosen.is_self:
-            self._passing.passed(chosen.peer, now)
+            self._passing.passed(chosen.peer, length, now)
         estimated = job.decision.chosen
         job.expected = Expected(
             at_s=now,

@@ -18,6 +18,7 @@ from overlay.limits import (
     FORWARD_MESSAGES,
     LOGPROBS_PER_MESSAGE,
     PROMPT_MESSAGES_PER_MESSAGE,
+    TOKENS_PER_MESSAGE,
 )
 from overlay.wire.anti_entropy import CompactSyn, CompactSynAck, GossipAck, OriginDelta, Syn, SynAck
 from overlay.wire.messages import Batch, Forward, Message, TokenFrame
@@ -29,13 +30,16 @@ def weight(message: Message) -> float:
     """In messages; at least one."""
     match message:
         case Batch():
-            parts = message.count / BATCH_FRAMES_PER_MESSAGE
-        case TokenFrame(logprobs=logprobs):
+            tokens = sum(len(frame.tokens) for frame in message.frames)
+            parts = message.count / BATCH_FRAMES_PER_MESSAGE + tokens / TOKENS_PER_MESSAGE
+        case TokenFrame(tokens=new, logprobs=logprobs):
             told = len(logprobs) + sum(len(each.top) for each in logprobs)
-            parts = told / LOGPROBS_PER_MESSAGE
+            parts = told / LOGPROBS_PER_MESSAGE + len(new) / TOKENS_PER_MESSAGE
         case Forward(prompt=prompt):
             conversation = len(prompt) if isinstance(prompt, tuple) else 0
+            tokens = len(message.tokens or ()) + len(message.generated)
             parts = FORWARD_MESSAGES + conversation / PROMPT_MESSAGES_PER_MESSAGE
+            parts += tokens / TOKENS_PER_MESSAGE
         case Syn(digest=digest):
             parts = max(DIGEST_MESSAGES, len(digest) / ENTRIES_PER_MESSAGE)
         case CompactSyn():

@@ -64,6 +64,7 @@ from overlay.limits import (
     OPEN_REQUESTS_PER_PEER_MAX,
     PASSED_ON_BURST,
     PASSED_ON_PER_S,
+    PEER_MESSAGES_BURST,
     PROMPT_MESSAGES_MAX,
     REQUEST_DEADLINE_S,
     STREAM_STALL_S,
@@ -72,6 +73,7 @@ from overlay.limits import (
     WAITING_CHARS_MAX,
 )
 from overlay.routing.lateness import LATE_ANSWERS_MIN
+from overlay.transport.weight import weight
 from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
@@ -1495,6 +1497,21 @@ def test_guests_cannot_make_a_relay_flood_another_with_their_requests() -> None:
     for _ in range(2):
         effects = forwarder.submit(RID, MODEL, PROMPT, Sampling(), world.now)
         assert to_other(effects, other)
+
+
+def test_nor_with_long_ones() -> None:
+    """They count as many messages there, and may come in few bytes here."""
+    world = World(3, models={2})
+    guest, _, other = (world.node(i).peer for i in range(3))
+    sent = 0.0
+    for number in range(PASSED_ON_BURST):
+        rid = number.to_bytes(16, "big")
+        asked = forward(world, request_id=rid, tokens=TOKENS * 200, prompt=None, model_key=KEY)
+        for effect in world.node(1).forwarder.receive(guest, asked, world.now):
+            if isinstance(effect, Send) and effect.peer == other:
+                sent += weight(effect.message)
+        world.node(1).forwarder.receive(guest, Cancel(rid), world.now)
+    assert 0 < sent < PEER_MESSAGES_BURST / 2
 
 
 def to_other(effects: list[Effect], other: PeerId) -> bool:

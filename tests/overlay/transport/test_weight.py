@@ -20,8 +20,11 @@ from overlay.limits import (
     FORWARD_MESSAGES,
     MEMBERS_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
+    PEER_MESSAGES_BURST,
     PEER_MESSAGES_PER_S,
     PROMPT_MESSAGES_PER_MESSAGE,
+    PROMPT_TOKENS_MAX,
+    TOKENS_PER_MESSAGE,
 )
 from overlay.transport.weight import weight
 from overlay.wire.anti_entropy import (
@@ -35,7 +38,15 @@ from overlay.wire.anti_entropy import (
     SynAck,
 )
 from overlay.wire.codec import encode
-from overlay.wire.messages import Batch, Forward, Message, Ping, StreamAck, TokenFrame
+from overlay.wire.messages import (
+    Batch,
+    BatchedFrame,
+    Forward,
+    Message,
+    Ping,
+    StreamAck,
+    TokenFrame,
+)
 
 PEER = PeerId(bytes([1]) * 32)
 ENTRY = DigestEntry(PEER, 1, 1, 1, 0)
@@ -56,7 +67,17 @@ def delta(changes: int) -> OriginDelta:
         (Batch((), (StreamAck(b"r", 1),) * BATCH_FRAMES_MAX), 64 / BATCH_FRAMES_PER_MESSAGE),
         (REQUEST, FORWARD_MESSAGES),
         (TokenFrame(b"r", 0, (1,), "a"), 1),
-        (TokenFrame(b"r", 0, (1,), "a", (LOGPROB,) * 640), 210),
+        (TokenFrame(b"r", 0, (), "a", (LOGPROB,) * 640), 210),
+        (TokenFrame(b"r", 0, (1,) * 10 * TOKENS_PER_MESSAGE, "a"), 10),
+        (Batch((BatchedFrame(b"r", 0, (1,) * 10 * TOKENS_PER_MESSAGE, "a"),) * 8, ()), 81),
+        (
+            replace(REQUEST, tokens=(1,) * PROMPT_TOKENS_MAX, prompt=None),
+            FORWARD_MESSAGES + PROMPT_TOKENS_MAX / TOKENS_PER_MESSAGE,
+        ),
+        (
+            replace(REQUEST, generated=(1,) * 10 * TOKENS_PER_MESSAGE),
+            FORWARD_MESSAGES + 10,
+        ),
         (
             replace(REQUEST, prompt=(Turn("user", ""),) * 6400),
             FORWARD_MESSAGES + 6400 / PROMPT_MESSAGES_PER_MESSAGE,
@@ -92,3 +113,8 @@ def test_an_honest_peer_in_the_largest_mesh_is_far_from_being_slowed() -> None:
 def test_so_is_one_whose_requests_take_a_fifth_of_a_second_each() -> None:
     gossip = 2 * (weight(CompactSyn(b"", b"", b"")) + weight(CompactSynAck(b"", b"", b"", ())))
     assert gossip + OPEN_REQUESTS_PER_PEER_MAX * 5 * weight(REQUEST) < PEER_MESSAGES_PER_S
+
+
+def test_so_is_one_that_brings_as_many_of_the_longest_prompts_as_it_may_at_once() -> None:
+    longest = replace(REQUEST, tokens=(1,) * PROMPT_TOKENS_MAX, prompt=None)
+    assert OPEN_REQUESTS_PER_PEER_MAX * weight(longest) < PEER_MESSAGES_BURST
