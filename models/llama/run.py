@@ -19,12 +19,13 @@ class Run:
     submitted_s: float
     #: Prompt and answer so far.
     tokens: list[int]
-    sampler: Sampler
     text: TextStream
     #: Text of a resumed answer that was not delivered yet; goes out with the next token.
     owed_text: str
     #: Tokens that are expected to need computing, while it waits in the queue.
     expected: int
+    #: None until its first turn to run: there may be a long grammar to read.
+    sampler: Sampler | None = None
     #: While it runs: its KV sequence, and the tree's node that ends with its computed tokens.
     sequence: int = -1
     node: Node | None = None

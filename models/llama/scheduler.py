@@ -23,25 +23,22 @@ from models.engine import (
 )
 from models.llama.backend import Backend, Outcome, Slice
 from models.llama.cache import Cache
+from models.llama.checks import check
 from models.llama.chunks import RESTORE_S, STREAMING_RESTORE_S, TILE, chunk, cut, same_ahead
 from models.llama.load import LoadMeter
 from models.llama.rate import Rates
 from models.llama.run import Run
 from models.llama.text import TextStream
 from models.llama.turns import Turns, youngest
-from overlay.errors import (
-    ContextLengthExceeded,
-    EngineBusy,
-    EngineFailed,
-    HearthError,
-    InvalidRequest,
-    ModelFileInvalid,
-)
+from overlay.errors import EngineBusy, EngineFailed, HearthError, ModelFileInvalid
 
 #: Requests that compute at one time; more only make each other slow.
 RUNNING_MAX: Final = 32
 #: Cells to free at one time, so that not every step has to evict.
 EVICT_TOKENS: Final = 256
+#: Letting requests run may take this long before a step: some bring grammars to read. Who comes
+#: meanwhile may go before those that are left.
+ADMIT_S: Final = 0.05
 
 
 class Scheduler:
@@ -93,11 +90,10 @@ class Scheduler:
     # --- requests -----------------------------------------------------------------------------
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a request, or fail it at once."""
+        """Queue a request, or fail it at once; its grammar is not read before its turn."""
         try:
-            self._check(request)
+            check(request, self._backend.vocabulary, self._context_length)
             displaced = self._turns.make_room(self._queue, request)
-            sampler = self._backend.sampler(request.sampling, request.generated)
         except HearthError as error:
             self._emit(Failed(request.request_id, error.code, str(error)))
             return
@@ -110,7 +106,6 @@ class Scheduler:
             arrival=self._arrivals,
             submitted_s=self._clock(),
             tokens=tokens,
-            sampler=sampler,
             text=text,
             # At once: to look for stop strings after each of 100,000 tokens takes seconds.
             owed_text=text.push(b"".join(map(self._backend.piece, request.generated))),
@@ -149,34 +144,19 @@ class Scheduler:
         """See `models.engine.Engine.copies_changed`."""
         self._cache.copies_changed(changed)
 
-    def _check(self, request: GenerationRequest) -> None:
-        """Raises what is wrong with the request."""
-        length, limit = len(request.tokens), self._context_length
-        named = [*request.tokens, *request.generated, *(t for t, _ in request.sampling.logit_bias)]
-        if not length:
-            raise InvalidRequest("The prompt is empty.")
-        if not 0 <= min(named) <= max(named) < self._backend.vocabulary:
-            raise InvalidRequest(
-                "The prompt or logit_bias names tokens that are none of the model's."
-            )
-        if length >= limit:
-            raise ContextLengthExceeded(
-                f"The prompt has {length} tokens; the model's context holds {limit}, "
-                "and the answer needs some of them."
-            )
-
     # --- a step -------------------------------------------------------------------------------
 
     def step(self) -> bool:
         """Compute once; False if there was nothing to do."""
         entered = self._clock()
-        self._admit()
+        all_admitted = self._admit(entered + ADMIT_S)
         if self._running:
             self._cache.trim()
         plan = self._make_room(self._plan())
         if not plan:
-            self._publish(idle=not self._restoring)
-            return self._restoring
+            idle = all_admitted and not self._restoring
+            self._publish(idle=idle)
+            return not idle
         self._start(plan)
         began = self._clock()
         prompts = [run for run, _ in plan if not run.decoding]
@@ -207,19 +187,37 @@ class Scheduler:
         self._publish(idle=False)
         return True
 
-    def _admit(self) -> None:
-        """Let queued requests run, in turn, as far as cells and sequences suffice."""
+    def _admit(self, until: float) -> bool:
+        """Let queued requests run, in turn, as far as cells and sequences suffice.
+
+        False if it was time to stop before that.
+        """
         while self._queue and not (self._crowded and self._running):
+            if self._clock() >= until:
+                return False
             run = self._turns.first(self._queue, self._running)
+            if not self._prepare(run):
+                continue
             while not self._seat(run):
                 # The youngest guest gives way to the owner, and what is spare to both. It goes on
                 # later, from its own prefix.
                 victim = youngest(self._running)
                 if victim is None or victim.priority <= run.priority:
-                    return
+                    return True
                 self._preempt(victim)
             self._queue.remove(run)
             self._running.append(run)
+        return True
+
+    def _prepare(self, run: Run) -> bool:
+        """Give the run its sampler; False if there is none as it wants it."""
+        if run.sampler is None:
+            try:
+                run.sampler = self._backend.sampler(run.request.sampling, run.request.generated)
+            except HearthError as error:
+                self._fail(run, error)
+                return False
+        return True
 
     def _seat(self, run: Run) -> bool:
         promised = sum(other.pending for other in self._running)
@@ -287,6 +285,7 @@ class Scheduler:
 
     def _answer(self, run: Run, row: int) -> None:
         """Choose the next token, show it, and see whether the answer is complete."""
+        assert run.sampler is not None, "it was let in"
         if run.answered_s is None:
             run.answered_s = self._clock()
         if self._exhausted(run):

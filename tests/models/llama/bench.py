@@ -61,6 +61,7 @@ class SchedulerBench:
         *,
         priority: Priority = Priority.OWNER,
         stop: tuple[str, ...] = (),
+        grammar: str = "",
         generated: Sequence[int] = (),
         delivered_chars: int = 0,
         client: bytes = b"",
@@ -70,7 +71,7 @@ class SchedulerBench:
         request = GenerationRequest(
             request_id=len(self.requests).to_bytes(2, "big"),
             tokens=tuple(tokens),
-            sampling=Sampling(temperature=0, max_tokens=max_tokens, stop=stop),
+            sampling=Sampling(temperature=0, max_tokens=max_tokens, stop=stop, grammar=grammar),
             priority=priority,
             generated=tuple(generated),
             delivered_chars=delivered_chars,

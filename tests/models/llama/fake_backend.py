@@ -13,9 +13,12 @@ from zlib import crc32
 
 from models.engine import Sampling, TokenLogprob
 from models.llama.backend import Outcome, Slice
+from overlay.errors import InvalidRequest
 
 VOCABULARY = 50
 END_TOKEN = 0
+#: A grammar that cannot be used.
+BROKEN = "broken"
 
 
 def next_token(history: Sequence[int]) -> int:
@@ -66,6 +69,9 @@ class FakeBackend:
         self.broken_restores = 0
         #: Seconds that a restore takes.
         self.restore_s = 0.0
+        #: Those that a grammar takes to be read; and those read so far.
+        self.grammar_s = 0.0
+        self.grammars: list[str] = []
         self.rows: list[list[int]] = []
         #: How the next decodes end, if not well.
         self.outcomes: deque[Outcome] = deque()
@@ -154,6 +160,11 @@ class FakeBackend:
         return True
 
     def sampler(self, sampling: Sampling, generated: Sequence[int]) -> FakeSampler:
+        if sampling.grammar:
+            self.now += self.grammar_s
+            self.grammars.append(sampling.grammar)
+        if sampling.grammar == BROKEN:
+            raise InvalidRequest("The grammar is broken.")
         return FakeSampler(self)
 
     def piece(self, token: int) -> bytes:

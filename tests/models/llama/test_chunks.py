@@ -28,7 +28,7 @@ def test_a_step_takes_its_time_whatever_the_speed() -> None:
 def run(length: int, computed: int, pause: int | None = None) -> Run:
     nothing = cast(Any, None)
     request = GenerationRequest(b"r", (1,) * length, Sampling())
-    made = Run(request, 0, 0.0, [1] * length, nothing, nothing, "", 0)
+    made = Run(request, 0, 0.0, [1] * length, nothing, "", 0)
     made.computed, made.pause = computed, pause
     return made
 

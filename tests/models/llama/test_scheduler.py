@@ -32,7 +32,13 @@ from overlay.limits import ENGINE_QUEUE_MAX
 from overlay.prefix.chain import block_hashes
 from overlay.prefix.radix import RadixTree
 from tests.models.llama.bench import SchedulerBench
-from tests.models.llama.fake_backend import END_TOKEN, VOCABULARY, FakeBackend, answer_alone
+from tests.models.llama.fake_backend import (
+    BROKEN,
+    END_TOKEN,
+    VOCABULARY,
+    FakeBackend,
+    answer_alone,
+)
 from tests.support.radix_check import check_integrity
 
 MODEL_KEY = b"model"
@@ -686,6 +692,43 @@ def test_text_from_elsewhere_is_searched_for_stop_strings_once(
     monkeypatch.setattr(TextStream, "push", noted)
     Bench().submit([1, 2], generated=[3] * 50, stop=("DDE",))
     assert pushed == [b"D" * 50]
+
+
+def test_the_owner_does_not_wait_for_guests_grammars_to_be_read() -> None:
+    """Neither for those that came before, nor for more than is under way."""
+    bench = Bench()
+    bench.backend.grammar_s = 1.0
+    for number in range(5):
+        bench.submit([1, 2], grammar=f"{number}", priority=Priority.GUEST, client=b"ann")
+    assert bench.backend.grammars == []
+    bench.scheduler.step()
+    assert bench.backend.grammars == ["0"]
+    own = bench.submit([3], 1, grammar="own")
+    bench.scheduler.step()
+    assert bench.backend.grammars == ["0", "own"]
+    assert bench.ended(own)
+    bench.run()
+    assert bench.backend.grammars == ["0", "own", "1", "2", "3", "4"]
+
+
+def test_broken_grammars_hold_up_nobody_and_end_their_own_requests() -> None:
+    bench = Bench()
+    bench.backend.grammar_s = 1.0
+    guests = [
+        bench.submit([1, 2], grammar=BROKEN, priority=Priority.GUEST, client=b"ann")
+        for _ in range(3)
+    ]
+    assert bench.scheduler.step(), "there is more to do"
+    assert [bench.ended(guest) for guest in guests] == [True, False, False]
+    own = bench.submit([3], 1)
+    bench.scheduler.step()
+    assert bench.ended(own)
+    bench.run()
+    for guest in guests:
+        (failed,) = bench.said[guest]
+        assert isinstance(failed, Failed)
+        assert failed.code == "invalid-request"
+    assert bench.stats.queued == bench.stats.running == 0
 
 
 def test_no_tokens_wanted_warms_the_cache() -> None:
