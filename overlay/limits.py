@@ -147,8 +147,9 @@ MODELS_PER_CARD_MAX: Final = 16
 ALIASES_MAX: Final = 8
 #: Requests a peer may have open here.
 OPEN_REQUESTS_PER_PEER_MAX: Final = 32
-#: Tokens of all guests' open requests, 40 bytes each; a character of a prompt as text counts as
-#: one. Beyond that each guest may have what is its share of this.
+#: Tokens of all guests' open requests and of their answers, 40 bytes each; a character of a prompt
+#: as text counts as one, and so do those of an answer that wait. Beyond that each guest may have
+#: what is its share of this; and as much again those whose branch does not have most.
 GUESTS_TOKENS_MAX: Final = 2 << 20
 #: Requests waiting in the engine before new ones are refused. A guest's takes the place of the
 #: latest of one that has more.
@@ -187,8 +188,8 @@ EXPLAINED_CANDIDATES_MAX: Final = 16
 TOKEN_CHARS_MAX: Final = 1024
 #: Characters of an answer in all: 16 for each of PROMPT_TOKENS_MAX tokens, where words have 4 or 5.
 ANSWER_CHARS_MAX: Final = 16 * PROMPT_TOKENS_MAX
-#: Characters of an answer that wait at a node because whoever asked through it acknowledges none: a
-#: hundred times what a fast engine makes of it in half a minute.
+#: Characters of an answer that wait at a node because whoever asked through it acknowledges none:
+#: six times what a fast engine makes of it in half a minute, as each frame counts as some, too.
 WAITING_CHARS_MAX: Final = 1 << 18
 #: Messages queued for one peer before a link counts as stuck.
 SEND_QUEUE_MESSAGES_MAX: Final = 1000

@@ -80,7 +80,7 @@ class Forwarder:
         self.punctuality = self._placement.punctuality
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
-        self.lending = Lending(terms)
+        self.lending = Lending(terms, neighbourhood.client_of)
         self._runs = Runs(neighbourhood)
 
     # --- Entry points -------------------------------------------------------------------------
@@ -337,12 +337,12 @@ class Forwarder:
         return []
 
     def _streamed(self, job: Job, before: JobState, effects: list[Effect]) -> list[Effect]:
-        """Tokens came. They are the last if whoever asked for them leaves too many waiting."""
+        """Tokens came. They are the last if whoever asked leaves too many waiting, or has many."""
         if before is not JobState.STREAMING:
             self.ledger.answering(job.request_id)
-        if (late := stream.not_taken(job)) is None:
+        if (ends := stream.not_taken(job) or self.lending.outgrown(job)) is None:
             return effects
-        noticed, error = late
+        noticed, error = ends
         return [*effects, noticed, *self._stop_downstream(job), *self._fail(job, error)]
 
     def _give_up(self, job: Job, error: HearthError, now: float) -> list[Effect]:

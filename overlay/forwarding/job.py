@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import (
@@ -22,6 +22,9 @@ from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MA
 from overlay.routing.decision import Decision
 from overlay.routing.lateness import late_ms
 from overlay.wire.messages import TokenFrame
+
+#: As how many characters a frame that waits counts.
+FRAME_CHARS: Final = 8
 
 
 class JobState(Enum):
@@ -193,7 +196,7 @@ class SendWindow:
     what waits here, `overflows` tells.
     """
 
-    __slots__ = ("_limit", "_request_id", "_waiting", "_waiting_chars", "acked", "sent")
+    __slots__ = ("_limit", "_request_id", "_waiting", "acked", "sent", "waiting_chars")
 
     def __init__(self, request_id: bytes, limit: int) -> None:
         self._request_id = request_id
@@ -203,19 +206,20 @@ class SendWindow:
         self.sent = 0
         #: Frames acknowledged.
         self.acked = 0
-        self._waiting_chars = 0
+        #: Of what waits, with what else is kept of it.
+        self.waiting_chars = 0
 
     @property
     def overflows(self) -> bool:
         """More waits than anybody would leave waiting who wants it."""
-        return self._waiting_chars > WAITING_CHARS_MAX
+        return self.waiting_chars > WAITING_CHARS_MAX
 
     def push(self, new: Chunk | TokenFrame) -> list[TokenFrame]:
         """Add tokens; returns the frames to send now, if the window has room."""
         if not self._waiting and self.sent - self.acked < self._limit:
             return [self._frame(new.tokens, new.text, new.logprobs)]
         self._waiting.append(new)
-        self._waiting_chars += _chars(new)
+        self.waiting_chars += _chars(new)
         return self._drain()
 
     def acknowledge(self, seq: int) -> list[TokenFrame]:
@@ -245,7 +249,7 @@ class SendWindow:
             if text and len(tokens) + len(new.tokens) > tokens_max:
                 break
             self._waiting.popleft()
-            self._waiting_chars -= _chars(new)
+            self.waiting_chars -= _chars(new)
             tokens += new.tokens
             text.append(new.text)
             logprobs += new.logprobs
@@ -257,5 +261,9 @@ class SendWindow:
 
 
 def _chars(new: Chunk | TokenFrame) -> int:
-    told = sum(len(each.piece) + sum(len(a.piece) for a in each.top) for each in new.logprobs)
-    return len(new.text) + told
+    """Whatever has no character takes its room, too."""
+    told = sum(
+        1 + len(each.piece) + sum(1 + len(other.piece) for other in each.top)
+        for each in new.logprobs
+    )
+    return FRAME_CHARS + len(new.tokens) + len(new.text) + told

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-from models.engine import Chunk, RequestEvent, Started, texts_of
+from models.engine import Chunk, Client, RequestEvent, Sampling, Started, texts_of
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.job import Job
@@ -17,17 +20,34 @@ from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GUESTS_TOKENS_MAX, MEMBERS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 
+#: What a token's bias takes, in tokens of a prompt.
+_BIAS_TOKENS: Final = 3
+
+
+@dataclass(slots=True)
+class _Open:
+    """A guest's request that is open here. ``branch``: see `models.engine.Client`."""
+
+    guest: PeerId
+    branch: bytes
+    #: That are kept of what it brought, and of it altogether.
+    brought: int
+    tokens: int
+
 
 class Lending:
     """What a node's owner grants to guests; the owner's own requests are never refused here."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, client_of: Callable[[PeerId], Client]) -> None:
         self.terms = terms
-        #: Whose each open request is, and the tokens that are kept of it.
-        self._guest_of: dict[bytes, tuple[PeerId, int]] = {}
-        #: How many each guest has, and the tokens of all of them.
+        self._client_of = client_of
+        self._requests: dict[bytes, _Open] = {}
+        #: How many each guest has.
         self._open: Counter[PeerId] = Counter()
+        #: The tokens that are kept of each guest's, of each branch's, and of all.
         self._tokens: Counter[PeerId] = Counter()
+        self._branches: Counter[bytes] = Counter()
+        self._all_tokens = 0
         #: Takes no new requests of guests.
         self.paused = False
         #: How often a guest was refused, by the code of the error.
@@ -44,10 +64,26 @@ class Lending:
     def admitted(self, job: Job) -> None:
         """A job is open here from now on, until it has `ended`."""
         if job.upstream is not None:
-            tokens = _tokens_of(job)
-            self._guest_of[job.request_id] = job.upstream, tokens
+            tokens, branch = _tokens_of(job), self._branch_of(job.upstream)
+            opened = _Open(job.upstream, branch, tokens - len(job.generated), 0)
+            self._requests[job.request_id] = opened
             self._open[job.upstream] += 1
-            self._tokens[job.upstream] += tokens
+            self._keep(opened, tokens)
+
+    def outgrown(self, job: Job) -> tuple[Noticed, HearthError] | None:
+        """More of an answer came. Why the job must end, if it must: too much is kept of guests'."""
+        opened = self._requests.get(job.request_id)
+        if opened is None:
+            return None
+        waiting = 0 if job.window is None else job.window.waiting_chars
+        more = opened.brought + len(job.generated) + waiting - opened.tokens
+        if more > 0 and self._too_much(opened.guest, opened.branch, more):
+            return (
+                Noticed(opened.guest, "has more answered than this node can keep", "at one time"),
+                _full_of_tokens(),
+            )
+        self._keep(opened, opened.tokens + more)
+        return None
 
     def noticed(self, guest: PeerId) -> list[Noticed]:
         """What is to be said of a guest that was refused."""
@@ -80,12 +116,13 @@ class Lending:
 
     def ended(self, request_id: bytes) -> None:
         """A job is over. Idempotent."""
-        if request_id in self._guest_of:
-            guest, tokens = self._guest_of.pop(request_id)
-            self._open[guest] -= 1
-            self._tokens[guest] -= tokens
-            if not self._open[guest]:
-                del self._open[guest], self._tokens[guest]
+        if (over := self._requests.pop(request_id, None)) is not None:
+            self._keep(over, 0)
+            self._open[over.guest] -= 1
+            if not self._open[over.guest]:
+                del self._open[over.guest], self._tokens[over.guest]
+            if not self._branches[over.branch]:
+                del self._branches[over.branch]
         if self._quota is not None:
             self._quota.release(request_id)
 
@@ -94,7 +131,7 @@ class Lending:
     @property
     def guests(self) -> int:
         """Requests of other members that are open here."""
-        return len(self._guest_of)
+        return len(self._requests)
 
     @property
     def places(self) -> int | None:
@@ -121,20 +158,32 @@ class Lending:
                 "a friend's node has "
                 f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours open: wait for one to end"
             )
-        if (
-            self._tokens.total() + tokens > GUESTS_TOKENS_MAX
-            and self._tokens[guest] + tokens > GUESTS_TOKENS_MAX // MEMBERS_MAX
-        ):
-            return Overloaded(
-                "a friend's node has as many long prompts of guests as it can keep: ask elsewhere, "
-                "or wait for one of them to be answered"
-            )
+        if self._too_much(guest, self._branch_of(guest), tokens):
+            return _full_of_tokens()
         if self.places == 0:
             return Overloaded(
                 "a friend's node takes no more requests of guests now: ask elsewhere, or wait for "
                 "one of them to end"
             )
         return None
+
+    def _too_much(self, guest: PeerId, branch: bytes, more: int) -> bool:
+        """Whether so many tokens more of a guest's are more than can be kept."""
+        kept, share = self._all_tokens + more, GUESTS_TOKENS_MAX // MEMBERS_MAX
+        if kept <= GUESTS_TOKENS_MAX or self._tokens[guest] + more <= share:
+            return False
+        # One branch's crowd has not filled what is there for the others.
+        most = max(self._branches.values(), default=0)
+        return kept > 2 * GUESTS_TOKENS_MAX or self._branches[branch] + more > most
+
+    def _keep(self, opened: _Open, tokens: int) -> None:
+        more, opened.tokens = tokens - opened.tokens, tokens
+        self._tokens[opened.guest] += more
+        self._branches[opened.branch] += more
+        self._all_tokens += more
+
+    def _branch_of(self, guest: PeerId) -> bytes:
+        return self._client_of(guest)[0]
 
     def _is_full_of(self, guest: PeerId) -> bool:
         return self._open[guest] >= OPEN_REQUESTS_PER_PEER_MAX
@@ -160,7 +209,19 @@ def paused() -> Paused:
     return Paused("a friend's node has been paused by its owner: ask elsewhere, or again later")
 
 
+def _full_of_tokens() -> Overloaded:
+    return Overloaded(
+        "a friend's node has as many long prompts and answers of guests as it can keep: ask "
+        "elsewhere, or wait for one of them to end"
+    )
+
+
 def _tokens_of(job: Job) -> int:
     """Of its prompt, and of its answer when it came. A character becomes a token at most."""
     written = sum(map(len, texts_of(job.prompt)))
-    return len(job.tokens or ()) + len(job.generated) + written
+    return len(job.tokens or ()) + len(job.generated) + written + _tokens_of_sampling(job.sampling)
+
+
+def _tokens_of_sampling(sampling: Sampling) -> int:
+    texts = (sampling.grammar, sampling.json_schema, *sampling.stop)
+    return sum(map(len, texts)) + _BIAS_TOKENS * len(sampling.logit_bias)

@@ -51,6 +51,7 @@ from overlay.forwarding.effects import (
     Send,
     Tokenize,
 )
+from overlay.forwarding.job import FRAME_CHARS
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -1525,8 +1526,8 @@ def test_who_acknowledges_nothing_does_not_fill_the_nodes_before_the_answer() ->
     world.lose = lambda sender, receiver, message: isinstance(message, (StreamAck, TokenFrame))
     world.run(2)
     (origin, relay, executor) = (world.node(i) for i in range(3))
-    text = "x" * TOKEN_CHARS_MAX
-    for seq in range(STREAM_WINDOW_FRAMES + WAITING_CHARS_MAX // len(text)):
+    text = "x" * (TOKEN_CHARS_MAX - FRAME_CHARS - 1)  # A token counts as a character.
+    for seq in range(STREAM_WINDOW_FRAMES + WAITING_CHARS_MAX // TOKEN_CHARS_MAX):
         frame = TokenFrame(RID, seq, (1,), text)
         assert relay.forwarder.open_requests == 1
         effects = relay.forwarder.receive(executor.peer, frame, world.now)

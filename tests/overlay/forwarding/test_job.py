@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import Chunk, TokenLogprob
-from overlay.forwarding.job import SendWindow
-from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MAX
+from models.engine import Alternative, Chunk, TokenLogprob
+from overlay.forwarding.job import FRAME_CHARS, SendWindow
+from overlay.limits import FRAME_TOKENS_MAX, LOGPROBS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MAX
 from tests.overlay.forwarding.world import logprob_of
 
 chunks = st.integers(0, FRAME_TOKENS_MAX).map(
@@ -59,7 +59,7 @@ def test_what_is_under_way_stays_small_while_the_window_is_full() -> None:
 def test_a_window_tells_when_too_much_waits() -> None:
     window = SendWindow(b"id", 1)
     window.push(Chunk(b"", (0,), "a"))
-    window.push(Chunk(b"", (1,), "b" * WAITING_CHARS_MAX))
+    window.push(Chunk(b"", (1,), "b" * (WAITING_CHARS_MAX - FRAME_CHARS - 1)))
     told = [window.overflows]
     window.push(Chunk(b"", (2,), "", (TokenLogprob(b"c", -1.0, ()),)))
     told.append(window.overflows)
@@ -67,3 +67,16 @@ def test_a_window_tells_when_too_much_waits() -> None:
     window.acknowledge(1)
     told.append(window.overflows)
     assert told == [False, True, False]
+    assert window.waiting_chars == 0
+
+
+def test_what_has_no_text_takes_room_too() -> None:
+    """Tokens of which no text is shown, and alternatives without a piece, a few of each."""
+    nothing = TokenLogprob(b"", -1.0, (Alternative(b"", -1.0),) * LOGPROBS_MAX)
+    for new in (Chunk(b"", (1,), ""), Chunk(b"", (1,) * 128, "", (nothing,) * 128)):
+        window = SendWindow(b"id", 1)
+        kept = 0
+        while not window.overflows:
+            window.push(new)
+            kept += 1 + len(new.tokens) + (1 + LOGPROBS_MAX) * len(new.logprobs)
+        assert kept < 1.1 * WAITING_CHARS_MAX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from models.engine import CacheChanged, Sampling
 from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp, Unreachable
 from overlay.forwarding import lending as lending_module
-from overlay.forwarding.effects import Answer, Failure, Send
+from overlay.forwarding.effects import Answer, Failure, Noticed, Send
 from overlay.forwarding.job import Job
 from overlay.forwarding.lending import Lending
 from overlay.forwarding.stream import error_of
@@ -21,9 +22,9 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX, QUOTA_WINDOW_S
 from overlay.prefix.chain import block_hashes
 from overlay.wire.anti_entropy import Change
-from overlay.wire.messages import Refused
+from overlay.wire.messages import Accepted, Refused, StreamAck, TokenFrame
 from tests.overlay.forwarding.test_forwarder import forward
-from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, SECRET, World, text_of
+from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, SECRET, World, forwarded, text_of
 
 RID = b"r" * 16
 OWN = b"o" * 16
@@ -34,6 +35,11 @@ WHOLE = "".join(text_of(t) for t in ANSWER)
 
 def job_of(guest: PeerId, request_id: bytes) -> Job:
     return Job(request_id, MODEL, "p", Sampling(), guest, (guest,), 1, 0.0, 60.0)
+
+
+def branch_of(guest: PeerId) -> tuple[bytes, ...]:
+    """As in a mesh whose founder let three members in, and these everybody else."""
+    return bytes([guest[0] % 3]), bytes(guest)
 
 
 def refusals(world: World) -> list[str]:
@@ -165,7 +171,7 @@ def test_more_guests_than_granted_go_elsewhere_and_the_owner_is_none() -> None:
 
 
 def test_a_guest_has_no_more_requests_open_than_anybody_may_have() -> None:
-    lending, guest = Lending(NO_BOUNDS), World(2).node(1).peer
+    lending, guest = Lending(NO_BOUNDS, branch_of), World(2).node(1).peer
     ids = [bytes([number]) * 16 for number in range(OPEN_REQUESTS_PER_PEER_MAX + 1)]
     for request_id in ids[:-1]:
         assert lending.arrives(job_of(guest, request_id), private=False) is None
@@ -196,7 +202,7 @@ def test_prompts_of_a_crowd_have_a_bound_and_short_ones_a_place(
 
 def _fill(steps: list[tuple[int, int, bool]], most: int, share: int) -> None:
     """Guests ask, for so many tokens, or end one of their requests."""
-    lending = Lending(NO_BOUNDS)
+    lending = Lending(NO_BOUNDS, branch_of)
     held: dict[PeerId, dict[bytes, int]] = {}
     for number, (who, tokens, ends) in enumerate(steps):
         guest = PeerId(bytes([who]) * 32)
@@ -206,15 +212,62 @@ def _fill(steps: list[tuple[int, int, bool]], most: int, share: int) -> None:
             continue
         as_text = replace(job_of(guest, number.to_bytes(16, "big")), prompt="x" * tokens)
         job = replace(as_text, prompt=None, tokens=(1,) * tokens) if number % 2 else as_text
-        own, everybodys = (
-            sum(sum(of.values()) for of in each) for each in ([held.get(guest, {})], held.values())
-        )
-        fits = everybodys + tokens <= most or own + tokens <= share
+        own, branches = sum(held.get(guest, {}).values()), Counter[bytes]()
+        for other, requests in held.items():
+            branches[branch_of(other)[0]] += sum(requests.values())
+        of_branch, of_all = branches[branch_of(guest)[0]] + tokens, branches.total() + tokens
+        in_largest = of_branch > max(branches.values(), default=0)
+        fits = of_all <= most or own + tokens <= share or (of_all <= 2 * most and not in_largest)
         assert (lending.arrives(job, private=False) is None) is fits
         if fits:
             lending.admitted(job)
             held.setdefault(guest, {})[job.request_id] = tokens
     assert lending.guests == sum(map(len, held.values()))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(logit_bias=((1, 0.5),) * 400),
+        Sampling(grammar="x" * 1001),
+        Sampling(json_schema="x" * 1001),
+        Sampling(stop=("x" * 200,) * 6),
+    ],
+    ids=["logit_bias", "grammar", "json_schema", "stop"],
+)
+def test_what_comes_with_a_prompt_is_kept_too(
+    sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", 1000)
+    lending, guest = Lending(NO_BOUNDS, branch_of), World(2).node(1).peer
+    job = replace(job_of(guest, RID), sampling=sampling)
+    assert isinstance(lending.arrives(job, private=False), Overloaded)
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_answers_that_pass_through_for_a_crowd_have_a_bound(
+    acknowledged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An accomplice answers without end; what was answered is kept, to go on from it elsewhere."""
+    monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", 10_000)
+    world = World(3, models={2})
+    guest, _, accomplice = (world.node(index).peer for index in range(3))
+    forwarder = world.node(1).forwarder
+    ids = [bytes([number]) * 16 for number in range(OPEN_REQUESTS_PER_PEER_MAX)]
+    for request_id in ids:
+        forwarder.receive(guest, forwarded(request_id=request_id, path=(guest,)), world.now)
+        forwarder.receive(accomplice, Accepted(request_id, accomplice, 2, 3), world.now)
+    named = set()
+    for seq in range(1000):
+        for request_id in ids:
+            tokens = (1,) * 10 if acknowledged else ()
+            said = TokenFrame(request_id, seq, tokens, "x")
+            effects = forwarder.receive(accomplice, said, world.now)
+            named |= {effect.peer for effect in effects if isinstance(effect, Noticed)}
+            if acknowledged:
+                forwarder.receive(guest, StreamAck(request_id, seq), world.now)
+    assert named == {guest}
+    assert forwarder.open_requests < len(ids)
 
 
 def test_who_tells_that_it_is_full_is_not_asked() -> None:
