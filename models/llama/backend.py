@@ -62,6 +62,10 @@ class Backend(Protocol):
 
     def decode(self, slices: Sequence[Slice]) -> Outcome: ...
 
+    @property
+    def aborted(self) -> bool:
+        """It was to be broken off since the last decode began, perhaps too late for that."""
+
     def complaint(self) -> str:
         """What was wrong with the last decode, in the library's words."""
 

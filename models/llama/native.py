@@ -102,6 +102,10 @@ class NativeBackend:
             expect_complaints()
             self._abort[0] = b"\1"
 
+    @property
+    def aborted(self) -> bool:
+        return self._abort[0] != b"\0"
+
     def share(self, source: int, target: int, start: int, end: int) -> None:
         for twin in self._twins:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target + twin, start, end)

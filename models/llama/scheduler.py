@@ -42,7 +42,10 @@ ADMIT_S: Final = 0.05
 
 
 class Scheduler:
-    """Runs requests on a backend. Not thread safe; everything it has to say goes to ``emit``."""
+    """Runs requests on a backend. Not thread safe; everything it has to say goes to ``emit``.
+
+    It calls ``tell`` where that should not wait for the step's end.
+    """
 
     def __init__(
         self,
@@ -53,12 +56,14 @@ class Scheduler:
         context_length: int,
         clock: Callable[[], float],
         emit: Callable[[EngineEvent], None],
+        tell: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._cache = cache
         self._context_length = context_length
         self._clock = clock
         self._emit = emit
+        self._tell = tell
         self._queue: list[Run] = []
         self._running: list[Run] = []
         self._turns = Turns()
@@ -70,8 +75,9 @@ class Scheduler:
         self._load = LoadMeter(backend.cells, rates, emit)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
-        #: Whose they are: who comes now, and goes before these, need not wait for the decode's end.
-        self.prefill_priority: Priority | None = None
+        #: Whose they are, or whose answers' tokens are being chosen: who comes now, and goes before
+        #: these, need not wait for the end of that.
+        self.yielding: Priority | None = None
 
     def warm_up(self) -> None:
         """Compute a little for nobody, before the first request: pages of the model's file are
@@ -161,7 +167,7 @@ class Scheduler:
         began = self._clock()
         prompts = [run for run, _ in plan if not run.decoding]
         self.prefilling = frozenset(run.request.request_id for run in prompts)
-        self.prefill_priority = prompts[0].priority if prompts else None
+        self.yielding = prompts[0].priority if prompts else None
         slices = [
             Slice(
                 run.sequence,
@@ -172,7 +178,7 @@ class Scheduler:
             for run, count in plan
         ]
         outcome = self._backend.decode(slices)
-        self.prefilling, self.prefill_priority = frozenset(), None
+        self.prefilling, self.yielding = frozenset(), None
         seconds = self._clock() - began
         if outcome is Outcome.DONE:
             self._load.note_decode(
@@ -181,6 +187,7 @@ class Scheduler:
                 seconds=seconds,
             )
             self._commit(plan, slices)
+            self.yielding = None
         else:
             self._roll_back(plan, outcome)
         self._load.note_step(computing=seconds, total=self._clock() - entered)
@@ -271,15 +278,25 @@ class Scheduler:
                 cached = min(run.computed, run.prompt_tokens)
                 waited_ms = (now - run.submitted_s) * 1e3
                 self._emit(Started(run.request.request_id, cached, waited_ms))
+        self._tell()
 
     # --- after a decode -----------------------------------------------------------------------
 
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
-        """Record the computed tokens in the tree, then let answers grow."""
-        for (run, count), part in zip(plan, slices, strict=True):
+        """Record the computed tokens in the tree, and let answers grow: the owner's first.
+
+        Guests' stand back once the owner asks for more; what that costs is a token of each.
+        """
+        rows = enumerate(zip(plan, slices, strict=True))
+        for row, ((run, count), part) in sorted(rows, key=lambda each: each[1][0][0].priority):
+            if run.guest and self.yielding is None:
+                self.yielding = Priority.GUEST
+                self._tell()
+            if run.guest and run.decoding and self._backend.aborted:
+                self._cache.roll_back(run)
+                continue
             self._turns.charge(run, count)
             self._cache.record(run, part.tokens)
-        for row, ((run, _), part) in enumerate(zip(plan, slices, strict=True)):
             if part.logits:
                 self._answer(run, row)
 

@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from models.engine import EngineEvent, ModelInfo, Started
+from models.engine import EngineEvent, ModelInfo
 from models.llama import protocol
 from models.llama.cache import Cache
 from models.llama.disk import DiskStore
@@ -101,7 +101,8 @@ class Worker:
             rates,
             context_length=context_length,
             clock=time.monotonic,
-            emit=self._hear,
+            emit=self._events.append,
+            tell=self._tell,
         )
         self._scheduler.warm_up()
         self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -133,8 +134,8 @@ class Worker:
             case (protocol.SUBMIT, request):
                 self._commands.put(frame)
                 # The chunk is computed again; who goes first would feel its rest as a delay.
-                computed = self._scheduler.prefill_priority
-                if computed is not None and protocol.priority_of(request) < computed:
+                yielding = self._scheduler.yielding
+                if yielding is not None and protocol.priority_of(request) < yielding:
                     self._backend.abort()
             case _:
                 self._commands.put(frame)
@@ -161,11 +162,6 @@ class Worker:
         """Bring the cache to disk, if there is one; call when `run` has ended."""
         if self.saves:
             self._scheduler.close()
-
-    def _hear(self, event: EngineEvent) -> None:
-        self._events.append(event)
-        if isinstance(event, Started):
-            self._tell()  # now, not after the step that it begins
 
     def _tell(self) -> None:
         for frame in protocol.event_frames(self._events):

@@ -33,8 +33,16 @@ class SchedulerBench:
         clock: Callable[[], float],
     ) -> None:
         self.scheduler = Scheduler(
-            backend, cache, rates, context_length=context, clock=clock, emit=self.hear
+            backend,
+            cache,
+            rates,
+            context_length=context,
+            clock=clock,
+            emit=self.hear,
+            tell=self.tell,
         )
+        #: What of each answer was told at the latest, before a step's end.
+        self.told: dict[bytes, list[int]] = {}
         self.requests: dict[bytes, GenerationRequest] = {}
         self.said: dict[bytes, list[EngineEvent]] = {}
         self.blocks: set[int] = set()
@@ -53,6 +61,9 @@ class SchedulerBench:
             case Started() | Chunk() | Finished() | Failed():
                 assert not self.ended(event.request_id), "nothing follows the end"
                 self.said[event.request_id].append(event)
+
+    def tell(self) -> None:
+        self.told = {request_id: self.tokens(request_id) for request_id in self.said}
 
     def submit(
         self,

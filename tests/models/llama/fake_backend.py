@@ -75,6 +75,8 @@ class FakeBackend:
         self.rows: list[list[int]] = []
         #: How the next decodes end, if not well.
         self.outcomes: deque[Outcome] = deque()
+        #: The next decode is to be broken off, but not in time; and so was the last one.
+        self.aborts_late = self.aborted = False
         #: Slices that were told to fail.
         self.failed = 0
         #: Seconds; and those that a token takes.
@@ -97,6 +99,7 @@ class FakeBackend:
         return [cell.token for cell in cells]
 
     def decode(self, slices: Sequence[Slice]) -> Outcome:
+        self.aborted, self.aborts_late = self.aborts_late, False
         count = sum(len(part.tokens) for part in slices)
         assert 0 < count <= self.batch_tokens
         self.decodes.append([(part.sequence, len(part.tokens)) for part in slices])

@@ -163,6 +163,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.bench.backend.outcomes.append(outcome)
 
     @precondition(lambda self: self.bench.requests)
+    @rule()
+    def ask_late(self) -> None:
+        self.bench.backend.aborts_late = True
+
+    @precondition(lambda self: self.bench.requests)
     @rule(secret=st.sampled_from([b"one", b"two"]))
     def rekey(self, secret: bytes) -> None:
         self.bench.rekey(secret)
@@ -350,7 +355,7 @@ def test_a_decode_for_guests_prompts_may_be_broken_off() -> None:
     decode = bench.backend.decode
 
     def watched(slices: Sequence[Slice]) -> Outcome:
-        seen.append(bench.scheduler.prefill_priority)
+        seen.append(bench.scheduler.yielding)
         return decode(slices)
 
     bench.backend.decode = watched  # type: ignore[method-assign]
@@ -363,7 +368,42 @@ def test_a_decode_for_guests_prompts_may_be_broken_off() -> None:
     bench.run()
     assert seen == [Priority.GUEST, Priority.OWNER, Priority.GUEST, None], "the last: answers"
     assert bench.tokens(guest) == answer_alone([1] * 40, 2)
-    assert bench.scheduler.prefill_priority is None
+    assert bench.scheduler.yielding is None
+
+
+def test_the_owners_token_is_told_before_those_of_guests_are_chosen() -> None:
+    bench = Bench()
+    guest = bench.submit([1, 2], priority=Priority.GUEST, client=b"ann")
+    bench.scheduler.step()
+    owner = bench.submit([3, 4])
+    bench.scheduler.step()
+    assert bench.told == {guest: answer_alone([1, 2], 1), owner: answer_alone([3, 4], 1)}
+    assert bench.tokens(guest) == answer_alone([1, 2], 2)
+    assert bench.scheduler.yielding is None
+
+
+def test_guests_tokens_are_not_chosen_while_the_owner_asks() -> None:
+    bench = Bench()
+    yielding: list[Priority | None] = []
+    ended = bench.backend.ends_generation
+
+    def watched(token: int) -> bool:
+        yielding.append(bench.scheduler.yielding)
+        return ended(token)
+
+    bench.backend.ends_generation = watched  # type: ignore[method-assign]
+    guests = [
+        bench.submit([1, number], priority=Priority.GUEST, client=b"ann") for number in (2, 3)
+    ]
+    for chosen in (1, 2, 2, 3):
+        bench.backend.aborts_late = len(bench.backend.decodes) == 2
+        bench.scheduler.step()
+        bench.check()
+        assert [len(bench.tokens(guest)) for guest in guests] == [chosen, chosen]
+    assert set(yielding) == {Priority.GUEST}, "so that the worker tells"
+    bench.run()
+    for number, guest in zip((2, 3), guests, strict=True):
+        assert bench.tokens(guest) == answer_alone([1, number], 5)
 
 
 def test_what_is_spare_is_computed_while_nobody_else_has_a_prompt() -> None:

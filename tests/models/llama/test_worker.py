@@ -31,7 +31,7 @@ def test_who_goes_first_breaks_off_what_is_computed_for_later_ones_prompts(
     aborted: list[bool] = []
     worker = object.__new__(Worker)  # without a model
     worker._commands = queue.SimpleQueue()
-    worker._scheduler = SimpleNamespace(prefill_priority=computed)  # type: ignore[assignment]
+    worker._scheduler = SimpleNamespace(yielding=computed)  # type: ignore[assignment]
     worker._backend = SimpleNamespace(abort=lambda: aborted.append(True))  # type: ignore[assignment]
     request = GenerationRequest(b"id", (1, 2), Sampling(), priority)
     frame = (protocol.SUBMIT, protocol.pack_request(request))
