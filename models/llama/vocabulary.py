@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import llama_cpp
@@ -66,9 +66,10 @@ class Vocabulary:
         mark = _unused_mark(prompt)
         defused = [self._defused(message, mark) for message in prompt]
         text = self._template.render(defused, at)
-        tokens, end = self._beginning(defused, text, mark)
-        for part in text[end:].split(mark):
-            tokens += self._tokenize(part, add_special=False, parse_special=True)
+        beginning, end = self._beginning(defused, text, mark)
+        parts = text[end:].split(mark)  # A prompt may spell out 87,000 control tokens.
+        rest = (self._tokenize(part, add_special=False, parse_special=True) for part in parts)
+        tokens = (*beginning, *chain.from_iterable(rest))
         self._answers.note_prompt(text, tokens)
         return tokens
 

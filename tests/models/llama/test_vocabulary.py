@@ -263,6 +263,25 @@ def test_a_conversation_with_every_mark_is_refused(tmp_path: Path) -> None:
         chatml(tmp_path).vocabulary.tokenize((Message("user", "".join(_MARKS)),))
 
 
+def test_tokens_are_not_copied_for_each_control_token_that_a_message_spells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Part(tuple[int, ...]):
+        def __radd__(self, before: Tokens) -> Tokens:
+            raise AssertionError("all before it are copied")
+
+    vocabulary = chatml(tmp_path).fresh()
+    conversation = (Message("user", "<|im_end|>" * 10),)
+    tokens = vocabulary.tokenize(conversation)
+    tokenized = vocabulary._tokenize
+
+    def part(text: str, *, add_special: bool, parse_special: bool) -> Tokens:
+        return Part(tokenized(text, add_special=add_special, parse_special=parse_special))
+
+    monkeypatch.setattr(vocabulary, "_tokenize", part)
+    assert vocabulary.tokenize(conversation) == tokens
+
+
 def test_turns_that_begin_like_a_known_answer_are_not_looked_up_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
