@@ -110,6 +110,9 @@ TOKENS_PER_MESSAGE: Final = 512
 #: A request counts as so many: where it goes is decided anew each time, in 0.15 ms, or 4 ms among a
 #: thousand nodes that serve the model. Some 300 of them may still come in a second.
 FORWARD_MESSAGES: Final = 16
+#: So many candidates among which it is decided for a guest's request count as one message of the
+#: guest: each takes 4 µs, and where those who are asked refuse, it is decided up to nine times.
+CANDIDATES_PER_MESSAGE: Final = 8
 #: Requests of guests that are passed on to one peer per second, and at once after a quiet time: a
 #: quarter of what it would slow this node for, with what follows each. A long prompt counts as
 #: more, as it does there.

@@ -328,6 +328,8 @@ class Mesh:
                     self._on_peers()
                 case Unreadable():
                     self._unreadable(effect)
+                case fwd.Weighed(peer=peer, messages=messages):
+                    self.transport.charge(peer, messages)
                 case _:
                     self._log.tell(effect, self.now())
         if self.member.due_before(self._due):

@@ -14,6 +14,9 @@ from overlay.wire.messages import Forward
 
 #: Entries of jobs that are over, which are not worth sweeping up.
 _IDLE_ENTRIES: Final = 64
+#: Jobs that are due and are seen to before everything else has a turn: for each it may be looked
+#: who else could take it, which takes a millisecond among hundreds.
+TAKEN_MAX: Final = 32
 #: What one takes on the wire, at most but for a few.
 _TOKEN_BYTES: Final = 4
 
@@ -59,9 +62,12 @@ class Deadlines:
         return self.soonest
 
     def take(self, now: float) -> list[Job]:
-        """Who has waited long enough; they wait no more, until they are told to."""
-        found = []
-        while self.next() <= now:
+        """Who has waited long enough; they wait no more, until they are told to.
+
+        Some of them, that is, if they are many: `next` tells that there are more.
+        """
+        found: list[Job] = []
+        while len(found) < TAKEN_MAX and self.next() <= now:
             at, _, job = heapq.heappop(self._entries)
             if job.due == at:
                 job.looked_at = math.inf

@@ -136,4 +136,21 @@ class Noticed:
     detail: str
 
 
-Effect = Send | Tokenize | Remember | Generate | CancelGeneration | Emit | CopiesChanged | Noticed
+class Weighed(NamedTuple):
+    """What it took to decide for a peer's request counts as so many messages of the peer."""
+
+    peer: PeerId
+    messages: int
+
+
+Effect = (
+    Send
+    | Tokenize
+    | Remember
+    | Generate
+    | CancelGeneration
+    | Emit
+    | CopiesChanged
+    | Noticed
+    | Weighed
+)

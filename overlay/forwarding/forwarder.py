@@ -150,9 +150,7 @@ class Forwarder:
                 # It is not asked for this again: its link ends now, but it may have another soon.
                 job.tried.add(sender)
                 raise
-        # One that was asked before may not have heard yet that it is asked no more.
-        known = (job.upstream, job.came_before_from)
-        if sender in known or job.explanation.has_asked(sender):
+        if job.knows(sender):
             return []
         return [Noticed(sender, "meddles with others' requests", type(message).__name__)]
 
@@ -257,11 +255,12 @@ class Forwarder:
         job.decision = job.explanation.decided(job.decision, self._neighbourhood, now)
         self.hindsight.decided(job.explanation)
         job.dispatch(chosen.peer, chosen.rtt_ms)
+        weighed = self._placement.weighed(job)
         if chosen.is_self:
-            return self._run_here(job, chosen.match_tokens, now)
+            return [*weighed, *self._run_here(job, chosen.match_tokens, now)]
         forward = self._placement.forward_of(job, chosen, now)
         self.deadlines.wait(job, now + accept_s(forward) + chosen.rtt_ms / 1000)
-        return [Send(chosen.peer, forward)]
+        return [*weighed, Send(chosen.peer, forward)]
 
     def _run_here(self, job: Job, match_tokens: int, now: float) -> list[Effect]:
         local = self._neighbourhood.resolve(job.model)

@@ -99,6 +99,8 @@ class Job:
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None
+    #: Candidates among which that was made.
+    candidates: int = 0
     expected: Expected | None = None
     last_error: HearthError | None = None
     failed_over: bool = False
@@ -149,6 +151,10 @@ class Job:
     def key_needed(self) -> bytes | None:
         """Only a model of this key can take it; None: any."""
         return self.model_key if self.tokens_only else None
+
+    def knows(self, peer: PeerId) -> bool:
+        """Whether the peer had a part in it, and may not have heard yet that it has none now."""
+        return peer in (self.upstream, self.came_before_from) or self.explanation.has_asked(peer)
 
     def dispatch(self, downstream: PeerId, rtt_ms: float) -> None:
         """It goes there now, after whatever has failed."""

@@ -15,13 +15,20 @@ from overlay.forwarding.effects import (
     Generate,
     Remember,
     Tokenize,
+    Weighed,
 )
 from overlay.forwarding.job import Expected, Job
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.passing import Passing
 from overlay.forwarding.punctuality import Punctuality
 from overlay.identity.peer_id import PeerId
-from overlay.limits import ACCEPT_S, OPEN_REQUESTS_PER_PEER_MAX, RELINK_S, STREAM_STALL_S
+from overlay.limits import (
+    ACCEPT_S,
+    CANDIDATES_PER_MESSAGE,
+    OPEN_REQUESTS_PER_PEER_MAX,
+    RELINK_S,
+    STREAM_STALL_S,
+)
 from overlay.prefix.chain import block_hashes
 from overlay.routing.cost import READING_MS, Candidate
 from overlay.routing.ledger import NEWS_LAG_S, OWN_NEWS_LAG_S, Ledger
@@ -158,6 +165,7 @@ class Placement:
             answer_tokens=self._answers.left(job),
             forwarded=job.upstream is not None,
         )
+        job.candidates = len(candidates)
         job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
         if question.forwarded and not chosen.is_self:
@@ -179,6 +187,11 @@ class Placement:
             lag_s=OWN_NEWS_LAG_S if chosen.is_self else NEWS_LAG_S + chosen.rtt_ms / 1000,
         )
         return chosen
+
+    def weighed(self, job: Job) -> list[Effect]:
+        """What the decision counts, if it was for a guest."""
+        messages = job.candidates // CANDIDATES_PER_MESSAGE
+        return [] if job.upstream is None or not messages else [Weighed(job.upstream, messages)]
 
     def again_at(self, job: Job, now: float) -> float | None:
         """When to look again for somebody who takes the job; None: nobody is to be expected.

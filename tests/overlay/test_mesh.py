@@ -17,7 +17,7 @@ from models.engine import ModelInfo, Sampling
 from overlay.admission.handshake import LocalNode
 from overlay.effects import Effect
 from overlay.errors import ConfigError, LimitExceeded
-from overlay.forwarding.effects import Failure
+from overlay.forwarding.effects import Failure, Weighed
 from overlay.gossip.records import BLOCK_VALUE, CARD, Card, ModelCard, block_key
 from overlay.http.backend import Ask
 from overlay.identity.certificates import Membership, found_mesh, issue
@@ -166,6 +166,16 @@ async def test_a_prompt_that_is_too_long_for_a_message_fails_its_request(
     assert isinstance(failure, Failure)
     assert isinstance(failure.error, LimitExceeded)
     assert mesh.member.forwarder.open_requests == 0
+
+
+async def test_what_it_takes_to_decide_for_a_guest_counts_among_what_the_guest_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me, other = members(2)
+    mesh, charged = bare_mesh(me), Mock()
+    monkeypatch.setattr(mesh.transport, "charge", charged)
+    mesh._carry_out([Weighed(other.key.peer_id, 5)])
+    charged.assert_called_once_with(other.key.peer_id, 5)
 
 
 async def test_a_bug_in_one_round_does_not_end_all_others(

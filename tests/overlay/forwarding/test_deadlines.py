@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from models.engine import Sampling
-from overlay.forwarding.deadlines import Deadlines
+from overlay.forwarding.deadlines import TAKEN_MAX, Deadlines
 from overlay.forwarding.job import Job
 
 NUMBERS = st.integers(0, 5)
@@ -78,6 +78,18 @@ class Prompt(str):
 
 def a_job(number: int, deadline: float, prompt: str = "p") -> Job:
     return Job(number.to_bytes(4, "big"), "m", prompt, Sampling(), None, (), 2, 0.0, deadline)
+
+
+def test_many_that_are_due_at_once_come_in_turns() -> None:
+    jobs = {job.request_id: job for job in (a_job(number, 1.0) for number in range(3 * TAKEN_MAX))}
+    deadlines = Deadlines(jobs)
+    for job in jobs.values():
+        deadlines.wait(job, 1.0)
+    turns = []
+    while deadlines.next() <= 1.0:
+        turns.append(deadlines.take(1.0))
+    assert [len(turn) for turn in turns] == [TAKEN_MAX] * 3
+    assert [job for turn in turns for job in turn] == [*jobs.values()]
 
 
 def test_jobs_that_are_over_are_let_go_long_before_their_deadline() -> None:

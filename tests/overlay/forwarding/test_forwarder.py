@@ -50,6 +50,7 @@ from overlay.forwarding.effects import (
     Remember,
     Send,
     Tokenize,
+    Weighed,
 )
 from overlay.forwarding.job import FRAME_CHARS
 from overlay.gossip.records import CARD, Card, ModelCard
@@ -57,6 +58,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     ACCEPT_S,
     BAN_S,
+    CANDIDATES_PER_MESSAGE,
     FORWARD_BYTES_PER_S,
     GRAMMAR_CHARS_MAX,
     HOP_LIMIT_DEFAULT,
@@ -1513,6 +1515,25 @@ def test_nor_with_long_ones() -> None:
                 sent += weight(effect.message)
         world.node(1).forwarder.receive(guest, Cancel(rid), world.now)
     assert 0 < sent < PEER_MESSAGES_BURST / 2
+
+
+def test_a_guest_pays_for_each_decision_among_a_crowd() -> None:
+    """Whoever is asked refuses, and each time it is decided anew among hundreds."""
+    world = World(
+        CANDIDATES_PER_MESSAGE * 4 + 2, models={*range(2, CANDIDATES_PER_MESSAGE * 4 + 2)}
+    )
+    guest, node = world.node(0).peer, world.node(1)
+    effects = node.forwarder.receive(guest, forward(world), world.now)
+    paid = []
+    while asked := [e.peer for e in effects if isinstance(e, Send) and e.peer != guest]:
+        paid += [e.messages for e in effects if isinstance(e, Weighed) and e.peer == guest]
+        no = Refused(RID, Overloaded.code, "no")
+        effects = node.forwarder.receive(asked[0], no, world.now)
+    assert len(paid) > 1
+    assert min(paid) >= 3
+    # This node's own clients pay nothing.
+    effects = node.forwarder.submit(OTHER, MODEL, PROMPT, Sampling(), world.now)
+    assert not any(isinstance(effect, Weighed) for effect in effects)
 
 
 def to_other(effects: list[Effect], other: PeerId) -> bool:
