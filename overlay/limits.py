@@ -150,6 +150,9 @@ MODELS_PER_CARD_MAX: Final = 16
 ALIASES_MAX: Final = 8
 #: Requests a peer may have open here.
 OPEN_REQUESTS_PER_PEER_MAX: Final = 32
+#: Of these, requests of guests that a node has passed on to one peer: the other places are for its
+#: own.
+PASSED_ON_OPEN_MAX: Final = 24
 #: Tokens of all guests' open requests and of their answers, 40 bytes each; a character of a prompt
 #: as text counts as one, and so do those of an answer that wait. Beyond that each guest may have
 #: what is its share of this; and as much again those whose branch does not have most.

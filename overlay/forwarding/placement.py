@@ -26,6 +26,7 @@ from overlay.limits import (
     ACCEPT_S,
     CANDIDATES_PER_MESSAGE,
     OPEN_REQUESTS_PER_PEER_MAX,
+    PASSED_ON_OPEN_MAX,
     RELINK_S,
     STREAM_STALL_S,
 )
@@ -334,6 +335,8 @@ class Placement:
         found = self._serving(job, now)
         if job.upstream is not None:
             found = [c for c in found if c.is_self or self._passing.may(c.peer, now)]
+            full = self._full_of_ours(guests=True)
+            found = [c for c in found if c.peer not in full]
         left_alone = self.punctuality.left_alone
         if len(job.tried) >= _FAILURES_MAX:
             found = [c for c in found if c.is_self or left_alone.answers(c.peer)]
@@ -344,17 +347,17 @@ class Placement:
         job.passed_over = len(asked) < len(found)
         return [self._with_pending(c, now) for c in asked]
 
-    def _full_of_ours(self) -> set[PeerId]:
-        """The peers that have as many requests of this node open as they take of one member."""
-        if len(self._jobs) <= OPEN_REQUESTS_PER_PEER_MAX:
+    def _full_of_ours(self, *, guests: bool = False) -> set[PeerId | None]:
+        """The peers that have as many requests of this node open as they take of one member.
+
+        ``guests``: as many of guests as are passed on to one peer.
+        """
+        most = PASSED_ON_OPEN_MAX if guests else OPEN_REQUESTS_PER_PEER_MAX
+        if len(self._jobs) <= most:
             return set()
-        asked = Counter(job.downstream for job in self._jobs.values())
-        asked.pop(self._me, None)
-        return {
-            peer
-            for peer, count in asked.items()
-            if peer is not None and count >= OPEN_REQUESTS_PER_PEER_MAX
-        }
+        jobs = self._jobs.values()
+        asked = Counter(job.downstream for job in jobs if job.upstream is not None or not guests)
+        return {peer for peer, count in asked.items() if count >= most and peer != self._me}
 
     def _willing(self, found: Sequence[Candidate], now: float) -> list[Candidate]:
         """Those that will not refuse, as far as one knows: a place may be free again by now."""

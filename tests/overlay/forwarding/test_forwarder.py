@@ -66,6 +66,7 @@ from overlay.limits import (
     NAME_CHARS_MAX,
     OPEN_REQUESTS_PER_PEER_MAX,
     PASSED_ON_BURST,
+    PASSED_ON_OPEN_MAX,
     PASSED_ON_PER_S,
     PEER_MESSAGES_BURST,
     PROMPT_MESSAGES_MAX,
@@ -996,6 +997,23 @@ def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
     ending = world.ending(0, RID)
     assert isinstance(ending, Failure)
     assert "no whole answer" in str(ending.error)
+
+
+def test_guests_leave_places_at_a_friend_to_the_node_that_passes_them_on() -> None:
+    """They are all held against this node there, and its owner has no model here."""
+    world = World(3, models={2})
+    guest, relay, friend = (world.node(index) for index in range(3))
+    ids = [bytes([number]) * 16 for number in range(OPEN_REQUESTS_PER_PEER_MAX)]
+    for request_id in ids:
+        asked = forward(world, request_id=request_id)
+        world.carry_out(relay, relay.forwarder.receive(guest.peer, asked, world.now))
+        world.deliver()
+    assert [*friend.running] == ids[:PASSED_ON_OPEN_MAX]
+    for number in range(PASSED_ON_OPEN_MAX, OPEN_REQUESTS_PER_PEER_MAX):
+        world.submit(1, bytes([number + 100]) * 16, PROMPT)
+        world.deliver()
+    assert len(friend.running) == OPEN_REQUESTS_PER_PEER_MAX
+    assert not any(isinstance(m, Refused) and to == relay.peer for _, to, m in world.log)
 
 
 def test_who_takes_no_more_requests_of_this_node_is_nobody_else_who_could_take_one() -> None:
