@@ -112,6 +112,7 @@ TOKENS_PER_MESSAGE: Final = 512
 FORWARD_MESSAGES: Final = 16
 #: So many candidates among which it is decided for a guest's request count as one message of the
 #: guest: each takes 4 µs, and where those who are asked refuse, it is decided up to nine times.
+#: Where there is none, each peer counts as two.
 CANDIDATES_PER_MESSAGE: Final = 8
 #: Requests of guests that are passed on to one peer per second, and at once after a quiet time: a
 #: quarter of what it would slow this node for, with what follows each. A long prompt counts as

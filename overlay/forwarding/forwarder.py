@@ -247,7 +247,8 @@ class Forwarder:
         if chosen is None:
             again_at = self._placement.again_at(job, now)
             if again_at is None:
-                return self._fail(job, job.last_error or self._placement.nobody(job))
+                error = job.last_error or self._placement.nobody(job)
+                return [*self._placement.weighed(job), *self._fail(job, error)]
             job.state, job.downstream = JobState.WAITING, None
             self.deadlines.wait(job, again_at)
             return []

@@ -99,7 +99,7 @@ class Job:
     #: Some of those who could take it are left alone, and were passed over this time.
     passed_over: bool = False
     decision: Decision | None = None
-    #: Candidates among which that was made.
+    #: Candidates among which it was decided; where there was none, as if there were so many.
     candidates: int = 0
     expected: Expected | None = None
     last_error: HearthError | None = None

@@ -157,6 +157,8 @@ class Placement:
     def choose(self, job: Job, now: float) -> Candidate | None:
         """Decide where the job costs least, and book it there. None: nobody can take it."""
         candidates = self._candidates(job, now)
+        # That there is nobody takes a look at all models of all peers.
+        job.candidates = len(candidates) or 2 * len(self._neighbourhood.neighbours)
         if not candidates:
             return None
         length = self.prompt_length(job)
@@ -166,7 +168,6 @@ class Placement:
             answer_tokens=self._answers.left(job),
             forwarded=job.upstream is not None,
         )
-        job.candidates = len(candidates)
         job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
         if question.forwarded and not chosen.is_self:

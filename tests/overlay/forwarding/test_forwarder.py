@@ -1554,6 +1554,14 @@ def test_a_guest_pays_for_each_decision_among_a_crowd() -> None:
     assert not any(isinstance(effect, Weighed) for effect in effects)
 
 
+def test_a_guest_pays_for_a_look_at_all_models_that_a_crowd_has() -> None:
+    world = World(CANDIDATES_PER_MESSAGE * 2, models=set())
+    asked = forward(world, model="nowhere")
+    effects = world.node(1).forwarder.receive(world.node(0).peer, asked, world.now)
+    assert [e.messages for e in effects if isinstance(e, Weighed)] == [3]
+    assert [type(e.message) for e in effects if isinstance(e, Send)] == [Refused]
+
+
 def to_other(effects: list[Effect], other: PeerId) -> bool:
     [send] = effects
     return isinstance(send, Send) and send.peer == other and isinstance(send.message, Forward)
