@@ -1,9 +1,9 @@
 """Prompts on their way to the engines that tokenize them.
 
-An engine takes them in order, a mebibyte in half a second or more, and what else it is told waits
-behind them. A member may bring such prompts faster, and so may each of a crowd that it let in. So
-of all guests' only one is with an engine at any time; the next is of whoever had least tokenized of
-late, and what was taken back waits no longer. This node's own clients do not stand in that queue.
+An engine takes long ones in order, a mebibyte in half a second or more. A member may bring such
+prompts faster, and so may each of a crowd that it let in. So of all guests' only one is with an
+engine at any time; the next is of whoever had least tokenized of late, and what was taken back
+waits no longer. This node's own clients do not stand in that queue.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ tokens, so whose answer it was makes no difference, and neither does who asks.
 from __future__ import annotations
 
 import codecs
+import threading
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -38,11 +39,15 @@ class _Prompt:
 
 
 class AnswerMemory:
-    """Prompts by their text, with their answers; those used longest ago are forgotten first."""
+    """Prompts by their text, with their answers; those used longest ago are forgotten first.
+
+    Any thread may use it.
+    """
 
     def __init__(self, piece: Callable[[int], bytes | None]) -> None:
         """``piece``: the bytes that a token adds to an answer; None for control tokens."""
         self._piece = piece
+        self._lock = threading.Lock()
         self._prompts: OrderedDict[bytes, _Prompt] = OrderedDict()
         #: From the digest of a prompt's tokens to that of its text.
         self._by_tokens: dict[bytes, bytes] = {}
@@ -54,15 +59,16 @@ class AnswerMemory:
         """This rendered conversation was tokenized so, and an answer to it may follow."""
         key = _digest(text.encode("utf-8", "surrogatepass"))
         prompt = _Prompt(array("i", tokens))
-        if key in self._prompts and self._prompts[key].tokens != prompt.tokens:
-            self._forget(key)
-        if key not in self._prompts:
-            self._prompts[key] = prompt
-            self.size += len(tokens)
-        self._prompts.move_to_end(key)
-        # Some tokenizers make the same of two texts: what follows is an answer to the latest.
-        self._by_tokens[_digest(prompt.tokens.tobytes())] = key
-        self._shrink()
+        with self._lock:
+            if key in self._prompts and self._prompts[key].tokens != prompt.tokens:
+                self._forget(key)
+            if key not in self._prompts:
+                self._prompts[key] = prompt
+                self.size += len(tokens)
+            self._prompts.move_to_end(key)
+            # Some tokenizers make the same of two texts: what follows is an answer to the latest.
+            self._by_tokens[_digest(prompt.tokens.tobytes())] = key
+            self._shrink()
 
     def note_answer(self, prompt: Tokens, answer: Tokens) -> None:
         """These tokens were generated, and delivered, after a prompt that was tokenized here."""
@@ -75,16 +81,19 @@ class AnswerMemory:
         if key is None or not answer or len(known) < len(pieces):
             return
         noted = _Answer(array("i", answer), b"".join(known).decode("utf-8", "replace"))
-        entry = self._prompts[key]
-        self._prompts.move_to_end(key)
-        if noted in entry.answers:
-            return
-        if len(entry.answers) == ANSWERS_PER_PROMPT_MAX:
-            self._drop(entry, entry.answers[0])
-        entry.answers.append(noted)
-        self._openings[_opening(noted.text)] += 1
-        self.size += len(answer)
-        self._shrink()
+        with self._lock:
+            entry = self._prompts.get(key)
+            if entry is None:  # by now
+                return
+            self._prompts.move_to_end(key)
+            if noted in entry.answers:
+                return
+            if len(entry.answers) == ANSWERS_PER_PROMPT_MAX:
+                self._drop(entry, entry.answers[0])
+            entry.answers.append(noted)
+            self._openings[_opening(noted.text)] += 1
+            self.size += len(answer)
+            self._shrink()
 
     def may_know(self, answer: str) -> bool:
         """False: nothing that begins like it was generated, space aside."""
@@ -93,16 +102,17 @@ class AnswerMemory:
     def beginning(self, prompt: str, answer: str) -> Tokens | None:
         """The tokens of a rendered prompt and of ``answer`` to it, if they are known."""
         key = _digest(prompt.encode("utf-8", "surrogatepass"))
-        entry = self._prompts.get(key)
-        if entry is None:
+        with self._lock:
+            entry = self._prompts.get(key)
+            if entry is None:
+                return None
+            # The newest first: it is the likeliest to be cached still.
+            for known in reversed(entry.answers):
+                count = self._tokens_of(known, answer)
+                if count:
+                    self._prompts.move_to_end(key)
+                    return (*entry.tokens, *known.tokens[:count])
             return None
-        # The newest first: it is the likeliest to be cached still.
-        for known in reversed(entry.answers):
-            count = self._tokens_of(known, answer)
-            if count:
-                self._prompts.move_to_end(key)
-                return (*entry.tokens, *known.tokens[:count])
-        return None
 
     def _tokens_of(self, known: _Answer, text: str) -> int:
         """How many of its tokens have exactly this text; 0: no number of them.

@@ -93,8 +93,11 @@ class LlamaEngine:
         self._died: str | None = None
         #: Why it was killed, unless it was to be closed.
         self._verdict: str | None = None
-        #: It is to end what was cancelled, and to tokenize.
-        self._decoder, self._tokenizer = Watch(self._hangs), Watch(self._hangs)
+        #: It is to end what was cancelled, and to tokenize short and long prompts.
+        self._decoder = Watch(self._hangs)
+        self._tokenizers = Watch(self._hangs), Watch(self._hangs)
+        #: Which of the two owes the answer to a query.
+        self._owing: dict[int, Watch] = {}
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = loop.create_future()
@@ -179,13 +182,14 @@ class LlamaEngine:
         answer: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
         self._queries[self._query] = answer
         query = self._query
-        self._send([protocol.TOKENIZE, query, protocol.pack_prompt(prompt)])
-        self._tokenizer.owes(query)
+        packed = protocol.pack_prompt(prompt)
+        self._send([protocol.TOKENIZE, query, packed])
+        self._owing[query] = self._tokenizers[protocol.takes_long(packed)]
+        self._owing[query].owes(query)
         try:
             return await answer
         finally:
             self._queries.pop(query, None)
-            self._tokenizer.settled(query)
 
     def remember(self, prompt: Tokens, answer: Tokens) -> None:
         """See `Engine.remember`."""
@@ -225,8 +229,7 @@ class LlamaEngine:
     async def close(self) -> None:
         """Stop the process; open requests get no more events. A disk cache is saved first."""
         self._closed = True
-        self._decoder.end()
-        self._tokenizer.end()
+        self._end_watches()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -242,6 +245,10 @@ class LlamaEngine:
             f"The engine of this model hung: it said nothing for {LOOKS * LOOK_S:.0f} s."
         )
         self._kill()
+
+    def _end_watches(self) -> None:
+        for watch in (self._decoder, *self._tokenizers):
+            watch.end()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -318,7 +325,9 @@ class LlamaEngine:
                     self._ready.set_exception(ModelFileInvalid(message))
 
     def _answer(self, query: int, result: Tokens | Exception) -> None:
-        self._tokenizer.spoke()
+        if (owing := self._owing.pop(query, None)) is not None:
+            owing.spoke()
+            owing.settled(query)
         waiting = self._queries.get(query)
         if waiting is None or waiting.done():
             return
@@ -330,8 +339,7 @@ class LlamaEngine:
     def _end(self, message: str) -> None:
         """The worker is gone: nobody may wait for it any longer."""
         self._died = message
-        self._decoder.end()
-        self._tokenizer.end()
+        self._end_watches()
         if not self._ready.done():
             self._ready.set_exception(EngineFailed(message))
         for waiting in self._queries.values():

@@ -56,6 +56,10 @@ FRAME_BYTES_MAX: Final = 64 << 20
 #: Block hashes in one event. A cache that was found on disk has hundreds of thousands, and the node
 #: must be able to do something else in between.
 EVENT_HASHES_MAX: Final = 4096
+#: Prompts of more characters than this (some ten milliseconds) are long ones; a turn of a
+#: conversation counts for so many more, as the template has work with it.
+LONG_PROMPT_CHARS: Final = 16 << 10
+_TURN_CHARS: Final = 64
 #: Once its pipe ends, a worker may take this long to bring its cache to disk.
 SAVE_S: Final = 5.0
 
@@ -100,6 +104,14 @@ def unpack_prompt(data: Any) -> Prompt:
     if isinstance(data, str):
         return data
     return tuple(Message(role, content) for role, content in data)
+
+
+def takes_long(prompt: Any) -> bool:
+    """Whether a packed prompt is tokenized on the thread for long ones."""
+    if isinstance(prompt, str):
+        return len(prompt) > LONG_PROMPT_CHARS
+    chars = sum(_TURN_CHARS + len(role) + len(content) for role, content in prompt)
+    return chars > LONG_PROMPT_CHARS
 
 
 def pack_request(request: GenerationRequest) -> list[Any]:

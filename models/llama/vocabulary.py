@@ -40,7 +40,7 @@ RENDERINGS_MAX: Final = 8
 
 
 class Vocabulary:
-    """Tokenizes for one model. Belongs to one thread, for it remembers answers."""
+    """Tokenizes for one model, on any thread."""
 
     def __init__(self, model: LoadedModel) -> None:
         self._vocab = model.vocab

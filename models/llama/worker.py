@@ -1,7 +1,8 @@
 """The engine process: ``python -m models.llama.worker``, with frames on stdin and stdout.
 
-Two threads. The reader answers tokenisations and notes cancellations at once, even while the main
-thread decodes (which releases the interpreter's lock). It ends the process when its parent goes.
+Three threads. The reader tokenizes short prompts and notes cancellations at once, even while the
+main thread decodes (which releases the interpreter's lock). It ends the process when its parent
+goes. Long prompts, which may take seconds, have a thread of their own: nothing waits behind them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _STOP: Final = "stop"
 
 
 class _Writer:
-    """Whole frames onto the pipe, from either thread."""
+    """Whole frames onto the pipe, from any thread."""
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
@@ -106,6 +107,7 @@ class Worker:
         )
         self._scheduler.warm_up()
         self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._long_prompts: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._stopped = False
         self.info = ModelInfo(
             name=options.name,
@@ -121,6 +123,8 @@ class Worker:
     def receive(self, frame: tuple[Any, ...]) -> None:
         """Called by the reader's thread."""
         match frame:
+            case (protocol.TOKENIZE, query, prompt) if protocol.takes_long(prompt):
+                self._long_prompts.put((query, prompt))
             case (protocol.TOKENIZE, query, prompt):
                 self._tokenize(query, prompt)
             case (protocol.REMEMBER, prompt, answer):
@@ -144,6 +148,11 @@ class Worker:
         """Let `run` end; called by the reader's thread."""
         self._commands.put((_STOP,))
         self._backend.abort()
+
+    def tokenize_long_prompts(self) -> None:
+        """In turn and without end, on a thread of its own."""
+        while True:
+            self._tokenize(*self._long_prompts.get())
 
     def run(self) -> None:
         """Decode as long as there is work, and wait for commands when there is none."""
@@ -265,6 +274,7 @@ def main() -> None:
         writer.write([protocol.INVALID, str(error)])
         sys.exit(1)
     writer.write([protocol.READY, protocol.pack_info(worker.info)])
+    threading.Thread(target=worker.tokenize_long_prompts, daemon=True).start()
     threading.Thread(target=_read, args=(worker,), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # the parent was killed
         worker.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,33 @@ def test_who_goes_first_breaks_off_what_is_computed_for_later_ones_prompts(
     worker.receive(frame)
     assert len(aborted) == aborts
     assert worker._commands.get_nowait() == frame
+
+
+def test_nothing_waits_behind_a_long_prompt() -> None:
+    """Neither a short one, nor whatever else the reader is told."""
+    tokenized: list[tuple[str, str]] = []
+    every = threading.Semaphore(0)
+
+    def tokenize(prompt: Prompt) -> Tokens:
+        kind = "long" if isinstance(prompt, tuple) or len(prompt) > 100 else "short"
+        tokenized.append((kind, threading.current_thread().name))
+        return ()
+
+    worker = object.__new__(Worker)  # without a model
+    worker._commands, worker._long_prompts = queue.SimpleQueue(), queue.SimpleQueue()
+    worker._vocabulary = SimpleNamespace(tokenize=tokenize)  # type: ignore[assignment]
+    worker._writer = SimpleNamespace(  # type: ignore[assignment]
+        write=lambda frame: every.release()
+    )
+    worker.receive((protocol.TOKENIZE, 1, "x" * (protocol.LONG_PROMPT_CHARS + 1)))
+    worker.receive((protocol.TOKENIZE, 2, (("user", "x"),) * protocol.LONG_PROMPT_CHARS))
+    worker.receive((protocol.TOKENIZE, 3, "hello"))
+    assert tokenized == [("short", threading.current_thread().name)]
+    thread = threading.Thread(target=worker.tokenize_long_prompts, daemon=True, name="long")
+    thread.start()
+    for _ in range(3):
+        assert every.acquire(timeout=60)
+    assert tokenized[1:] == [("long", "long"), ("long", "long")]
 
 
 def test_a_bug_in_the_tokenizer_refuses_one_prompt() -> None:
