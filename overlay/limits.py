@@ -155,8 +155,9 @@ OPEN_REQUESTS_PER_PEER_MAX: Final = 32
 #: own.
 PASSED_ON_OPEN_MAX: Final = 24
 #: Tokens of all guests' open requests and of their answers, 40 bytes each; a character of a prompt
-#: as text counts as one, and so do those of an answer that wait. Beyond that each guest may have
-#: what is its share of this; and as much again those whose branch does not have most.
+#: as text counts as one, and so do those of an answer that wait, and a request by itself as 1,024.
+#: Beyond that each guest may have what is its share of this; and as much again those whose branch
+#: does not have most.
 GUESTS_TOKENS_MAX: Final = 2 << 20
 #: Requests waiting in the engine before new ones are refused. A guest's takes the place of the
 #: latest of one that has more.

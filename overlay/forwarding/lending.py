@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from models.engine import Chunk, Client, RequestEvent, Sampling, Started, texts_of
+from models.engine import Chunk, Client, RequestEvent, Started, texts_of
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.job import Job
@@ -20,7 +20,10 @@ from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GUESTS_TOKENS_MAX, MEMBERS_MAX, OPEN_REQUESTS_PER_PEER_MAX
 
-#: What a token's bias takes, in tokens of a prompt.
+#: What a request takes in tokens of a prompt, however short it is: some 10 kB, and with all the
+#: decisions that are made for it where it is refused again and again, five times as much.
+REQUEST_TOKENS: Final = 1024
+#: What a token's bias takes.
 _BIAS_TOKENS: Final = 3
 
 
@@ -217,11 +220,12 @@ def _full_of_tokens() -> Overloaded:
 
 
 def _tokens_of(job: Job) -> int:
-    """Of its prompt, and of its answer when it came. A character becomes a token at most."""
-    written = sum(map(len, texts_of(job.prompt)))
-    return len(job.tokens or ()) + len(job.generated) + written + _tokens_of_sampling(job.sampling)
+    """Of its prompt, of its answer when it came, and what else it takes.
 
-
-def _tokens_of_sampling(sampling: Sampling) -> int:
-    texts = (sampling.grammar, sampling.json_schema, *sampling.stop)
-    return sum(map(len, texts)) + _BIAS_TOKENS * len(sampling.logit_bias)
+    A character becomes a token at most.
+    """
+    sampling = job.sampling
+    texts = (*texts_of(job.prompt), sampling.grammar, sampling.json_schema, *sampling.stop)
+    biases = _BIAS_TOKENS * len(sampling.logit_bias)
+    tokens = len(job.tokens or ()) + len(job.generated)
+    return REQUEST_TOKENS + tokens + sum(map(len, texts)) + biases

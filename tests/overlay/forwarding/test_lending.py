@@ -14,12 +14,12 @@ from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsed
 from overlay.forwarding import lending as lending_module
 from overlay.forwarding.effects import Answer, Failure, Noticed, Send
 from overlay.forwarding.job import Job
-from overlay.forwarding.lending import Lending
+from overlay.forwarding.lending import REQUEST_TOKENS, Lending
 from overlay.forwarding.stream import error_of
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
 from overlay.identity.peer_id import PeerId
-from overlay.limits import OPEN_REQUESTS_PER_PEER_MAX, QUOTA_WINDOW_S
+from overlay.limits import GUESTS_TOKENS_MAX, OPEN_REQUESTS_PER_PEER_MAX, QUOTA_WINDOW_S
 from overlay.prefix.chain import block_hashes
 from overlay.wire.anti_entropy import Change
 from overlay.wire.messages import Accepted, Refused, StreamAck, TokenFrame
@@ -195,6 +195,7 @@ def test_prompts_of_a_crowd_have_a_bound_and_short_ones_a_place(
 ) -> None:
     """However many guests somebody made up, and however long the prompts that they have waiting."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lending_module, "REQUEST_TOKENS", 0)
         patch.setattr(lending_module, "GUESTS_TOKENS_MAX", 1000)
         patch.setattr(lending_module, "MEMBERS_MAX", 10)
         _fill(steps, most=1000, share=100)
@@ -238,10 +239,24 @@ def _fill(steps: list[tuple[int, int, bool]], most: int, share: int) -> None:
 def test_what_comes_with_a_prompt_is_kept_too(
     sampling: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", 1000)
+    monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", REQUEST_TOKENS + 1000)
     lending, guest = Lending(NO_BOUNDS, branch_of), World(2).node(1).peer
     job = replace(job_of(guest, RID), sampling=sampling)
     assert isinstance(lending.arrives(job, private=False), Overloaded)
+
+
+def test_however_short_the_requests_of_a_crowd_are_they_have_a_bound() -> None:
+    lending, taken = Lending(NO_BOUNDS, branch_of), 0
+    for number in range(341):
+        guest = PeerId(bytes([0]) + number.to_bytes(31, "big"))
+        for index in range(OPEN_REQUESTS_PER_PEER_MAX):
+            job = job_of(guest, (32 * number + index).to_bytes(16, "big"))
+            if lending.arrives(job, private=False) is None:
+                lending.admitted(job)
+                taken += 1
+    assert taken * REQUEST_TOKENS < 1.5 * GUESTS_TOKENS_MAX
+    friend = PeerId(bytes([1]) * 32)
+    assert lending.arrives(job_of(friend, RID), private=False) is None
 
 
 @pytest.mark.parametrize("acknowledged", [True, False])
@@ -249,7 +264,8 @@ def test_answers_that_pass_through_for_a_crowd_have_a_bound(
     acknowledged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An accomplice answers without end; what was answered is kept, to go on from it elsewhere."""
-    monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", 10_000)
+    most = OPEN_REQUESTS_PER_PEER_MAX * REQUEST_TOKENS + 10_000
+    monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", most)
     world = World(3, models={2})
     guest, _, accomplice = (world.node(index).peer for index in range(3))
     forwarder = world.node(1).forwarder
