@@ -528,9 +528,11 @@ async def test_more_requests_than_anybody_may_have(victim: Victim, honest: Hones
             model = f"bait-{secrets.token_hex(4)}"
             async with (
                 attacker(victim, source=next(SOURCES)) as vandal,
-                attacker(victim, source=next(SOURCES)) as accomplice,
+                attacker(victim, source=next(SOURCES)) as one,
+                attacker(victim, source=next(SOURCES)) as two,
             ):
-                await offer_model(accomplice, victim, model)
+                for accomplice in (one, two):  # One gets fewer passed on than the vandal may have.
+                    await offer_model(accomplice, victim, model)
                 for _ in range(strength(100, 2000)):
                     await vandal.say(replace(forward(vandal.peer_id, victim), model=model))
                 refusal = await vandal.hear(Refused)
