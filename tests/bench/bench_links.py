@@ -38,12 +38,13 @@ WARM_UP_PINGS: Final = 200
 #: The same with pauses, as tokens come: by then the machine has gone to sleep.
 RARE_PINGS: Final = 50
 RARE_PAUSE_S: Final = 0.02
-#: Answers at once, and tokens per second of each; 0: as many as it takes.
+#: Answers at once, and tokens per second of each. The last are more than a relay grants, and than
+#: frames can be sent: what there is meanwhile leaves together.
 LOADS: Final = {
     "4 answers of 50 tokens/s": (4, 50),
     "4 answers of 500 tokens/s": (4, 500),
     "32 answers of 100 tokens/s": (32, 100),
-    "32 answers, flat out": (32, 0),
+    "32 answers of 5,000 tokens/s": (32, 5000),
 }
 SECONDS: Final = 2.0
 QUICK_SECONDS: Final = 1.0

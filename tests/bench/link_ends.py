@@ -297,17 +297,14 @@ class Metronome:
         pass
 
     async def tokenize(self, prompt: Prompt) -> Tokens:
-        """The prompt is the pace, in steps per second; 0: as fast as the process can."""
+        """The prompt is the pace, in steps per second."""
         return (int(str(prompt)),)
 
     async def _decode(self) -> None:
         due = time.monotonic()
         while self._open:
-            if self._steps_per_s:
-                due += 1 / self._steps_per_s
-                await asyncio.sleep(due - time.monotonic())
-            else:
-                await asyncio.sleep(0)
+            due += 1 / self._steps_per_s
+            await asyncio.sleep(due - time.monotonic())
             stamp = stamp_of(_now_us())
             for request_id in list(self._open):
                 self.tokens += 1
