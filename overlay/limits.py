@@ -115,7 +115,7 @@ FORWARD_MESSAGES: Final = 16
 #: Where there is none, each peer counts as two.
 CANDIDATES_PER_MESSAGE: Final = 8
 #: Requests of guests that are passed on to one peer per second, and at once after a quiet time: a
-#: quarter of what it would slow this node for, with what follows each. A long prompt counts as
+#: quarter of what it would slow this node for, with what follows each. One of many parts counts as
 #: more, as it does there.
 PASSED_ON_PER_S: Final = 64
 PASSED_ON_BURST: Final = 128

@@ -13,9 +13,10 @@ from overlay.limits import (
     MEMBERS_MAX,
     PASSED_ON_BURST,
     PASSED_ON_PER_S,
-    TOKENS_PER_MESSAGE,
 )
 from overlay.recent import Recent
+from overlay.wire.messages import Forward
+from overlay.wire.weight import weight
 
 
 class Passing:
@@ -29,8 +30,8 @@ class Passing:
         bucket = self._buckets.get(peer)
         return bucket is None or not bucket.wait_s(now)
 
-    def passed(self, peer: PeerId, tokens: int, now: float) -> None:
-        """One goes to the peer, with a prompt of so many tokens."""
+    def passed(self, peer: PeerId, forward: Forward, now: float) -> None:
+        """One goes to the peer, where it weighs more than others if it has more parts."""
         bucket = self._buckets.get(peer) or Bucket(PASSED_ON_PER_S, PASSED_ON_BURST, now)
-        bucket.take(1 + tokens // (TOKENS_PER_MESSAGE * FORWARD_MESSAGES), now)
+        bucket.take(weight(forward) / FORWARD_MESSAGES, now)
         self._buckets.put(peer, bucket)

@@ -170,8 +170,6 @@ class Placement:
         )
         job.decision = self._policy.decide(question, candidates, now)
         chosen = next(c for c in candidates if c.peer == job.decision.choice)
-        if question.forwarded and not chosen.is_self:
-            self._passing.passed(chosen.peer, length, now)
         estimated = job.decision.chosen
         job.expected = Expected(
             at_s=now,
@@ -230,7 +228,7 @@ class Placement:
         same_key = job.tokens is not None and self.key_at(chosen.peer, job.model) == job.model_key
         card = self._neighbourhood.card_of(chosen.peer, job.model)
         job.answers_in = None if card is None else card.key
-        return Forward(
+        forward = Forward(
             request_id=job.request_id,
             model=job.model,
             model_key=job.model_key,
@@ -246,6 +244,9 @@ class Placement:
             deadline_ms=max(1, round((job.deadline - now) * 1000)),
             estimated_match=chosen.match_tokens,
         )
+        if job.upstream is not None:
+            self._passing.passed(chosen.peer, forward, now)
+        return forward
 
     def answer_begins(self, job: Job) -> None:
         """An answer comes: unless some of it came before, it shows what the prompt became.
@@ -335,9 +336,9 @@ class Placement:
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
         if job.upstream is not None:
-            found = [c for c in found if c.is_self or self._passing.may(c.peer, now)]
             full = self._full_of_ours(guests=True)
-            found = [c for c in found if c.peer not in full]
+            may = self._passing.may
+            found = [c for c in found if c.is_self or (may(c.peer, now) and c.peer not in full)]
         left_alone = self.punctuality.left_alone
         if len(job.tried) >= _FAILURES_MAX:
             found = [c for c in found if c.is_self or left_alone.answers(c.peer)]

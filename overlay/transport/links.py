@@ -37,10 +37,10 @@ from overlay.transport.link import (
     Up,
 )
 from overlay.transport.reading import Reading
-from overlay.transport.weight import weight
 from overlay.wire.between_transports import DialBack, DialedBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import encode
 from overlay.wire.messages import Batch, Goodbye, Hello, Message
+from overlay.wire.weight import weight
 
 log = logging.getLogger(__name__)
 

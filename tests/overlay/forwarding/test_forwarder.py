@@ -77,7 +77,6 @@ from overlay.limits import (
     WAITING_CHARS_MAX,
 )
 from overlay.routing.lateness import LATE_ANSWERS_MIN
-from overlay.transport.weight import weight
 from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
@@ -91,6 +90,7 @@ from overlay.wire.messages import (
     StreamAck,
     TokenFrame,
 )
+from overlay.wire.weight import weight
 from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, World, forwarded, logprob_of, text_of
 
 RID = b"r" * 16
@@ -1520,14 +1520,22 @@ def test_guests_cannot_make_a_relay_flood_another_with_their_requests() -> None:
         assert to_other(effects, other)
 
 
-def test_nor_with_long_ones() -> None:
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"tokens": TOKENS * 200, "prompt": None},
+        {"generated": TOKENS * 200},
+        {"prompt": (Turn("user", ""),) * PROMPT_MESSAGES_MAX},
+    ],
+)
+def test_nor_with_long_ones(long: dict[str, Any]) -> None:
     """They count as many messages there, and may come in few bytes here."""
     world = World(3, models={2})
     guest, _, other = (world.node(i).peer for i in range(3))
     sent = 0.0
     for number in range(PASSED_ON_BURST):
         rid = number.to_bytes(16, "big")
-        asked = forward(world, request_id=rid, tokens=TOKENS * 200, prompt=None, model_key=KEY)
+        asked = forward(world, request_id=rid, model_key=KEY, **long)
         for effect in world.node(1).forwarder.receive(guest, asked, world.now):
             if isinstance(effect, Send) and effect.peer == other:
                 sent += weight(effect.message)

@@ -26,7 +26,6 @@ from overlay.limits import (
     PROMPT_TOKENS_MAX,
     TOKENS_PER_MESSAGE,
 )
-from overlay.transport.weight import weight
 from overlay.wire.anti_entropy import (
     Change,
     CompactSyn,
@@ -47,6 +46,7 @@ from overlay.wire.messages import (
     StreamAck,
     TokenFrame,
 )
+from overlay.wire.weight import weight
 
 PEER = PeerId(bytes([1]) * 32)
 ENTRY = DigestEntry(PEER, 1, 1, 1, 0)
