@@ -7,6 +7,7 @@ bounds, could so have a node banned by another: with requests that they take bac
 from __future__ import annotations
 
 from overlay.bucket import Bucket
+from overlay.errors import Overloaded
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     FORWARD_MESSAGES,
@@ -17,6 +18,14 @@ from overlay.limits import (
 from overlay.recent import Recent
 from overlay.wire.messages import Forward
 from overlay.wire.weight import weight
+
+
+def enough_passed_on() -> Overloaded:
+    """What a guest is told whose request could go to somebody, who has enough of this node's."""
+    return Overloaded(
+        "a friend's node passes on no more requests of guests now: ask elsewhere, or wait for one "
+        "of them to end"
+    )
 
 
 class Passing:

@@ -19,7 +19,7 @@ from overlay.forwarding.effects import (
 )
 from overlay.forwarding.job import Expected, Job
 from overlay.forwarding.neighbourhood import Neighbourhood
-from overlay.forwarding.passing import Passing
+from overlay.forwarding.passing import Passing, enough_passed_on
 from overlay.forwarding.punctuality import Punctuality
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -335,10 +335,11 @@ class Placement:
 
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
-        if job.upstream is not None:
+        if found and job.upstream is not None:
             full = self._full_of_ours(guests=True)
             may = self._passing.may
             found = [c for c in found if c.is_self or (may(c.peer, now) and c.peer not in full)]
+            job.last_error = job.last_error or (None if found else enough_passed_on())
         left_alone = self.punctuality.left_alone
         if len(job.tried) >= _FAILURES_MAX:
             found = [c for c in found if c.is_self or left_alone.answers(c.peer)]

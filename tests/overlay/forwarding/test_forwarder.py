@@ -1009,6 +1009,9 @@ def test_guests_leave_places_at_a_friend_to_the_node_that_passes_them_on() -> No
         world.carry_out(relay, relay.forwarder.receive(guest.peer, asked, world.now))
         world.deliver()
     assert [*friend.running] == ids[:PASSED_ON_OPEN_MAX]
+    refusals = [m for _, to, m in world.log if to == guest.peer and isinstance(m, Refused)]
+    assert {refused.code for refused in refusals} == {Overloaded.code}
+    assert len(refusals) == OPEN_REQUESTS_PER_PEER_MAX - PASSED_ON_OPEN_MAX
     for number in range(PASSED_ON_OPEN_MAX, OPEN_REQUESTS_PER_PEER_MAX):
         world.submit(1, bytes([number + 100]) * 16, PROMPT)
         world.deliver()
