@@ -287,9 +287,10 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    async def tokenize(self, prompt: Prompt) -> Tokens:
+    async def tokenize(self, prompt: Prompt, *, guests: bool = False) -> Tokens:
         """Render and tokenize, without waiting for running generations.
 
+        ``guests``: a guest asks, and what is remembered of that takes no room of the owner's.
         Raises InvalidRequest (a conversation the template rejects), EngineFailed.
         """
 

@@ -164,7 +164,8 @@ GUESTS_TOKENS_MAX: Final = 2 << 20
 ENGINE_QUEUE_MAX: Final = 64
 #: KV cells of a model: llama.cpp rounds less up to this.
 CELLS_MIN: Final = 256
-#: Tokens of conversations and answers remembered for their next turns: 4 bytes each, and the text.
+#: Tokens of the owner's conversations and answers that are remembered for their next turns, 4 bytes
+#: each; and as many of guests'.
 REMEMBERED_TOKENS_MAX: Final = 1 << 20
 #: Answers remembered after one prompt: those of ``n``, and of asking again.
 ANSWERS_PER_PROMPT_MAX: Final = 8

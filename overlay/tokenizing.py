@@ -69,7 +69,7 @@ class Tokenizing:
             engine = self._engine_of(wanted.model)
             if engine is None:
                 raise EngineFailed("the model is gone")
-            result = await engine.tokenize(wanted.prompt)
+            result = await engine.tokenize(wanted.prompt, guests=bool(wanted.client))
         except HearthError as error:
             result = error
         except Exception as error:

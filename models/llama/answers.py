@@ -5,7 +5,9 @@ the model chose. So the next turn would miss the cache from the answer on. This 
 tokens were generated after which prompt.
 
 It changes no meaning: what it puts in place of a text has exactly that text, and holds no control
-tokens, so whose answer it was makes no difference, and neither does who asks.
+tokens, so whose answer it was makes no difference, and neither does who asks. What a token says is
+found out where it is compared with a text: an answer may be of a hundred thousand, and whoever
+has others forget it by such answers must not have them wait for it, too.
 """
 
 from __future__ import annotations
@@ -24,18 +26,14 @@ from overlay.limits import ANSWERS_PER_PROMPT_MAX, REMEMBERED_TOKENS_MAX
 
 #: Whether an answer may be known is seen by so many of its first characters, before any work.
 _OPENING_CHARS: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    tokens: array[int]
-    text: str
+#: Which are sought in so many of its first tokens: it may be of nothing but space.
+_OPENING_TOKENS: Final = 64
 
 
 @dataclass(slots=True)
 class _Prompt:
     tokens: array[int]
-    answers: list[_Answer] = field(default_factory=list)
+    answers: list[array[int]] = field(default_factory=list)
 
 
 class AnswerMemory:
@@ -74,13 +72,11 @@ class AnswerMemory:
         """These tokens were generated, and delivered, after a prompt that was tokenized here."""
         try:
             key = self._by_tokens.get(_digest(array("i", prompt).tobytes()))
+            noted = array("i", answer)
         except OverflowError:  # a peer may send anything
             return
-        pieces = [self._piece(token) for token in answer]
-        known = [piece for piece in pieces if piece is not None]
-        if key is None or not answer or len(known) < len(pieces):
+        if key is None or not noted:
             return
-        noted = _Answer(array("i", answer), b"".join(known).decode("utf-8", "replace"))
         with self._lock:
             entry = self._prompts.get(key)
             if entry is None:  # by now
@@ -91,8 +87,8 @@ class AnswerMemory:
             if len(entry.answers) == ANSWERS_PER_PROMPT_MAX:
                 self._drop(entry, entry.answers[0])
             entry.answers.append(noted)
-            self._openings[_opening(noted.text)] += 1
-            self.size += len(answer)
+            self._openings[self._opening_of(noted)] += 1
+            self.size += len(noted)
             self._shrink()
 
     def may_know(self, answer: str) -> bool:
@@ -106,31 +102,37 @@ class AnswerMemory:
             entry = self._prompts.get(key)
             if entry is None:
                 return None
+            self._prompts.move_to_end(key)
             # The newest first: it is the likeliest to be cached still.
-            for known in reversed(entry.answers):
-                count = self._tokens_of(known, answer)
-                if count:
-                    self._prompts.move_to_end(key)
-                    return (*entry.tokens, *known.tokens[:count])
-            return None
+            answers = entry.answers[::-1]
+        # Another thread waits for none of this.
+        counts = ((known, self._tokens_of(known, answer)) for known in answers)
+        return next(((*entry.tokens, *known[:count]) for known, count in counts if count), None)
 
-    def _tokens_of(self, known: _Answer, text: str) -> int:
+    def _tokens_of(self, known: array[int], text: str) -> int:
         """How many of its tokens have exactly this text; 0: no number of them.
 
         Less than all where a stop string or the reader ended the answer.
         """
-        if known.text == text:
-            return len(known.tokens)
-        if not text or not known.text.startswith(text):
+        if not text:
             return 0
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         chars = 0
-        for at, token in enumerate(known.tokens):
-            chars += len(decoder.decode(self._piece(token) or b""))
-            if chars >= len(text):
-                whole = chars == len(text) and not decoder.getstate()[0]
-                return at + 1 if whole else 0
-        return 0
+        for count, token in enumerate(known, 1):
+            piece = self._piece(token)
+            if piece is None:
+                return 0
+            more = decoder.decode(piece)
+            if not text.startswith(more, chars):
+                return 0
+            chars += len(more)
+            if chars == len(text) and not decoder.getstate()[0]:
+                return count
+        return len(known) if text[chars:] == decoder.decode(b"", final=True) else 0
+
+    def _opening_of(self, answer: array[int]) -> str:
+        pieces = (self._piece(token) or b"" for token in answer[:_OPENING_TOKENS])
+        return _opening(b"".join(pieces).decode("utf-8", "replace"))
 
     def _shrink(self) -> None:
         while self.size > REMEMBERED_TOKENS_MAX:
@@ -143,10 +145,10 @@ class AnswerMemory:
         for answer in list(entry.answers):
             self._drop(entry, answer)
 
-    def _drop(self, entry: _Prompt, answer: _Answer) -> None:
+    def _drop(self, entry: _Prompt, answer: array[int]) -> None:
         entry.answers.remove(answer)
-        self.size -= len(answer.tokens)
-        opening = _opening(answer.text)
+        self.size -= len(answer)
+        opening = self._opening_of(answer)
         self._openings[opening] -= 1
         if not self._openings[opening]:
             del self._openings[opening]

@@ -175,7 +175,7 @@ class LlamaEngine:
         """Of the worker; for tests that kill it and for people who watch it."""
         return self._process.pid
 
-    async def tokenize(self, prompt: Prompt) -> Tokens:
+    async def tokenize(self, prompt: Prompt, *, guests: bool = False) -> Tokens:
         """See `Engine.tokenize`."""
         self._check_alive()
         self._query += 1
@@ -183,7 +183,7 @@ class LlamaEngine:
         self._queries[self._query] = answer
         query = self._query
         packed = protocol.pack_prompt(prompt)
-        self._send([protocol.TOKENIZE, query, packed])
+        self._send([protocol.TOKENIZE, query, packed, guests])
         self._owing[query] = self._tokenizers[protocol.takes_long(packed)]
         self._owing[query].owes(query)
         try:

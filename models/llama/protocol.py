@@ -1,8 +1,8 @@
 """Frames between a node and its engine process: msgpack lists, one after the other, on pipes.
 
-To the worker: ``[TOKENIZE, id, prompt]``, ``[REMEMBER, prompt, answer]``, ``[SUBMIT, request]``,
-``[CANCEL, request id]``, ``[HASH_KEY, key]``, ``[COPIES, [block, tokens, …]]``. From the worker:
-``[PROGRESS, share]``, then
+To the worker: ``[TOKENIZE, id, prompt, whether a guest's]``, ``[REMEMBER, prompt, answer]``,
+``[SUBMIT, request]``, ``[CANCEL, request id]``, ``[HASH_KEY, key]``,
+``[COPIES, [block, tokens, …]]``. From the worker: ``[PROGRESS, share]``, then
 ``[READY, info]`` or ``[INVALID, message]``; after that ``[TOKENS, id, tokens]``,
 ``[REJECTED, id, code, message]`` and ``[EVENTS, [event, …]]``; at any time
 ``[LOG, level, message]``. An end of file means that the other side is gone.

@@ -53,13 +53,17 @@ class Vocabulary:
         self._template = ChatTemplate(model.chat_template(), bos=self._bos_text, eos=eos_text)
         self._control = self._control_pattern()
         # A peer may say that it answered with any tokens, also such as there are not.
-        self._answers = AnswerMemory(lru_cache(self._size)(self._spoken))
+        piece = lru_cache(self._size)(self._spoken)
+        #: Those of the owner's, and of guests': these are many, and have only each other forgotten.
+        self._own_answers, self._guests_answers = AnswerMemory(piece), AnswerMemory(piece)
         self._pre = model.metadata("tokenizer.ggml.pre") or ""
 
-    def tokenize(self, prompt: Prompt, at: datetime | None = None) -> Tokens:
+    def tokenize(
+        self, prompt: Prompt, at: datetime | None = None, *, guests: bool = False
+    ) -> Tokens:
         """Raises InvalidRequest for a conversation that the template rejects.
 
-        ``at``: the time that the template is told; None for now.
+        ``at``: the time that the template is told; None for now. ``guests``: a guest asks.
         """
         if isinstance(prompt, str):
             return self._tokenize(prompt, add_special=True, parse_special=False)
@@ -70,7 +74,7 @@ class Vocabulary:
         parts = text[end:].split(mark)  # A prompt may spell out 87,000 control tokens.
         rest = (self._tokenize(part, add_special=False, parse_special=True) for part in parts)
         tokens = (*beginning, *chain.from_iterable(rest))
-        self._answers.note_prompt(text, tokens)
+        (self._guests_answers if guests else self._own_answers).note_prompt(text, tokens)
         return tokens
 
     def remember(self, prompt: Tokens, answer: Tokens) -> None:
@@ -78,7 +82,8 @@ class Vocabulary:
 
         Conversations that go on from it, or from a beginning of it, are tokenized accordingly.
         """
-        self._answers.note_answer(prompt, answer)
+        for memory in self._memories:
+            memory.note_answer(prompt, answer)
 
     def probe(self) -> bytes:
         """What prompts become here, in one digest; see `models.probes`."""
@@ -107,7 +112,7 @@ class Vocabulary:
             turn
             for turn in range(len(messages) - 1, 0, -1)
             if messages[turn].role == "assistant"
-            and self._answers.may_know(messages[turn].content.replace(mark, ""))
+            and self._may_know(messages[turn].content.replace(mark, ""))
         )
         for turn in islice(answers, RENDERINGS_MAX):
             try:
@@ -120,11 +125,19 @@ class Vocabulary:
             end = self._control.search(text, len(before))
             if end is not None:
                 answer = text[len(before) : end.start()].replace(mark, "")
-                tokens = self._answers.beginning(before, answer)
-                if tokens is not None:
-                    return tokens, end.start()
+                for memory in self._memories:
+                    tokens = memory.beginning(before, answer)
+                    if tokens is not None:
+                        return tokens, end.start()
         begins = self._bos is not None and not text.startswith(self._bos_text)
         return ((self._bos,) if begins and self._bos is not None else ()), 0
+
+    @property
+    def _memories(self) -> tuple[AnswerMemory, AnswerMemory]:
+        return self._own_answers, self._guests_answers
+
+    def _may_know(self, answer: str) -> bool:
+        return any(memory.may_know(answer) for memory in self._memories)
 
     def _spoken(self, token: int) -> bytes | None:
         """What a token adds to an answer's text; None if it is no part of a text."""

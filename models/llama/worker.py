@@ -107,7 +107,7 @@ class Worker:
         )
         self._scheduler.warm_up()
         self._commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._long_prompts: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._long_prompts: queue.SimpleQueue[tuple[int, Any, bool]] = queue.SimpleQueue()
         self._stopped = False
         self.info = ModelInfo(
             name=options.name,
@@ -123,10 +123,10 @@ class Worker:
     def receive(self, frame: tuple[Any, ...]) -> None:
         """Called by the reader's thread."""
         match frame:
-            case (protocol.TOKENIZE, query, prompt) if protocol.takes_long(prompt):
-                self._long_prompts.put((query, prompt))
-            case (protocol.TOKENIZE, query, prompt):
-                self._tokenize(query, prompt)
+            case (protocol.TOKENIZE, query, prompt, guests) if protocol.takes_long(prompt):
+                self._long_prompts.put((query, prompt, guests))
+            case (protocol.TOKENIZE, query, prompt, guests):
+                self._tokenize(query, prompt, guests)
             case (protocol.REMEMBER, prompt, answer):
                 self._vocabulary.remember(
                     protocol.unpack_tokens(prompt), protocol.unpack_tokens(answer)
@@ -190,9 +190,9 @@ class Worker:
             case (kind,) if kind == _STOP:
                 self._stopped = True
 
-    def _tokenize(self, query: int, prompt: Any) -> None:
+    def _tokenize(self, query: int, prompt: Any, guests: bool) -> None:
         try:
-            tokens = self._vocabulary.tokenize(protocol.unpack_prompt(prompt))
+            tokens = self._vocabulary.tokenize(protocol.unpack_prompt(prompt), guests=guests)
             answer = [protocol.TOKENS, query, protocol.pack_tokens(tokens)]
         except HearthError as error:
             answer = [protocol.REJECTED, query, error.code, str(error)]

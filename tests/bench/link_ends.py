@@ -296,7 +296,7 @@ class Metronome:
     def remember(self, prompt: Tokens, answer: Tokens) -> None:
         pass
 
-    async def tokenize(self, prompt: Prompt) -> Tokens:
+    async def tokenize(self, prompt: Prompt, *, guests: bool = False) -> Tokens:
         """The prompt is the pace, in steps per second."""
         return (int(str(prompt)),)
 

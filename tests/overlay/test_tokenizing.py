@@ -25,10 +25,13 @@ class Slow(TokenSource):
     def __init__(self) -> None:
         super().__init__("toy", lambda event: None)
         self.asked: asyncio.Queue[tuple[Prompt, asyncio.Future[Tokens]]] = asyncio.Queue()
+        #: Whether a prompt was said to be a guest's.
+        self.guests: dict[Prompt, bool] = {}
 
-    async def tokenize(self, prompt: Prompt) -> Tokens:
+    async def tokenize(self, prompt: Prompt, *, guests: bool = False) -> Tokens:
         answer: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
         self.asked.put_nowait((prompt, answer))
+        self.guests[prompt] = guests
         return await answer
 
     async def next(self) -> tuple[Prompt, asyncio.Future[Tokens]]:
@@ -67,6 +70,7 @@ async def test_guests_wait_for_each_other_and_the_owner_for_one_of_them(scene: S
         scene.begin(prompt, client)
     begun = [await scene.engine.next() for _ in range(3)]
     assert [prompt for prompt, _ in begun] == ["a1", "own", "own 2"]
+    assert scene.engine.guests == {"a1": True, "own": False, "own 2": False}
     assert scene.engine.asked.empty()
     begun[0][1].set_result((1, 2))
     assert await scene.told.get() == (b"a1", (1, 2))

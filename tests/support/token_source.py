@@ -47,7 +47,7 @@ class TokenSource:
         """These blocks come to be cached."""
         self._sink(CacheChanged(blocks, ()))
 
-    async def tokenize(self, prompt: Prompt) -> Tokens:
+    async def tokenize(self, prompt: Prompt, *, guests: bool = False) -> Tokens:
         text = prompt if isinstance(prompt, str) else "".join(turn.content for turn in prompt)
         return tuple(text.encode()[:_CONTEXT_LENGTH])
 

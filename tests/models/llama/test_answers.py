@@ -61,6 +61,28 @@ def test_half_a_character_is_no_end(memory: AnswerMemory) -> None:
     assert memory.beginning("prompt", "") is None
 
 
+def test_to_note_an_answer_only_its_beginning_is_read() -> None:
+    read: list[int] = []
+
+    def counted(token: int) -> bytes | None:
+        read.append(token)
+        return piece(token)
+
+    memory = AnswerMemory(counted)
+    memory.note_prompt("prompt", (1,))
+    memory.note_answer((1,), tuple(b" " * 100_000))
+    assert len(read) < 100
+    assert memory.beginning("prompt", "something else") is None
+    assert len(read) < 200
+
+
+def test_with_control_tokens_it_is_no_text(memory: AnswerMemory) -> None:
+    memory.note_prompt("prompt", (1,))
+    memory.note_answer((1,), (65, CONTROL, 66))
+    assert memory.beginning("prompt", "AB") is None
+    assert memory.beginning("prompt", "A") == (1, 65)
+
+
 def test_a_prompt_has_a_few_answers(memory: AnswerMemory) -> None:
     memory.note_prompt("prompt", (1,))
     for n in range(ANSWERS_PER_PROMPT_MAX + 1):

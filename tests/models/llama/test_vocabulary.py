@@ -16,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from models.engine import Message, Tokens
+from models.llama import answers as answer_memory
 from models.llama.answers import AnswerMemory
 from models.llama.loaded_model import LoadedModel
 from models.llama.native import token_piece
@@ -92,7 +93,8 @@ class Tokenizer(NamedTuple):
     def fresh(self) -> Vocabulary:
         """Remembers nothing; what is long to make is made once."""
         vocabulary = copy.copy(self.vocabulary)
-        vocabulary._answers = AnswerMemory(vocabulary._spoken)
+        vocabulary._own_answers = AnswerMemory(vocabulary._spoken)
+        vocabulary._guests_answers = AnswerMemory(vocabulary._spoken)
         return vocabulary
 
     def words(self, numbers: Sequence[int]) -> Tokens:
@@ -233,6 +235,30 @@ def test_of_two_answers_each_is_known(tmp_path: Path) -> None:
     for text in ("then", "them"):
         again = vocabulary.tokenize((HI, Message("assistant", text), ON))
         assert again[: len(prompt) + 4] == (*prompt, *letters(text))
+
+
+def test_however_much_guests_ask_the_owners_answers_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_memory, "REMEMBERED_TOKENS_MAX", 200)
+    vocabulary = chatml(tmp_path).fresh()
+    mine = vocabulary.tokenize((HI,))
+    vocabulary.remember(mine, letters("then"))
+    conversation = (HI, Message("assistant", "then"), ON)
+    known = vocabulary.tokenize(conversation)
+    assert known[: len(mine) + 4] == (*mine, *letters("then"))
+    for number in range(20):
+        prompt = vocabulary.tokenize((Message("user", f"guest {number}"),), guests=True)
+        vocabulary.remember(prompt, letters("the end") * 10)
+    assert vocabulary.tokenize(conversation) == known
+
+
+def test_a_guest_goes_on_from_its_answer_too(tmp_path: Path) -> None:
+    vocabulary = chatml(tmp_path).fresh()
+    prompt = vocabulary.tokenize((HI,), guests=True)
+    vocabulary.remember(prompt, letters("then"))
+    again = vocabulary.tokenize((HI, Message("assistant", "then"), ON), guests=True)
+    assert again[: len(prompt) + 4] == (*prompt, *letters("then"))
 
 
 def test_control_tokens_in_an_answer_are_forgotten(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_nothing_waits_behind_a_long_prompt() -> None:
     tokenized: list[tuple[str, str]] = []
     every = threading.Semaphore(0)
 
-    def tokenize(prompt: Prompt) -> Tokens:
+    def tokenize(prompt: Prompt, *, guests: bool) -> Tokens:
         kind = "long" if isinstance(prompt, tuple) or len(prompt) > 100 else "short"
         tokenized.append((kind, threading.current_thread().name))
         return ()
@@ -57,9 +57,9 @@ def test_nothing_waits_behind_a_long_prompt() -> None:
     worker._writer = SimpleNamespace(  # type: ignore[assignment]
         write=lambda frame: every.release()
     )
-    worker.receive((protocol.TOKENIZE, 1, "x" * (protocol.LONG_PROMPT_CHARS + 1)))
-    worker.receive((protocol.TOKENIZE, 2, (("user", "x"),) * protocol.LONG_PROMPT_CHARS))
-    worker.receive((protocol.TOKENIZE, 3, "hello"))
+    worker.receive((protocol.TOKENIZE, 1, "x" * (protocol.LONG_PROMPT_CHARS + 1), False))
+    worker.receive((protocol.TOKENIZE, 2, (("user", "x"),) * protocol.LONG_PROMPT_CHARS, True))
+    worker.receive((protocol.TOKENIZE, 3, "hello", True))
     assert tokenized == [("short", threading.current_thread().name)]
     thread = threading.Thread(target=worker.tokenize_long_prompts, daemon=True, name="long")
     thread.start()
@@ -69,14 +69,14 @@ def test_nothing_waits_behind_a_long_prompt() -> None:
 
 
 def test_a_bug_in_the_tokenizer_refuses_one_prompt() -> None:
-    def fail(prompt: Prompt) -> Tokens:
+    def fail(prompt: Prompt, *, guests: bool) -> Tokens:
         raise StopIteration
 
     written: list[list[Any]] = []
     worker = object.__new__(Worker)  # without a model
     worker._vocabulary = SimpleNamespace(tokenize=fail)  # type: ignore[assignment]
     worker._writer = SimpleNamespace(write=written.append)  # type: ignore[assignment]
-    worker.receive((protocol.TOKENIZE, 7, "hello"))
+    worker.receive((protocol.TOKENIZE, 7, "hello", False))
     ((kind, query, code, reason),) = written
     assert (kind, query, code) == (protocol.REJECTED, 7, EngineFailed.code)
     assert "StopIteration" in reason
