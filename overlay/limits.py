@@ -22,7 +22,8 @@ RECORD_VALUE_BYTES_MAX: Final = 16 << 10
 #: card, a chain and all revocations less than as much again.
 ORIGIN_BYTES_MAX: Final = 2 << 20
 #: The records of all origins; beyond that each may have what is its share of this (128 KiB: a full
-#: summary). Python takes four times as much for them.
+#: summary; of 370 members or less each may have that and its TOMBSTONES_MAX). Python takes four
+#: times as much for them, and three times as much again to find blocks by.
 REPLICAS_BYTES_MAX: Final = 128 << 20
 #: A sealed announcement on the LAN: a string of a TXT record has 255 bytes, and ``p=`` takes two.
 ANNOUNCEMENT_BYTES_MAX: Final = 253

@@ -16,7 +16,8 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, REPLICAS_BYTES_MAX, UNPROVEN_S
 from overlay.wire.anti_entropy import OriginDelta
 
-#: What each origin may have, however much the others have.
+#: What each origin may have, however much the others have. Of few members each
+#: may have more.
 _SHARE_BYTES: Final = REPLICAS_BYTES_MAX // MEMBERS_MAX
 
 
@@ -35,6 +36,9 @@ class Replicas:
         self._unproven: dict[PeerId, float] = {}
         #: The replicas' size on the wire, as of the latest `weigh` and grown since.
         self._held_bytes = 0
+        #: What each member may have, however much the others have: no crowd keeps a busy node's
+        #: records from going on, which no later message would make up for.
+        self._members_share_bytes = _SHARE_BYTES
 
     def prove(self, origin: PeerId) -> None:
         """``origin`` is a member: others may be told of it, now or once something is known."""
@@ -97,12 +101,16 @@ class Replicas:
     def weigh(self) -> None:
         """Find out how much is held; call it now and then."""
         self._held_bytes = sum(replica.size_bytes for replica in self.by_origin.values())
+        members = sum(map(self.is_member, self.by_origin))
+        self._members_share_bytes = max(_SHARE_BYTES, REPLICAS_BYTES_MAX // max(1, members))
 
     def apply(self, replica: Replica, delta: OriginDelta) -> Applied:
         """As `Replica.apply`, while there is room in all."""
         size_bytes = replica.size_bytes
-        if self._held_bytes > REPLICAS_BYTES_MAX and size_bytes > _SHARE_BYTES:
-            return Applied(excess=True)
+        if self._held_bytes > REPLICAS_BYTES_MAX:
+            member = self.is_member(replica.origin)
+            if size_bytes > (self._members_share_bytes if member else _SHARE_BYTES):
+                return Applied(excess=True)
         applied = replica.apply(delta)
         self._held_bytes += replica.size_bytes - size_bytes
         return applied

@@ -415,3 +415,21 @@ def test_however_much_is_told_of_others_each_has_its_share(
         mine.disprove(peer_id(number))
     mine.tick(1.0, [])
     assert not fill(mine, OTHER, 20)
+
+
+def test_a_crowd_of_members_leaves_the_others_as_much_as_each_of_it_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is refused of an origin once is refused for good, its load too."""
+    monkeypatch.setattr(replicas, "REPLICAS_BYTES_MAX", 4 << 20)
+    mine = linked(LIAR, THIRD)
+    crowd = [peer_id(number) for number in range(100, 108)]
+    for member in crowd:
+        mine.prove(member)
+        fill(mine, member, 40)
+    assert not fill(mine, THIRD, 4)
+    mine.tick(1.0, [])
+    assert not fill(mine, THIRD, 24)
+    assert fill(mine, THIRD, 40)
+    # Who may be made up may have no more than before.
+    assert fill(mine, OTHER, 24)
