@@ -87,7 +87,8 @@ class LlamaEngine:
         self._progress = progress
         self._info: ModelInfo | None = None
         self._open: set[bytes] = set()
-        self._queries: dict[int, asyncio.Future[Tokens]] = {}
+        #: Prompts that are not tokenized yet, with the watch of the thread that owes it.
+        self._queries: dict[int, tuple[Watch, asyncio.Future[Tokens]]] = {}
         self._query = 0
         self._closed = False
         self._died: str | None = None
@@ -96,8 +97,6 @@ class LlamaEngine:
         #: It is to end what was cancelled, and to tokenize short and long prompts.
         self._decoder = Watch(self._hangs)
         self._tokenizers = Watch(self._hangs), Watch(self._hangs)
-        #: Which of the two owes the answer to a query.
-        self._owing: dict[int, Watch] = {}
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = loop.create_future()
@@ -179,17 +178,13 @@ class LlamaEngine:
         """See `Engine.tokenize`."""
         self._check_alive()
         self._query += 1
-        answer: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
-        self._queries[self._query] = answer
-        query = self._query
         packed = protocol.pack_prompt(prompt)
-        self._send([protocol.TOKENIZE, query, packed, guests])
-        self._owing[query] = self._tokenizers[protocol.takes_long(packed)]
-        self._owing[query].owes(query)
-        try:
-            return await answer
-        finally:
-            self._queries.pop(query, None)
+        self._send([protocol.TOKENIZE, self._query, packed, guests])
+        watch = self._tokenizers[protocol.takes_long(packed)]
+        watch.owes(self._query)
+        answer: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
+        self._queries[self._query] = watch, answer
+        return await answer
 
     def remember(self, prompt: Tokens, answer: Tokens) -> None:
         """See `Engine.remember`."""
@@ -325,11 +320,10 @@ class LlamaEngine:
                     self._ready.set_exception(ModelFileInvalid(message))
 
     def _answer(self, query: int, result: Tokens | Exception) -> None:
-        if (owing := self._owing.pop(query, None)) is not None:
-            owing.spoke()
-            owing.settled(query)
-        waiting = self._queries.get(query)
-        if waiting is None or waiting.done():
+        watch, waiting = self._queries.pop(query)
+        watch.spoke()
+        watch.settled(query)
+        if waiting.done():  # nobody waits any longer
             return
         if isinstance(result, Exception):
             waiting.set_exception(result)
@@ -342,7 +336,7 @@ class LlamaEngine:
         self._end_watches()
         if not self._ready.done():
             self._ready.set_exception(EngineFailed(message))
-        for waiting in self._queries.values():
+        for _, waiting in self._queries.values():
             if not waiting.done():
                 waiting.set_exception(EngineFailed(message))
         if self._closed or self._info is None:
