@@ -186,12 +186,16 @@ def test_a_guest_has_no_more_requests_open_than_anybody_may_have() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 9), st.sampled_from([10, 90, 110, 600]), st.booleans()),
+        st.tuples(
+            st.integers(0, 9),
+            st.sampled_from([10, 90, 110, 600]),
+            st.sampled_from(["asks", "hears", "ends"]),
+        ),
         min_size=10,
     )
 )
 def test_prompts_of_a_crowd_have_a_bound_and_short_ones_a_place(
-    steps: list[tuple[int, int, bool]],
+    steps: list[tuple[int, int, str]],
 ) -> None:
     """However many guests somebody made up, and however long the prompts that they have waiting."""
     with pytest.MonkeyPatch.context() as patch:
@@ -201,29 +205,45 @@ def test_prompts_of_a_crowd_have_a_bound_and_short_ones_a_place(
         _fill(steps, most=1000, share=100)
 
 
-def _fill(steps: list[tuple[int, int, bool]], most: int, share: int) -> None:
-    """Guests ask, for so many tokens, or end one of their requests."""
+def _fill(steps: list[tuple[int, int, str]], most: int, share: int) -> None:
+    """Guests ask, for so many tokens, or hear so many more of an answer, or end a request."""
     lending = Lending(NO_BOUNDS, branch_of)
     held: dict[PeerId, dict[bytes, int]] = {}
-    for number, (who, tokens, ends) in enumerate(steps):
+    jobs: dict[bytes, Job] = {}
+    for number, (who, tokens, does) in enumerate(steps):
         guest = PeerId(bytes([who]) * 32)
-        if ends and held.get(guest):
+        if does == "ends" and held.get(guest):
             request_id, _ = held[guest].popitem()
             lending.ended(request_id)
             continue
-        as_text = replace(job_of(guest, number.to_bytes(16, "big")), prompt="x" * tokens)
-        job = replace(as_text, prompt=None, tokens=(1,) * tokens) if number % 2 else as_text
         own, branches = sum(held.get(guest, {}).values()), Counter[bytes]()
         for other, requests in held.items():
             branches[branch_of(other)[0]] += sum(requests.values())
         of_branch, of_all = branches[branch_of(guest)[0]] + tokens, branches.total() + tokens
         in_largest = of_branch > max(branches.values(), default=0)
         fits = of_all <= most or own + tokens <= share or (of_all <= 2 * most and not in_largest)
+        if does == "hears" and held.get(guest):
+            request_id = [*held[guest]][-1]
+            jobs[request_id].generated += (1,) * tokens
+            assert (lending.outgrown(jobs[request_id]) is None) is fits
+            if fits:
+                held[guest][request_id] += tokens
+            else:
+                del held[guest][request_id]
+                lending.ended(request_id)
+            continue
+        as_text = replace(job_of(guest, number.to_bytes(16, "big")), prompt="x" * tokens)
+        job = replace(as_text, prompt=None, tokens=(1,) * tokens) if number % 2 else as_text
         assert (lending.arrives(job, private=False) is None) is fits
         if fits:
             lending.admitted(job)
             held.setdefault(guest, {})[job.request_id] = tokens
+            jobs[job.request_id] = job
     assert lending.guests == sum(map(len, held.values()))
+    for request_id in jobs:
+        lending.ended(request_id)
+    counts = (lending._open, lending._tokens, lending._branches, lending._all_tokens)
+    assert not any(counts), "nothing is kept of anybody"
 
 
 @pytest.mark.parametrize(
