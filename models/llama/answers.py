@@ -116,19 +116,26 @@ class AnswerMemory:
         """
         if not text:
             return 0
+        pieces: list[bytes] = []
+        # A token of a text has a byte or more, and a character four at most.
+        for piece in map(self._piece, known[: 4 * len(text) + 1]):
+            if piece is None:
+                break
+            pieces.append(piece)
+        # All at once, for it is the whole answer as a rule, or another one.
+        said = b"".join(pieces).decode("utf-8", "replace")
+        if said == text and len(pieces) == len(known):
+            return len(known)
+        if not said.startswith(text):
+            return 0
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         chars = 0
-        for count, token in enumerate(known, 1):
-            piece = self._piece(token)
-            if piece is None:
-                return 0
-            more = decoder.decode(piece)
-            if not text.startswith(more, chars):
-                return 0
-            chars += len(more)
-            if chars == len(text) and not decoder.getstate()[0]:
-                return count
-        return len(known) if text[chars:] == decoder.decode(b"", final=True) else 0
+        for count, piece in enumerate(pieces, 1):
+            chars += len(decoder.decode(piece))
+            if chars >= len(text):
+                whole = chars == len(text) and not decoder.getstate()[0]
+                return count if whole else 0
+        return 0
 
     def _opening_of(self, answer: array[int]) -> str:
         pieces = (self._piece(token) or b"" for token in answer[:_OPENING_TOKENS])
