@@ -26,7 +26,6 @@ from overlay.limits import (
     ACCEPT_S,
     CANDIDATES_PER_MESSAGE,
     OPEN_REQUESTS_PER_PEER_MAX,
-    PASSED_ON_OPEN_MAX,
     RELINK_S,
     STREAM_STALL_S,
 )
@@ -67,7 +66,7 @@ class Placement:
         self._neighbourhood = neighbourhood
         self._ledger = ledger
         self.punctuality = Punctuality(me)
-        self._passing = Passing()
+        self._passing = Passing(jobs)
         self._mesh_secret = mesh_secret
         self._policy = policy
         self._answers = AnswerLengths()
@@ -336,9 +335,7 @@ class Placement:
     def _candidates(self, job: Job, now: float) -> list[Candidate]:
         found = self._serving(job, now)
         if found and job.upstream is not None:
-            full = self._full_of_ours(guests=True)
-            may = self._passing.may
-            found = [c for c in found if c.is_self or (may(c.peer, now) and c.peer not in full)]
+            found = self._passing.allowed(found, now)
             job.last_error = job.last_error or (None if found else enough_passed_on())
         left_alone = self.punctuality.left_alone
         if len(job.tried) >= _FAILURES_MAX:
@@ -350,16 +347,12 @@ class Placement:
         job.passed_over = len(asked) < len(found)
         return [self._with_pending(c, now) for c in asked]
 
-    def _full_of_ours(self, *, guests: bool = False) -> set[PeerId | None]:
-        """The peers that have as many requests of this node open as they take of one member.
-
-        ``guests``: as many of guests as are passed on to one peer.
-        """
-        most = PASSED_ON_OPEN_MAX if guests else OPEN_REQUESTS_PER_PEER_MAX
+    def _full_of_ours(self) -> set[PeerId | None]:
+        """The peers that have as many requests of this node open as they take of one member."""
+        most = OPEN_REQUESTS_PER_PEER_MAX
         if len(self._jobs) <= most:
             return set()
-        jobs = self._jobs.values()
-        asked = Counter(job.downstream for job in jobs if job.upstream is not None or not guests)
+        asked = Counter(job.downstream for job in self._jobs.values())
         return {peer for peer, count in asked.items() if count >= most and peer != self._me}
 
     def _willing(self, found: Sequence[Candidate], now: float) -> list[Candidate]:
