@@ -64,7 +64,10 @@ class Backend(Protocol):
 
     @property
     def aborted(self) -> bool:
-        """It was to be broken off since the last decode began, perhaps too late for that."""
+        """It was to be broken off since the last decode began, perhaps too late for that.
+
+        Never where whoever was part of it would lose all of what it has computed.
+        """
 
     def complaint(self) -> str:
         """What was wrong with the last decode, in the library's words."""

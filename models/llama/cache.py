@@ -14,10 +14,6 @@ class Cache(Protocol):
     """Seats runs in the KV cache, records what they compute, and evicts what nobody holds."""
 
     @property
-    def divisible(self) -> bool:
-        """Whether a run that is rolled back keeps all that was recorded, or begins anew."""
-
-    @property
     def cells_used(self) -> int: ...
 
     @property

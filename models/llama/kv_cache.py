@@ -33,8 +33,6 @@ CLOSE_TOKENS: Final = 1024
 class KvCache:
     """Seats runs in the cache, records what they compute, and evicts what nobody holds."""
 
-    divisible: Final = True
-
     def __init__(
         self,
         backend: Backend,

@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final
 
 from models.engine import CacheStats
 from models.llama.backend import Backend
@@ -63,8 +62,6 @@ class _Sequence:
 
 class PrivateCache:
     """A `models.llama.cache.Cache` that gives each run a sequence of its own."""
-
-    divisible: Final = False
 
     def __init__(self, backend: Backend, mesh_secret: bytes, model_key: bytes) -> None:
         self._backend = backend

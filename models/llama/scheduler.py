@@ -285,15 +285,14 @@ class Scheduler:
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
         """Record the computed tokens in the tree, and let answers grow: the owner's first.
 
-        Guests' stand back once the owner asks for more, where that costs but a token of each.
+        Guests' stand back once the owner asks for more; what that costs is a token of each.
         """
         rows = enumerate(zip(plan, slices, strict=True))
         for row, ((run, count), part) in sorted(rows, key=lambda each: each[1][0][0].priority):
             if run.guest and self.yielding is None:
                 self.yielding = Priority.GUEST
                 self._tell()
-            stands_back = run.guest and run.decoding and self._cache.divisible
-            if stands_back and self._backend.aborted:
+            if run.guest and run.decoding and self._backend.aborted:
                 self._cache.roll_back(run)
                 continue
             self._turns.charge(run, count)

@@ -124,11 +124,6 @@ class PrivateCacheMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.bench.requests)
     @rule()
-    def ask_late(self) -> None:
-        self.bench.backend.aborts_late = True
-
-    @precondition(lambda self: self.bench.requests)
-    @rule()
     def rekey(self) -> None:
         self.bench.scheduler.rekey(SECRET)
 
@@ -164,18 +159,6 @@ class PrivateCacheMachine(RuleBasedStateMachine):
             for number in sequences
             for block in block_hashes(SECRET, MODEL_KEY, bench.backend.history(number))
         }
-
-
-def test_answers_do_not_begin_anew_because_the_owner_asks() -> None:
-    """Whatever was computed of a guest's would be lost, for a token."""
-    bench = Bench()
-    guest = bench.submit([1] * 100, 4, priority=Priority.GUEST)
-    while not bench.ended(guest):
-        bench.backend.aborts_late = True
-        bench.scheduler.step()
-    assert bench.tokens(guest) == answer_alone([1] * 100, 4)
-    computed = sum(count for slices in bench.backend.decodes for _, count in slices)
-    assert computed <= 100 + 4
 
 
 PrivateCacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
