@@ -44,7 +44,7 @@ LOADS: Final = {
     "4 answers of 50 tokens/s": (4, 50),
     "4 answers of 500 tokens/s": (4, 500),
     "32 answers of 100 tokens/s": (32, 100),
-    "32 answers of 5,000 tokens/s": (32, 5000),
+    "32 answers of 3,000 tokens/s": (32, 3000),
 }
 SECONDS: Final = 2.0
 QUICK_SECONDS: Final = 1.0
