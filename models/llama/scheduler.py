@@ -287,8 +287,8 @@ class Scheduler:
 
         Guests' stand back once the owner asks for more; what that costs is a token of each.
         """
-        rows = enumerate(zip(plan, slices, strict=True))
-        for row, ((run, count), part) in sorted(rows, key=lambda each: each[1][0][0].priority):
+        for row in sorted(range(len(plan)), key=lambda row: plan[row][0].priority):
+            (run, count), part = plan[row], slices[row]
             if run.guest and self.yielding is None:
                 self.yielding = Priority.GUEST
                 self._tell()
