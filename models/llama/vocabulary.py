@@ -55,7 +55,7 @@ class Vocabulary:
         # A peer may say that it answered with any tokens, also such as there are not.
         piece = lru_cache(self._size)(self._spoken)
         #: Those of the owner's, and of guests': these are many, and have only each other forgotten.
-        self._own_answers, self._guests_answers = AnswerMemory(piece), AnswerMemory(piece)
+        self._answers = AnswerMemory(piece), AnswerMemory(piece)
         self._pre = model.metadata("tokenizer.ggml.pre") or ""
 
     def tokenize(
@@ -74,7 +74,7 @@ class Vocabulary:
         parts = text[end:].split(mark)  # A prompt may spell out 87,000 control tokens.
         rest = (self._tokenize(part, add_special=False, parse_special=True) for part in parts)
         tokens = (*beginning, *chain.from_iterable(rest))
-        (self._guests_answers if guests else self._own_answers).note_prompt(text, tokens)
+        self._answers[guests].note_prompt(text, tokens)
         return tokens
 
     def remember(self, prompt: Tokens, answer: Tokens) -> None:
@@ -82,7 +82,7 @@ class Vocabulary:
 
         Conversations that go on from it, or from a beginning of it, are tokenized accordingly.
         """
-        for memory in self._memories:
+        for memory in self._answers:
             memory.note_answer(prompt, answer)
 
     def probe(self) -> bytes:
@@ -125,19 +125,15 @@ class Vocabulary:
             end = self._control.search(text, len(before))
             if end is not None:
                 answer = text[len(before) : end.start()].replace(mark, "")
-                for memory in self._memories:
+                for memory in self._answers:
                     tokens = memory.beginning(before, answer)
                     if tokens is not None:
                         return tokens, end.start()
         begins = self._bos is not None and not text.startswith(self._bos_text)
         return ((self._bos,) if begins and self._bos is not None else ()), 0
 
-    @property
-    def _memories(self) -> tuple[AnswerMemory, AnswerMemory]:
-        return self._own_answers, self._guests_answers
-
     def _may_know(self, answer: str) -> bool:
-        return any(memory.may_know(answer) for memory in self._memories)
+        return any(memory.may_know(answer) for memory in self._answers)
 
     def _spoken(self, token: int) -> bytes | None:
         """What a token adds to an answer's text; None if it is no part of a text."""

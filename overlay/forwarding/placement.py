@@ -349,11 +349,11 @@ class Placement:
 
     def _full_of_ours(self) -> set[PeerId | None]:
         """The peers that have as many requests of this node open as they take of one member."""
-        most = OPEN_REQUESTS_PER_PEER_MAX
-        if len(self._jobs) <= most:
+        if len(self._jobs) <= OPEN_REQUESTS_PER_PEER_MAX:
             return set()
         asked = Counter(job.downstream for job in self._jobs.values())
-        return {peer for peer, count in asked.items() if count >= most and peer != self._me}
+        del asked[self._me]
+        return {peer for peer, count in asked.items() if count >= OPEN_REQUESTS_PER_PEER_MAX}
 
     def _willing(self, found: Sequence[Candidate], now: float) -> list[Candidate]:
         """Those that will not refuse, as far as one knows: a place may be free again by now."""

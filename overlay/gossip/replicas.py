@@ -16,8 +16,8 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, REPLICAS_BYTES_MAX, UNPROVEN_S
 from overlay.wire.anti_entropy import OriginDelta
 
-#: What each origin may have, however much the others have. Of few members each
-#: may have more.
+#: What each origin may have, however much the others have. Where members are few, each may have
+#: more.
 _SHARE_BYTES: Final = REPLICAS_BYTES_MAX // MEMBERS_MAX
 
 

@@ -93,8 +93,7 @@ class Tokenizer(NamedTuple):
     def fresh(self) -> Vocabulary:
         """Remembers nothing; what is long to make is made once."""
         vocabulary = copy.copy(self.vocabulary)
-        vocabulary._own_answers = AnswerMemory(vocabulary._spoken)
-        vocabulary._guests_answers = AnswerMemory(vocabulary._spoken)
+        vocabulary._answers = AnswerMemory(vocabulary._spoken), AnswerMemory(vocabulary._spoken)
         return vocabulary
 
     def words(self, numbers: Sequence[int]) -> Tokens:
