@@ -275,6 +275,8 @@ STREAM_STALL_S: Final = 30.0
 ACCEPT_S: Final = 3.0
 #: The time a request may take in all, unless it says otherwise.
 REQUEST_DEADLINE_S: Final = 600.0
+#: How long a place among guest_requests is kept for a guest that was refused one, and had fewer.
+PLACE_KEPT_S: Final = 30.0
 #: The minute of a guest's quota of tokens.
 QUOTA_WINDOW_S: Final = 60.0
 #: A peer that is slowed for so long is cut and banned.

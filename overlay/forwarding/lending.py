@@ -16,6 +16,7 @@ from models.engine import Chunk, Client, RequestEvent, Started, texts_of
 from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.job import Job
+from overlay.forwarding.places import Places
 from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GUESTS_TOKENS_MAX, MEMBERS_MAX, OPEN_REQUESTS_PER_PEER_MAX
@@ -57,6 +58,7 @@ class Lending:
         self.refused: Counter[str] = Counter()
         per_minute = terms.guest_tokens_per_minute
         self._quota = None if per_minute is None else TokenQuota(per_minute)
+        self._places = Places(terms.guest_requests)
 
     # --- A guest's request ------------------------------------------------------------------------
 
@@ -71,6 +73,7 @@ class Lending:
             opened = _Open(job.upstream, branch, tokens - len(job.generated), 0)
             self._requests[job.request_id] = opened
             self._open[job.upstream] += 1
+            self._places.take(job.request_id, self._client_of(job.upstream))
             self._keep(opened, tokens)
 
     def outgrown(self, job: Job) -> tuple[Noticed, HearthError] | None:
@@ -126,6 +129,7 @@ class Lending:
                 del self._open[over.guest], self._tokens[over.guest]
             if not self._branches[over.branch]:
                 del self._branches[over.branch]
+        self._places.back(request_id)
         if self._quota is not None:
             self._quota.release(request_id)
 
@@ -138,10 +142,8 @@ class Lending:
 
     @property
     def places(self) -> int | None:
-        """How many more requests of guests would be taken now; None: no bound."""
-        if self.terms.guest_requests is None:
-            return None
-        return max(0, self.terms.guest_requests - self.guests)
+        """How many more requests of guests may be open; None: no bound."""
+        return self._places.free
 
     def spent(self, now: float) -> dict[PeerId, int]:
         """Tokens that each guest has had within the last minute; without a quota, none counts."""
@@ -163,7 +165,7 @@ class Lending:
             )
         if self._too_much(guest, self._branch_of(guest), tokens):
             return _full_of_tokens()
-        if self.places == 0:
+        if self._places.refuses(self._client_of(guest), job.submitted_at):
             return Overloaded(
                 "a friend's node takes no more requests of guests now: ask elsewhere, or wait for "
                 "one of them to end"

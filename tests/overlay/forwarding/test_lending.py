@@ -338,6 +338,22 @@ def test_who_told_that_it_is_full_is_asked_if_there_is_nobody_else() -> None:
     assert "a friend's node takes no more requests of guests now" in str(failure.error)
 
 
+def test_places_go_round_by_branches_where_guests_ask_all_the_time() -> None:
+    lending, friend = Lending(Terms(guest_requests=1), branch_of), PeerId(bytes([1]) * 32)
+    crowd = [PeerId(bytes([0, number]) * 16) for number in range(5)]
+    served, asked = [], 0
+    for number in range(10):
+        for guest in (*crowd, friend):  # the crowd is always faster
+            job = job_of(guest, (asked := asked + 1).to_bytes(16, "big"))
+            if lending.arrives(job, private=False) is None:
+                lending.admitted(job)
+                served.append((guest, job.request_id))
+        assert len(served) == number + 1, "no place is left empty"
+        lending.ended(served[-1][1])
+    assert sum(guest == friend for guest, _ in served) == 5
+    assert lending.places == 1
+
+
 # --- Tokens per minute --------------------------------------------------------------------------
 
 
