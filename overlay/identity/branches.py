@@ -7,8 +7,9 @@ branch around it, that of whoever let the member in. The founder's branch has ME
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
@@ -63,6 +64,26 @@ class Branches:
             self._sizes[branch] -= 1
             if not self._sizes[branch]:
                 del self._sizes[branch]
+
+    def in_turns(self, members: Sequence[PeerId]) -> list[PeerId]:
+        """Members that have a place, so that the branches at each fork take turns: in each come
+        those first that come first in ``members``. Who makes up others is not asked for all of them
+        before anybody else is.
+        """
+        ranks = {member: rank for rank, member in enumerate(members)}
+        return self._in_turns(members, 0, ranks)
+
+    def _in_turns(
+        self, members: Sequence[PeerId], depth: int, ranks: Mapping[PeerId, int]
+    ) -> list[PeerId]:
+        if len(members) == 1:
+            return [*members]
+        forks: dict[Lineage, list[PeerId]] = {}
+        for member in members:
+            forks.setdefault(self._seated[member][depth : depth + 1], []).append(member)
+        turns = [self._in_turns(branch, depth + 1, ranks) for branch in forks.values()]
+        rounds = (filter(None, each) for each in zip_longest(*turns))
+        return [*chain.from_iterable(sorted(each, key=ranks.__getitem__) for each in rounds)]
 
     def _put(self, member: PeerId, lineage: Lineage) -> None:
         self._seated[member] = lineage

@@ -118,13 +118,14 @@ class Links:
         return None if line is None or line.link.relay is not None else line
 
     def nearest(self) -> list[PeerId]:
-        """Who has a direct line, by its round trip."""
+        """Who has a direct line, by its round trip; branches take turns."""
         rtts_ms = {
             peer: math.inf if link.rtt_ms is None else link.rtt_ms
             for peer, link in self.statuses().items()
             if link.relay is None
         }
-        return sorted(rtts_ms, key=lambda peer: (rtts_ms[peer], peer))
+        nearest = sorted(rtts_ms, key=lambda peer: (rtts_ms[peer], peer))
+        return self._branches.in_turns(nearest)
 
     def dialled(self) -> dict[PeerId, Line]:
         """The direct lines that this node dialled, one per peer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -100,3 +101,58 @@ def test_no_branch_ever_has_more_than_its_share(steps: list[tuple[PeerId, Lineag
         assert (full is None) == there_is_room
         if full is None:
             above_of[member] = above
+
+
+def test_branches_take_turns_at_each_fork_and_their_order_is_kept() -> None:
+    places = Branches()
+    liar, friend, guest = peer(1), peer(2), peer(3)
+    crowd = [peer(10 + n) for n in range(5)]
+    for member in crowd:
+        assert places.seat(member, (liar, member)) is None
+    for member, lineage in (
+        (founder := peer(0), ()),
+        (liar, (liar,)),
+        (friend, (friend,)),
+        (guest, (friend, guest)),
+    ):
+        assert places.seat(member, lineage) is None
+    assert places.in_turns([]) == []
+    # The first of each of three branches, then the second, and so on.
+    assert places.in_turns([*crowd, liar, friend, founder, guest]) == [
+        *(crowd[0], friend, founder),
+        *(crowd[1], guest),
+        *crowd[2:],
+        liar,
+    ]
+
+
+def test_who_let_everybody_in_makes_up_no_more_turns_than_one_further_down_is_given() -> None:
+    places = Branches()
+    first, liar, friend = peer(1), peer(2), peer(3)
+    crowd = [peer(10 + n) for n in range(3)]
+    assert places.seat(first, (first,)) is None
+    assert places.seat(friend, (first, friend)) is None
+    for member in crowd:
+        places.seat(member, (first, liar, member))
+    turns = places.in_turns([*crowd[:2], friend])
+    assert turns == [crowd[0], friend, crowd[1]]
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(1, 4), max_size=3).map(lambda path: tuple(map(peer, path))),
+        max_size=PLACES,
+        unique=True,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_in_turns_everybody_comes_once(lineages: list[Lineage], rng: random.Random) -> None:
+    places, seated = Branches(), []
+    for number, lineage in enumerate(lineages):
+        member = peer(100 + number)
+        if places.seat(member, (*lineage, member)) is None:
+            seated.append(member)
+    rng.shuffle(seated)
+    turns = places.in_turns(seated)
+    assert sorted(turns) == sorted(seated)
+    assert turns[:1] == seated[:1], "the first is the first of its branch"

@@ -32,13 +32,18 @@ RELAY = PeerId(b"r" * 32)
 class End:
     """A member with links, which notes what it is told of them."""
 
-    def __init__(self, number: int) -> None:
-        key = NodeKey.from_seed(bytes([number]) * 32)
-        chain = issue(FOUNDER, FOUNDED, key.peer_id, time.time())
-        membership = Membership(FOUNDER.peer_id, FOUNDED.mesh_secret, chain)
-        self.me = LocalNode(key, membership, f"member {number}", ())
-        self.peer = key.peer_id
-        self.lineage = (key.peer_id,)
+    key: NodeKey
+    membership: Membership
+    lineage: Lineage
+
+    def __init__(self, number: int, inviter: End | None = None) -> None:
+        self.key = NodeKey.from_seed(bytes([number]) * 32)
+        self.peer = self.key.peer_id
+        self.lineage = (*(inviter.lineage if inviter else ()), self.peer)
+        key, above = (inviter.key, inviter.membership) if inviter else (FOUNDER, FOUNDED)
+        chain = issue(key, above, self.peer, time.time())
+        self.membership = Membership(FOUNDER.peer_id, FOUNDED.mesh_secret, chain)
+        self.me = LocalNode(self.key, self.membership, f"member {number}", ())
         self.told: list[tuple[str, PeerId, object]] = []
         #: Whom it hangs up on when this is told.
         self.hang_up_at: Message | None = None
@@ -157,6 +162,17 @@ async def test_the_nearest_is_asked_to_relay_before_those_farther_away(
     await joined(here, far, relay=RELAY)
     by_rtt = {rtt_ms: other.peer for other, rtt_ms in zip(others, order, strict=True)}
     assert here.links.nearest() == [by_rtt[5.0], by_rtt[50.0], by_rtt[None]]
+
+
+async def test_a_crowd_that_is_near_has_no_more_than_its_turns_before_another_is_asked() -> None:
+    """Each that does not answer takes HANDSHAKE_S, and one member can let in hundreds."""
+    here, head, friend = ends(3)
+    crowd = [End(number, head) for number in range(10, 15)]
+    for rtt_ms, other in enumerate([*crowd, friend]):
+        line, _ = await joined(here, other)
+        line.link._rtt_ms = rtt_ms
+    nearest = here.links.nearest()
+    assert nearest == [crowd[0].peer, friend.peer, *(other.peer for other in crowd[1:])]
 
 
 @pytest.mark.parametrize("order", [(None, RELAY), (RELAY, None)])
