@@ -128,6 +128,8 @@ RELAY_SENDERS_PER_RECEIVER: Final = 2
 #: Members that are dialled back at one time, at their request.
 DIAL_BACKS_MAX: Final = 4
 #: Circuits through one relay whose other end has shown no membership yet: a relay makes up any.
+#: Branches share these as they share other places; who is not known to be a member is of the
+#: relay's.
 CIRCUITS_OPENING_PER_RELAY_MAX: Final = 16
 #: Messages of a peer that is slowed that have arrived and are not read yet.
 PARKED_MESSAGES_MAX: Final = 10_000

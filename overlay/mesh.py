@@ -111,6 +111,7 @@ class Mesh:
             revocations=revocations,
             on_ledger=on_ledger,
             observer=self,
+            lineage=self.member.roll.lineage,
             rng=rng,
             relays=relays,
         )

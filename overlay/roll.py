@@ -22,6 +22,7 @@ from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations, branch_of
 from overlay.limits import (
     CHAIN_CHECKS_PER_ROUND,
+    MEMBERS_MAX,
     REVOCATION_CHECKS_PER_ROUND,
     REVOCATIONS_PER_BRANCH_BURST,
     REVOCATIONS_PER_BRANCH_PER_S,
@@ -54,7 +55,7 @@ class Roll:
         self._news: dict[PeerId, Bucket] = {}
         #: The chains that make their origins members, as they were verified.
         self._verified: dict[PeerId, bytes] = {}
-        self._branches = Branches()
+        self._branches = Branches(MEMBERS_MAX)
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         #: Origins whose chains must wait for the next round.
         self._unverified: set[PeerId] = set()
@@ -141,6 +142,10 @@ class Roll:
             return True
         packed = self._gossip.record(origin, CHAIN)
         return packed is not None and self._verified.get(origin) == packed
+
+    def lineage(self, origin: PeerId) -> Lineage | None:
+        """Who let ``origin`` in; None: it is not known to be a member."""
+        return () if origin == self._revocations.founder else self._branches.lineage(origin)
 
     def verify(self, origin: PeerId) -> bool | Full:
         """Whether ``origin`` is `vouched` for, now that its chain has been looked at.

@@ -2,7 +2,7 @@
 
 Whoever may invite can let in keys that it made up, any number of them. A member's branch is all
 whom it let in, and whom those let in. It has one in PLACES_PER_BRANCH_PLACE of the places of the
-branch around it, that of whoever let the member in. The founder's branch has MEMBERS_MAX.
+branch around it, that of whoever let the member in. The founder's branch has all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import chain, zip_longest
 
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
-from overlay.limits import MEMBERS_MAX, PLACES_PER_BRANCH_PLACE
+from overlay.limits import PLACES_PER_BRANCH_PLACE
 
 #: Who let a member in: from the one that the founder invited down to the member itself.
 Lineage = tuple[PeerId, ...]
@@ -37,9 +37,10 @@ class Full:
 
 
 class Branches:
-    """Which members have a place."""
+    """Which members have one of so many ``places``."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int) -> None:
+        self._places = places
         self._seated: dict[PeerId, Lineage] = {}
         #: Members in each branch, by the lineage of its head.
         self._sizes: dict[Lineage, int] = {}
@@ -49,7 +50,7 @@ class Branches:
         before = self._seated.get(member)
         self.leave(member)
         for depth, branch in enumerate(_branches(lineage)):
-            places = max(1, MEMBERS_MAX // PLACES_PER_BRANCH_PLACE**depth)
+            places = max(1, self._places // PLACES_PER_BRANCH_PLACE**depth)
             if self._sizes.get(branch, 0) >= places:
                 if before is not None:
                     self._put(member, before)
@@ -64,6 +65,10 @@ class Branches:
             self._sizes[branch] -= 1
             if not self._sizes[branch]:
                 del self._sizes[branch]
+
+    def lineage(self, member: PeerId) -> Lineage | None:
+        """Who let ``member`` in; None: it has no place."""
+        return self._seated.get(member)
 
     def in_turns(self, members: Sequence[PeerId]) -> list[PeerId]:
         """Members that have a place, so that the branches at each fork take turns: in each come

@@ -29,6 +29,7 @@ from overlay.admission.circuit import (
 )
 from overlay.admission.handshake import Role
 from overlay.errors import HearthError, Overloaded, Unreachable, readable
+from overlay.identity.branches import Branches, Lineage
 from overlay.identity.keys import NodeKey
 from overlay.identity.peer_id import PeerId
 from overlay.limits import (
@@ -154,7 +155,8 @@ class _Outlet:
 class Circuits:
     """``relays``: whether this node passes on for others at all. ``new_link`` takes this node's
     role, the relay and the peer. ``on_end`` is told of the peer and the relay of each circuit that
-    this node dialled, when it is over, and whether it came about."""
+    this node dialled, when it is over, and whether it came about. ``lineage``: who let a member in,
+    if it is known to be one."""
 
     def __init__(
         self,
@@ -162,6 +164,7 @@ class Circuits:
         links: Links,
         new_link: Callable[[Role, PeerId, PeerId], Link],
         on_end: Callable[[PeerId, PeerId, bool], None],
+        lineage: Callable[[PeerId], Lineage | None],
         *,
         relays: bool,
     ) -> None:
@@ -171,6 +174,7 @@ class Circuits:
         self._links = links
         self._new_link = new_link
         self._on_end = on_end
+        self._lineage = lineage
         #: By relay, and then by role and peer.
         self._ways: dict[PeerId, dict[tuple[Role, PeerId], _Way]] = {}
         #: By relay. They outlive the ways: a relay remembers, too, what it has passed on of late.
@@ -269,14 +273,19 @@ class Circuits:
     def _opened(self, relay: PeerId, peer: PeerId, old: _Way | None) -> _Way | None:
         if old is not None and time.monotonic() < old.begun + _REOPEN_S:
             return None
+        places = Branches(CIRCUITS_OPENING_PER_RELAY_MAX)
         opening = [
-            way
+            way.peer
             for way in self._ways.get(relay, {}).values()
             if way.role is Role.LISTENER
             and (way.line is None or way.line.link.state is not LinkState.UP)
         ]
-        if len(opening) >= CIRCUITS_OPENING_PER_RELAY_MAX:
-            log.debug("a circuit through %s is one too many", relay)
+        for each in (*opening, peer):
+            lineage = self._lineage(each)
+            # The relay may have made it up.
+            full = places.seat(each, (relay, each) if lineage is None else lineage)
+        if full is not None:
+            log.debug("a circuit through %s is one too many: %s", relay, full)
             return None
         if old is not None:
             self._end(old, "replaced by a new connection")

@@ -21,6 +21,7 @@ from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, 
 from overlay.identity.branches import Branches, Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
+from overlay.limits import MEMBERS_MAX
 from overlay.transport.connection import Line
 from overlay.transport.handover import Handover, RelayedLine, lossy
 from overlay.transport.link import (
@@ -101,7 +102,7 @@ class Links:
         #: Those that are up, by peer: the direct ones, oldest first, and then the relayed ones.
         self._up: dict[PeerId, list[Line]] = {}
         #: Of those to which there is a link: no branch's inventions keep others out.
-        self._branches = Branches()
+        self._branches = Branches(MEMBERS_MAX)
         self._handover = Handover(self._tell)
         self._reading = Reading(self._read, on_excess, self._up)
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from overlay.admission.handshake import Handshake, LocalNode, Role
 from overlay.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from overlay.identity.branches import Lineage
 from overlay.identity.invites import NONCE_BYTES, InviteLedger
 from overlay.identity.keys import curve_public
 from overlay.identity.multiaddr import Multiaddr, readable_addresses
@@ -46,7 +47,8 @@ class Transport:
 
     ``node`` gives what this node says of itself at each handshake; ``on_ledger`` is called when
     an invite was used, and must write the ledger before it returns. ``revocations`` may grow:
-    `refuse_revoked` then. ``relays``: pass on for members that cannot dial each other.
+    `refuse_revoked` then. ``lineage``: who let a member in, if it is known to be one. ``relays``:
+    pass on for members that cannot dial each other.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Transport:
         revocations: Revocations,
         on_ledger: Callable[[], None],
         observer: LinkObserver,
+        lineage: Callable[[PeerId], Lineage | None],
         rng: random.Random,
         relays: bool = True,
     ) -> None:
@@ -74,6 +77,7 @@ class Transport:
             self._links,
             self._circuit_link,
             self._circuit_ended,
+            lineage,
             relays=relays,
         )
         self._bans = Bans()

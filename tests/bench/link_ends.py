@@ -128,6 +128,7 @@ class LinkEnd:
             revocations=Revocations(self.node.membership.founder),
             on_ledger=lambda: None,
             observer=self,
+            lineage=lambda peer: None,
             rng=random.Random(number),
         )
 

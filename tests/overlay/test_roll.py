@@ -565,7 +565,7 @@ def test_who_was_away_until_it_was_forgotten_is_heard_of_from_afar_again(away: i
 def test_members_that_come_and_go_do_not_make_one_that_stays_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("overlay.identity.branches", "overlay.gossip.replicas"):
+    for module in ("overlay.roll", "overlay.gossip.replicas"):
         monkeypatch.setattr(f"{module}.MEMBERS_MAX", 3)
     network = Network([0] * 8, 1)
     founder, staying, *passing = network.nodes
@@ -651,7 +651,7 @@ def test_whoever_lets_in_its_own_inventions_keeps_no_friend_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = 12
-    for module in ("overlay.identity.branches", "overlay.gossip.replicas"):
+    for module in ("overlay.roll", "overlay.gossip.replicas"):
         monkeypatch.setattr(f"{module}.MEMBERS_MAX", places)
     network = Network([0, 0, 0], 1)
     founder, mallory, friend, late = network.nodes

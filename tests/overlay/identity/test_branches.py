@@ -5,22 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.identity import branches
 from overlay.identity.branches import Branches, Full, Lineage, lineage_of
 from overlay.identity.certificates import Certificate, Membership, found_mesh, issue
 from overlay.identity.peer_id import PeerId
 from tests.overlay.identity.strategies import key
 
 PLACES = 18
-
-
-@pytest.fixture(autouse=True)
-def _few_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branches, "MEMBERS_MAX", PLACES)
 
 
 def peer(number: int) -> PeerId:
@@ -40,7 +33,7 @@ def test_a_lineage_leads_from_the_founders_guest_to_the_member() -> None:
 
 
 def test_a_member_that_makes_up_others_keeps_nobody_out() -> None:
-    places = Branches()
+    places = Branches(PLACES)
     liar = peer(1)
     made_up = [places.seat(peer(100 + n), (liar, peer(100 + n))) for n in range(PLACES)]
     assert made_up.count(None) == PLACES // 3
@@ -56,7 +49,7 @@ def test_a_member_that_makes_up_others_keeps_nobody_out() -> None:
 
 
 def test_a_place_that_is_left_is_free() -> None:
-    places = Branches()
+    places = Branches(PLACES)
     *seated, late = [(peer(1), peer(2 + n)) for n in range(PLACES // 3 + 1)]
     assert [places.seat(lineage[-1], lineage) for lineage in seated] == [None] * len(seated)
     assert places.seat(late[-1], late) is not None
@@ -66,7 +59,7 @@ def test_a_place_that_is_left_is_free() -> None:
 
 
 def test_who_is_let_in_anew_changes_places_or_keeps_its_own() -> None:
-    places = Branches()
+    places = Branches(PLACES)
     one, full = peer(1), peer(2)
     assert places.seat(one, (one,)) is None
     for number in range(PLACES // 3):
@@ -86,7 +79,7 @@ LINEAGES = st.lists(NUMBERS, max_size=3, unique=True).map(lambda ns: tuple(map(p
 
 @given(st.lists(st.tuples(st.integers(10, 40).map(peer), LINEAGES | st.none()), max_size=80))
 def test_no_branch_ever_has_more_than_its_share(steps: list[tuple[PeerId, Lineage | None]]) -> None:
-    places, above_of = Branches(), dict[PeerId, Lineage]()
+    places, above_of = Branches(PLACES), dict[PeerId, Lineage]()
     for member, above in steps:
         if above is None:
             places.leave(member)
@@ -104,7 +97,7 @@ def test_no_branch_ever_has_more_than_its_share(steps: list[tuple[PeerId, Lineag
 
 
 def test_branches_take_turns_at_each_fork_and_their_order_is_kept() -> None:
-    places = Branches()
+    places = Branches(PLACES)
     liar, friend, guest = peer(1), peer(2), peer(3)
     crowd = [peer(10 + n) for n in range(5)]
     for member in crowd:
@@ -127,7 +120,7 @@ def test_branches_take_turns_at_each_fork_and_their_order_is_kept() -> None:
 
 
 def test_who_let_everybody_in_makes_up_no_more_turns_than_one_further_down_is_given() -> None:
-    places = Branches()
+    places = Branches(PLACES)
     first, liar, friend = peer(1), peer(2), peer(3)
     crowd = [peer(10 + n) for n in range(3)]
     assert places.seat(first, (first,)) is None
@@ -147,7 +140,7 @@ def test_who_let_everybody_in_makes_up_no_more_turns_than_one_further_down_is_gi
     st.randoms(use_true_random=False),
 )
 def test_in_turns_everybody_comes_once(lineages: list[Lineage], rng: random.Random) -> None:
-    places, seated = Branches(), []
+    places, seated = Branches(PLACES), []
     for number, lineage in enumerate(lineages):
         member = peer(100 + number)
         if places.seat(member, (*lineage, member)) is None:

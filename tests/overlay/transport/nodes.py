@@ -33,6 +33,8 @@ class Node:
         self.me = LocalNode(key, membership, name, ())
         self.ledger = InviteLedger(key.peer_id)
         self.ledger_writes = 0
+        #: Of others, as far as it knows.
+        self.lineages: dict[PeerId, Lineage] = {}
         self.revocations = Revocations(membership.founder if membership else key.peer_id)
         self.on_ledger: Callable[[], None] = self._write_ledger
         self.events: list[tuple[str, PeerId, str | Hello | Message]] = []
@@ -46,6 +48,7 @@ class Node:
             revocations=self.revocations,
             on_ledger=lambda: self.on_ledger(),
             observer=self,
+            lineage=lambda peer: self.lineages.get(peer),
             rng=random.Random(1),
         )
         self.addresses: list[Multiaddr] = []

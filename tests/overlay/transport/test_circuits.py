@@ -19,7 +19,12 @@ from overlay.admission.handshake import Role
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
-from overlay.limits import CIRCUITS_OPENING_PER_RELAY_MAX, MESSAGE_BYTES_MAX, REDIAL_MIN_S
+from overlay.limits import (
+    CIRCUITS_OPENING_PER_RELAY_MAX,
+    MESSAGE_BYTES_MAX,
+    PLACES_PER_BRANCH_PLACE,
+    REDIAL_MIN_S,
+)
 from overlay.transport import detours, handover, relaying
 from overlay.transport.circuits import _Way
 from overlay.wire.between_transports import Relay
@@ -349,28 +354,53 @@ async def test_what_a_relay_leaves_out_is_noticed() -> None:
         assert await left.until_seen("down") == f"refused: {lost}"
 
 
+#: Of those whom one member let in, or a relay may have made up.
+OF_ONE_BRANCH = CIRCUITS_OPENING_PER_RELAY_MAX // PLACES_PER_BRANCH_PLACE
+
+
+def opened(end: Node, hub: Node, peer: PeerId) -> None:
+    """The relay says that this peer opens a circuit; nobody will confirm it."""
+    circuit = Circuit(Role.DIALER, hub.key, end.peer_id, bytes(peer))
+    end.transport._circuits._arrived(hub.peer_id, peer, circuit.open(), 100)
+
+
 async def test_a_relay_cannot_open_circuits_without_end() -> None:
     async with mesh(3) as (hub, left, right):
         await linked(left, hub)
         await linked(right, hub)
-        # Left asks the relay to pass on Opens that nobody will confirm, in the names of many.
         for seed in range(3 * CIRCUITS_OPENING_PER_RELAY_MAX):
-            circuit = Circuit(Role.DIALER, left.key, right.peer_id, seed.to_bytes(32, "big"))
+            opened(right, hub, PeerId(seed.to_bytes(32, "big")))
+        assert circuits(right) == OF_ONE_BRANCH
+        for seed in range(100, 100 + CIRCUITS_OPENING_PER_RELAY_MAX):
             peer = PeerId(seed.to_bytes(32, "big"))
-            right.transport._circuits._arrived(hub.peer_id, peer, circuit.open(), 100)
+            right.lineages[peer] = (peer,)
+            opened(right, hub, peer)
         assert circuits(right) == CIRCUITS_OPENING_PER_RELAY_MAX
         right.transport._circuits.tick(time.monotonic() + 60)
         assert circuits(right) == 0
         await seek(left, right)
 
 
-async def test_a_circuit_with_a_link_takes_no_place_of_those_that_open() -> None:
-    async with relayed() as (left, right, hub):
-        for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX + 1):
-            circuit = Circuit(Role.DIALER, left.key, right.peer_id, seed.to_bytes(32, "big"))
+async def test_a_crowd_that_opens_circuits_leaves_others_a_place() -> None:
+    """It need not even lie: each of it asks an honest relay for it, and then says nothing more."""
+    async with apart() as (left, right, [hub]):
+        right.lineages[left.peer_id] = (left.peer_id,)
+        there = right.transport._circuits
+        for seed in range(3 * CIRCUITS_OPENING_PER_RELAY_MAX):
             peer = PeerId(seed.to_bytes(32, "big"))
-            right.transport._circuits._arrived(hub.peer_id, peer, circuit.open(), 100)
-        assert circuits(right) == 1 + CIRCUITS_OPENING_PER_RELAY_MAX
+            right.lineages[peer] = (PeerId(b"l" * 32), peer)
+            opened(right, hub, peer)
+        assert circuits(right) <= OF_ONE_BRANCH
+        circuit = Circuit(Role.DIALER, left.key, right.peer_id, bytes(32))
+        there._arrived(hub.peer_id, left.peer_id, circuit.open(), 100)
+        assert (Role.LISTENER, left.peer_id) in there._ways[hub.peer_id]
+
+
+async def test_a_circuit_with_a_link_takes_no_place_of_those_that_open() -> None:
+    async with relayed() as (_, right, hub):
+        for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX + 1):
+            opened(right, hub, PeerId(seed.to_bytes(32, "big")))
+        assert circuits(right) == 1 + OF_ONE_BRANCH
 
 
 async def test_who_finds_no_place_for_its_circuit_asks_again(
@@ -382,14 +412,12 @@ async def test_who_finds_no_place_for_its_circuit_asks_again(
         # The relay says that it has no link to those that take the places here.
         lost = there._lost
         monkeypatch.setattr(there, "_lost", lambda *_: None)
-        for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX):
-            peer = PeerId(seed.to_bytes(32, "big"))
-            circuit = Circuit(Role.DIALER, hub.key, right.peer_id, bytes(peer))
-            there._arrived(hub.peer_id, peer, circuit.open(), 100)
-        opened, ignored = there._opened, asyncio.Event()
+        for seed in range(OF_ONE_BRANCH):
+            opened(right, hub, PeerId(seed.to_bytes(32, "big")))
+        answer, ignored = there._opened, asyncio.Event()
 
         def watched(*args: Any) -> Any:
-            way = opened(*args)
+            way = answer(*args)
             if way is None:
                 ignored.set()
             return way

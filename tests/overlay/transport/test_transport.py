@@ -78,7 +78,7 @@ async def test_each_round_trip_is_told_as_soon_as_it_is_known() -> None:
 
 async def test_there_are_links_with_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may invite can make up any number, and each link takes a file descriptor."""
-    monkeypatch.setattr("overlay.identity.branches.MEMBERS_MAX", 1)
+    monkeypatch.setattr("overlay.transport.links.MEMBERS_MAX", 1)
     monkeypatch.setattr(dialling, "REDIAL_MAX_S", 0.2)
     async with mesh(3) as (hub, first, second):
         await linked(first, hub)
@@ -92,7 +92,7 @@ async def test_there_are_links_with_so_many_members(monkeypatch: pytest.MonkeyPa
 
 async def test_who_dials_again_and_again_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever makes members up gets the place of each as often as it dials anew."""
-    monkeypatch.setattr("overlay.identity.branches.MEMBERS_MAX", 1)
+    monkeypatch.setattr("overlay.transport.links.MEMBERS_MAX", 1)
     async with mesh(3) as (hub, first, second), raw_peer(hub, first.key) as old:
         await admitted(old, hub, first.me)
         async with raw_peer(hub, first.key) as new:
