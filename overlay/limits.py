@@ -125,8 +125,8 @@ RELAY_MESSAGES_PER_S: Final = 2000
 RELAY_MESSAGES_BURST: Final = 4000
 #: To one member as much is relayed as so many may send: less than it would slow the relay for.
 RELAY_SENDERS_PER_RECEIVER: Final = 2
-#: Members that are dialled back at one time, at their request.
-DIAL_BACKS_MAX: Final = 4
+#: Members that are dialled back at one time, at their request. Branches share these, too.
+DIAL_BACKS_MAX: Final = 12
 #: Circuits through one relay whose other end has shown no membership yet: a relay makes up any.
 #: Branches share these as they share other places; who is not known to be a member is of the
 #: relay's.

@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import replace
 
+from overlay.identity.branches import Branches
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DIAL_BACK_INTERVAL_S, DIAL_BACKS_MAX, MEMBERS_MAX
 from overlay.recent import Recent
@@ -28,6 +29,8 @@ class DialBacks:
         #: When each was last dialled, oldest first.
         self._dialled: Recent[PeerId, float] = Recent(MEMBERS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Those under way: each may take as long as a handshake, and a crowd asks for many.
+        self._places = Branches(DIAL_BACKS_MAX)
 
     def dial(self, line: Line, peer: PeerId, port: int) -> None:
         """The peer at the other end of ``line``, which it dialled, asks for it."""
@@ -36,13 +39,14 @@ class DialBacks:
         if last is not None and now < last + DIAL_BACK_INTERVAL_S / 2:
             return
         seen = seen_at(line.link.endpoint)
-        if seen is None or not 0 < port <= 65535 or len(self._tasks) >= DIAL_BACKS_MAX:
+        if seen is None or not 0 < port <= 65535 or self._places.seat(peer, line.link.lineage):
             return
         self._dialled.put(peer, now)
         endpoint = replace(seen, port=port).endpoint
         task = asyncio.create_task(self._dial(line, peer, endpoint, port))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._places.leave(peer))
 
     async def close(self) -> None:
         """Give up what is under way."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from overlay.errors import Malformed
+from overlay.identity.branches import Lineage
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
@@ -31,23 +33,27 @@ class PublicAddresses:
     """Which addresses peers have confirmed, and whom to ask to confirm one."""
 
     def __init__(self) -> None:
-        self._asked: dict[PeerId, float] = {}
+        #: When each branch was last asked, and in it each peer.
+        self._asked: dict[Lineage, float] = {}
         self._checked: dict[Multiaddr, float] = {}
-        #: Under way, by whom was asked.
-        self._open: dict[PeerId, Multiaddr] = {}
-        #: Until when each is believed.
-        self._confirmed: dict[Multiaddr, float] = {}
+        #: Under way, by whom was asked; and whose branch that is.
+        self._open: dict[PeerId, tuple[Multiaddr, PeerId]] = {}
+        #: Until when each is believed, and by whose branch.
+        self._confirmed: dict[Multiaddr, tuple[float, PeerId]] = {}
 
     def due(
-        self, seen: Mapping[PeerId, Multiaddr], own: Sequence[Multiaddr], now: float
+        self, seen: Mapping[Lineage, Multiaddr], own: Sequence[Multiaddr], now: float
     ) -> list[tuple[PeerId, int]]:
         """Whom to ask to dial back, and at which port.
 
-        ``seen``: where peers that this node dialled see it. ``own``: what it is known to listen on.
+        ``seen``: where peers that this node dialled see it, by who let each in and the peer.
+        ``own``: what it is known to listen on.
         """
-        for lost in self._asked.keys() - seen.keys():
+        branches = {way: [way[: 1 + depth] for depth in range(len(way))] for way in seen}
+        for lost in self._asked.keys() - {*chain.from_iterable(branches.values())}:
             del self._asked[lost]
-            self._open.pop(lost, None)
+        for gone in self._open.keys() - {way[-1] for way in seen}:
+            del self._open[gone]
         self._checked = {
             each: at for each, at in self._checked.items() if now < at + DIAL_BACK_INTERVAL_S
         }
@@ -61,26 +67,32 @@ class PublicAddresses:
             ]
             for host in {address.host for address in seen.values()}
         }
-        # Who was asked longest ago comes first.
-        asked = {peer: self._asked.get(peer, -math.inf) for peer in seen}
-        for peer in sorted(seen, key=lambda peer: (asked[peer], peer)):
-            wanted = [c for c in candidates[seen[peer].host] if c not in self._checked]
-            if wanted and now >= asked[peer] + DIAL_BACK_INTERVAL_S:
-                self._asked[peer] = self._checked[wanted[0]] = now
-                self._open[peer] = wanted[0]
-                found.append((peer, wanted[0].port))
+        # Whose branch was asked longest ago comes first: a crowd that never answers has no more
+        # turns than one that does.
+        asked = {
+            way: [self._asked.get(branch, -math.inf) for branch in branches[way]] for way in seen
+        }
+        for way in sorted(seen, key=lambda way: (asked[way], way)):
+            wanted = [c for c in candidates[seen[way].host] if c not in self._checked]
+            if wanted and now >= asked[way][-1] + DIAL_BACK_INTERVAL_S:
+                self._checked[wanted[0]] = now
+                self._asked.update(dict.fromkeys(branches[way], now))
+                self._open[way[-1]] = wanted[0], way[0]
+                found.append((way[-1], wanted[0].port))
         return found
 
     def answered(self, peer: PeerId, port: int, reached: bool, now: float) -> None:
         """The peer has dialled back, or tried to. One that did not get through proves nothing."""
-        address = self._open.pop(peer, None)
+        address, head = self._open.pop(peer, (None, peer))
         if address is None or address.port != port or not reached:
             return
-        believed = {each: until for each, until in self._confirmed.items() if now < until}
-        if address in believed or len(believed) < ADDRESSES_MAX // 2:
-            believed[address] = now + 3 * DIAL_BACK_INTERVAL_S
+        believed = {each: its for each, its in self._confirmed.items() if now < its[0]}
+        # Of another family, perhaps. More of one branch would be there for what is not so.
+        others = [its[1] for each, its in believed.items() if each != address]
+        if len(others) < ADDRESSES_MAX // 2 and others.count(head) < ADDRESSES_MAX // 4:
+            believed[address] = now + 3 * DIAL_BACK_INTERVAL_S, head
         self._confirmed = believed
 
     def confirmed(self, now: float) -> tuple[Multiaddr, ...]:
         """The addresses to tell others."""
-        return tuple(sorted(each for each, until in self._confirmed.items() if now < until))
+        return tuple(sorted(each for each, (until, _) in self._confirmed.items() if now < until))

@@ -47,8 +47,8 @@ class Transport:
 
     ``node`` gives what this node says of itself at each handshake; ``on_ledger`` is called when
     an invite was used, and must write the ledger before it returns. ``revocations`` may grow:
-    `refuse_revoked` then. ``lineage``: who let a member in, if it is known to be one. ``relays``:
-    pass on for members that cannot dial each other.
+    `refuse_revoked` then. ``lineage``: who let a member in; None: it is not known to be one.
+    ``relays``: pass on for members that cannot dial each other.
     """
 
     def __init__(
@@ -334,7 +334,8 @@ class Transport:
 
     def _look_from_outside(self, now: float) -> None:
         lines = self._links.dialled()
-        for peer, port in self._public.due(self.observed(), self._own, now):
+        seen = {(*lines[peer].link.lineage, peer): at for peer, at in self.observed().items()}
+        for peer, port in self._public.due(seen, self._own, now):
             lines[peer].transmit(encode(DialBack(port)))
 
     def _circuit_link(self, role: Role, relay: PeerId, peer: PeerId) -> Link:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.identity.branches import Lineage
 from overlay.identity.keys import NodeKey
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
-from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
+from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S, DIAL_BACKS_MAX
 from overlay.transport.public import PublicAddresses, seen_at
 from overlay.transport.sockets import Sockets
 from overlay.wire.between_transports import DialBack
@@ -38,12 +39,12 @@ def test_no_text_is_taken_for_an_address_that_it_is_not(text: str) -> None:
 
 def test_a_router_that_passes_on_is_found_and_forgotten_again() -> None:
     addresses = PublicAddresses()
-    assert addresses.due({ANN: ROUTER}, OWN, 0.0) == [(ANN, 7710)]
+    assert addresses.due({(ANN,): ROUTER}, OWN, 0.0) == [(ANN, 7710)]
     assert addresses.confirmed(1.0) == ()
     addresses.answered(ANN, 7710, True, 1.0)
     assert addresses.confirmed(1.0) == (PUBLIC,)
-    assert addresses.due({ANN: ROUTER}, OWN, DIAL_BACK_INTERVAL_S - 1) == []
-    assert addresses.due({ANN: ROUTER}, OWN, DIAL_BACK_INTERVAL_S) == [(ANN, 7710)]
+    assert addresses.due({(ANN,): ROUTER}, OWN, DIAL_BACK_INTERVAL_S - 1) == []
+    assert addresses.due({(ANN,): ROUTER}, OWN, DIAL_BACK_INTERVAL_S) == [(ANN, 7710)]
     # One peer that did not get through is no proof. But somebody must.
     addresses.answered(ANN, 7710, False, DIAL_BACK_INTERVAL_S + 1)
     assert addresses.confirmed(3 * DIAL_BACK_INTERVAL_S) == (PUBLIC,)
@@ -52,7 +53,7 @@ def test_a_router_that_passes_on_is_found_and_forgotten_again() -> None:
 
 def test_peers_are_asked_in_turn_and_once_for_one_address() -> None:
     addresses = PublicAddresses()
-    seen = {ANN: ROUTER, BOB: ROUTER}
+    seen: dict[Lineage, Multiaddr] = {(ANN,): ROUTER, (BOB,): ROUTER}
     rounds = [addresses.due(seen, OWN, n * DIAL_BACK_INTERVAL_S) for n in range(4)]
     asked = [peer for found in rounds for peer, _ in found]
     assert len(asked) == 4
@@ -65,17 +66,17 @@ def test_peers_are_asked_in_turn_and_once_for_one_address() -> None:
     [OWN[0], Multiaddr("ip4", "10.2.0.2", 5), Multiaddr("ip4", "127.0.0.1", 9)],
 )
 def test_nobody_is_asked_for_what_is_known(seen: Multiaddr) -> None:
-    assert PublicAddresses().due({ANN: seen}, OWN, 0.0) == []
+    assert PublicAddresses().due({(ANN,): seen}, OWN, 0.0) == []
 
 
 def test_who_listens_on_loopback_alone_does_not_ask() -> None:
-    assert PublicAddresses().due({ANN: ROUTER}, OWN[1:], 0.0) == []
+    assert PublicAddresses().due({(ANN,): ROUTER}, OWN[1:], 0.0) == []
 
 
 def test_answers_to_no_question_confirm_nothing() -> None:
     addresses = PublicAddresses()
     addresses.answered(ANN, 7710, True, 0.0)
-    addresses.due({ANN: ROUTER}, OWN, 0.0)
+    addresses.due({(ANN,): ROUTER}, OWN, 0.0)
     addresses.answered(BOB, 7710, True, 0.0)
     addresses.answered(ANN, 22, True, 0.0)
     addresses.answered(ANN, 7710, True, 0.0)
@@ -87,9 +88,32 @@ def test_a_peer_that_sees_us_everywhere_does_not_fill_the_card() -> None:
     for number in range(50):
         now = number * DIAL_BACK_INTERVAL_S / 10
         peer = NodeKey.from_seed(bytes([number]) * 32).peer_id
-        addresses.due({peer: Multiaddr("ip4", f"203.0.113.{number}", 1)}, OWN, now)
+        addresses.due({(peer,): Multiaddr("ip4", f"203.0.113.{number}", 1)}, OWN, now)
         addresses.answered(peer, 7710, True, now)
         assert len(addresses.confirmed(now)) <= ADDRESSES_MAX // 2
+
+
+def test_a_crowd_that_one_member_let_in_does_not_keep_the_true_address_from_being_found() -> None:
+    """Neither by saying nothing, nor by seeing this node everywhere else and confirming that."""
+    addresses = PublicAddresses()
+    crowd: list[Lineage] = [
+        (ANN, NodeKey.from_seed(bytes([number]) * 32).peer_id) for number in range(10, 50)
+    ]
+    friend: Lineage = (BOB, BOB)
+    asked: list[PeerId] = []
+    for minute in range(6):
+        now = minute * DIAL_BACK_INTERVAL_S
+        lies = {
+            way: Multiaddr("ip4", f"198.51.100.{number}", 1)
+            for number, way in enumerate(crowd[::2], start=1)
+        }
+        silent = dict.fromkeys(crowd[1::2], ROUTER)
+        for peer, port in addresses.due({**lies, **silent, friend: ROUTER}, OWN, now):
+            asked.append(peer)
+            if peer not in [way[-1] for way in silent]:
+                addresses.answered(peer, port, True, now)
+        assert (PUBLIC in addresses.confirmed(now)) is (BOB in asked)
+    assert 2 <= asked.count(BOB) <= 3
 
 
 # --- On real sockets --------------------------------------------------------------------------
@@ -154,6 +178,32 @@ async def test_a_member_is_dialled_back_once_in_a_while_and_only_if_it_dialled(
         other.transport.send(one.peer_id, DialBack(other.addresses[0].port))
         assert "only who dialled" in str(await one.until_seen("down"))
         assert dialled == [one.addresses[0].endpoint]
+
+
+async def test_a_crowd_has_others_dialled_back_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of it has this node wait for as long as a handshake may take."""
+    dialled: list[PeerId] = []
+
+    async def answers(sockets: Sockets, peer: PeerId, endpoint: str) -> None:
+        dialled.append(peer)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("overlay.transport.dialback.answers", answers)
+    async with mesh(2) as (one, other):
+        await linked(one, other)
+        line = other.transport._links.line(one.peer_id)
+        assert line is not None
+        dial_backs = other.transport._dial_backs
+        line.link.lineage, lineage = (ANN, BOB), line.link.lineage
+        crowd = [NodeKey.from_seed(bytes([number]) * 32).peer_id for number in range(10, 40)]
+        for peer in crowd:
+            dial_backs.dial(line, peer, 7710)
+        line.link.lineage = lineage
+        dial_backs.dial(line, one.peer_id, 7710)
+        await eventually(lambda: one.peer_id in dialled)
+        assert len(dialled) < DIAL_BACKS_MAX
 
 
 async def test_closing_gives_up_what_is_under_way() -> None:
