@@ -257,6 +257,7 @@ class EngineStats(CacheStats):
     requests: int = 0
     #: Requests that found a part of their prompt cached.
     hits: int = 0
+    #: Of prompts that were computed to their end, and of these, cached ones.
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0

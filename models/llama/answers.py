@@ -147,7 +147,9 @@ class AnswerMemory:
 
     def _forget(self, key: bytes) -> None:
         entry = self._prompts.pop(key)
-        self._by_tokens.pop(_digest(entry.tokens.tobytes()), None)
+        tokens = _digest(entry.tokens.tobytes())
+        if self._by_tokens.get(tokens) == key:  # Else they are of a later text, too.
+            del self._by_tokens[tokens]
         self.size -= len(entry.tokens)
         for answer in list(entry.answers):
             self._drop(entry, answer)

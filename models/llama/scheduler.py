@@ -366,7 +366,8 @@ class Scheduler:
     def _finish(self, run: Run, reason: FinishReason) -> None:
         self._end(run)
         finished = run.finished(reason, self._clock())
-        self._load.note_finished(finished)
+        if run.answered_s is not None:  # Else its prompt was not computed here, or not to its end.
+            self._load.note_finished(finished)
         self._emit(finished)
 
     def _end(self, run: Run) -> None:

@@ -107,3 +107,14 @@ def test_what_was_used_longest_ago_is_forgotten(
     memory.note_prompt("long", tuple(range(21)))
     assert memory.size == 0
     assert not memory.may_know("ABCD")
+
+
+def test_a_text_that_is_forgotten_takes_no_answer_from_a_later_one_with_its_tokens(
+    memory: AnswerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "REMEMBERED_TOKENS_MAX", 6)
+    for text in ("a b", "a\u2581b"):
+        memory.note_prompt(text, (1, 2))
+    memory.note_prompt("other", (3, 4, 5))
+    memory.note_answer((1, 2), (65,))
+    assert memory.beginning("a\u2581b", "A") == (1, 2, 65)

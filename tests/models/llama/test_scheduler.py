@@ -686,6 +686,22 @@ def test_cancelling_ends_a_prefill_and_keeps_its_work() -> None:
     assert bench.end(warm).cached_tokens == done
 
 
+def test_a_prompt_that_nobody_waited_for_is_no_miss() -> None:
+    bench = Bench(cells=512, context=256)
+    waiting, computing = bench.submit([2] * 200), bench.submit([1] * 200)
+    bench.scheduler.cancel(waiting)
+    bench.scheduler.step()
+    bench.scheduler.cancel(computing)
+    bench.submit([3, 4], max_tokens=1, generated=[5])  # It was whole where it was begun.
+    bench.run()
+    assert (bench.stats.requests, bench.stats.prompt_tokens) == (3, 0)
+    streaming = bench.submit([3, 4])
+    bench.scheduler.step()
+    bench.scheduler.cancel(streaming)
+    bench.run()
+    assert bench.stats.prompt_tokens == 2
+
+
 def test_a_stop_string_ends_the_answer_before_it() -> None:
     bench = Bench()
     alone = answer_alone([1, 2], 5)
