@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from overlay.errors import HearthError
 from overlay.forwarding.effects import Answer
-from overlay.forwarding.explanations import Actual, Attempt, Explanation
+from overlay.forwarding.explanations import Actual, Attempt, Cause, Explanation
 from overlay.forwarding.hindsight import match_error_tokens
 from overlay.identity.peer_id import PeerId
 from overlay.routing.cost import Estimate
@@ -138,5 +137,5 @@ def _estimated_match(explanation: Explanation) -> int | None:
     return explanation.attempts[-1].decision.chosen.match_tokens
 
 
-def _error(error: HearthError | None) -> dict[str, str] | None:
-    return None if error is None else {"code": error.code, "message": str(error)}
+def _error(cause: Cause | None) -> dict[str, str] | None:
+    return None if cause is None else cause._asdict()

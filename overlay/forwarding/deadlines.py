@@ -36,13 +36,14 @@ class Deadlines:
 
     Patience is mostly extended, with each frame of an answer. Its entry then stays where it is,
     and moves when its time has come. So does that of a job that is over, until it comes first, or
-    until most are of that kind: jobs last for moments, and their deadlines for minutes.
+    until most are of that kind: jobs last for moments, and their deadlines for minutes. So entries
+    have the jobs' names only: a job has a prompt, which may be long.
     """
 
     def __init__(self, jobs: Mapping[bytes, Job]) -> None:
         """``jobs``: those that are not over yet."""
         self._jobs = jobs
-        self._entries: list[tuple[float, int, Job]] = []
+        self._entries: list[tuple[float, int, bytes]] = []
         self._pushed = 0
         #: No job will have waited long enough before: what `next` said, or what was pushed since.
         self.soonest = math.inf
@@ -68,7 +69,8 @@ class Deadlines:
         """
         found: list[Job] = []
         while len(found) < TAKEN_MAX and self.next() <= now:
-            at, _, job = heapq.heappop(self._entries)
+            at, _, request_id = heapq.heappop(self._entries)
+            job = self._jobs[request_id]
             if job.due == at:
                 job.looked_at = math.inf
                 found.append(job)
@@ -76,10 +78,11 @@ class Deadlines:
                 self._push(job)
         return found
 
-    def _stands(self, entry: tuple[float, int, Job]) -> bool:
+    def _stands(self, entry: tuple[float, int, bytes]) -> bool:
         """Whether it is of a job that is not over, and that no other entry stands for."""
-        at, _, job = entry
-        return job.looked_at == at and self._jobs.get(job.request_id) is job
+        at, _, request_id = entry
+        job = self._jobs.get(request_id)
+        return job is not None and job.looked_at == at
 
     def _push(self, job: Job) -> None:
         if len(self._entries) > 2 * len(self._jobs) + _IDLE_ENTRIES:
@@ -88,4 +91,4 @@ class Deadlines:
         self._pushed += 1
         job.looked_at = job.due
         self.soonest = min(self.soonest, job.due)
-        heapq.heappush(self._entries, (job.due, self._pushed, job))
+        heapq.heappush(self._entries, (job.due, self._pushed, job.request_id))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import isfinite
+from typing import NamedTuple
 
 from overlay.errors import HearthError, InvalidRequest, RequestUnknown
 from overlay.forwarding.neighbourhood import Neighbourhood
@@ -17,6 +18,17 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import EXPLAINED_CANDIDATES_MAX, EXPLANATIONS_MAX
 from overlay.recent import Recent
 from overlay.routing.decision import Decision
+
+
+class Cause(NamedTuple):
+    """What an error says. The error itself may hold prompts, with all else that it went through."""
+
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, error: HearthError) -> Cause:
+        return cls(error.code, str(error))
 
 
 @dataclass(slots=True)
@@ -33,7 +45,7 @@ class Attempt:
     summary_ages_s: Mapping[PeerId, float]
     #: Peers whose model has our model's key and tokenizes unlike it.
     unlike: frozenset[PeerId]
-    error: HearthError | None = None
+    error: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +92,7 @@ class Explanation:
     #: If it was answered.
     actual: Actual | None = None
     #: If it failed.
-    error: HearthError | None = None
+    error: Cause | None = None
 
     def decided(self, decision: Decision, known: Neighbourhood, now: float) -> Decision:
         """This node chose, by what is known of the neighbourhood now.
@@ -118,7 +130,7 @@ class Explanation:
         self.ending, self.actual = Ending.ANSWERED, actual
 
     def failed(self, error: HearthError) -> None:
-        self.ending, self.error = Ending.FAILED, error
+        self.ending, self.error = Ending.FAILED, Cause.of(error)
 
     def cancelled(self) -> None:
         self.ending = Ending.CANCELLED

@@ -71,9 +71,9 @@ class Hindsight:
         if explanation.asked_by is not None or actual is None:
             return
         last = explanation.attempts[-1].decision
-        remote = actual.executor != last.choice or not last.chosen.is_self
         nothing_expected = last.chosen.match_tokens == 0
-        found_warm = remote and actual.cached_tokens >= BLOCK_TOKENS and nothing_expected
+        warm = actual.cached_tokens >= BLOCK_TOKENS
+        found_warm = warm and nothing_expected and not last.chosen.is_self
         self.blind_decisions += last.blind or found_warm
         self.prefetched_tokens += last.prefetch_tokens
         self._compare_match(explanation)

@@ -16,7 +16,7 @@ from overlay.errors import (
     NoRoute,
 )
 from overlay.forwarding.effects import CancelGeneration
-from overlay.forwarding.explanations import Explanation
+from overlay.forwarding.explanations import Cause, Explanation
 from overlay.identity.peer_id import PeerId
 from overlay.limits import FRAME_TOKENS_MAX, MERGED_TOKENS_MAX, WAITING_CHARS_MAX
 from overlay.routing.decision import Decision
@@ -185,7 +185,7 @@ class Job:
         Returns whether it would fail so anywhere. That a request is invalid takes this node or
         two peers to say: a single one may say so of any.
         """
-        self.explanation.attempts[-1].error = error
+        self.explanation.attempts[-1].error = Cause.of(error)
         invalid = isinstance(error, InvalidRequest)
         said_before = isinstance(self.last_error, InvalidRequest)
         # What is wrong with the request says more than what is wrong with a node, and whom a peer

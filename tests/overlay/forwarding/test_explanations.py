@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.errors import InvalidRequest, RequestUnknown
-from overlay.forwarding.effects import Answer
+from overlay.errors import InvalidRequest, LimitExceeded, RequestUnknown
+from overlay.forwarding.effects import Answer, Emit, Failure
 from overlay.forwarding.explanations import Ending, Explanation, Explanations
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip.records import CARD, Card, ModelCard
@@ -19,6 +20,7 @@ from overlay.limits import EXPLAINED_CANDIDATES_MAX
 from overlay.routing.cost import Estimate
 from overlay.routing.decision import Decision
 from overlay.wire.anti_entropy import Change
+from overlay.wire.codec import decode
 from overlay.wire.messages import Forward, Refused
 from tests.overlay.forwarding.world import KEY, MODEL, World
 
@@ -97,7 +99,7 @@ def test_every_attempt_says_what_became_of_it() -> None:
     world.carry_out(origin, origin.forwarder.receive(world.node(1).peer, refused, world.now))
     world.run()
     first, second = told(world, 0).attempts
-    assert str(first.error) == "busy: ask again later"
+    assert first.error == ("overloaded", "busy: ask again later")
     assert second.error is None
     assert world.node(1).peer not in {e.peer for e in second.decision.estimates}
 
@@ -110,9 +112,9 @@ def test_a_fail_over_names_who_went_away() -> None:
     world.kill(1)
     world.run()
     story = told(world, 0)
-    assert [str(attempt.error) for attempt in story.attempts] == [
-        "n2 went away in mid-answer",
-        "None",
+    assert [attempt.error for attempt in story.attempts] == [
+        ("unreachable", "n2 went away in mid-answer"),
+        None,
     ]
     assert story.actual is not None
     assert story.actual.route == "failed-over"
@@ -124,7 +126,7 @@ def test_a_request_that_failed_or_was_given_up_says_so() -> None:
     world.run(3)
     world.kill(1)
     assert told(world, 0).ending is Ending.FAILED
-    assert str(told(world, 0).error) == "n2 went away in mid-answer"
+    assert told(world, 0).error == ("unreachable", "n2 went away in mid-answer")
     world = World(2)
     world.warm(1, TOKENS)
     world.submit(0, RID, PROMPT)
@@ -228,6 +230,23 @@ def test_a_summary_that_was_never_current_has_no_age() -> None:
     known.summary_current(PEER, 95.0)
     one.decided(Decision(PEER, estimates, False, 10), known, 100.0)
     assert [attempt.summary_ages_s for attempt in one.attempts] == [{}, {PEER: 5.0}]
+
+
+def test_of_an_error_only_the_words_are_kept() -> None:
+    """Whoever raises it leaves a prompt of megabytes in its traceback."""
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    origin = world.node(0)
+    ((_, peer, sent),) = world.wire
+    error = LimitExceeded("too long for a message")
+    kept = weakref.ref(error)
+    told_to_client = origin.forwarder.undeliverable(peer, decode(sent), world.now, error)
+    assert told_to_client == [Emit(RID, Failure(error))]
+    del error, told_to_client
+    story = told(world, 0)
+    cause = ("limit-exceeded", "too long for a message")
+    assert (story.error, story.attempts[0].error) == (cause, cause)
+    assert kept() is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=60), st.integers(0, 5))

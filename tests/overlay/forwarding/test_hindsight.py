@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from overlay.errors import Unreachable
-from overlay.forwarding.explanations import Actual, Explanation
+from overlay.forwarding.explanations import Actual, Cause, Explanation
 from overlay.forwarding.hindsight import (
     TTFT_RATIO_BOUNDS,
     Hindsight,
@@ -53,7 +53,7 @@ def story(
     for _ in range(2 if failed_first else 1):
         told.decided(decision, known, 5.02)
     if failed_first:
-        told.attempts[0].error = Unreachable("gone")
+        told.attempts[0].error = Cause.of(Unreachable("gone"))
     told.answered(
         Actual(
             executor=executor,
@@ -119,6 +119,7 @@ def test_what_was_passed_on_cannot_be_compared() -> None:
         (story(choice=PEER, executor=THIRD, estimated=0, cached=640), True),
         # A few tokens of a template are in every cache.
         (story(estimated=0, cached=31), False),
+        (story(estimated=0, cached=32), True),
         # A node knows its own cache: it may have been filled while the request waited.
         (story(choice=ME, executor=ME, estimated=0, cached=640), False),
     ],

@@ -444,7 +444,8 @@ def test_a_private_model_is_not_there_for_guests() -> None:
     world.run()
     assert isinstance(world.ending(0, RID), Failure)
     [attempt] = world.node(0).forwarder.explanations.find(RID.hex()).attempts
-    assert isinstance(attempt.error, ModelNotFound)
+    assert attempt.error is not None
+    assert attempt.error.code == ModelNotFound.code
     world.submit(1, OWN, PROMPT)
     world.run()
     assert world.answer(1, OWN) == WHOLE
