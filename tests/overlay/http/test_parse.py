@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 from typing import Any
 
@@ -275,6 +276,24 @@ def test_invites_and_joins() -> None:
     for bad in ({}, {"token": " "}, {"token": 3}):
         with pytest.raises(InvalidRequest):
             parse_join(bad)
+
+
+@pytest.mark.parametrize("end", [b"1]", b""], ids=["json", "none"])
+def test_a_body_of_countless_arrays_is_read_without_going_through_them_again(end: bytes) -> None:
+    """The collector would, so often that 8 MiB of them held the loop up for seconds."""
+    seen: list[str] = []
+
+    def noted(phase: str, info: dict[str, int]) -> None:
+        seen.append(phase)
+
+    gc.callbacks.append(noted)
+    try:
+        with contextlib.suppress(InvalidRequest):
+            parse_json(b"[" + b"[]," * 10_000 + end)
+    finally:
+        gc.callbacks.remove(noted)
+    assert seen == []
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
