@@ -268,7 +268,7 @@ class Forwarder:
         assert local is not None, "chosen as a candidate"
         assert job.tokens is not None, "a local model has tokenized the prompt"
         expected = self._placement.tokens_left(job, match_tokens)
-        refusal = self.lending.begins(job, expected, now)
+        refusal = self.lending.begins(job, *expected, now)
         if refusal is not None:
             return self._fail(job, refusal)
         self.deadlines.wait(job, job.deadline)

@@ -98,10 +98,15 @@ class Lending:
             [Noticed(guest, "asks for more than it may", full)] if self._is_full_of(guest) else []
         )
 
-    def begins(self, job: Job, tokens: int, now: float) -> HearthError | None:
-        """A job is to be computed here, and takes so many tokens. Why it may not, if so."""
+    def begins(self, job: Job, prompt: int, answer: int, now: float) -> HearthError | None:
+        """A job is to be computed here. Why it may not, if so.
+
+        ``prompt``: the tokens that it takes in any case. ``answer``: and perhaps these, which is
+        a guess, from answers that others brought: it refuses nobody for good.
+        """
         if self._quota is None or job.upstream is None:
             return None
+        tokens = max(prompt + 1, min(prompt + answer, self._quota.per_minute))
         wait_s = self._quota.reserve(job.upstream, job.request_id, tokens, now)
         return self._noted(self._used_up(wait_s, tokens))
 

@@ -149,9 +149,10 @@ class Placement:
             return len(job.tokens) + len(job.generated)
         return sum(map(len, texts_of(job.prompt))) // _CHARS_PER_TOKEN
 
-    def tokens_left(self, job: Job, match_tokens: int) -> int:
-        """Tokens that are to be computed for it, where so many of its prompt are cached."""
-        return self.prompt_length(job) - match_tokens + self._answers.left(job)
+    def tokens_left(self, job: Job, match_tokens: int) -> tuple[int, int]:
+        """Tokens that are to be computed for it, where so many of its prompt are cached: of the
+        prompt, and as is to be expected, of the answer."""
+        return self.prompt_length(job) - match_tokens, self._answers.left(job)
 
     def choose(self, job: Job, now: float) -> Candidate | None:
         """Decide where the job costs least, and book it there. None: nobody can take it."""

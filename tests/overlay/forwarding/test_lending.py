@@ -427,6 +427,19 @@ def test_what_never_fits_into_a_minute_is_refused_for_good() -> None:
     assert world.answer(1, OWN) == WHOLE
 
 
+def test_long_answers_of_others_keep_nobody_out_for_good() -> None:
+    """Who asks through this node, and has an accomplice answer, makes all answers look long."""
+    world = World(3, models={1}, terms={1: Terms(guest_tokens_per_minute=900)})
+    lender, guest, accomplice = world.node(1), world.node(0), world.node(2)
+    long = job_of(accomplice.peer, OWN)
+    long.generated += (1,) * 100_000
+    lender.forwarder._placement._answers.ended(long)
+    world.submit(0, RID, PROMPT)
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+    assert lender.forwarder.lending.spent(world.now) == {guest.peer: len(TOKENS) + len(ANSWER)}
+
+
 @pytest.mark.parametrize(
     ("told_ms", "kept_s"), [(-5000, 0.0), (1500, 1.5), (1 << 62, QUOTA_WINDOW_S)]
 )
