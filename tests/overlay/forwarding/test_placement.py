@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
+from overlay.forwarding.effects import Failure
 from overlay.forwarding.explanations import Explanation
-from overlay.wire.messages import Refused
+from overlay.identity.peer_id import PeerId
+from overlay.limits import HOP_LIMIT_DEFAULT
+from overlay.wire.codec import decode
+from overlay.wire.messages import Accepted, Forward, Refused
 from tests.overlay.forwarding.world import ANSWER, World, text_of
 
 RID = b"r" * 16
@@ -50,11 +56,92 @@ def test_only_who_finds_a_prompt_too_long_tells_of_its_length(code: str) -> None
     for index in (1, 2):
         world.shorten(index, 700)
     world.submit(0, RID, PROMPT)
-    [(_, asked, _)] = world.wire
-    world.wire.clear()
-    origin = world.node(0)
-    refused = Refused(RID, code, "no")
-    world.carry_out(origin, origin.forwarder.receive(asked, refused, world.now))
+    first = asked(world).peer
+    refused_by(world, first, code)
     others = [peer for _, peer, _ in world.wire]
     assert len(others) == (code != "context-length-exceeded")
-    assert asked not in others
+    assert first not in others
+
+
+def test_who_counted_a_prompts_tokens_believes_nobody_that_it_is_too_long() -> None:
+    world = World(3)
+    for index in range(3):
+        world.shorten(index, 700)
+    world.warm(1, TOKENS)
+    world.submit(0, RID, PROMPT)
+    refused_by(world, asked(world).peer, "context-length-exceeded")
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_who_finds_a_prompt_too_long_behind_a_relay_need_not_be_known_here() -> None:
+    world = World(3, models={1, 2})
+    world.submit(0, RID, PROMPT)
+    origin, relay = world.node(0), asked(world).peer
+    stranger = PeerId(b"s" * 32)
+    accepted = Accepted(RID, stranger, 2, 640)
+    world.carry_out(origin, origin.forwarder.receive(relay, accepted, world.now))
+    refused_by(world, relay, "context-length-exceeded")
+    assert world.wire, "others are asked"
+
+
+# --- Who is asked again, and when ---------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    peer: PeerId
+    forward: Forward
+
+
+def asked(world: World) -> Asked:
+    """Whom node 0 has just asked, and how; it does not arrive."""
+    [(_, peer, sent)] = world.wire
+    world.wire.clear()
+    forward = decode(sent)
+    assert isinstance(forward, Forward)
+    return Asked(peer, forward)
+
+
+def refused_by(world: World, peer: PeerId, code: str) -> None:
+    origin = world.node(0)
+    refused = Refused(RID, code, "no")
+    world.carry_out(origin, origin.forwarder.receive(peer, refused, world.now))
+
+
+@pytest.mark.parametrize("code", ["overloaded", "model-not-found", "no-route"])
+def test_who_is_asked_after_a_refusal_keeps_the_request(code: str) -> None:
+    world = World(3, models={1, 2})
+    world.submit(0, RID, PROMPT)
+    first = asked(world)
+    refused_by(world, first.peer, code)
+    then = asked(world)
+    assert then.peer != first.peer
+    assert (first.forward.hop_limit, then.forward.hop_limit) == (HOP_LIMIT_DEFAULT - 1, 0)
+
+
+@pytest.mark.parametrize("code", ["model-not-found", "no-route"])
+def test_who_has_its_link_again_and_not_its_model_yet_is_asked_now_and_then(code: str) -> None:
+    """It was started anew, and others hear of that and of its model in a moment."""
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT)
+    origin, peer = world.node(0), asked(world).peer
+    origin.neighbourhood.link_down(peer, world.now)
+    world.carry_out(origin, origin.forwarder.peer_lost(peer, world.now, link_only=True))
+    origin.neighbourhood.link_measured(peer, 1.0, world.now)
+    times = []
+    for _ in range(3):
+        assert not world.wire, "not at once"
+        world.now = origin.forwarder.next_deadline()
+        world.carry_out(origin, origin.forwarder.tick(world.now))
+        assert asked(world).peer == peer
+        times.append(world.now)
+        refused_by(world, peer, code)
+    assert times == sorted(set(times))
+
+
+def test_what_is_to_stay_here_waits_for_no_link() -> None:
+    world = World(2, models={1})
+    origin, peer = world.node(0), world.node(1).peer
+    origin.neighbourhood.link_down(peer, world.now)
+    world.submit(0, RID, PROMPT, local=True)
+    assert isinstance(world.ending(0, RID), Failure)

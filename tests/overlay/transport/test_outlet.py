@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import time
@@ -142,6 +143,28 @@ async def test_of_a_circuit_that_is_closed_nothing_leaves_any_more_and_of_others
     assert relay.left_for(right) == numbered(b"message", b"more")
     relay.outlet.close(right)
     assert relay.outlet.idle(time.monotonic() + 1e6)
+
+
+async def test_however_much_is_sent_and_said_it_comes_back_for_the_rest_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relay = ToRelay()
+    no_time_passes(monkeypatch)
+    timers: list[object] = []
+
+    def call_later(*_: object) -> object:
+        timers.append(object())
+        return timers[-1]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+    for way in relay.ways.values():
+        for number in range(500):
+            assert relay.outlet.send(way, b"%d" % number)
+    assert len(timers) == 1
+    relay.full = True
+    assert relay.outlet.say(relay.ways[LEFT], b"sealed, and kept")
+    assert relay.outlet.say(relay.ways[LEFT], b"in its turn")
+    assert len(timers) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
