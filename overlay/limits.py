@@ -123,7 +123,8 @@ PASSED_ON_BURST: Final = 128
 #: Messages that are relayed of one member per second, and at once after a quiet time.
 RELAY_MESSAGES_PER_S: Final = 2000
 RELAY_MESSAGES_BURST: Final = 4000
-#: To one member as much is relayed as so many may send: less than it would slow the relay for.
+#: To one member as much is relayed as so many may send: less than it would slow the relay for. Of
+#: one branch it is as much as one may send.
 RELAY_SENDERS_PER_RECEIVER: Final = 2
 #: Members that are dialled back at one time, at their request. Branches share these, too.
 DIAL_BACKS_MAX: Final = 12

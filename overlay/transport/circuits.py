@@ -225,8 +225,8 @@ class Circuits:
             if line is None or peer == sender:
                 raise Unreachable(f"the relay has no link to {peer}")
             now = time.monotonic()
-            self.allowance.take(sender, peer, len(payload), now)
-            room = self.allowance.room(sender, now)
+            self.allowance.take(sender, peer, len(payload), now, head=self._links.head(sender))
+            room = self.allowance.room(sender, now, head=self._links.head(peer))
             if not line.transmit(encode(Relayed(sender, payload, room))):
                 raise Overloaded(f"the link between the relay and {peer} is stuck")
         except HearthError as error:

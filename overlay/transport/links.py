@@ -118,6 +118,10 @@ class Links:
         line = self.line(peer)
         return None if line is None or line.link.relay is not None else line
 
+    def head(self, peer: PeerId) -> PeerId:
+        """Of the branch of one that has a link: whom the founder let in, that let it in."""
+        return (*(self._branches.lineage(peer) or ()), peer)[0]
+
     def nearest(self) -> list[PeerId]:
         """Who has a direct line, by its round trip; branches take turns."""
         rtts_ms = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from overlay.bucket import Bucket
 from overlay.errors import LimitExceeded
 from overlay.identity.peer_id import PeerId
@@ -13,6 +15,8 @@ from overlay.limits import (
     RELAY_MESSAGES_PER_S,
     RELAY_SENDERS_PER_RECEIVER,
 )
+
+K = TypeVar("K")
 
 
 class RelayBudget:
@@ -44,43 +48,53 @@ class RelayBudget:
 
 
 class Allowance:
-    """How much is relayed of whom, and to whom."""
+    """How much is relayed of whom, and to whom.
+
+    To one receiver no more of a whole branch than of one member. ``head``: of the branch that a
+    member is in, itself if the founder let it in.
+    """
 
     def __init__(self) -> None:
         self._senders: dict[PeerId, RelayBudget] = {}
         self._receivers: dict[PeerId, RelayBudget] = {}
+        #: By head and receiver.
+        self._branches: dict[tuple[PeerId, PeerId], RelayBudget] = {}
         #: Since the start.
         self.messages = self.bytes = self.refused = 0
 
-    def take(self, sender: PeerId, receiver: PeerId, size: int, now: float) -> None:
+    def take(
+        self, sender: PeerId, receiver: PeerId, size: int, now: float, *, head: PeerId
+    ) -> None:
         """A payload of ``size`` bytes is passed on. Raises LimitExceeded: it must not be."""
-        sent = _budget(self._senders, sender, 1, now)
-        received = _budget(self._receivers, receiver, RELAY_SENDERS_PER_RECEIVER, now)
-        if sent.wait_s(now) or received.wait_s(now):
+        budgets = (
+            _budget(self._senders, sender, 1, now),
+            _budget(self._branches, (head, receiver), 1, now),
+            _budget(self._receivers, receiver, RELAY_SENDERS_PER_RECEIVER, now),
+        )
+        if any(budget.wait_s(now) for budget in budgets):
             self.refused += 1
             raise LimitExceeded(
                 f"no more than {RELAY_BYTES_PER_S >> 10} KiB or {RELAY_MESSAGES_PER_S} messages "
                 "a second are relayed"
             )
-        for budget in (sent, received):
+        for budget in budgets:
             budget.take(size, now)
         self.messages += 1
         self.bytes += size
 
-    def room(self, receiver: PeerId, now: float) -> int:
-        """How much more may be passed on to the receiver at once, in percent of the most."""
-        budget = self._receivers.get(receiver)
-        return 100 if budget is None else int(100 * budget.left(now))
+    def room(self, receiver: PeerId, now: float, *, head: PeerId) -> int:
+        """How much more of a branch may be passed on to the receiver at once, in percent of the
+        most."""
+        found = self._branches.get((head, receiver)), self._receivers.get(receiver)
+        return int(100 * min((its.left(now) for its in found if its is not None), default=1.0))
 
 
-def _budget(
-    budgets: dict[PeerId, RelayBudget], peer: PeerId, shares: int, now: float
-) -> RelayBudget:
-    budget = budgets.get(peer)
+def _budget(budgets: dict[K, RelayBudget], key: K, shares: int, now: float) -> RelayBudget:
+    budget = budgets.get(key)
     if budget is None:
         if len(budgets) >= MEMBERS_MAX:
             quiet = [each for each, its in budgets.items() if its.full(now)]
             for each in quiet or [next(iter(budgets))]:
                 del budgets[each]
-        budget = budgets[peer] = RelayBudget(shares, shares, now)
+        budget = budgets[key] = RelayBudget(shares, shares, now)
     return budget

@@ -93,7 +93,8 @@ def test_how_the_machine_is_lent_is_a_metric() -> None:
 def test_what_was_relayed_is_a_metric() -> None:
     mesh = mesh_with()
     allowance = mesh.transport.relayed()
-    allowance.take(mesh.member.me, PeerId(b"o" * 32), 640, 0.0)
+    me = mesh.member.me
+    allowance.take(me, PeerId(b"o" * 32), 640, 0.0, head=me)
     mesh.transport.relayed = lambda: allowance  # type: ignore[method-assign]
     lines = metrics(mesh).decode().splitlines()
     for line in (

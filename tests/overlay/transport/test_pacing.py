@@ -67,7 +67,7 @@ class Paced(RuleBasedStateMachine):
     def say(self, size: int, count: int) -> None:
         for _ in range(count):
             if self.pace.may_say(size, self.now):
-                self.relay.take(ME, PEERS[0], size, self.now)
+                self.relay.take(ME, PEERS[0], size, self.now, head=ME)
 
     @rule(lane=st.sampled_from(PEERS[:3]), percent=st.integers(-10, 200))
     def room(self, lane: PeerId, percent: int) -> None:
@@ -87,7 +87,7 @@ class Paced(RuleBasedStateMachine):
             while (taken := self.pace.take(self.now)) is not None:
                 lane, message = taken
                 assert message == self.model[lane].popleft()
-                self.relay.take(ME, lane, len(message) + SEAL_BYTES, self.now)
+                self.relay.take(ME, lane, len(message) + SEAL_BYTES, self.now, head=ME)
             wait_s = self.pace.wait_s(self.now)
             self.now += min(max(wait_s or 0.0, 1e-3), passes_s)
 
@@ -181,14 +181,16 @@ def test_it_is_idle_once_all_has_left_and_flowed_in_again() -> None:
     assert pace.idle(1.0)
 
 
+@pytest.mark.parametrize("alike", [False, True], ids=["of many branches", "of one branch"])
 @pytest.mark.parametrize("size", [30, 5000])
 @given(senders=st.integers(1, 10), delay_ms=st.integers(1, 100), seed=st.integers(0, 1000))
 @settings(max_examples=5, deadline=None)
 def test_a_crowd_of_senders_shares_what_one_receiver_is_granted(
-    size: int, senders: int, delay_ms: int, seed: int
+    size: int, alike: bool, senders: int, delay_ms: int, seed: int
 ) -> None:
     """All begin at once, flat out. What the relay tells comes with the answers that each gets."""
     receiver, *ends = PEERS[: senders + 1]
+    heads = {end: ME if alike else end for end in ends}
     seconds = 6.0
     rng, relay = random.Random(seed), Allowance()
     paces: dict[PeerId, Pace[PeerId]] = {end: Pace(0.0) for end in ends}
@@ -204,10 +206,14 @@ def test_a_crowd_of_senders_shares_what_one_receiver_is_granted(
             while pace.put(receiver, bytes(size), now):
                 pass
             while pace.take(now):
-                relay.take(end, receiver, size + SEAL_BYTES, now)  # or raises LimitExceeded
+                relay.take(
+                    end, receiver, size + SEAL_BYTES, now, head=heads[end]
+                )  # or raises LimitExceeded
             told = now + 2 * delay_ms / 1000 * rng.uniform(0.8, 1.2)
-            heapq.heappush(under_way, (told, next(number), end, relay.room(receiver, now)))
+            heapq.heappush(
+                under_way, (told, next(number), end, relay.room(receiver, now, head=heads[end]))
+            )
         now += 0.02
-    granted = seconds * min(senders, RELAY_SENDERS_PER_RECEIVER)
+    granted = seconds * (1 if alike else min(senders, RELAY_SENDERS_PER_RECEIVER))
     per_s = min(RELAY_MESSAGES_PER_S, RELAY_BYTES_PER_S / (size + SEAL_BYTES))
     assert relay.messages >= 0.7 * granted * per_s

@@ -28,10 +28,10 @@ ANN, BOB, CYD, DAN, EVE = (NodeKey.from_seed(bytes([n]) * 32).peer_id for n in r
 
 def test_a_sender_gets_its_bytes_and_no_more_until_they_have_flowed_in_again() -> None:
     allowance = Allowance()
-    allowance.take(ANN, BOB, RELAY_BYTES_BURST + RELAY_BYTES_PER_S, 0.0)
+    allowance.take(ANN, BOB, RELAY_BYTES_BURST + RELAY_BYTES_PER_S, 0.0, head=ANN)
     with pytest.raises(LimitExceeded, match="1024 KiB"):
-        allowance.take(ANN, CYD, 1, 0.9)
-    allowance.take(ANN, BOB, 1, 1.0)
+        allowance.take(ANN, CYD, 1, 0.9, head=ANN)
+    allowance.take(ANN, BOB, 1, 1.0, head=ANN)
     assert (allowance.messages, allowance.refused) == (2, 1)
     assert allowance.bytes == RELAY_BYTES_BURST + RELAY_BYTES_PER_S + 1
 
@@ -39,38 +39,56 @@ def test_a_sender_gets_its_bytes_and_no_more_until_they_have_flowed_in_again() -
 def test_a_sender_gets_its_messages_and_no_more() -> None:
     allowance = Allowance()
     for _ in range(RELAY_MESSAGES_BURST + 1):
-        allowance.take(ANN, BOB, 1, 0.0)
+        allowance.take(ANN, BOB, 1, 0.0, head=ANN)
     with pytest.raises(LimitExceeded):
-        allowance.take(ANN, BOB, 1, 0.0)
-    allowance.take(CYD, BOB, 1, 0.0)
+        allowance.take(ANN, BOB, 1, 0.0, head=ANN)
+    allowance.take(CYD, BOB, 1, 0.0, head=CYD)
 
 
 def test_a_receiver_is_not_buried_by_many_senders() -> None:
     allowance = Allowance()
     for sender in (ANN, CYD, DAN)[:RELAY_SENDERS_PER_RECEIVER]:
-        allowance.take(sender, BOB, RELAY_BYTES_BURST + 1, 0.0)
+        allowance.take(sender, BOB, RELAY_BYTES_BURST + 1, 0.0, head=sender)
     with pytest.raises(LimitExceeded):
-        allowance.take(EVE, BOB, 1, 0.0)
-    allowance.take(EVE, DAN, 1, 0.0)
+        allowance.take(EVE, BOB, 1, 0.0, head=EVE)
+    allowance.take(EVE, DAN, 1, 0.0, head=EVE)
 
 
 def test_the_room_for_a_receiver_is_told_in_percent() -> None:
     allowance = Allowance()
-    assert allowance.room(BOB, 0.0) == 100
+    assert allowance.room(BOB, 0.0, head=EVE) == 100
     for sender in (ANN, CYD):
-        allowance.take(sender, BOB, RELAY_BYTES_BURST // 2, 0.0)
-    assert allowance.room(BOB, 0.0) == 50
-    allowance.take(ANN, BOB, RELAYED_MESSAGE_BYTES_MAX + RELAY_BYTES_BURST, 0.0)
-    assert allowance.room(BOB, 0.0) == 0
-    assert allowance.room(ANN, 0.0) == 100
-    assert allowance.room(BOB, 1000.0) == 100
+        allowance.take(sender, BOB, RELAY_BYTES_BURST // 2, 0.0, head=sender)
+    assert allowance.room(BOB, 0.0, head=EVE) == 50
+    allowance.take(ANN, BOB, RELAYED_MESSAGE_BYTES_MAX + RELAY_BYTES_BURST, 0.0, head=ANN)
+    assert allowance.room(BOB, 0.0, head=EVE) == 0
+    assert allowance.room(ANN, 0.0, head=EVE) == 100
+    assert allowance.room(BOB, 1000.0, head=EVE) == 100
+
+
+def test_a_crowd_does_not_take_what_is_there_for_a_receiver() -> None:
+    """It need not slow down, and would end the circuits of all others to that receiver."""
+    allowance = Allowance()
+    crowd = [NodeKey.from_seed(bytes([n]) * 32).peer_id for n in range(10, 50)]
+    refused = 0
+    for tenth in range(100):
+        now = tenth / 10
+        for each in crowd:
+            try:
+                allowance.take(each, BOB, RELAY_BYTES_PER_S // 2, now, head=ANN)
+            except LimitExceeded:
+                refused += 1
+        allowance.take(CYD, BOB, RELAY_BYTES_PER_S // 20, now, head=CYD)
+    assert refused
+    assert allowance.room(BOB, now, head=ANN) == 0
+    assert allowance.room(BOB, now, head=CYD) > 0
 
 
 def test_whom_nothing_is_relayed_of_is_forgotten_in_the_end() -> None:
     allowance = Allowance()
     for number in range(MEMBERS_MAX + 10):
         sender = NodeKey.from_seed(number.to_bytes(32, "big")).peer_id
-        allowance.take(sender, BOB, 1, float(number))
+        allowance.take(sender, BOB, 1, float(number), head=sender)
     assert len(allowance._senders) <= MEMBERS_MAX
 
 
@@ -80,11 +98,11 @@ def test_who_has_been_quiet_is_forgotten_before_who_had_too_much(
     monkeypatch.setattr(relaying, "MEMBERS_MAX", 3)
     allowance = Allowance()
     for sender in (ANN, CYD, DAN):
-        allowance.take(sender, BOB, 1, 0.0)
-    allowance.take(ANN, BOB, RELAY_BYTES_BURST + RELAY_BYTES_PER_S, 100.0)
-    allowance.take(EVE, BOB, 1, 100.0)
+        allowance.take(sender, BOB, 1, 0.0, head=sender)
+    allowance.take(ANN, BOB, RELAY_BYTES_BURST + RELAY_BYTES_PER_S, 100.0, head=ANN)
+    allowance.take(EVE, BOB, 1, 100.0, head=EVE)
     with pytest.raises(LimitExceeded):
-        allowance.take(ANN, BOB, 1, 100.0)
+        allowance.take(ANN, BOB, 1, 100.0, head=ANN)
 
 
 def detours() -> Detours:
