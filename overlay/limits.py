@@ -293,7 +293,8 @@ BAN_MAX_S: Final = 3600.0
 #: A peer that is up, and to which there was no link for so long, is sought through a relay.
 RELAY_AFTER_S: Final = 3.0
 #: Who lost its link may have another one so soon: its relay died, say, or this machine slept, or
-#: left the LAN, and RELAY_AFTER_S had to pass. A request that nobody else can take waits for it.
+#: left the LAN, and RELAY_AFTER_S had to pass. A new link takes a round trip to be measured. A
+#: request that nobody else can take waits for it.
 RELINK_S: Final = 8.0
 #: Between two checks that a router passes on what comes to it, and so often a member is dialled
 #: back at most twice.

@@ -183,7 +183,7 @@ class Member:
 
         ``versions``: of the protocol, that the peer speaks. ``lineage``: who let it in.
         """
-        self.neighbourhood.introduced(peer, name, lineage)
+        self.neighbourhood.introduced(peer, name, lineage, now)
         compact = COMPACT_DIGESTS_VERSION in versions
         return self._of_gossip(self.gossip.alive(peer, now, compact=compact), peer, now)
 

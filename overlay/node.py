@@ -296,9 +296,9 @@ class Node:
 
     def default_model(self) -> str:
         neighbourhood = self.mesh.member.neighbourhood
-        # Or what is being started again, as the refusal says, or lost its link a moment ago.
+        # Or what is being started again, as the refusal says, or can be asked in a moment.
         since = self.mesh.now() - RELINK_S
-        lost = [*self._engines.lost] or [*neighbourhood.offered(lost_since=since)]
+        lost = [*self._engines.lost] or [*neighbourhood.offered(awaited_since=since)]
         # Of others' models what most serve: nobody alone makes its own the one that all go by.
         names = [listing.name for listing in self.models()] or lost
         if not names:

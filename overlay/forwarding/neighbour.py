@@ -24,8 +24,8 @@ class Neighbour:
     card: Card | None = None
     load: Load | None = None
     rtt_ms: float | None = None
-    #: When its link broke, if it did and there is none.
-    lost_at: float = -math.inf
+    #: Since when it may soon have a link that is measured: one came up, or the last one broke.
+    awaited_since: float = -math.inf
     summary_at: float = 0.0
     #: Tokens that it has yet to compute, on average.
     work: float = 0.0

@@ -155,15 +155,16 @@ class Neighbourhood:
             del self.neighbours[origin]
         self.servers.card_changed(origin)
 
-    def introduced(self, peer: PeerId, name: str, lineage: Lineage) -> None:
+    def introduced(self, peer: PeerId, name: str, lineage: Lineage, now: float) -> None:
         """The peer said its name, and who let it in, on a new link."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
         neighbour.linked, neighbour.name, neighbour.lineage = True, name, lineage
+        neighbour.awaited_since = now
 
     def link_measured(self, peer: PeerId, rtt_ms: float, summary_at: float) -> None:
         """A link to the peer is up; its summary was current at ``summary_at``."""
         neighbour = self.neighbours.setdefault(peer, Neighbour())
-        neighbour.linked, neighbour.rtt_ms, neighbour.lost_at = True, rtt_ms, -math.inf
+        neighbour.linked, neighbour.rtt_ms, neighbour.awaited_since = True, rtt_ms, -math.inf
         neighbour.summary_at = summary_at
 
     def summary_current(self, peer: PeerId, at: float) -> None:
@@ -174,7 +175,7 @@ class Neighbourhood:
         """``lost_at``: when it broke, unless it was ended on purpose."""
         neighbour = self.neighbours.get(peer)
         if neighbour is not None:
-            neighbour.linked, neighbour.rtt_ms, neighbour.lost_at = False, None, lost_at
+            neighbour.linked, neighbour.rtt_ms, neighbour.awaited_since = False, None, lost_at
 
     # --- Asking -------------------------------------------------------------------------------
 
@@ -228,12 +229,15 @@ class Neighbourhood:
         """Since the summary of a peer that is known here was last known to be current."""
         return max(0.0, now - self.neighbours[peer].summary_at)
 
-    def offered(self, lost_since: float = math.inf) -> dict[str, ModelCard]:
-        """Of peers that are linked, or were then: any one of each name, what most serve first."""
+    def offered(self, awaited_since: float = math.inf) -> dict[str, ModelCard]:
+        """Of peers that can be asked, or are awaited since then at the earliest.
+
+        Any one of each name, what most serve first.
+        """
         found: dict[str, dict[PeerId, ModelCard]] = {}
         for peer, it in sorted(self.neighbours.items()):
             for card in it.card.models if it.card else ():
-                if it.rtt_ms is not None or it.lost_at >= lost_since:
+                if it.rtt_ms is not None or it.awaited_since >= awaited_since:
                     found.setdefault(card.name, {})[peer] = card
         most = sorted(found.values(), key=len, reverse=True)
         return {card.name: card for card, *_ in map(dict.values, most)}

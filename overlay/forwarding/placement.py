@@ -196,15 +196,15 @@ class Placement:
     def again_at(self, job: Job, now: float) -> float | None:
         """When to look again for somebody who takes the job; None: nobody is to be expected.
 
-        Those that lost their links a moment ago are. Only the origin waits for them: those between
-        it and an executor are not waited for so long.
+        Those are whose links broke a moment ago, or are new. Only the origin waits for them: those
+        between it and an executor are not waited for so long.
         """
         if job.upstream is not None or _stays(job):
             return None
         servers = self._neighbourhood.servers
-        lost_at = servers.latest_loss(job.model, job.tried, job.key_needed)
+        since = servers.awaited_since(job.model, job.tried, job.key_needed)
         # One that was started anew is unknown for a moment.
-        job.hopes_until = max(job.hopes_until, lost_at + RELINK_S)
+        job.hopes_until = max(job.hopes_until, since + RELINK_S)
         job.not_ready.clear()
         return now + _LOOK_AGAIN_S if now < job.hopes_until else None
 

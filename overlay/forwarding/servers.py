@@ -47,17 +47,17 @@ class Servers:
             self._asked.put(model, servers)
         return [server for server in servers if server[1].name == model] or servers
 
-    def latest_loss(self, model: str, exclude: Collection[PeerId], key: bytes | None) -> float:
-        """When the latest link to one broke, if there is none yet.
+    def awaited_since(self, model: str, exclude: Collection[PeerId], key: bytes | None) -> float:
+        """Since when the latest of those is awaited that can soon be asked; -inf: none is.
 
         ``exclude``: those do not count. ``key``: only the model of that key does.
         """
-        losses = (
-            self._peers[peer].lost_at
+        awaited = (
+            self._peers[peer].awaited_since
             for peer, card, differs in self.of(model)
             if peer not in exclude and key in (None, card.key) and not (key and differs)
         )
-        return max(losses, default=-math.inf)
+        return max(awaited, default=-math.inf)
 
     def card_changed(self, peer: PeerId) -> None:
         """The peer has another card now, or none."""

@@ -497,6 +497,21 @@ def test_a_request_waits_for_who_lost_its_link_a_moment_ago() -> None:
     assert mesh.text(0, REQUEST) == WHOLE
 
 
+def test_a_request_waits_for_who_has_a_link_that_is_not_measured_yet() -> None:
+    mesh = VirtualMesh(3, serving=[1])
+    mesh.run(GOSSIP_S)
+    mesh.kill(1)
+    mesh.run(2 * RELINK_S)
+    asks = mesh.nodes[0]
+    mesh.perform(asks, asks.member.link_up(mesh.nodes[1].member.me, "n1", mesh.now))
+    assert TOY.name in asks.member.neighbourhood.offered(awaited_since=mesh.now)
+    mesh.submit(0, REQUEST, PROMPT)
+    assert asks.events[REQUEST] == []
+    mesh.wake(1)
+    mesh.run(1 + ANSWER_S)
+    assert mesh.text(0, REQUEST) == WHOLE
+
+
 def test_a_link_that_does_not_come_back_is_not_waited_for_long() -> None:
     mesh = asking()
     mesh.kill(1)

@@ -597,7 +597,7 @@ def test_a_guest_is_whoever_the_link_authenticated() -> None:
     world = World(2)
     world.warm(1, TOKENS)
     peer, head = world.node(0).peer, PeerId(bytes([9]) * 32)
-    world.node(1).neighbourhood.introduced(peer, "ann", (head, peer))
+    world.node(1).neighbourhood.introduced(peer, "ann", (head, peer), world.now)
     world.submit(0, RID, PROMPT)
     world.deliver()
     guest = world.node(1).running[RID]

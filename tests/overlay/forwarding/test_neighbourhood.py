@@ -240,10 +240,10 @@ def test_what_a_peer_offered_whose_link_broke_of_late_is_known() -> None:
     assert own.offered() == {"a": CARD_OF_A}
     own.link_down(PEER, lost_at=100.0)
     assert own.offered() == {}
-    assert own.offered(lost_since=101.0) == {}
-    assert own.offered(lost_since=99.0) == {"a": CARD_OF_A}
+    assert own.offered(awaited_since=101.0) == {}
+    assert own.offered(awaited_since=99.0) == {"a": CARD_OF_A}
     own.link_down(PEER)
-    assert own.offered(lost_since=99.0) == {}, "that it was ended on purpose, it stays so"
+    assert own.offered(awaited_since=99.0) == {}, "that it was ended on purpose, it stays so"
 
 
 def serving(own: Neighbourhood, model: str) -> list[PeerId]:

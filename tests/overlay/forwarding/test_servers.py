@@ -17,8 +17,8 @@ KEY = bytes(16)
 NAMES = st.sampled_from("abc")
 
 
-def neighbour(card: Card | None, lost_at: float = -math.inf) -> Neighbour:
-    return Neighbour(card=card, lost_at=lost_at)
+def neighbour(card: Card | None, awaited_since: float = -math.inf) -> Neighbour:
+    return Neighbour(card=card, awaited_since=awaited_since)
 
 
 def info(name: str, probe: bytes) -> ModelInfo:
@@ -86,7 +86,7 @@ def test_a_model_that_is_but_also_called_so_is_not_meant_where_one_is_called_so(
     assert servers.of("a") == [(first, other, False)]
 
 
-def test_the_latest_link_that_broke_is_that_of_who_may_be_asked() -> None:
+def test_whoever_may_be_asked_soon_is_awaited() -> None:
     ours, others = ModelCard("a", KEY, probe=b"1"), ModelCard("a", bytes([1]) * 16)
     unlike_ours = ModelCard("a", KEY, probe=b"2")
     first, second, third, fourth, fifth = (PeerId(bytes([number]) * 32) for number in range(5))
@@ -98,12 +98,12 @@ def test_the_latest_link_that_broke_is_that_of_who_may_be_asked() -> None:
         fifth: neighbour(None, 50.0),
     }
     servers = Servers(known, {"a": info("a", b"1")}.get)
-    assert servers.latest_loss("a", (), None) == 40.0
-    assert servers.latest_loss("a", {fourth}, None) == 30.0
-    assert servers.latest_loss("a", (), KEY) == 20.0, "its tokens mean something else to the third"
-    assert servers.latest_loss("a", {second}, KEY) == 10.0
-    assert servers.latest_loss("a", {first, second}, KEY) == -math.inf
-    assert servers.latest_loss("b", (), None) == -math.inf
+    assert servers.awaited_since("a", (), None) == 40.0
+    assert servers.awaited_since("a", {fourth}, None) == 30.0
+    assert servers.awaited_since("a", (), KEY) == 20.0, "the third's tokens are others"
+    assert servers.awaited_since("a", {second}, KEY) == 10.0
+    assert servers.awaited_since("a", {first, second}, KEY) == -math.inf
+    assert servers.awaited_since("b", (), None) == -math.inf
 
 
 def test_the_same_question_takes_no_second_look_at_every_peer() -> None:
