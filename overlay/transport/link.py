@@ -13,7 +13,6 @@ something of the peer's was still under way to here.
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -46,10 +45,9 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     BATCH_FRAMES_MAX,
     PING_INTERVAL_S,
-    RTT_INTERVAL_S,
     STRANGER_MESSAGE_BYTES_MAX,
 )
-from overlay.recent import Recent
+from overlay.transport.pings import DEAF_S, Pings
 from overlay.wire.between_transports import DialBack, Moved, Relay, Relayed, Unrelayed
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
@@ -71,14 +69,6 @@ SILENCE_S: Final = 3 * PING_INTERVAL_S
 #: Who dials has lost the link that it had with us, unless both began to dial at about the same
 #: time: within a round trip and a half of each other, and the longest take about 2 s.
 CROSSING_S: Final = 3.0
-#: Who answers no ping for so long reads nothing, whatever it says: what is sent to it piles up.
-DEAF_S: Final = 30.0
-#: Pings whose answer is still of interest.
-_PINGS_OPEN_MAX: Final = int(DEAF_S / PING_INTERVAL_S)
-_NONCE_BITS: Final = 62
-#: Weight of the latest round trip in the smoothed one: twice TCP's (RFC 6298), which measures more
-#: often.
-_RTT_WEIGHT: Final = 1 / 4
 
 
 class Direction(StrEnum):
@@ -191,10 +181,7 @@ class Link:
         self._handshake = handshake
         self._unwelcome = unwelcome
         self._ticked = self._heard = self._begun = self._up_at = now
-        #: When each was sent, by nonces that nobody guesses who has not read them.
-        self._pings: Recent[int, float] = Recent(_PINGS_OPEN_MAX)
-        self._pinged = self._answered = now
-        self._rtt_ms: float | None = None
+        self._pings = Pings(now)
         self._sent_messages = self._sent_bytes = 0
 
     @property
@@ -213,7 +200,7 @@ class Link:
             self.direction,
             self.endpoint,
             self.relay,
-            self._rtt_ms,
+            self._pings.rtt_ms,
             self._sent_messages,
             self._sent_bytes,
         )
@@ -231,6 +218,11 @@ class Link:
         """A message has left."""
         self._sent_messages += 1
         self._sent_bytes += size
+
+    @property
+    def unread_bytes(self) -> int:
+        """What was sent since the latest ping that the peer has answered: it may lie here still."""
+        return self._sent_bytes - self._pings.read_bytes
 
     def open(self) -> list[LinkEvent]:
         """Call once, first; whoever dialled speaks first."""
@@ -279,7 +271,7 @@ class Link:
         # What came while this process was held up has not been read yet: no silence of the peer.
         held_up_s = max(0.0, now - self._ticked - PING_INTERVAL_S)
         self._heard += held_up_s
-        self._answered += held_up_s
+        self._pings.held_up(held_up_s)
         self._ticked = now
         if self.state is LinkState.OPENING:
             return self._admission(self._handshake.tick(now), now)
@@ -289,13 +281,11 @@ class Link:
             return self.refuse(NotAMember(f"the membership of {self.peer} has expired"))
         if self.silence_s(now) > SILENCE_S and not arriving:
             return self.close(f"silent for {SILENCE_S:.0f} s")
-        if now - self._answered > DEAF_S:
+        if self._pings.deaf(now):
             deaf = TimedOut(f"answers no ping for {DEAF_S:.0f} s")
             return self.close(str(deaf), deaf)
         silent = self.silence_s(now) >= PING_INTERVAL_S
-        # The next tick would be too late.
-        unmeasured = now - self._pinged > RTT_INTERVAL_S - PING_INTERVAL_S
-        return [self._ping(now)] if silent or unmeasured else []
+        return [self._ping(now)] if silent or self._pings.due(now, self._sent_bytes) else []
 
     def say_goodbye(self, reason: str) -> list[LinkEvent]:
         """End the link on purpose."""
@@ -340,7 +330,8 @@ class Link:
             case Ping(nonce=nonce):
                 return [Transmit(encode(Pong(nonce)))]
             case Pong(nonce=nonce):
-                return self._measure(nonce, now)
+                rtt_ms = self._pings.answered(nonce, now)
+                return [] if rtt_ms is None else [Measured(rtt_ms)]
             case Goodbye(reason=reason):
                 answer = Transmit(encode(Goodbye("goodbye")))
                 farewell = f"said goodbye: {readable(reason)}"
@@ -366,7 +357,8 @@ class Link:
                 case Admitted() if (unwelcome := self._unwelcome()) is not None:
                     events += self.refuse(unwelcome)
                 case Admitted(hello=hello, chain=chain):
-                    self.state, self._up_at, self._answered = LinkState.UP, now, now
+                    self.state, self._up_at = LinkState.UP, now
+                    self._pings.up(now)
                     self.peer, self.certificates = hello.peer_id, hello.certificates
                     self.observed = hello.observed
                     self.lineage = lineage_of(chain)
@@ -383,17 +375,4 @@ class Link:
         return events
 
     def _ping(self, now: float) -> Transmit:
-        nonce = secrets.randbits(_NONCE_BITS)
-        self._pinged = now
-        self._pings.put(nonce, now)
-        return Transmit(encode(Ping(nonce)))
-
-    def _measure(self, nonce: int, now: float) -> list[LinkEvent]:
-        sent = self._pings.pop(nonce, None)
-        if sent is None:
-            return []
-        self._answered = now
-        latest_ms = (now - sent) * 1000
-        before_ms = latest_ms if self._rtt_ms is None else self._rtt_ms
-        self._rtt_ms = before_ms + _RTT_WEIGHT * (latest_ms - before_ms)
-        return [Measured(self._rtt_ms)]
+        return Transmit(encode(Ping(self._pings.sent(now, self._sent_bytes))))

@@ -17,11 +17,18 @@ from typing import Final, Protocol
 from overlay.admission.handshake import LedgerChanged
 from overlay.admission.refusals import Shown, refusal
 from overlay.complaints import Complaints
-from overlay.errors import ConfigError, HearthError, LimitExceeded, Overloaded, Revoked
+from overlay.errors import (
+    ConfigError,
+    HearthError,
+    LimitExceeded,
+    Overloaded,
+    Revoked,
+    TimedOut,
+)
 from overlay.identity.branches import Branches, Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
-from overlay.limits import MEMBERS_MAX
+from overlay.limits import ALL_UNREAD_BYTES_MAX, MEMBERS_MAX
 from overlay.transport.connection import Line
 from overlay.transport.handover import Handover, RelayedLine, lossy
 from overlay.transport.link import (
@@ -164,6 +171,7 @@ class Links:
             line.carry_out(line.tick(now, today))
             if line.link.relay is not None and line.link.peer is not None:
                 self._hand_over(line.link.peer)
+        self._end_deaf()
 
     def hang_up(self, peer: PeerId, reason: str) -> list[Line]:
         """Say goodbye to a peer; the lines that it had."""
@@ -336,6 +344,17 @@ class Links:
                 self._observer.link_down(peer, down.reason)
             except Exception:
                 log.exception("the end of the link to %s could not be handled", peer)
+
+    def _end_deaf(self) -> None:
+        """Of those who leave unread what is sent to them, end links until the rest is bearable.
+
+        Each has a while to answer a ping, but all together could have this node keep gigabytes.
+        """
+        unread = {line: line.link.unread_bytes for line in self._lines}
+        while sum(unread.values()) > ALL_UNREAD_BYTES_MAX:
+            line = max(unread, key=unread.__getitem__)
+            deaf = TimedOut(f"leaves {unread.pop(line) >> 20} MiB and more unread that it was sent")
+            line.carry_out(line.link.close(str(deaf), deaf))
 
     def _complain(self, line: Line, reason: str) -> None:
         """Of a member, or of whoever dialled; why a dial of ours failed, `Dial` knows.

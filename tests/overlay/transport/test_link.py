@@ -29,7 +29,6 @@ from overlay.limits import (
 from overlay.sim.clock import Clock
 from overlay.transport.link import (
     CROSSING_S,
-    DEAF_S,
     SILENCE_S,
     Direction,
     Down,
@@ -42,6 +41,7 @@ from overlay.transport.link import (
     Transmit,
     Up,
 )
+from overlay.transport.pings import DEAF_S
 from overlay.wire.between_transports import DialBack, Moved, Relay
 from overlay.wire.codec import decode, encode
 from overlay.wire.messages import (
@@ -256,6 +256,24 @@ def test_who_speaks_and_reads_nothing_is_cut() -> None:
     assert down.reason == "answers no ping for 30 s"
     assert down.error is not None, "the log is to name it"
     assert second > DEAF_S
+
+
+def test_who_is_sent_much_is_asked_each_time_whether_it_has_read_that() -> None:
+    end = up()
+    pinged: list[Ping] = []
+    for second in range(1, 8):
+        end.receive(encode(Cancel(b"")), second - 0.5, TODAY)
+        end.sent(2 << 20)
+        for ping in messages(end.tick(float(second), TODAY)):
+            assert isinstance(ping, Ping)
+            pinged.append(ping)
+        assert len(pinged) == second
+    assert end.unread_bytes >= 7 * (2 << 20)
+    end.receive(encode(Pong(pinged[3].nonce)), 7.0, TODAY)
+    assert end.unread_bytes == 3 * (2 << 20)
+    end.receive(encode(Pong(pinged[3].nonce)), 7.0, TODAY)
+    end.receive(encode(Pong(1)), 7.0, TODAY)
+    assert end.unread_bytes == 3 * (2 << 20)
 
 
 def test_a_busy_link_is_pinged_for_its_round_trip_alone() -> None:

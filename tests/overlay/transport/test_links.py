@@ -16,9 +16,10 @@ from overlay.identity.invites import InviteLedger
 from overlay.identity.keys import NodeKey, curve_public
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
+from overlay.transport import links
 from overlay.transport.connection import Line
 from overlay.transport.handover import RelayedLine
-from overlay.transport.link import Link
+from overlay.transport.link import Link, LinkState
 from overlay.transport.links import BetweenTransports, Links
 from overlay.wire.between_transports import DialedBack
 from overlay.wire.codec import encode
@@ -158,10 +159,29 @@ async def test_the_nearest_is_asked_to_relay_before_those_farther_away(
     here, *others, far = ends(5)
     for other, rtt_ms in zip(others, order, strict=True):
         line, _ = await joined(here, other)
-        line.link._rtt_ms = rtt_ms
+        line.link._pings.rtt_ms = rtt_ms
     await joined(here, far, relay=RELAY)
     by_rtt = {rtt_ms: other.peer for other, rtt_ms in zip(others, order, strict=True)}
     assert here.links.nearest() == [by_rtt[5.0], by_rtt[50.0], by_rtt[None]]
+
+
+async def test_of_those_who_leave_unread_what_is_sent_to_them_the_worst_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is given 30 s, but a crowd with accomplices could fill a gigabyte until then."""
+    here, *deaf, reads = ends(5)
+    lines = [(await joined(here, each))[0] for each in (*deaf, reads)]
+    monkeypatch.setattr(links, "ALL_UNREAD_BYTES_MAX", 5 << 20)
+    for each in deaf:
+        monkeypatch.setattr(each.links, "receive", lambda *_: None)
+    for _ in range(4):
+        for line, size in zip(lines, (3, 1, 2, 3), strict=True):
+            line.link.sent(size << 18)
+        here.links.tick()
+        await settled()
+        here.links.tick()
+    assert [line.link.state is LinkState.UP for line in lines] == [False, True, True, True]
+    assert [peer for told, peer, _ in here.told if told == "down"] == [deaf[0].peer]
 
 
 async def test_a_crowd_that_is_near_has_no_more_than_its_turns_before_another_is_asked() -> None:
@@ -170,7 +190,7 @@ async def test_a_crowd_that_is_near_has_no_more_than_its_turns_before_another_is
     crowd = [End(number, head) for number in range(10, 15)]
     for rtt_ms, other in enumerate([*crowd, friend]):
         line, _ = await joined(here, other)
-        line.link._rtt_ms = rtt_ms
+        line.link._pings.rtt_ms = rtt_ms
     nearest = here.links.nearest()
     assert nearest == [crowd[0].peer, friend.peer, *(other.peer for other in crowd[1:])]
 
