@@ -23,6 +23,16 @@ _SPARE_LINES = 2
 _REFRESH_PER_S = 12
 
 
+def _private_mode(code: str) -> Segment:
+    # Of no width, and only for terminals. Rich has no name for it, so any other control stands in.
+    return Segment(code, None, [(ControlType.CARRIAGE_RETURN,)])
+
+
+#: Terminals differ over the width of emoji. A line that is too long for one of them must not wrap:
+#: the next redraw would clear too few lines, and leave one in the scrollback each time.
+_NO_WRAP, _WRAP = _private_mode("\x1b[?7l"), _private_mode("\x1b[?7h")
+
+
 class _LeftHeading(Heading):
     """Headings flush left: a chat is no title page."""
 
@@ -184,7 +194,9 @@ class _Tail:
             lines.insert(0, [])
         lines = lines[-max(1, console.height - _SPARE_LINES) :]
         self.drawn = [Segment.get_line_length(line) for line in lines]
+        yield _NO_WRAP
         for number, line in enumerate(lines):
             if number:
                 yield Segment.line()
             yield from line
+        yield _WRAP

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from itertools import pairwise
 from typing import Any
@@ -108,6 +109,19 @@ def test_a_narrowed_terminal_is_cleared_of_the_lines_that_it_wrapped() -> None:
         view._live.refresh()
         assert printed(console)[before:].count("\x1b[1A\x1b[2K") == len(view._tail.drawn) - 1
     assert not console._render_hooks
+
+
+def test_what_is_redrawn_never_wraps_and_what_stays_does() -> None:
+    """A terminal that takes an emoji for wider than rich does would wrap: rich cannot know."""
+    console = Console(file=io.StringIO(), width=40, height=30, force_terminal=True)
+    view = AnswerView(console)
+    view._live.auto_refresh = False
+    with view:
+        view.add("one\n\ntwo\n")
+        view._live.refresh()
+        assert printed(console).endswith("\x1b[?7l\ntwo\x1b[?7h")
+    stays = re.sub(r"\x1b\[\?7l.*?\x1b\[\?7h", "", printed(console), flags=re.DOTALL)
+    assert re.findall(r"one|two", stays) == ["one", "two"]
 
 
 def test_no_redraw_comes_while_a_finished_block_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
