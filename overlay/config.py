@@ -136,9 +136,8 @@ def load_config(home: Path | None = None, **flags: Any) -> NodeConfig:
     settings = {**_read_file(home / "config.toml"), **_read_environment()}
     settings |= {key: value for key, value in flags.items() if value not in (None, ())}
     chosen_models = settings.get("models", (DEFAULT_MODEL,))
-    node_name = str(settings.get("name") or Home(home).name() or socket.gethostname() or "node")
-    if flags.get("name") is None:
-        node_name = node_name[:NAME_CHARS_MAX]
+    machine = socket.gethostname()[:NAME_CHARS_MAX]
+    node_name = str(settings.get("name") or Home(home).name() or machine or "node")
     if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not is_printable(node_name):
         raise ConfigError(f"a node's name has 1 to {NAME_CHARS_MAX} printable characters")
     api_key = settings.get("api_key") or None

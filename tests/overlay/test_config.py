@@ -59,6 +59,16 @@ def test_a_node_relays_unless_its_owner_declines(tmp_path: Path) -> None:
     assert not load_config(tmp_path, relay=False).relay
 
 
+def test_only_a_machines_name_is_cut_to_what_friends_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "m" * 65)
+    assert load_config(tmp_path).name == "m" * 64
+    (tmp_path / "config.toml").write_text(f'name = "{"n" * 65}"')
+    with pytest.raises(ConfigError, match="a node's name has 1 to 64 printable characters"):
+        load_config(tmp_path)
+
+
 def test_a_node_goes_on_under_the_name_it_was_given(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.save_name("ann")
