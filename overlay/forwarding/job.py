@@ -56,6 +56,13 @@ class Expected(NamedTuple):
     generated: int
 
 
+class Broken(NamedTuple):
+    """How many tokens a job had when a link broke that it went over, and how often it broke so."""
+
+    generated: int
+    times: int
+
+
 @dataclass(slots=True)
 class Job:
     """``upstream`` None: asked by a local client, so this node is the origin and fails over."""
@@ -88,9 +95,8 @@ class Job:
     # Where it went.
     downstream: PeerId | None = None
     tried: set[PeerId] = field(default_factory=set)
-    #: Whose link broke, and how many tokens there were then: who takes it again must bring more,
-    #: for the job may be what breaks them.
-    lost: dict[PeerId, int] = field(default_factory=dict)
+    #: Whose link broke.
+    lost: dict[PeerId, Broken] = field(default_factory=dict)
     #: Until then one that lost its link may have another.
     hopes_until: float = -math.inf
     #: Do not have the model, they say, though their cards do: one that lost its link was started

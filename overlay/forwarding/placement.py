@@ -17,7 +17,7 @@ from overlay.forwarding.effects import (
     Tokenize,
     Weighed,
 )
-from overlay.forwarding.job import Expected, Job
+from overlay.forwarding.job import Broken, Expected, Job
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.passing import Passing, enough_passed_on
 from overlay.forwarding.punctuality import Punctuality
@@ -44,6 +44,10 @@ _TURN_TOKENS_MAX = 32
 #: After so many have failed with a request, only those are asked who answered the latest one that
 #: they were asked: a member can bring in hundreds who refuse, and each takes a decision.
 _FAILURES_MAX = 8
+#: Whose link breaks oftener, and brought no token in between, is not asked again: the job may be
+#: what breaks it. Once does not tell: if the ends hear of a relay's end one after the other, the
+#: link that the first of them has made since ends, too.
+_BREAKS_MAX = 2
 #: Between two looks whether somebody has a link again.
 _LOOK_AGAIN_S = 0.2
 
@@ -109,9 +113,12 @@ class Placement:
     ) -> None:
         """The job is not to go to this node again, unless but the link to it was ``lost``."""
         self.punctuality.let_down(job, now, lost=lost)
-        if lost and job.lost.get(peer, -1) < len(job.generated):
-            job.lost[peer] = len(job.generated)
-            return
+        if lost:
+            before, times = job.lost.get(peer, (0, 0))
+            times = 1 if before < len(job.generated) else times + 1
+            if times <= _BREAKS_MAX:
+                job.lost[peer] = Broken(len(job.generated), times)
+                return
         if job.hopes_until > -math.inf and isinstance(error, ModelNotFound | NoRoute):
             job.not_ready.add(peer)
             return
