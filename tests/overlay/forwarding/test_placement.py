@@ -9,9 +9,9 @@ import pytest
 from overlay.forwarding.effects import Failure
 from overlay.forwarding.explanations import Explanation
 from overlay.identity.peer_id import PeerId
-from overlay.limits import HOP_LIMIT_DEFAULT
+from overlay.limits import HOP_LIMIT_DEFAULT, STREAM_STALL_S
 from overlay.wire.codec import decode
-from overlay.wire.messages import Accepted, Forward, Refused
+from overlay.wire.messages import Accepted, Begun, Forward, Refused, TokenFrame
 from tests.overlay.forwarding.world import ANSWER, World, text_of
 
 RID = b"r" * 16
@@ -83,6 +83,26 @@ def test_who_finds_a_prompt_too_long_behind_a_relay_need_not_be_known_here() -> 
     world.carry_out(origin, origin.forwarder.receive(relay, accepted, world.now))
     refused_by(world, relay, "context-length-exceeded")
     assert world.wire, "others are asked"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_peer_has_four_times_what_its_answer_should_take_until_that_begins(begun: bool) -> None:
+    world = World(2, models={1})
+    world.busy(1, pending_prefill_tokens=3000)
+    world.submit(0, RID, PROMPT)
+    origin, peer = world.node(0), asked(world).peer
+    expected_s = told(world).attempts[0].decision.chosen.cost_ms / 1000
+    assert expected_s > STREAM_STALL_S
+    told_by_peer = [Accepted(RID, peer, 1, 640), Begun(RID, 0, 1.0)]
+    token = TokenFrame(RID, 0, ANSWER[:1], text_of(ANSWER[0]))
+    for message in [*told_by_peer, token] if begun else told_by_peer:
+        world.carry_out(origin, origin.forwarder.receive(peer, message, world.now))
+    last_said = world.now
+    while not world.wire:
+        world.now = origin.forwarder.next_deadline()
+        world.carry_out(origin, origin.forwarder.tick(world.now))
+    waited_s = STREAM_STALL_S if begun else 4 * expected_s
+    assert world.now - last_said == pytest.approx(waited_s)
 
 
 # --- Who is asked again, and when ---------------------------------------------------------------
