@@ -8,8 +8,10 @@ import pytest
 
 from overlay.forwarding.effects import Failure
 from overlay.forwarding.explanations import Explanation
+from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HOP_LIMIT_DEFAULT, STREAM_STALL_S
+from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode
 from overlay.wire.messages import Accepted, Begun, Forward, Refused, TokenFrame
 from tests.overlay.forwarding.world import ANSWER, World, text_of
@@ -165,3 +167,29 @@ def test_what_is_to_stay_here_waits_for_no_link() -> None:
     origin.neighbourhood.link_down(peer, world.now)
     world.submit(0, RID, PROMPT, local=True)
     assert isinstance(world.ending(0, RID), Failure)
+
+
+@pytest.mark.parametrize(("executor", "able"), [(1, {4}), (3, {2, 3})])
+def test_an_answer_goes_on_only_at_models_of_the_kind_that_began_it(
+    executor: int, able: set[int]
+) -> None:
+    """Who is asked may pass a text on to who has another model that is also called so."""
+    world = World(5, models={1, 2, 3, 4})
+    origin, peers = world.node(0), list(world.nodes)
+    other = ModelCard("other", b"o" * 16, ("alias",), "", 4096, 100.0, 50.0)
+    for index in (2, 3):
+        card = Card(f"n{index}", (), (other,))
+        origin.neighbourhood.records_changed(peers[index], (Change(CARD, 5, card.pack()),))
+    for index in (2, 3, 4):
+        world.busy(index, pending_prefill_tokens=1000)
+    world.submit(0, RID, PROMPT, "alias")
+    assert asked(world).peer == peers[1]
+    for message in (
+        Accepted(RID, peers[executor], 1 if executor == 1 else 2, 640),
+        TokenFrame(RID, 0, ANSWER[:1], text_of(ANSWER[0])),
+    ):
+        world.carry_out(origin, origin.forwarder.receive(peers[1], message, world.now))
+    world.kill(1)
+    then = [receiver for _, receiver, message in world.log if isinstance(message, Forward)]
+    assert then, "somebody is asked"
+    assert {peers.index(each) for each in then} <= able

@@ -97,11 +97,12 @@ async def test_what_finds_the_link_full_leaves_once_it_is_not_and_is_waited_for_
     speak: Callable[[_Outlet, _Way, bytes], bool], count: int
 ) -> None:
     relay = ToRelay()
-    ways = [*relay.ways.values()][:count]
+    ways, others = [*relay.ways.values()][:count], [*relay.ways.values()][count:]
     relay.full = True
     for way in ways:
         assert speak(relay.outlet, way, b"last word")
     assert all(map(relay.outlet.waits, ways))
+    assert not any(map(relay.outlet.waits, others))
     assert not relay.outlet.idle(time.monotonic() + 1e6)
     relay.full = False
     await relay.empty()
@@ -143,6 +144,19 @@ async def test_of_a_circuit_that_is_closed_nothing_leaves_any_more_and_of_others
     assert relay.left_for(right) == numbered(b"message", b"more")
     relay.outlet.close(right)
     assert relay.outlet.idle(time.monotonic() + 1e6)
+
+
+async def test_what_has_left_of_late_is_remembered_although_its_circuit_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The relay remembers it, too: it would refuse what a new outlet lets leave."""
+    relay = ToRelay()
+    no_time_passes(monkeypatch)
+    way = relay.ways[LEFT]
+    assert relay.outlet.send(way, b"message")
+    relay.outlet.close(way)
+    assert not relay.outlet.idle(circuits.time.monotonic())
+    assert relay.outlet.idle(circuits.time.monotonic() + 1e6)
 
 
 async def test_however_much_is_sent_and_said_it_comes_back_for_the_rest_once(
