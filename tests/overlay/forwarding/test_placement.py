@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from overlay.forwarding.effects import Failure
+from overlay.errors import ModelNotFound
+from overlay.forwarding.effects import Failure, ForwardingMessage
 from overlay.forwarding.explanations import Explanation
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
@@ -14,7 +15,7 @@ from overlay.limits import HOP_LIMIT_DEFAULT, STREAM_STALL_S
 from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode
 from overlay.wire.messages import Accepted, Begun, Forward, Refused, TokenFrame
-from tests.overlay.forwarding.world import ANSWER, World, text_of
+from tests.overlay.forwarding.world import ANSWER, MODEL, World, forwarded, text_of
 
 RID = b"r" * 16
 TOKENS = tuple(range(640))
@@ -95,7 +96,7 @@ def test_a_peer_has_four_times_what_its_answer_should_take_until_that_begins(beg
     origin, peer = world.node(0), asked(world).peer
     expected_s = told(world).attempts[0].decision.chosen.cost_ms / 1000
     assert expected_s > STREAM_STALL_S
-    told_by_peer = [Accepted(RID, peer, 1, 640), Begun(RID, 0, 1.0)]
+    told_by_peer: list[ForwardingMessage] = [Accepted(RID, peer, 1, 640), Begun(RID, 0, 1.0)]
     token = TokenFrame(RID, 0, ANSWER[:1], text_of(ANSWER[0]))
     for message in [*told_by_peer, token] if begun else told_by_peer:
         world.carry_out(origin, origin.forwarder.receive(peer, message, world.now))
@@ -184,12 +185,53 @@ def test_an_answer_goes_on_only_at_models_of_the_kind_that_began_it(
         world.busy(index, pending_prefill_tokens=1000)
     world.submit(0, RID, PROMPT, "alias")
     assert asked(world).peer == peers[1]
-    for message in (
-        Accepted(RID, peers[executor], 1 if executor == 1 else 2, 640),
-        TokenFrame(RID, 0, ANSWER[:1], text_of(ANSWER[0])),
-    ):
-        world.carry_out(origin, origin.forwarder.receive(peers[1], message, world.now))
+    accepted = Accepted(RID, peers[executor], 1 if executor == 1 else 2, 640)
+    token = TokenFrame(RID, 0, ANSWER[:1], text_of(ANSWER[0]))
+    world.carry_out(origin, origin.forwarder.receive(peers[1], accepted, world.now))
+    world.carry_out(origin, origin.forwarder.receive(peers[1], token, world.now))
     world.kill(1)
     then = [receiver for _, receiver, message in world.log if isinstance(message, Forward)]
     assert then, "somebody is asked"
     assert {peers.index(each) for each in then} <= able
+
+
+# --- What is told where nobody takes it ---------------------------------------------------------
+
+
+def refused_to_guest(world: World, **changes: Any) -> Refused:
+    """Node 0 brings a request to node 1, which refuses it."""
+    guest, host = world.node(0), world.node(1)
+    brought = forwarded(path=(guest.peer,), **changes)
+    world.carry_out(host, host.forwarder.receive(guest.peer, brought, world.now))
+    world.deliver()
+    assert not any(node.running for node in world.nodes.values())
+    [refusal] = [m for _, to, m in world.log if to == guest.peer and isinstance(m, Refused)]
+    return refusal
+
+
+def test_tokens_of_no_known_model_are_computed_by_none() -> None:
+    refusal = refused_to_guest(World(3), tokens=(1, 2, 3), prompt=None)
+    assert refusal.code == "no-route"
+
+
+def test_why_a_model_is_gone_is_no_guests_business() -> None:
+    world = World(2)
+    lender = world.node(1)
+    lender.neighbourhood.model_gone(MODEL)
+    lender.neighbourhood.lost = {MODEL: "/home/ann/models/toy.gguf is gone."}
+    assert "/home/ann" not in refused_to_guest(world).message
+
+
+def test_a_guest_hears_of_a_bound_only_where_there_was_one() -> None:
+    world = World(3, models={2})
+    friend = world.node(2)
+    friend.neighbourhood.models.clear()
+    assert refused_to_guest(world).message.startswith("no reachable node can take a request")
+
+
+def test_a_model_that_nobody_has_is_not_to_be_asked_for_through_the_mesh() -> None:
+    world = World(2, models={1})
+    world.submit(0, RID, PROMPT, "other", local=True)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert isinstance(ending.error, ModelNotFound)

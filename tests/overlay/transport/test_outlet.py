@@ -63,10 +63,11 @@ def numbered(*messages: bytes) -> list[bytes]:
     return [b"%d " % number + message for number, message in enumerate(messages)]
 
 
-def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the relay grants nothing more, until that is undone."""
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> float:
+    """So that the relay grants nothing more, until that is undone. Returns what the time is."""
     now = time.monotonic()
     monkeypatch.setattr(circuits, "time", SimpleNamespace(monotonic=lambda: now))
+    return now
 
 
 async def test_what_a_link_says_itself_goes_before_what_waits_but_not_before_what_is_sealed(
@@ -151,12 +152,12 @@ async def test_what_has_left_of_late_is_remembered_although_its_circuit_is_close
 ) -> None:
     """The relay remembers it, too: it would refuse what a new outlet lets leave."""
     relay = ToRelay()
-    no_time_passes(monkeypatch)
+    now = no_time_passes(monkeypatch)
     way = relay.ways[LEFT]
     assert relay.outlet.send(way, b"message")
     relay.outlet.close(way)
-    assert not relay.outlet.idle(circuits.time.monotonic())
-    assert relay.outlet.idle(circuits.time.monotonic() + 1e6)
+    assert not relay.outlet.idle(now)
+    assert relay.outlet.idle(now + 1e6)
 
 
 async def test_however_much_is_sent_and_said_it_comes_back_for_the_rest_once(
