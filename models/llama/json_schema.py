@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
+from urllib.parse import unquote
 
 from llama_cpp.llama_grammar import PRIMITIVE_RULES, BuiltinRule, SchemaConverter
 
@@ -25,6 +26,8 @@ RULES_CHARS_MAX: Final = 1 << 20
 
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
 _ANNOTATIONS: Final = frozenset({"title", "description", "default", "examples", "deprecated"})
+#: Beside these the converter reads nothing else.
+_WHOLE: Final = frozenset({"$ref", "oneOf", "anyOf"})
 #: A character of a JSON string; the converter's own rule lets control characters through.
 _CHAR: Final = BuiltinRule(
     PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]', 1)
@@ -41,8 +44,8 @@ def schema_grammar(text: str) -> str:
     try:
         schema = json.loads(text)
         _check(schema)
-        converter: Any = _Converter()
-        converter.visit(converter.resolve_refs(schema, "schema"), "")
+        converter: Any = _Converter(schema)
+        converter.visit(schema, "")
         return str(converter.format_grammar())
     except InvalidRequest:
         raise
@@ -60,13 +63,17 @@ class _Converter(SchemaConverter):
 
     The original forgets to escape backslashes, lets control characters into strings, and would
     have the model spell \\u00e9 for é. Where anything is allowed it knows no ``true``, and takes
-    ``{}`` for an object.
+    ``{}`` for an object. It finds no references beside one, and takes a property for what a
+    reference of the same name leads to. Of what may have several types, it forgets all else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: object) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False
         )
+        self._refs = _References(schema)
+        #: By reference, the rule of what it leads to.
+        self._referred: dict[str, str] = {}
         self._written = 0
         self._chars = 0
 
@@ -75,10 +82,17 @@ class _Converter(SchemaConverter):
             return self._add_primitive("value", PRIMITIVE_RULES["value"])
         if not isinstance(schema, dict):
             raise _broken(f"{json.dumps(schema)[:40]} stands where a schema should")
-        if _allows_anything(schema.get("items")):
-            schema = {**schema, "items": True}
-        key: str = super().visit(schema, name)  # type: ignore[no-untyped-call]
+        if schema.keys() - _ANNOTATIONS == {"allOf"} and len(schema["allOf"]) == 1:
+            return self.visit(schema["allOf"][0], name)  # Else it would be an object.
+        key: str = super().visit(_spelled_out(schema), name)  # type: ignore[no-untyped-call]
         return key
+
+    def _resolve_ref(self, ref: str) -> str:
+        if ref not in self._referred:
+            # It may lead back here, so its rule has a name first.
+            key = self._referred[ref] = self._add_rule("ref", ref)
+            self._rules[key] = self.visit(self._refs[ref], key)
+        return self._referred[ref]
 
     def _add_primitive(self, name: str, rule: BuiltinRule) -> str:
         key: str = super()._add_primitive(name, _CHAR if name == "char" else rule)
@@ -101,9 +115,41 @@ class _Converter(SchemaConverter):
         return key
 
 
+class _References(dict[str, Any]):
+    """By reference (``#``, ``#/$defs/Town``), the part of the schema that it leads to."""
+
+    def __init__(self, schema: object) -> None:
+        self._schema = schema
+
+    def __missing__(self, reference: str) -> Any:
+        root, *steps = unquote(reference).split("/")
+        if root != "#":
+            raise _broken(f"$ref {reference[:40]!a} does not begin with #/")
+        target: Any = self._schema
+        for step in steps:
+            name = step.replace("~1", "/").replace("~0", "~")
+            try:
+                target = target[int(name) if isinstance(target, list) else name]
+            except (LookupError, TypeError, ValueError):
+                raise _broken(f"$ref {reference[:40]!a} leads nowhere") from None
+        return target
+
+
 def _allows_anything(schema: object) -> bool:
     """Whether it says at most what its values mean to people. Pydantic's ``Any`` has a title."""
     return isinstance(schema, dict) and schema.keys() <= _ANNOTATIONS
+
+
+def _spelled_out(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, so that the converter hears all that it says."""
+    if isinstance(types := schema.get("type"), list) and not schema.keys() & _WHOLE:
+        rest = {name: value for name, value in schema.items() if name != "type"}
+        named = schema.keys() & {"const", "enum"}
+        return rest if named else {"anyOf": [{**rest, "type": each} for each in types]}
+    unsaid = schema.get("type") == "array" and not schema.keys() & {"items", "prefixItems"}
+    if unsaid or _allows_anything(schema.get("items")):
+        return {**schema, "items": True}
+    return schema
 
 
 def _check(schema: object) -> None:
@@ -111,7 +157,6 @@ def _check(schema: object) -> None:
     if not isinstance(schema, dict):
         raise _broken("it must be a JSON object")
     repetitions = properties = 0
-    referred: dict[str, str] = {}
     todo: list[Any] = [schema]
     while todo:
         node = todo.pop()
@@ -130,12 +175,6 @@ def _check(schema: object) -> None:
             properties += len(named)
             if "" in named:
                 raise _broken("a property has no name")
-        if isinstance(reference := node.get("$ref"), str):
-            if not reference.startswith("#/"):
-                raise _broken(f"$ref {reference[:40]!a} does not begin with #/")
-            # The converter tells references apart by their last part alone.
-            if referred.setdefault(reference.rsplit("/", 1)[-1], reference) != reference:
-                raise _broken(f"two $ref end alike: {reference[:40]!a}")
     if repetitions > REPETITIONS_MAX:
         raise _broken(f"it counts out more than {REPETITIONS_MAX} repetitions")
     if properties > PROPERTIES_MAX:

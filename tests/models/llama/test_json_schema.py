@@ -38,6 +38,10 @@ LIST = {
         {"properties": {"any": True}},
         {"type": "array", "items": {}, "minItems": 1},
         LIST,
+        {"$ref": "#/$defs/item", "$defs": LIST["$defs"]},  # as pydantic has a recursive model
+        {"$defs": {"a_b[c]": {"items": {"$ref": "#/$defs/a_b%5Bc%5D"}}}, "$ref": "#/$defs/a_b[c]"},
+        {"properties": {"parts": {"type": "array", "items": {"$ref": "#"}}}},
+        {"allOf": [{"$ref": "#/a/x"}, {"$ref": "#/b/0"}], "a": {"x": {}}, "b": [{}]},
     ],
 )
 def test_good_schemas_become_good_grammars(schema: dict[str, Any]) -> None:
@@ -55,6 +59,50 @@ def test_where_anything_is_allowed_anything_is(anything: object) -> None:
     assert 'a-kv ::= "\\"a\\"" space ":" space value' in grammar
 
 
+@pytest.mark.parametrize("reference", ["#/x/town", "#/x/string", "#/y~1z/town"])
+def test_a_reference_is_never_taken_for_what_has_its_name(reference: str) -> None:
+    definitions = {"town": {"const": 1}, "string": {"const": 1}}
+    properties = {"town": {"type": "string"}, "home": {"$ref": reference}}
+    schema = {"properties": properties, "x": definitions, "y/z": definitions}
+    rules = dict(line.split(" ::= ") for line in schema_grammar(json.dumps(schema)).splitlines())
+    assert rules[rules[rules["home"]]] == '"1"'
+
+
+@pytest.mark.parametrize(
+    ("several", "spelled_out"),
+    [
+        ({"type": ["string", "null"], "enum": ["C", None]}, {"enum": ["C", None]}),
+        (
+            {"type": ["object", "null"], "properties": {"a": {}}, "required": ["a"]},
+            {"anyOf": [{"properties": {"a": {}}, "required": ["a"]}, {"type": "null"}]},
+        ),
+        (
+            {"type": ["null", "array"], "items": {"const": 1}, "minItems": 2},
+            {"anyOf": [{"type": "null"}, {"items": {"const": 1}, "minItems": 2}]},
+        ),
+        ({"type": "array", "minItems": 2}, {"items": True, "minItems": 2}),
+    ],
+)
+def test_what_may_have_several_types_is_held_to_all_it_says(
+    several: dict[str, Any], spelled_out: dict[str, Any]
+) -> None:
+    """So OpenAI's own examples write what may be absent."""
+    assert schema_grammar(json.dumps(several)) == schema_grammar(json.dumps(spelled_out))
+
+
+def test_a_reference_that_stands_alone_in_allof_is_that_reference() -> None:
+    """So older pydantic writes one that has a default."""
+    colour = {"allOf": [{"$ref": "#/x"}], "default": "red"}
+    grammar = schema_grammar(json.dumps({"properties": {"c": colour}, "x": {"enum": ["red"]}}))
+    assert grammar.startswith("c ::= ref\n")
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"$ref": "#/a", "a": {"$ref": "#/a"}}])
+def test_a_reference_to_itself_alone_is_refused(schema: Any) -> None:
+    with pytest.raises(InvalidRequest, match="left recursion"):
+        check_grammar(schema_grammar(json.dumps(schema)))
+
+
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
@@ -68,8 +116,9 @@ def test_where_anything_is_allowed_anything_is(anything: object) -> None:
         ({"type": "array", "items": {"type": "null"}, "maxItems": True}, "maxItems"),
         ({"anyOf": [{"type": "string", "maxLength": 1500}] * 2}, "2000 repetitions"),
         ({"$ref": "https://example.org/schema"}, "does not begin with #/"),
-        ({"$ref": "#/$defs/a", "$defs": {}}, "a"),
-        ({"allOf": [{"$ref": "#/a/x"}, {"$ref": "#/b/x"}]}, "end alike"),
+        ({"$ref": "#/$defs/a", "$defs": {}}, "'#/\\$defs/a' leads nowhere"),
+        ({"$ref": "#/a/1", "a": [{}]}, "leads nowhere"),
+        ({"$ref": "#town"}, "does not begin with #/"),
         ({"properties": {"": {}}}, "no name"),
         ({"properties": {f"p{n}": {} for n in range(400)}}, "too large"),
         ({"properties": {f"p{n}": {} for n in range(600)}}, "512 are allowed"),
