@@ -185,7 +185,9 @@ class Member:
         """
         self.neighbourhood.introduced(peer, name, lineage, now)
         compact = COMPACT_DIGESTS_VERSION in versions
-        return self._of_gossip(self.gossip.alive(peer, now, compact=compact), peer, now)
+        return self._of_gossip(
+            self.gossip.alive(peer, now, compact=compact, lineage=lineage), peer, now
+        )
 
     def link_down(self, peer: PeerId, now: float) -> Sequence[Effect]:
         """The link to ``peer`` is gone."""

@@ -33,6 +33,7 @@ from overlay.gossip.opening import Opener
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import OwnRecords, Replica, check
 from overlay.gossip.replicas import Replicas
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, UNPROVEN_S
 from overlay.wire.anti_entropy import CompactSyn, CompactSynAck, DigestEntry, GossipAck, Syn, SynAck
@@ -139,6 +140,7 @@ class Gossip:
         self._round_s = now + self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
         self._own.live_on()
         partners = self._opener.partners(linked, self._liveness)
+        partners += [p for p in self._opener.neglected(self.age_s, now) if p not in partners]
         digest, compact = self._digest(), self._compact()
         return [*effects, *self._opener.open(partners, digest, compact, self._own_words, now)]
 
@@ -175,16 +177,21 @@ class Gossip:
                 effects = self._hearsay.apply(sender, deltas, now)
         return effects
 
-    def alive(self, peer: PeerId, now: float, *, compact: bool = True) -> Sequence[Effect]:
-        """A link to ``peer`` came up; ``compact`` says whether it reads compact digests."""
+    def alive(
+        self, peer: PeerId, now: float, *, compact: bool = True, lineage: Lineage = ()
+    ) -> Sequence[Effect]:
+        """A link to ``peer`` came up; ``compact`` says whether it reads compact digests, and
+        ``lineage`` who let it in."""
         self._banished.readmit(peer)
         self._replicas.linked(peer)
         self._own_words.linked(peer, compact=compact)
+        self._opener.linked(peer, lineage, now)
         return self._liveness.alive(peer, now)
 
     def link_lost(self, peer: PeerId, now: float) -> None:
         """The link to ``peer`` broke: unless it is heard of soon, it is DOWN."""
         self._own_words.unlinked(peer)
+        self._opener.unlinked(peer)
         self._liveness.link_lost(peer, now)
 
     def said_goodbye(self, peer: PeerId, now: float) -> Sequence[Effect]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from overlay.gossip.compact import CompactDigest
 from overlay.gossip.effects import Send
 from overlay.gossip.liveness import Liveness
 from overlay.gossip.own_words import OwnWords
+from overlay.identity.branches import Lineage, Turns, Way
 from overlay.identity.peer_id import PeerId
 from overlay.wire.anti_entropy import DigestEntry, Syn
 
@@ -21,6 +22,9 @@ FANOUT: Final = 3
 WHOLE_SHARE: Final = 1 / 64
 
 
+#: Intervals after which a peer of whose records nothing was heard is asked itself, though it has a
+#: link: chance and the others tell of each within three or four, among hundreds, too.
+NEGLECTED_INTERVALS: Final = 6.0
 #: Intervals for which all exchanges are whole after two nodes took other origins for alive, or one
 #: changed its mind: others are about to, and a compact digest that cannot be read costs a message.
 UNLIKE_INTERVALS: Final = 2.5
@@ -34,6 +38,17 @@ class Opener:
         self._rng = rng
         self._fingerprint = b""
         self._unlike_s = -math.inf
+        #: Who let in each peer that has a link, and since when it has it.
+        self._linked: dict[PeerId, tuple[Way, float]] = {}
+        self._turns = Turns()
+
+    def linked(self, peer: PeerId, lineage: Lineage, now: float) -> None:
+        """The peer has a link from now on."""
+        self._linked[peer] = (*lineage, peer), now
+
+    def unlinked(self, peer: PeerId) -> None:
+        """It has none any more."""
+        self._linked.pop(peer, None)
 
     def unreadable(self, now: float) -> None:
         """A peer's compact digest cannot be read here."""
@@ -50,6 +65,24 @@ class Opener:
         if dead and self._rng.random() < len(dead) / (len(live) + 1):
             partners.append(self._rng.choice(dead))
         return partners
+
+    def neglected(self, age_s: Callable[[PeerId, float], float], now: float) -> list[PeerId]:
+        """A peer with a link of whose records nothing was heard for long, if there is any.
+
+        Where most links are to a crowd that says nothing of others, or nothing at all, hardly
+        anybody else becomes a partner by chance. ``age_s``: since when a peer's records are known
+        to be current.
+        """
+        most_s = NEGLECTED_INTERVALS * self._interval_s
+        found = [
+            way
+            for peer, (way, since_s) in self._linked.items()
+            if now - since_s > most_s and age_s(peer, now) > most_s
+        ]
+        first = self._turns.of(found)[:1]
+        for way in first:
+            self._turns.take(way, now)
+        return [way[-1] for way in first]
 
     def open(
         self,

@@ -7,7 +7,8 @@ branch around it, that of whoever let the member in. The founder's branch has al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
@@ -17,6 +18,8 @@ from overlay.limits import PLACES_PER_BRANCH_PLACE
 
 #: Who let a member in: from the one that the founder invited down to the member itself.
 Lineage = tuple[PeerId, ...]
+#: The same, and the member once more: beside those that it let in.
+Way = tuple[PeerId, ...]
 
 
 def lineage_of(chain: Sequence[Certificate]) -> Lineage:
@@ -94,6 +97,36 @@ class Branches:
         self._seated[member] = lineage
         for branch in _branches(lineage):
             self._sizes[branch] = self._sizes.get(branch, 0) + 1
+
+
+class Turns:
+    """Whose turn it is, where at each fork branches take turns, so that a crowd has no more of them
+    than one member. Pure: times are in seconds, of one clock.
+
+    A `Way` leads from whom the founder let in down to a member, and ends with the member itself,
+    which is beside those that it let in.
+    """
+
+    def __init__(self) -> None:
+        #: When each branch had its latest turn, and in it each member.
+        self._taken: dict[Lineage, float] = {}
+
+    def of(self, ways: Iterable[Way]) -> list[Way]:
+        """Whose turn was longest ago comes first. Of all others it is forgotten when that was."""
+        stretches = {way: [way[: 1 + depth] for depth in range(len(way))] for way in ways}
+        there = {*chain.from_iterable(stretches.values())}
+        self._taken = {each: at for each, at in self._taken.items() if each in there}
+        at = {way: [*map(self.latest, stretches[way])] for way in stretches}
+        return sorted(at, key=lambda way: (at[way], way))
+
+    def latest(self, way: Way) -> float:
+        """When it had its turn, if that is known."""
+        return self._taken.get(way, -math.inf)
+
+    def take(self, way: Way, now: float) -> None:
+        """It has its turn."""
+        for depth in range(len(way)):
+            self._taken[way[: 1 + depth]] = now
 
 
 def _branches(lineage: Lineage) -> Iterator[Lineage]:

@@ -8,12 +8,10 @@ such a peer to dial it back there. Pure: ``now`` is monotonic seconds.
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Mapping, Sequence
-from itertools import chain
 
 from overlay.errors import Malformed
-from overlay.identity.branches import Lineage
+from overlay.identity.branches import Turns, Way
 from overlay.identity.multiaddr import Multiaddr
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ADDRESSES_MAX, DIAL_BACK_INTERVAL_S
@@ -33,8 +31,8 @@ class PublicAddresses:
     """Which addresses peers have confirmed, and whom to ask to confirm one."""
 
     def __init__(self) -> None:
-        #: When each branch was last asked, and in it each peer.
-        self._asked: dict[Lineage, float] = {}
+        #: When each was last asked.
+        self._asked = Turns()
         self._checked: dict[Multiaddr, float] = {}
         #: Under way, by whom was asked; and whose branch that is.
         self._open: dict[PeerId, tuple[Multiaddr, PeerId]] = {}
@@ -42,16 +40,12 @@ class PublicAddresses:
         self._confirmed: dict[Multiaddr, tuple[float, PeerId]] = {}
 
     def due(
-        self, seen: Mapping[Lineage, Multiaddr], own: Sequence[Multiaddr], now: float
+        self, seen: Mapping[Way, Multiaddr], own: Sequence[Multiaddr], now: float
     ) -> list[tuple[PeerId, int]]:
         """Whom to ask to dial back, and at which port.
 
-        ``seen``: where peers that this node dialled see it, by who let each in and the peer.
-        ``own``: what it is known to listen on.
+        ``seen``: where peers that this node dialled see it. ``own``: what it is known to listen on.
         """
-        branches = {way: [way[: 1 + depth] for depth in range(len(way))] for way in seen}
-        for lost in self._asked.keys() - {*chain.from_iterable(branches.values())}:
-            del self._asked[lost]
         for gone in self._open.keys() - {way[-1] for way in seen}:
             del self._open[gone]
         self._checked = {
@@ -67,16 +61,11 @@ class PublicAddresses:
             ]
             for host in {address.host for address in seen.values()}
         }
-        # Whose branch was asked longest ago comes first: a crowd that never answers has no more
-        # turns than one that does.
-        asked = {
-            way: [self._asked.get(branch, -math.inf) for branch in branches[way]] for way in seen
-        }
-        for way in sorted(seen, key=lambda way: (asked[way], way)):
+        for way in self._asked.of(seen):
             wanted = [c for c in candidates[seen[way].host] if c not in self._checked]
-            if wanted and now >= asked[way][-1] + DIAL_BACK_INTERVAL_S:
+            if wanted and now >= self._asked.latest(way) + DIAL_BACK_INTERVAL_S:
                 self._checked[wanted[0]] = now
-                self._asked.update(dict.fromkeys(branches[way], now))
+                self._asked.take(way, now)
                 self._open[way[-1]] = wanted[0], way[0]
                 found.append((way[-1], wanted[0].port))
         return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.identity.branches import Branches, Full, Lineage, lineage_of
+from overlay.identity.branches import Branches, Full, Lineage, Turns, lineage_of
 from overlay.identity.certificates import Certificate, Membership, found_mesh, issue
 from overlay.identity.peer_id import PeerId
 from tests.overlay.identity.strategies import key
@@ -149,3 +150,18 @@ def test_in_turns_everybody_comes_once(lineages: list[Lineage], rng: random.Rand
     turns = places.in_turns(seated)
     assert sorted(turns) == sorted(seated)
     assert turns[:1] == seated[:1], "the first is the first of its branch"
+
+
+def test_whose_turn_was_longest_ago_comes_first_at_each_fork() -> None:
+    turns, liar, friend = Turns(), peer(1), peer(2)
+    crowd = [(liar, peer(number)) for number in (10, 11, 12)]
+    ways = [*crowd, (friend, friend)]
+    had = []
+    for now in range(6):
+        first = turns.of(ways)[0]
+        turns.take(first, float(now))
+        had.append(first)
+    assert had == [crowd[0], ways[3], crowd[1], ways[3], crowd[2], ways[3]]
+    assert turns.latest(crowd[0]) == 0.0
+    turns.of([ways[3]])
+    assert turns.latest(crowd[0]) == turns.latest((liar,)) == -math.inf, "of who is gone"

@@ -156,7 +156,7 @@ async def test_a_member_that_does_not_get_through_confirms_nothing() -> None:
         behind_a_router(one, third.addresses[0].port)
         await linked(one, other)
         asked = one.transport._public
-        await eventually(lambda: bool(asked._asked) and not asked._open)
+        await eventually(lambda: bool(asked._checked) and not asked._open)
         assert one.transport.public() == ()
 
 
