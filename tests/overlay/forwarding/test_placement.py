@@ -11,7 +11,7 @@ from overlay.forwarding.effects import Failure, ForwardingMessage
 from overlay.forwarding.explanations import Explanation
 from overlay.gossip.records import CARD, Card, ModelCard
 from overlay.identity.peer_id import PeerId
-from overlay.limits import HOP_LIMIT_DEFAULT, STREAM_STALL_S
+from overlay.limits import HOP_LIMIT_DEFAULT, OPEN_REQUESTS_PER_PEER_MAX, STREAM_STALL_S
 from overlay.wire.anti_entropy import Change
 from overlay.wire.codec import decode
 from overlay.wire.messages import Accepted, Begun, Forward, Refused, TokenFrame
@@ -193,6 +193,29 @@ def test_an_answer_goes_on_only_at_models_of_the_kind_that_began_it(
     then = [receiver for _, receiver, message in world.log if isinstance(message, Forward)]
     assert then, "somebody is asked"
     assert {peers.index(each) for each in then} <= able
+
+
+def test_what_many_refuse_is_computed_here_in_the_end() -> None:
+    """Although others would have been sooner."""
+    world = World(12)
+    for index in range(1, 12):
+        world.warm(index, TOKENS)
+    world.submit(0, RID, PROMPT)
+    refusals = 0
+    while not world.node(0).running:
+        refused_by(world, asked(world).peer, "overloaded")
+        refusals += 1
+    assert 1 < refusals < 11
+    world.run()
+    assert world.answer(0, RID) == WHOLE
+
+
+def test_as_many_as_its_owner_asks_are_computed_here() -> None:
+    world = World(2)
+    world.busy(1, pending_prefill_tokens=1_000_000)
+    for number in range(OPEN_REQUESTS_PER_PEER_MAX + 2):
+        world.submit(0, number.to_bytes(16, "big"), PROMPT)
+    assert len(world.node(0).running) == OPEN_REQUESTS_PER_PEER_MAX + 2
 
 
 # --- What is told where nobody takes it ---------------------------------------------------------
