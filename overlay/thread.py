@@ -47,14 +47,17 @@ def run_in_thread(config: NodeConfig, progress: Progress | None = None) -> Itera
         def ready(node: Node) -> None:
             started.set_result(RunningNode(thread, node, stop_soon))
 
+        await serve(config, stop, progress=progress, ready=ready, any_port=True)
+
+    def run() -> None:
         try:
-            await serve(config, stop, progress=progress, ready=ready, any_port=True)
-        except BaseException as error:
+            asyncio.run(main())
+        except BaseException as error:  # A loop takes descriptors, of which there may be none.
             if started.done():
                 raise
             started.set_exception(error)
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), name="hearth-node", daemon=True)
+    thread = threading.Thread(target=run, name="hearth-node", daemon=True)
     thread.start()
     running = started.result()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -597,6 +598,19 @@ def test_a_node_on_a_thread_serves_while_the_context_lasts(
         assert running.api_url.startswith("http://127.0.0.1:")
     assert seen[-1] == "loading tiny"
     with run_in_thread(config):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_thread_that_cannot_even_have_a_loop_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", exhausted)
+    node = run_in_thread(load_config(tmp_path / "home", listen=ANY, api=ANY, lan=False))
+    with pytest.raises(OSError, match="too many open files"), node:
         pass
 
 
