@@ -51,7 +51,8 @@ def run_in_thread(config: NodeConfig, progress: Progress | None = None) -> Itera
 
     def run() -> None:
         try:
-            asyncio.run(main())
+            with asyncio.Runner() as runner:
+                runner.run(main())
         except BaseException as error:  # A loop takes descriptors, of which there may be none.
             if started.done():
                 raise

@@ -601,7 +601,6 @@ def test_a_node_on_a_thread_serves_while_the_context_lasts(
         pass
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 def test_a_thread_that_cannot_even_have_a_loop_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

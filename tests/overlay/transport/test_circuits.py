@@ -94,6 +94,15 @@ async def test_two_that_cannot_dial_each_other_talk_through_a_third() -> None:
         await eventually(lambda: left.transport.links()[right.peer_id].rtt_ms is not None)
 
 
+async def test_a_circuit_with_a_link_is_not_given_up_for_its_age() -> None:
+    async with relayed() as (left, right, hub):
+        for end in (left, right):
+            end.transport._circuits.tick(time.monotonic() + 60)
+        assert relay_of(left, right) == relay_of(right, left) == hub.peer_id
+        assert left.transport.send(right.peer_id, Cancel(b"there"))
+        await right.until(lambda: right.messages() == [Cancel(b"there")])
+
+
 async def test_both_may_look_for_each_other_at_once() -> None:
     async with apart() as (left, right, _):
         await asyncio.gather(seek(left, right), seek(right, left))
