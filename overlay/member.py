@@ -261,7 +261,7 @@ class Member:
             self._summarise(now)
             effects += starmap(fwd.CopiesChanged, self.neighbourhood.copies_changed())
             effects += self._of_gossip(self.gossip.tick(now, linked), self.me, now)
-            for origin, record in self.roll.round(self._rng):
+            for origin, record in self.roll.round(self._rng, now):
                 by = origin if origin in linked else None  # It may be made up.
                 effects += self._told_of(origin, record, by, now)
             for origin in self.roll.unverified(self._rng):

@@ -16,7 +16,7 @@ from overlay.bucket import Bucket
 from overlay.errors import HearthError, Malformed
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CHAIN, is_revocation, pack_chain, revocation_key, unpack_chain
-from overlay.identity.branches import Branches, Full, Lineage, lineage_of
+from overlay.identity.branches import Branches, Full, Lineage, Turns, lineage_of
 from overlay.identity.certificates import Certificate, verify_when_issued
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation, Revocations, branch_of
@@ -56,6 +56,9 @@ class Roll:
         #: The chains that make their origins members, as they were verified.
         self._verified: dict[PeerId, bytes] = {}
         self._branches = Branches(MEMBERS_MAX)
+        self._branches.seat(revocations.founder, ())
+        #: When the revocations were heard out that each member publishes.
+        self._turns = Turns()
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         #: Origins whose chains must wait for the next round.
         self._unverified: set[PeerId] = set()
@@ -103,27 +106,37 @@ class Roll:
             self._news.setdefault(branch, full).take(1, now)
         return revocation
 
-    def round(self, rng: random.Random) -> Iterator[tuple[PeerId, bytes]]:
+    def round(self, rng: random.Random, now: float) -> Iterator[tuple[PeerId, bytes]]:
         """A round begins; the records to hear again, and who tells of them.
 
-        None, unless there were too many. Then origins are heard out one after the other, by chance,
-        so that no flood hides a record for long; but only up to half of what may be looked at. The
-        rest is for what is told anew, which comes but once if no origin publishes it.
+        None, unless there were too many. Then origins are heard out one after the other, in turns
+        by branches, and those by chance that may be made up, so that no flood hides a record for
+        long; but only up to half of what may be looked at. The rest is for what is told anew, which
+        comes but once if no origin publishes it.
         """
         self._checks_left = REVOCATION_CHECKS_PER_ROUND
         self._chain_checks_left = CHAIN_CHECKS_PER_ROUND
         if not self._overdue:
             return
         self._overdue = False
-        origins = sorted(self._gossip.states())
-        rng.shuffle(origins)
-        for origin in origins:
-            for key, value in self._gossip.records(origin).items():
-                if self._checks_left <= REVOCATION_CHECKS_PER_ROUND // 2:
+        ways, made_up = [], []
+        for origin in sorted(self._gossip.states()):
+            lineage = self.lineage(origin)
+            if lineage is None:
+                made_up.append((origin,))
+            else:
+                ways.append((*lineage, origin))
+        rng.shuffle(made_up)
+        left_over = REVOCATION_CHECKS_PER_ROUND // 2
+        for way in (*self._turns.of(ways), *made_up):
+            if self._checks_left > left_over:
+                self._turns.take(way, now)
+            for key, value in self._gossip.records(way[-1]).items():
+                if self._checks_left <= left_over:
                     self._overdue = True
                     return
                 if is_revocation(key):
-                    yield origin, value
+                    yield way[-1], value
 
     def chain(self, origin: PeerId) -> tuple[bytes, ...]:
         """The chain that ``origin`` publishes; the founder has none, and it may not be known yet.
@@ -145,7 +158,7 @@ class Roll:
 
     def lineage(self, origin: PeerId) -> Lineage | None:
         """Who let ``origin`` in; None: it is not known to be a member."""
-        return () if origin == self._revocations.founder else self._branches.lineage(origin)
+        return self._branches.lineage(origin)
 
     def verify(self, origin: PeerId) -> bool | Full:
         """Whether ``origin`` is `vouched` for, now that its chain has been looked at.

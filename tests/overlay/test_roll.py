@@ -426,7 +426,7 @@ def test_a_round_goes_through_no_more_than_it_may_look_at() -> None:
     roll = founder.member.roll
     for round_number in range(1, 4):
         gone_through = 0
-        for _, record in roll.round(random.Random(1)):
+        for _, record in roll.round(random.Random(1), network.now):
             gone_through += 1
             with suppress(HearthError):
                 roll.heard(record, network.now)
@@ -435,6 +435,38 @@ def test_a_round_goes_through_no_more_than_it_may_look_at() -> None:
     # What nobody publishes, and so comes but once, is heard amid all that is overdue.
     notice = founder.record(PeerId(bytes(32)), TODAY)
     assert roll.heard(notice, network.now) is not None
+
+
+def test_a_crowd_that_forges_hides_what_a_friend_publishes_for_a_few_rounds_at_most() -> None:
+    """One of it is enough to fill a round, and each has more than are remembered as seen."""
+    network = Network([0, 0, 0, *[2] * 40], 1)
+    judge, friend, _, out, *crowd = network.nodes
+    roll, gossip = judge.member.roll, judge.member.gossip
+    record = judge.record(out.me, TODAY)
+    for node in (friend, *crowd):
+        records = (
+            [record]
+            if node is friend
+            else [
+                msgpack.packb([bytes(node.me) + number.to_bytes(32, "big"), []])
+                for number in range(2 * REVOCATION_CHECKS_PER_ROUND)
+            ]
+        )
+        chain = Change(CHAIN, 1, pack_chain(node.membership.certificates))
+        told = [Change(revocation_key(each), at, each) for at, each in enumerate(records, start=2)]
+        gossip.alive(node.me, network.now)
+        delta = OriginDelta(node.me, 1, 0, True, (chain, *told), len(told) + 1, 0)
+        gossip.receive(node.me, GossipAck((delta,)), network.now)
+        assert roll.verify(node.me) is True
+    roll._overdue = True
+    rng, rounds = random.Random(1), 0
+    while record not in judge.revocations:
+        rounds += 1
+        assert rounds < 10
+        network.now += 1
+        for _, each in roll.round(rng, network.now):
+            with suppress(HearthError):
+                roll.heard(each, network.now)
 
 
 @pytest.mark.parametrize("by", [2, 3], ids=["a member", "one that it let in"])
