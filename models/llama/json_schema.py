@@ -26,8 +26,12 @@ RULES_CHARS_MAX: Final = 1 << 20
 
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
 _ANNOTATIONS: Final = frozenset({"title", "description", "default", "examples", "deprecated"})
-#: Beside these the converter reads nothing else.
-_WHOLE: Final = frozenset({"$ref", "oneOf", "anyOf"})
+#: What binds the answer; all else is for people and other programs.
+_BINDING: Final = frozenset(
+    ("type", "properties", "required", "additionalProperties", "items", "prefixItems", "pattern")
+) | {"format", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", *_COUNTS}
+#: Putting two schemas together takes as long as writing so many rules, and one for each property.
+_MERGE_RULES: Final = 20
 #: A character of a JSON string; the converter's own rule lets control characters through.
 _CHAR: Final = BuiltinRule(
     PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x00-\x1F\x7F]', 1)
@@ -64,7 +68,8 @@ class _Converter(SchemaConverter):
     The original forgets to escape backslashes, lets control characters into strings, and would
     have the model spell \\u00e9 for é. Where anything is allowed it knows no ``true``, and takes
     ``{}`` for an object. It finds no references beside one, and takes a property for what a
-    reference of the same name leads to. Of what may have several types, it forgets all else.
+    reference of the same name leads to. Of what may have several types or names alternatives, it
+    forgets all else, as of ``allOf`` all but properties; and the comma before unnamed ones.
     """
 
     def __init__(self, schema: object) -> None:
@@ -74,18 +79,44 @@ class _Converter(SchemaConverter):
         self._refs = _References(schema)
         #: By reference, the rule of what it leads to.
         self._referred: dict[str, str] = {}
+        #: Rules of properties that no name is given for.
+        self._further: set[str] = set()
         self._written = 0
         self._chars = 0
 
     def visit(self, schema: Any, name: str) -> str:
         if schema is True or (name and _allows_anything(schema)):
             return self._add_primitive("value", PRIMITIVE_RULES["value"])
-        if not isinstance(schema, dict):
-            raise _broken(f"{json.dumps(schema)[:40]} stands where a schema should")
-        if schema.keys() - _ANNOTATIONS == {"allOf"} and len(schema["allOf"]) == 1:
-            return self.visit(schema["allOf"][0], name)  # Else it would be an object.
+        if "allOf" in _object(schema):
+            return self.visit(self._merged(schema), name)
         key: str = super().visit(_spelled_out(schema), name)  # type: ignore[no-untyped-call]
         return key
+
+    def _merged(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Of a schema with ``allOf``, one without that says the same."""
+        parts = [_binding(part) for part in (_without(schema, "allOf"), *schema["allOf"])]
+        parts = [part for part in parts if part]
+        if len(parts) == 1:  # A reference, which may lead back here, stays one.
+            return parts[0]
+        merged: dict[str, Any] = {}
+        for part in parts:
+            plain = self._plain(part)
+            self._spend(_MERGE_RULES + len(plain.get("properties", ())))
+            for name, value in plain.items():
+                _merge(merged, name, value)
+        return merged
+
+    def _plain(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The same without references and ``allOf``, but for what is within."""
+        if "$ref" in schema:
+            return self._plain(_binding(self._refs[schema["$ref"]]))
+        return self._plain(self._merged(schema)) if "allOf" in schema else schema
+
+    def _spend(self, rules: int, chars: int = 0) -> None:
+        self._written += rules
+        self._chars += chars
+        if self._written > RULES_MAX or self._chars > RULES_CHARS_MAX:
+            raise _broken("it is too large")
 
     def _resolve_ref(self, ref: str) -> str:
         if ref not in self._referred:
@@ -107,11 +138,12 @@ class _Converter(SchemaConverter):
         return key
 
     def _add_rule(self, name: str, rule: str) -> str:
-        self._written += 1
-        self._chars += len(name) + len(rule)
-        if self._written > RULES_MAX or self._chars > RULES_CHARS_MAX:
-            raise _broken("it is too large")
+        if rule in self._further:  # They come after other properties.
+            rule = f'( "," space {rule} )?'
+        self._spend(1, len(name) + len(rule))
         key: str = super()._add_rule(name, rule)  # type: ignore[no-untyped-call]
+        if name.endswith("additional-kvs"):
+            self._further.add(key)
         return key
 
 
@@ -137,18 +169,61 @@ class _References(dict[str, Any]):
 
 def _allows_anything(schema: object) -> bool:
     """Whether it says at most what its values mean to people. Pydantic's ``Any`` has a title."""
-    return isinstance(schema, dict) and schema.keys() <= _ANNOTATIONS
+    return schema is True or (isinstance(schema, dict) and schema.keys() <= _ANNOTATIONS)
+
+
+def _binding(schema: Any) -> dict[str, Any]:
+    """What of a schema binds the answer."""
+    said = {} if schema is True else _object(schema)
+    return {name: value for name, value in said.items() if name in _BINDING}
+
+
+def _object(schema: Any) -> dict[str, Any]:
+    if not isinstance(schema, dict):
+        raise _broken(f"{json.dumps(schema)[:40]} stands where a schema should")
+    return schema
+
+
+def _without(schema: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name not in names}
+
+
+def _merge(into: dict[str, Any], name: str, value: Any) -> None:
+    """Have a schema say of ``name`` what another says, too."""
+    said = into.setdefault(name, value)
+    if said == value:
+        return
+    if name == "properties":
+        both = {each: {"allOf": [said[each], value[each]]} for each in said.keys() & value.keys()}
+        into[name] = {**said, **value, **both}
+    elif name == "required":
+        into[name] = list(dict.fromkeys([*said, *value]))
+    elif name == "additionalProperties":
+        into[name] = False
+    else:
+        raise _broken(f"allOf says two things of {name[:40]!a}")
 
 
 def _spelled_out(schema: dict[str, Any]) -> dict[str, Any]:
     """The same schema, so that the converter hears all that it says."""
-    if isinstance(types := schema.get("type"), list) and not schema.keys() & _WHOLE:
-        rest = {name: value for name, value in schema.items() if name != "type"}
+    if "$ref" in schema:
+        return schema
+    if either := next((name for name in ("anyOf", "oneOf") if name in schema), ""):
+        if "properties" not in schema:
+            return schema
+        rest = _without(schema, either)
+        return {"anyOf": [{"allOf": [rest, each]} for each in schema[either]]}
+    if isinstance(types := schema.get("type"), list):
+        rest = _without(schema, "type")
         named = schema.keys() & {"const", "enum"}
         return rest if named else {"anyOf": [{**rest, "type": each} for each in types]}
-    unsaid = schema.get("type") == "array" and not schema.keys() & {"items", "prefixItems"}
-    if unsaid or _allows_anything(schema.get("items")):
+    if "prefixItems" in schema:
+        return _without(schema, "items")  # It is for what comes after them.
+    if _allows_anything(schema.get("items", types == "array")):
         return {**schema, "items": True}
+    if types == "object" and schema.get("required"):
+        unnamed = dict.fromkeys(schema["required"], True)
+        return {**schema, "properties": {**unnamed, **schema.get("properties", {})}}
     return schema
 
 

@@ -42,6 +42,7 @@ LIST = {
         {"$defs": {"a_b[c]": {"items": {"$ref": "#/$defs/a_b%5Bc%5D"}}}, "$ref": "#/$defs/a_b[c]"},
         {"properties": {"parts": {"type": "array", "items": {"$ref": "#"}}}},
         {"allOf": [{"$ref": "#/a/x"}, {"$ref": "#/b/0"}], "a": {"x": {}}, "b": [{}]},
+        {"allOf": [True, {"title": "Anything"}]},
     ],
 )
 def test_good_schemas_become_good_grammars(schema: dict[str, Any]) -> None:
@@ -90,6 +91,58 @@ def test_what_may_have_several_types_is_held_to_all_it_says(
     assert schema_grammar(json.dumps(several)) == schema_grammar(json.dumps(spelled_out))
 
 
+@pytest.mark.parametrize(
+    ("schema", "spelled_out"),
+    [
+        (
+            {"allOf": [{"type": "string"}, {"type": "string", "maxLength": 5}]},
+            {"type": "string", "maxLength": 5},
+        ),
+        (  # inheritance
+            {
+                "type": "object",
+                "properties": {"b": {"const": 1}},
+                "required": ["b"],
+                "allOf": [{"$ref": "#/$defs/base"}],
+                "$defs": {"base": {"properties": {"a": {"const": 0}}, "required": ["a"]}},
+            },
+            {"properties": {"b": {"const": 1}, "a": {"const": 0}}, "required": ["b", "a"]},
+        ),
+        (
+            {
+                "allOf": [
+                    {"properties": {"a": {"type": "string"}}},
+                    {"properties": {"a": {"minLength": 2}}},
+                ]
+            },
+            {"properties": {"a": {"type": "string", "minLength": 2}}},
+        ),
+        (
+            {"properties": {"a": {}, "b": {}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            {
+                "anyOf": [
+                    {"properties": {"a": {}, "b": {}}, "required": ["a"]},
+                    {"properties": {"a": {}, "b": {}}, "required": ["b"]},
+                ]
+            },
+        ),
+        ({"type": "object", "required": ["a"]}, {"properties": {"a": {}}, "required": ["a"]}),
+        ({"prefixItems": [{"const": 1}], "items": {"const": 2}}, {"prefixItems": [{"const": 1}]}),
+    ],
+)
+def test_what_is_said_in_several_places_binds_together(
+    schema: dict[str, Any], spelled_out: dict[str, Any]
+) -> None:
+    assert schema_grammar(json.dumps(schema)) == schema_grammar(json.dumps(spelled_out))
+
+
+def test_a_comma_stands_before_properties_that_no_name_is_given_for() -> None:
+    schema = {"properties": {"a": {"const": 1}}, "additionalProperties": {"const": 2}}
+    rules = dict(line.split(" ::= ") for line in schema_grammar(json.dumps(schema)).splitlines())
+    assert rules["a-rest"] == '( "," space additional-kvs )?'
+    assert rules["root"] == '"{" space  (a-kv a-rest | additional-kvs )? "}" space'
+
+
 def test_a_reference_that_stands_alone_in_allof_is_that_reference() -> None:
     """So older pydantic writes one that has a default."""
     colour = {"allOf": [{"$ref": "#/x"}], "default": "red"}
@@ -119,6 +172,9 @@ def test_a_reference_to_itself_alone_is_refused(schema: Any) -> None:
         ({"$ref": "#/$defs/a", "$defs": {}}, "'#/\\$defs/a' leads nowhere"),
         ({"$ref": "#/a/1", "a": [{}]}, "leads nowhere"),
         ({"$ref": "#town"}, "does not begin with #/"),
+        ({"allOf": [{"type": "string"}, {"type": "null"}]}, "two things of 'type'"),
+        ({"allOf": [{}, None]}, "null stands where a schema should"),
+        ({"allOf": [{"$ref": "#/a"}, {"const": 1}], "a": {"$ref": "#/a"}}, "nested too deep"),
         ({"properties": {"": {}}}, "no name"),
         ({"properties": {f"p{n}": {} for n in range(400)}}, "too large"),
         ({"properties": {f"p{n}": {} for n in range(600)}}, "512 are allowed"),
