@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,41 @@ async def test_the_first_news_are_written_at_once_and_then_once_all_that_come_at
     book.close()
     assert home.written.empty(), "there is nothing new"
     assert home.looks == 1, "nobody else writes it"
+
+
+async def test_who_changes_all_the_time_has_it_written_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(pause_s: float, then: Callable[[], None]) -> SimpleNamespace:
+        timers.append((pause_s, then))
+        return SimpleNamespace(cancel=lambda: None)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+    home, met = Counted(tmp_path), {ANN: at(1)}
+    book = AddressBook(home, lambda: met, set)
+    book.changed()
+    pauses = []
+    for port in range(2, 10):
+        met[ANN] = at(port)
+        book.changed()
+        assert home.written.qsize() == port - 1, "it waits"
+        [(pause_s, then)] = timers
+        timers.clear()
+        pauses.append(pause_s)
+        then()
+        assert home.written.qsize() == port
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 64]
+    # Nothing is written where there is no news, and in the end it is as at the beginning.
+    book.changed()
+    while timers:
+        timers.pop()[1]()
+    assert home.written.qsize() == 9
+    met[ANN] = at(10)
+    book.changed()
+    assert home.written.qsize() == 10
+    assert [pause_s for pause_s, _ in timers] == [1]
 
 
 async def test_what_is_not_written_yet_is_at_the_end(tmp_path: Path) -> None:
