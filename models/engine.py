@@ -65,7 +65,7 @@ def texts_of(prompt: Prompt | None) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen and when generation ends. Defaults are OpenAI's where it has one."""
+    """How tokens are chosen and when generation ends. Defaults are llama.cpp's."""
 
     max_tokens: int | None = None
     temperature: float = 0.8
