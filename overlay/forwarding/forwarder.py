@@ -34,7 +34,7 @@ from overlay.forwarding.effects import Effect, Emit, Failure, ForwardingMessage,
 from overlay.forwarding.explanations import Explanations
 from overlay.forwarding.hindsight import Hindsight
 from overlay.forwarding.inbound import job_of_forward
-from overlay.forwarding.job import Job, JobState
+from overlay.forwarding.job import UNANSWERED, Job, JobState
 from overlay.forwarding.lending import Lending, paused
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.placement import Placement
@@ -211,7 +211,7 @@ class Forwarder:
                 effects += [*self._stop_downstream(job), *self._fail(job, late)]
             elif job.state is JobState.WAITING:
                 effects += self._route(job, now)
-            elif job.state is JobState.ACCEPTED and not self._placement.others(job, now):
+            elif job.state in UNANSWERED and not self._placement.others(job, now):
                 self.deadlines.wait(job, now + self._placement.patience_s(job))
             elif (again_at := self.punctuality.after_sleep(job, now)) is not None:
                 self.deadlines.wait(job, again_at)

@@ -46,6 +46,10 @@ class JobState(Enum):
     WAITING = auto()
 
 
+#: A peer has it, and there is no token yet.
+UNANSWERED: Final = (JobState.ACCEPTED, JobState.BEGUN)
+
+
 class Expected(NamedTuple):
     """Of the place where a job went, and since when; what had been generated before."""
 

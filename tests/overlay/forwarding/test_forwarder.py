@@ -989,12 +989,15 @@ def test_who_cannot_be_told_of_its_request_has_nothing_computed_for_it() -> None
     assert executor.forwarder.open_requests == 0
 
 
-def test_where_nobody_else_could_take_it_a_request_waits_for_its_turn() -> None:
+@pytest.mark.parametrize("kinds", [(Accepted,), (Accepted, Begun)])
+def test_where_nobody_else_could_take_it_a_request_waits_for_its_first_token(
+    kinds: tuple[type, ...],
+) -> None:
     world = World(2, models={1})
-    world.lose = keeps_quiet_after(Accepted)
+    world.lose = keeps_quiet_after(*kinds)
     world.submit(0, RID, PROMPT)
-    world.deliver()
-    assert wait_in_vain(world, 0) == pytest.approx(REQUEST_DEADLINE_S)
+    world.run(1)
+    assert wait_in_vain(world, 0) == pytest.approx(REQUEST_DEADLINE_S, abs=1)
     ending = world.ending(0, RID)
     assert isinstance(ending, Failure)
     assert "no whole answer" in str(ending.error)

@@ -90,8 +90,9 @@ def test_who_finds_a_prompt_too_long_behind_a_relay_need_not_be_known_here() -> 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_peer_has_four_times_what_its_answer_should_take_until_that_begins(begun: bool) -> None:
-    world = World(2, models={1})
+    world = World(3, models={1, 2})
     world.busy(1, pending_prefill_tokens=3000)
+    world.busy(2, pending_prefill_tokens=3000)
     world.submit(0, RID, PROMPT)
     origin, peer = world.node(0), asked(world).peer
     expected_s = told(world).attempts[0].decision.chosen.cost_ms / 1000
