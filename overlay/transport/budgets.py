@@ -198,7 +198,7 @@ class Breaches:
 
 
 class Handshakes:
-    """How often strangers from one address may knock."""
+    """How often strangers from one address may knock, or members of one branch through relays."""
 
     def __init__(self) -> None:
         self._sources: dict[str, Bucket] = {}

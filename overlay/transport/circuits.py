@@ -35,9 +35,9 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import (
     CIRCUITS_OPENING_PER_RELAY_MAX,
     HANDSHAKE_S,
-    REDIAL_MIN_S,
     RELAYED_MESSAGE_BYTES_MAX,
 )
+from overlay.transport.budgets import Handshakes
 from overlay.transport.connection import Line
 from overlay.transport.handover import RelayedLine
 from overlay.transport.link import Link, LinkState
@@ -53,9 +53,6 @@ log = logging.getLogger(__name__)
 _PAUSE_MIN_S: Final = 0.005
 #: It may leave sooner than was thought: the relay has more room again.
 _PAUSE_MAX_S: Final = 0.1
-#: Nobody who keeps to the pauses between dials opens a circuit anew so soon. To answer an Open
-#: takes four times as long as to read another message, and messages are bounded, not Opens.
-_REOPEN_S: Final = REDIAL_MIN_S / 2
 
 
 @dataclass(slots=True, eq=False)
@@ -175,6 +172,8 @@ class Circuits:
         self._new_link = new_link
         self._on_end = on_end
         self._lineage = lineage
+        #: By the heads of branches, as if each were an address.
+        self._handshakes = Handshakes()
         #: By relay, and then by role and peer.
         self._ways: dict[PeerId, dict[tuple[Role, PeerId], _Way]] = {}
         #: By relay. They outlive the ways: a relay remembers, too, what it has passed on of late.
@@ -271,8 +270,6 @@ class Circuits:
                     self._end(way, reason)
 
     def _opened(self, relay: PeerId, peer: PeerId, old: _Way | None) -> _Way | None:
-        if old is not None and time.monotonic() < old.begun + _REOPEN_S:
-            return None
         places = Branches(CIRCUITS_OPENING_PER_RELAY_MAX)
         opening = [
             way.peer
@@ -280,16 +277,24 @@ class Circuits:
             if way.role is Role.LISTENER
             and (way.line is None or way.line.link.state is not LinkState.UP)
         ]
-        for each in (*opening, peer):
-            lineage = self._lineage(each)
-            # The relay may have made it up.
-            full = places.seat(each, (relay, each) if lineage is None else lineage)
-        if full is not None:
-            log.debug("a circuit through %s is one too many: %s", relay, full)
+        for each in opening:
+            places.seat(each, self._let_in(each, relay))
+        lineage = self._let_in(peer, relay)
+        full = places.seat(peer, lineage)
+        # To answer an Open takes as long as four other messages, and a link a millisecond or two.
+        if full is not None or not self._handshakes.admit(
+            str((*lineage, peer)[0]), time.monotonic()
+        ):
+            log.debug("a circuit with %s through %s is one too many", peer, relay)
             return None
         if old is not None:
             self._end(old, "replaced by a new connection")
         return self._begin(Role.LISTENER, relay, peer)
+
+    def _let_in(self, peer: PeerId, relay: PeerId) -> Lineage:
+        """Who let a peer in; the relay may have made up whoever is not known to be a member."""
+        lineage = self._lineage(peer)
+        return (relay, peer) if lineage is None else lineage
 
     def _ready(self, way: _Way) -> None:
         link = self._new_link(way.role, way.relay, way.peer)

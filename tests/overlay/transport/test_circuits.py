@@ -21,12 +21,12 @@ from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import revoke
 from overlay.limits import (
     CIRCUITS_OPENING_PER_RELAY_MAX,
+    HANDSHAKES_BURST,
+    HANDSHAKES_PER_S,
     MESSAGE_BYTES_MAX,
     PLACES_PER_BRANCH_PLACE,
-    REDIAL_MIN_S,
 )
 from overlay.transport import detours, handover, relaying
-from overlay.transport.circuits import _Way
 from overlay.wire.between_transports import Relay
 from overlay.wire.messages import Cancel, Message, StreamAck, TokenFrame
 from tests.overlay.transport.nodes import PATIENCE_S, Node, eventually, linked, mesh
@@ -405,6 +405,22 @@ async def test_a_crowd_that_opens_circuits_leaves_others_a_place() -> None:
         assert (Role.LISTENER, left.peer_id) in there._ways[hub.peer_id]
 
 
+async def test_who_opens_circuits_and_drops_them_again_is_heard_now_and_then() -> None:
+    """Each takes the time of dozens of messages, and a branch has any number of members."""
+    async with apart() as (left, right, [hub]):
+        right.lineages[left.peer_id] = (left.peer_id,)
+        there, answered = right.transport._circuits, 0
+        for seed in range(3 * HANDSHAKES_BURST):
+            peer = PeerId((seed % 50).to_bytes(32, "big"))
+            right.lineages[peer] = (PeerId(b"l" * 32), peer)
+            circuit = Circuit(Role.DIALER, hub.key, right.peer_id, seed.to_bytes(32, "big"))
+            there._arrived(hub.peer_id, peer, circuit.open(), 100)
+            answered += circuits(right)
+            there._lost(hub.peer_id, "it is dropped again", peer)
+        assert answered <= HANDSHAKES_BURST + HANDSHAKES_PER_S * PATIENCE_S
+        await seek(left, right)
+
+
 async def test_a_circuit_with_a_link_takes_no_place_of_those_that_open() -> None:
     async with relayed() as (_, right, hub):
         for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX + 1):
@@ -448,24 +464,6 @@ async def test_a_circuit_is_opened_however_much_links_have_said_of_late() -> Non
                 pass
         left.transport.detour([right.peer_id])
         await left.until(lambda: right.peer_id in left.transport.links())
-
-
-async def test_a_circuit_cannot_be_opened_again_and_again_in_no_time() -> None:
-    """Each answer takes the time of four other messages, and there may be thousands a second."""
-    async with mesh(2) as (hub, right):
-        await linked(right, hub)
-        peer = PeerId(bytes(32))
-        opened = right.transport._circuits
-
-        def open_anew(seed: int) -> _Way:
-            circuit = Circuit(Role.DIALER, hub.key, right.peer_id, seed.to_bytes(32, "big"))
-            opened._arrived(hub.peer_id, peer, circuit.open(), 100)
-            return opened._ways[hub.peer_id][Role.LISTENER, peer]
-
-        first = open_anew(1)
-        assert open_anew(2) is first
-        first.begun -= REDIAL_MIN_S
-        assert open_anew(3) is not first
 
 
 async def test_nothing_is_relayed_to_oneself_or_to_nobody() -> None:
