@@ -3,6 +3,7 @@ and the signals that end a command, which leave it the time to say goodbye."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,14 @@ class StopSwitch:
             raise KeyboardInterrupt
 
 
+def leave_closed_terminal(number: int) -> None:
+    """After SIGHUP: what is still printed to a terminal that is gone goes nowhere, not wrong."""
+    if number == signal.SIGHUP:
+        for stream in (sys.stdout.fileno(), sys.stderr.fileno()):
+            if not os.isatty(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
 def ending_signals() -> list[signal.Signals]:
     """What ends a command besides Ctrl-C: SIGTERM, and a terminal that closes."""
     outlives_terminal = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # as nohup has it
@@ -66,6 +75,7 @@ def unwinding() -> Iterator[None]:
         # A terminal that closes is told of twice: by the kernel, and by its shell.
         for each in ending:
             signal.signal(each, signal.SIG_IGN)
+        leave_closed_terminal(number)
         sys.exit(128 + number)
 
     previous = {number: signal.signal(number, end) for number in ending}

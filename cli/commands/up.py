@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import HearthCommand
-from cli.interrupts import ending_signals
+from cli.interrupts import ending_signals, leave_closed_terminal
 from cli.options import Size, config_of, home_flag, home_option, model_files
 from overlay.limits import CELLS_MIN
 
@@ -123,6 +123,7 @@ async def _serve(config: NodeConfig, home: str) -> None:
 
         def end(number: int) -> None:
             nonlocal ended_by
+            leave_closed_terminal(number)
             stop.set()
             ended_by = number
             if not is_ready:  # A start may take long: a download, a large model.

@@ -139,6 +139,25 @@ def test_a_chat_whose_window_is_closed_stops_its_own_node_in_order(
     assert not (home / "runtime.json").exists(), "it said no goodbye"
 
 
+@pytest.mark.parametrize("arguments", [("chat",), ("ask", "Hi"), ("up",)])
+def test_a_window_that_is_closed_while_something_is_drawn_is_no_bug(
+    home: Path, tiny_model: Path, arguments: tuple[str, ...]
+) -> None:
+    model = ("--model", str(tiny_model))
+    with terminal(*arguments, *model) as screen:
+        if arguments == ("up",):
+            screen.expect("loading")
+        elif arguments == ("chat",):
+            screen.expect("/help shows the commands")
+            screen.expect("> ")
+            screen.type("Hi\r")
+        if arguments != ("up",):
+            screen.expect("thinking")
+        screen.close()
+        assert screen.process.wait(_PATIENCE_S) in (0, 128 + signal.SIGHUP)
+    assert not (home / "errors.log").exists()
+
+
 @pytest.mark.usefixtures("node")
 def test_a_chat_with_a_model_that_nobody_serves_does_not_begin() -> None:
     with terminal("chat", "--model", "llama-70b") as screen:
