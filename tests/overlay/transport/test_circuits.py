@@ -103,6 +103,17 @@ async def test_a_circuit_with_a_link_is_not_given_up_for_its_age() -> None:
         await right.until(lambda: right.messages() == [Cancel(b"there")])
 
 
+async def test_what_left_through_a_relay_is_remembered_as_long_as_that_matters() -> None:
+    async with relayed() as (left, right, hub):
+        there = left.transport._circuits
+        there.tick(time.monotonic() + 60)
+        assert [*there._outlets] == [hub.peer_id]
+        left.transport.hang_up(right.peer_id, "that is all")
+        await eventually(lambda: not there._ways)
+        there.tick(time.monotonic() + 60)
+        assert not there._outlets
+
+
 async def test_both_may_look_for_each_other_at_once() -> None:
     async with apart() as (left, right, _):
         await asyncio.gather(seek(left, right), seek(right, left))
