@@ -146,3 +146,18 @@ async def test_a_failure_is_told_and_the_next_one_goes_on(scene: Scene, failure:
         assert told[0] == request_id
         assert words in str(told[1])
     assert engine.asked.empty()
+
+
+async def test_once_it_is_closed_nothing_is_told_and_no_engine_asked(scene: Scene) -> None:
+    assert scene.engine is not None
+    for prompt, client in (("a1", ANN), ("a2", ANN), ("own", ())):
+        scene.begin(prompt, client)
+    answers = [(await scene.engine.next())[1] for _ in range(2)]
+    under_way = {*scene.tokenizing._tasks}
+    scene.tokenizing.close()
+    for answer in answers:
+        if not answer.cancelled():
+            answer.set_result(())
+    await asyncio.gather(*under_way, return_exceptions=True)
+    assert scene.told.empty()
+    assert scene.tokenizing._tasks <= under_way, "the next one has its turn"
