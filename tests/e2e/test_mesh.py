@@ -150,7 +150,9 @@ async def test_an_answer_goes_on_elsewhere_from_the_next_token(nodes: list[Runni
     await up(bob, "ann")
     question = "Write a long story about a lighthouse."
     fields: dict[str, Any] = {"system": SYSTEM, "max_tokens": 120}
-    await ann.chat("Hi.", system=SYSTEM, max_tokens=4, hearth={"route": "local"})
+    # Both learn how slow a busy machine is; or Bob would hope to be faster than he knows Ann to be.
+    for node, system in ((bob, None), (ann, SYSTEM)):
+        await node.chat("Hi.", system=system, max_tokens=4, hearth={"route": "local"})
 
     async def bob_knows() -> bool:
         peer = await bob.peer("ann")
