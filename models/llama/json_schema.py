@@ -221,8 +221,9 @@ def _spelled_out(schema: dict[str, Any]) -> dict[str, Any]:
         return _without(schema, "items")  # It is for what comes after them.
     if _allows_anything(schema.get("items", types == "array")):
         return {**schema, "items": True}
-    if types == "object" and schema.get("required"):
-        unnamed = dict.fromkeys(schema["required"], True)
+    further = schema.get("additionalProperties", True)
+    if (types == "object" or "properties" in schema) and schema.get("required") and further:
+        unnamed = dict.fromkeys(schema["required"], further)
         return {**schema, "properties": {**unnamed, **schema.get("properties", {})}}
     return schema
 

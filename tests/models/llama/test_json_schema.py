@@ -127,6 +127,14 @@ def test_what_may_have_several_types_is_held_to_all_it_says(
             },
         ),
         ({"type": "object", "required": ["a"]}, {"properties": {"a": {}}, "required": ["a"]}),
+        (
+            {"required": ["a", "b"], "properties": {"b": {}}, "additionalProperties": {"const": 1}},
+            {
+                "required": ["a", "b"],
+                "properties": {"a": {"const": 1}, "b": {}},
+                "additionalProperties": {"const": 1},
+            },
+        ),
         ({"prefixItems": [{"const": 1}], "items": {"const": 2}}, {"prefixItems": [{"const": 1}]}),
     ],
 )
