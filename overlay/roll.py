@@ -168,7 +168,7 @@ class Roll:
         HearthError for one that no member publishes.
         """
         if self.vouched(origin):
-            self._gossip.prove(origin)
+            self._gossip.prove(origin, self.lineage(origin) or ())
             return True
         packed = self._gossip.record(origin, CHAIN)
         if packed is None:
@@ -184,7 +184,7 @@ class Roll:
         if full is not None:
             return full
         self._verified[origin] = packed
-        self._gossip.prove(origin)
+        self._gossip.prove(origin, self.lineage(origin) or ())
         return True
 
     def _seat(self, origin: PeerId, lineage: Lineage) -> Full | None:

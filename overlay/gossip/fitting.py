@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from overlay.gossip.latest import change_bytes
 from overlay.gossip.replica import Lack
+from overlay.identity.peer_id import PeerId
 from overlay.wire.anti_entropy import Change, OriginDelta
 
 #: Bytes of an OriginDelta without its changes, at most, in msgpack: a PeerId takes 37, integers
@@ -18,17 +19,43 @@ DELTA_OVERHEAD_BYTES: Final = 5 + 37 + 4 * 9 + 1 + 5
 _SHARE_BYTES_MIN: Final = 1024
 
 
-def fit(lacks: Sequence[Lack], bytes_max: int, rng: random.Random) -> tuple[OriginDelta, ...]:
+def fit(
+    lacks: Sequence[Lack],
+    bytes_max: int,
+    rng: random.Random,
+    head_of: Callable[[PeerId], PeerId | None] = lambda origin: None,
+) -> tuple[OriginDelta, ...]:
     """Deltas of at most ``bytes_max`` together, the oldest changes of each origin first.
 
     Max-min fair: the origin with the least to say goes first and leaves what it does not use of
     its equal share to the others, so a long summary never holds up anybody's load. Among equals
-    chance decides, so that nobody is left out message after message.
+    chance decides, so that nobody is left out message after message. It is so among branches
+    first, for a crowd may have a little to say of each of it all the time. ``head_of`` an origin's.
     """
+    branches: dict[PeerId | None, list[Lack]] = {}
+    for lack in lacks:
+        branches.setdefault(head_of(lack.known.origin), []).append(lack)
+    ordered = [*branches.values()]
+    if len(ordered) > 1 and _size(lacks) > bytes_max:
+        rng.shuffle(ordered)
+        ordered.sort(key=_size)
+    left, deltas = bytes_max, []
+    for place, branch in enumerate(ordered):
+        share = min(left, max(left // (len(ordered) - place), _SHARE_BYTES_MIN))
+        taken, unused = _fit(branch, share, rng)
+        left -= share - unused
+        deltas += taken
+    return tuple(deltas)
+
+
+def _fit(
+    lacks: Sequence[Lack], bytes_max: int, rng: random.Random
+) -> tuple[list[OriginDelta], int]:
+    """The deltas of one branch, and how much room is left."""
     left = bytes_max
     deltas = []
     ordered = [*lacks]
-    if sum(DELTA_OVERHEAD_BYTES + lack.changes_bytes for lack in lacks) > bytes_max:
+    if _size(lacks) > bytes_max:
         rng.shuffle(ordered)
         ordered.sort(key=lambda lack: lack.changes_bytes)
     for place, lack in enumerate(ordered):
@@ -48,7 +75,12 @@ def fit(lacks: Sequence[Lack], bytes_max: int, rng: random.Random) -> tuple[Orig
                 origin, incarnation, lack.after_version, lack.reset, changes, version, gc_version
             )
         )
-    return tuple(deltas)
+    return deltas, left
+
+
+def _size(lacks: Iterable[Lack]) -> int:
+    """What all of it would take."""
+    return sum(DELTA_OVERHEAD_BYTES + lack.changes_bytes for lack in lacks)
 
 
 def _oldest(changes: Iterable[Change], bytes_max: int) -> tuple[tuple[Change, ...], int]:

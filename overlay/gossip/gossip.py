@@ -31,12 +31,20 @@ from overlay.gossip.hearsay import Hearsay
 from overlay.gossip.liveness import Liveness
 from overlay.gossip.opening import Opener
 from overlay.gossip.own_words import OwnWords
-from overlay.gossip.replica import OwnRecords, Replica, check
+from overlay.gossip.replica import Lack, OwnRecords, Replica, check
 from overlay.gossip.replicas import Replicas
 from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import DELTA_BYTES_MAX, FORGET_PEER_S, GOSSIP_INTERVAL_S, UNPROVEN_S
-from overlay.wire.anti_entropy import CompactSyn, CompactSynAck, DigestEntry, GossipAck, Syn, SynAck
+from overlay.wire.anti_entropy import (
+    CompactSyn,
+    CompactSynAck,
+    DigestEntry,
+    GossipAck,
+    OriginDelta,
+    Syn,
+    SynAck,
+)
 
 #: Rounds are this much shorter or longer at random, so that nodes do not fall into step.
 JITTER: Final = 0.2
@@ -153,7 +161,7 @@ class Gossip:
                 check(digest, ())
                 effects, lacks = self._hearsay.compare(sender, digest, now)
                 lacks += self._hearsay.unmentioned(sender, digest)
-                deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
+                deltas = self._fit(lacks)
                 told = set(digest)
                 mine = self._digest({entry.origin for entry in digest})
                 otherwise = tuple(entry for entry in mine if entry not in told)
@@ -165,7 +173,7 @@ class Gossip:
                     return [Send(sender, Syn(self._digest()))]
                 entries.sort(key=lambda entry: entry.origin != sender)
                 effects, lacks = self._hearsay.compare(sender, entries, now)
-                deltas = fit(lacks, DELTA_BYTES_MAX, self._rng)
+                deltas = self._fit(lacks)
                 answer = self._compact().answer(message, deltas, self._own.contents())
                 effects.append(Send(sender, answer))
             case SynAck():
@@ -198,9 +206,10 @@ class Gossip:
         """``peer`` stops on purpose: LEFT, until it links again or restarts."""
         return self._liveness.left(peer, now)
 
-    def prove(self, origin: PeerId) -> None:
-        """``origin`` is a member, as its chain shows: from here on, others are told of it."""
-        self._replicas.prove(origin)
+    def prove(self, origin: PeerId, lineage: Lineage = ()) -> None:
+        """``origin`` is a member, as its chain shows, and who let it in: from here on, others are
+        told of it."""
+        self._replicas.prove(origin, lineage)
 
     def disprove(self, origin: PeerId) -> list[OriginReset]:
         """What is told of ``origin`` comes from no member: forget it, unless it has a link."""
@@ -224,9 +233,12 @@ class Gossip:
             effects += [*corrected, Send(sender, Syn(self._digest()))]
         compared, lacks = self._hearsay.compare(sender, answer.digest, now)
         effects += compared
-        if lacks and (deltas := fit(lacks, DELTA_BYTES_MAX, self._rng)):
+        if lacks and (deltas := self._fit(lacks)):
             effects.append(Send(sender, GossipAck(deltas)))
         return effects
+
+    def _fit(self, lacks: Sequence[Lack]) -> tuple[OriginDelta, ...]:
+        return fit(lacks, DELTA_BYTES_MAX, self._rng, self._replicas.head_of)
 
     def _forget(self, now: float) -> list[OriginReset]:
         """Hush up who has been silent for half of FORGET_PEER_S, and forget them after the other.

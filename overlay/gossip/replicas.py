@@ -12,6 +12,7 @@ from typing import Final
 
 from overlay.gossip.own_words import OwnWords
 from overlay.gossip.replica import Applied, Replica
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import MEMBERS_MAX, REPLICAS_BYTES_MAX, UNPROVEN_S
 from overlay.wire.anti_entropy import OriginDelta
@@ -29,6 +30,8 @@ class Replicas:
         #: Silent for so long that nobody is told of them any more; soon they are forgotten.
         self.hushed: set[PeerId] = set()
         self._proven: set[PeerId] = set()
+        #: In whose branch those are of whom that is known: whom the founder let in.
+        self._heads: dict[PeerId, PeerId] = {}
         #: Who had a link, which is proof to this node alone.
         self._linked: set[PeerId] = set()
         #: Those whom others cannot know to be members, and since when there are replicas of them:
@@ -40,10 +43,19 @@ class Replicas:
         #: records from going on, which no later message would make up for.
         self._members_share_bytes = _SHARE_BYTES
 
-    def prove(self, origin: PeerId) -> None:
-        """``origin`` is a member: others may be told of it, now or once something is known."""
+    def prove(self, origin: PeerId, lineage: Lineage = ()) -> None:
+        """``origin`` is a member: others may be told of it, now or once something is known.
+
+        ``lineage``: who let it in, if that is known.
+        """
         self._proven.add(origin)
+        if lineage:
+            self._heads[origin] = lineage[0]
         self._unproven.pop(origin, None)
+
+    def head_of(self, origin: PeerId) -> PeerId | None:
+        """In whose branch it is, if that is known."""
+        return self._heads.get(origin)
 
     def linked(self, origin: PeerId) -> None:
         """``origin`` has shown over a link that it is a member."""
@@ -94,6 +106,7 @@ class Replicas:
     def drop(self, origin: PeerId) -> Replica | None:
         """Forget it; returns what was known."""
         self._proven.discard(origin)
+        self._heads.pop(origin, None)
         self._linked.discard(origin)
         self._unproven.pop(origin, None)
         return self.by_origin.pop(origin, None)

@@ -334,6 +334,19 @@ def test_who_has_little_to_say_goes_first_even_if_many_have_much() -> None:
     assert sum(told.values()) > 150
 
 
+def test_a_crowd_with_a_little_to_say_of_each_leaves_others_their_share() -> None:
+    """It can do so all the time, and then nobody else's summary would ever come through."""
+    friends = [lacking(number, 150) for number in (1, 2)]
+    crowd = [lacking(number, 20) for number in range(10, 350)]
+    heads = {lack.known.origin: peer_id(number) for number, lack in enumerate(friends, start=1)}
+    heads |= {lack.known.origin: peer_id(9) for lack in crowd}
+    bytes_max = 1 << 14
+    fitted = fit([*crowd, *friends], bytes_max, random.Random(0), heads.get)
+    told = {delta.origin: len(delta.changes) for delta in fitted}
+    assert [told[lack.known.origin] for lack in friends] == [150, 150]
+    assert sum(lack.known.origin in told for lack in crowd) > 5
+
+
 def test_nobody_is_left_out_message_after_message() -> None:
     dice = random.Random(0)
     messages = [fit([lacking(n, 1) for n in range(1, 101)], 3000, dice) for _ in range(50)]
