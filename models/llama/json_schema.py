@@ -222,7 +222,8 @@ def _spelled_out(schema: dict[str, Any]) -> dict[str, Any]:
     if _allows_anything(schema.get("items", types == "array")):
         return {**schema, "items": True}
     further = schema.get("additionalProperties", True)
-    if (types == "object" or "properties" in schema) and schema.get("required") and further:
+    is_object = types == "object" or "properties" in schema
+    if is_object and schema.get("required") and further is not False:
         unnamed = dict.fromkeys(schema["required"], further)
         return {**schema, "properties": {**unnamed, **schema.get("properties", {})}}
     return schema
@@ -251,6 +252,8 @@ def _check(schema: object) -> None:
             properties += len(named)
             if "" in named:
                 raise _broken("a property has no name")
+        if isinstance(required := node.get("required"), list) and "" in required:
+            raise _broken("a property has no name")
     if repetitions > REPETITIONS_MAX:
         raise _broken(f"it counts out more than {REPETITIONS_MAX} repetitions")
     if properties > PROPERTIES_MAX:

@@ -128,6 +128,10 @@ def test_what_may_have_several_types_is_held_to_all_it_says(
         ),
         ({"type": "object", "required": ["a"]}, {"properties": {"a": {}}, "required": ["a"]}),
         (
+            {"type": "object", "required": ["a"], "additionalProperties": {}},
+            {"properties": {"a": {}}, "required": ["a"], "additionalProperties": {}},
+        ),
+        (
             {"required": ["a", "b"], "properties": {"b": {}}, "additionalProperties": {"const": 1}},
             {
                 "required": ["a", "b"],
@@ -184,6 +188,7 @@ def test_a_reference_to_itself_alone_is_refused(schema: Any) -> None:
         ({"allOf": [{}, None]}, "null stands where a schema should"),
         ({"allOf": [{"$ref": "#/a"}, {"const": 1}], "a": {"$ref": "#/a"}}, "nested too deep"),
         ({"properties": {"": {}}}, "no name"),
+        ({"required": [""], "additionalProperties": {"const": 1}}, "no name"),
         ({"properties": {f"p{n}": {} for n in range(400)}}, "too large"),
         ({"properties": {f"p{n}": {} for n in range(600)}}, "512 are allowed"),
         ({"enum": 5}, "not iterable"),
