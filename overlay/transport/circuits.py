@@ -172,7 +172,7 @@ class Circuits:
         self._new_link = new_link
         self._on_end = on_end
         self._lineage = lineage
-        #: By the heads of branches, as if each were an address.
+        #: By the heads of the peer's branch and of the relay's, as if each pair were an address.
         self._handshakes = Handshakes()
         #: By relay, and then by role and peer.
         self._ways: dict[PeerId, dict[tuple[Role, PeerId], _Way]] = {}
@@ -282,9 +282,9 @@ class Circuits:
         lineage = self._let_in(peer, relay)
         full = places.seat(peer, lineage)
         # To answer an Open takes as long as four other messages, and a link a millisecond or two.
-        if full is not None or not self._handshakes.admit(
-            str((*lineage, peer)[0]), time.monotonic()
-        ):
+        # A relay may make up those of others: what is held against these counts for its branch.
+        heads = f"{(*lineage, peer)[0]} through {self._links.head(relay)}"
+        if full is not None or not self._handshakes.admit(heads, time.monotonic()):
             log.debug("a circuit with %s through %s is one too many", peer, relay)
             return None
         if old is not None:
@@ -294,7 +294,7 @@ class Circuits:
     def _let_in(self, peer: PeerId, relay: PeerId) -> Lineage:
         """Who let a peer in; the relay may have made up whoever is not known to be a member."""
         lineage = self._lineage(peer)
-        return (relay, peer) if lineage is None else lineage
+        return (self._links.head(relay), peer) if lineage is None else lineage
 
     def _ready(self, way: _Way) -> None:
         link = self._new_link(way.role, way.relay, way.peer)

@@ -432,6 +432,17 @@ async def test_who_opens_circuits_and_drops_them_again_is_heard_now_and_then() -
         await seek(left, right)
 
 
+async def test_a_relay_that_makes_up_circuits_of_others_keeps_them_from_no_other_relay() -> None:
+    async with apart() as (left, right, [hub]):
+        right.lineages[left.peer_id] = (left.peer_id,)
+        there, liar = right.transport._circuits, PeerId(b"l" * 32)
+        for seed in range(2 * HANDSHAKES_BURST):
+            circuit = Circuit(Role.DIALER, hub.key, right.peer_id, seed.to_bytes(32, "big"))
+            there._arrived(liar, left.peer_id, circuit.open(), 100)
+        opened(right, hub, left.peer_id)
+        assert (Role.LISTENER, left.peer_id) in there._ways[hub.peer_id]
+
+
 async def test_a_circuit_with_a_link_takes_no_place_of_those_that_open() -> None:
     async with relayed() as (_, right, hub):
         for seed in range(CIRCUITS_OPENING_PER_RELAY_MAX + 1):
