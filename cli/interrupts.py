@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ def leave_closed_terminal(number: int) -> None:
     """After SIGHUP: what is still printed to a terminal that is gone goes nowhere, not wrong."""
     if number == signal.SIGHUP:
         for stream in (sys.stdout.fileno(), sys.stderr.fileno()):
-            if not os.isatty(stream):
+            # A file or a journal has the last words all the same.
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
