@@ -38,7 +38,7 @@ def fit(
     ordered = [*branches.values()]
     if len(ordered) > 1 and _size(lacks) > bytes_max:
         rng.shuffle(ordered)
-        ordered.sort(key=_size)
+    ordered.sort(key=_size)
     left, deltas = bytes_max, []
     for place, branch in enumerate(ordered):
         share = min(left, max(left // (len(ordered) - place), _SHARE_BYTES_MIN))
@@ -57,7 +57,8 @@ def _fit(
     ordered = [*lacks]
     if _size(lacks) > bytes_max:
         rng.shuffle(ordered)
-        ordered.sort(key=lambda lack: lack.changes_bytes)
+    # Even if all has room: of what is more than its share, only the last is not cut.
+    ordered.sort(key=lambda lack: lack.changes_bytes)
     for place, lack in enumerate(ordered):
         equal_share = left // (len(ordered) - place)
         share = min(left, max(equal_share, _SHARE_BYTES_MIN)) - DELTA_OVERHEAD_BYTES

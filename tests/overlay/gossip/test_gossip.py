@@ -347,6 +347,14 @@ def test_a_crowd_with_a_little_to_say_of_each_leaves_others_their_share() -> Non
     assert sum(lack.known.origin in told for lack in crowd) > 5
 
 
+@pytest.mark.parametrize("branches", [1, 2])
+def test_where_all_has_room_nothing_is_cut_to_a_share(branches: int) -> None:
+    lacks = [lacking(1, 150), *(lacking(number, 1) for number in range(2, 20))]
+    heads = {lack.known.origin: peer_id(n % branches) for n, lack in enumerate(lacks)}
+    fitted = fit(lacks, 1 << 14, random.Random(0), heads.get)
+    assert sum(len(delta.changes) for delta in fitted) == 150 + 18
+
+
 def test_nobody_is_left_out_message_after_message() -> None:
     dice = random.Random(0)
     messages = [fit([lacking(n, 1) for n in range(1, 101)], 3000, dice) for _ in range(50)]
