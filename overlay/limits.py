@@ -37,7 +37,7 @@ PARKED_BYTES_MAX: Final = 32 << 20
 #: the most is cut.
 ALL_PARKED_BYTES_MAX: Final = 128 << 20
 #: What was sent to all peers since the latest ping that each has answered, and may lie here unread;
-#: of more than that, whoever has the most is cut.
+#: of more than that, whoever has the most is cut, in the branch that has the most.
 ALL_UNREAD_BYTES_MAX: Final = 128 << 20
 #: A message through a relay, which wraps it: its own envelope, PeerId, number and seal.
 RELAYED_MESSAGE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1024

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -348,12 +349,19 @@ class Links:
     def _end_deaf(self) -> None:
         """Of those who leave unread what is sent to them, end links until the rest is bearable.
 
-        Each has a while to answer a ping, but all together could have this node keep gigabytes.
+        Each has a while to answer a ping, but all together could have this node keep gigabytes. Of
+        the worst branch it is the worst: each of a crowd may leave a little less unread than is
+        under way to whoever is sent a long prompt.
         """
         unread = {line: line.link.unread_bytes for line in self._lines}
-        while sum(unread.values()) > ALL_UNREAD_BYTES_MAX:
-            line = max(unread, key=unread.__getitem__)
-            deaf = TimedOut(f"leaves {unread.pop(line) >> 20} MiB and more unread that it was sent")
+        branches: Counter[Lineage] = Counter()
+        for line, size in unread.items():
+            branches[line.link.lineage[:1]] += size
+        while branches.total() > ALL_UNREAD_BYTES_MAX:
+            line = max(unread, key=lambda each: (branches[each.link.lineage[:1]], unread[each]))
+            size = unread.pop(line)
+            branches[line.link.lineage[:1]] -= size
+            deaf = TimedOut(f"leaves {size >> 20} MiB and more unread that it was sent")
             line.carry_out(line.link.close(str(deaf), deaf))
 
     def _complain(self, line: Line, reason: str) -> None:

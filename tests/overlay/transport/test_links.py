@@ -184,6 +184,19 @@ async def test_of_those_who_leave_unread_what_is_sent_to_them_the_worst_are_cut(
     assert [peer for told, peer, _ in here.told if told == "down"] == [deaf[0].peer]
 
 
+async def test_a_crowd_that_leaves_a_little_unread_each_has_no_other_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, head, friend = ends(3)
+    crowd = [End(number, head) for number in range(10, 15)]
+    monkeypatch.setattr(links, "ALL_UNREAD_BYTES_MAX", 5 << 20)
+    lines = [(await joined(here, each))[0] for each in (*crowd, friend)]
+    for line, size in zip(lines, (3, 3, 3, 4, 3, 5), strict=True):
+        line.link.sent(size << 18)
+    here.links.tick()
+    assert [line.link.state is LinkState.UP for line in lines] == [True] * 3 + [False, True, True]
+
+
 async def test_a_crowd_that_is_near_has_no_more_than_its_turns_before_another_is_asked() -> None:
     """Each that does not answer takes HANDSHAKE_S, and one member can let in hundreds."""
     here, head, friend = ends(3)
