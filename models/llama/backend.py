@@ -63,6 +63,10 @@ class Backend(Protocol):
     def decode(self, slices: Sequence[Slice]) -> Outcome: ...
 
     @property
+    def divisible(self) -> bool:
+        """A sequence can be set back by a token; else only as a whole."""
+
+    @property
     def aborted(self) -> bool:
         """It was to be broken off since the last decode began, perhaps too late for that.
 

@@ -98,9 +98,13 @@ class NativeBackend:
 
         Not where that would cost all of its requests everything that they have computed.
         """
-        if self._model.needs.divisible:
+        if self.divisible:
             expect_complaints()
             self._abort[0] = b"\1"
+
+    @property
+    def divisible(self) -> bool:
+        return self._model.needs.divisible
 
     @property
     def aborted(self) -> bool:

@@ -64,6 +64,11 @@ class Run:
     def decoding(self) -> bool:
         return self.answered_s is not None and self.pending == 1
 
+    def exhausted(self, context_length: int) -> bool:
+        """The answer is as long as it may be."""
+        most = self.request.sampling.max_tokens
+        return len(self.tokens) >= context_length or (most is not None and self.generated >= most)
+
     @property
     def cached_tokens(self) -> int:
         """Prompt tokens that it did not need to compute."""

@@ -25,6 +25,7 @@ from models.llama.backend import Backend, Outcome, Slice
 from models.llama.cache import Cache
 from models.llama.checks import check
 from models.llama.chunks import RESTORE_S, STREAMING_RESTORE_S, TILE, chunk, cut, same_ahead
+from models.llama.grammar_time import GrammarTime
 from models.llama.load import LoadMeter
 from models.llama.rate import Rates
 from models.llama.run import Run
@@ -70,9 +71,8 @@ class Scheduler:
         self._arrivals = 0
         #: The cells turned out to be fewer than counted: nobody joins until somebody has left.
         self._crowded = False
-        #: A running request waits for spilled tokens that are still to be restored.
-        self._restoring = False
         self._load = LoadMeter(backend.cells, rates, emit)
+        self._grammars = GrammarTime(self._turns, self._load, self._running, clock)
         #: Requests whose prompts the current decode computes; others' threads may read it.
         self.prefilling: frozenset[bytes] = frozenset()
         #: Whose they are, or whose answers' tokens are being chosen: who comes now, and goes before
@@ -120,7 +120,7 @@ class Scheduler:
         self._arrivals += 1
         self._load.note_request()
         self._turns.arrive(run)
-        if text.stopped or (run.generated and self._exhausted(run)):
+        if text.stopped or (run.generated and run.exhausted(self._context_length)):
             # The engine that failed had computed all of it, but perhaps not delivered.
             if owed := run.owed_text + text.finish():
                 self._emit(Chunk(request.request_id, (), owed))
@@ -160,7 +160,8 @@ class Scheduler:
             self._cache.trim()
         plan = self._make_room(self._plan())
         if not plan:
-            idle = all_admitted and not self._restoring
+            # Whoever runs, and computes nothing now, waits to be restored, or for its grammar.
+            idle = all_admitted and not self._running
             self._publish(idle=idle)
             return not idle
         self._start(plan)
@@ -202,7 +203,10 @@ class Scheduler:
         while self._queue and not (self._crowded and self._running):
             if self._clock() >= until:
                 return False
-            run = self._turns.first(self._queue, self._running)
+            ready = [run for run in self._queue if run.sampler or not self._grammars.waits(run)]
+            if not ready:
+                return True
+            run = self._turns.first(ready, self._running)
             if not self._prepare(run):
                 continue
             while not self._seat(run):
@@ -220,7 +224,8 @@ class Scheduler:
         """Give the run its sampler; False if there is none as it wants it."""
         if run.sampler is None:
             try:
-                run.sampler = self._backend.sampler(run.request.sampling, run.request.generated)
+                with self._grammars.taken_by(run):
+                    run.sampler = self._backend.sampler(run.request.sampling, run.request.generated)
             except HearthError as error:
                 self._fail(run, error)
                 return False
@@ -232,25 +237,26 @@ class Scheduler:
 
     def _plan(self) -> list[tuple[Run, int]]:
         """Who computes how many tokens now."""
-        plan = [(run, 1) for run in self._running if run.decoding]
+        waits = self._grammars.waits
+        plan = [(run, 1) for run in self._running if run.decoding and not waits(run)]
         prompts = self._turns.in_prefill(self._running)
         # The owner's prompt is held up by the owner's answers alone.
         owners = bool(prompts) and not prompts[0].guest
         streaming = any(not owners or not run.guest for run, _ in plan)
         most = chunk(self._load.prefill_rate, streaming=streaming)
         budget = min(most, self._backend.batch_tokens - len(plan))
-        self._restoring = False
         until = self._clock() + (STREAMING_RESTORE_S if plan else RESTORE_S)
         for run in prompts:
             if budget == 0:
                 break
             self._cache.catch_up(run)
             if self._cache.restore(run, until):
-                self._restoring = True
                 continue
             if any(same_ahead(run, other) for other, _ in plan):
                 continue  # the other computes what this one needs: take it over afterwards
             count = cut(run, budget)
+            if count == run.pending and waits(run):
+                continue
             budget -= count
             plan.append((run, count))
         return plan
@@ -285,14 +291,16 @@ class Scheduler:
     def _commit(self, plan: list[tuple[Run, int]], slices: list[Slice]) -> None:
         """Record the computed tokens in the tree, and let answers grow: the owner's first.
 
-        Guests' stand back once the owner asks for more; what that costs is a token of each.
+        Guests' stand back once the owner asks for more, or once their grammars took long: what that
+        costs is a token of each.
         """
-        for row in sorted(range(len(plan)), key=lambda row: plan[row][0].priority):
+        for row in sorted(range(len(plan)), key=lambda row: self._turns.standing(plan[row][0])):
             (run, count), part = plan[row], slices[row]
             if run.guest and self.yielding is None:
                 self.yielding = Priority.GUEST
                 self._tell()
-            if run.guest and run.decoding and self._backend.aborted:
+            late = run.guest and run.decoding and self._backend.aborted
+            if late or (part.logits and self._backend.divisible and self._grammars.waits(run)):
                 self._cache.roll_back(run)
                 continue
             self._turns.charge(run, count)
@@ -305,11 +313,12 @@ class Scheduler:
         assert run.sampler is not None, "it was let in"
         if run.answered_s is None:
             run.answered_s = self._clock()
-        if self._exhausted(run):
+        if run.exhausted(self._context_length):
             self._finish(run, FinishReason.LENGTH)
             return
         try:
-            token = run.sampler.sample(row)
+            with self._grammars.taken_by(run):
+                token = run.sampler.sample(row)
         except HearthError as error:  # its grammar leads nowhere
             self._fail(run, error)
             return
@@ -325,7 +334,7 @@ class Scheduler:
             shown += run.text.push(self._backend.piece(token))
             if run.text.stopped:
                 reason = FinishReason.STOP
-            elif self._exhausted(run):
+            elif run.exhausted(self._context_length):
                 reason = FinishReason.LENGTH
         if reason is not None:
             shown += run.text.finish()
@@ -333,12 +342,6 @@ class Scheduler:
             self._emit(Chunk(run.request.request_id, new, shown, logprobs))
         if reason is not None:
             self._finish(run, reason)
-
-    def _exhausted(self, run: Run) -> bool:
-        most = run.request.sampling.max_tokens
-        return len(run.tokens) >= self._context_length or (
-            most is not None and run.generated >= most
-        )
 
     def _roll_back(self, plan: list[tuple[Run, int]], outcome: Outcome) -> None:
         """A decode did not succeed: nothing that it wrote stays."""

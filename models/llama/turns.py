@@ -56,7 +56,7 @@ class Turns:
             self._guests.leave(run.request.client)
 
     def charge(self, run: Turn, count: int) -> None:
-        """``count`` tokens are computed for it; call before they are recorded."""
+        """``count`` tokens are computed for it, or could have been; call before it has them."""
         if not run.guest:
             return
         if run.decoding:
@@ -116,6 +116,10 @@ class Turns:
         if first is Priority.OWNER:
             return sorted(prompts, key=lambda run: (run.pending >= TILE, run.arrival))
         return sorted(prompts, key=lambda run: (self._served(run), run.arrival))
+
+    def standing(self, run: Turn) -> tuple[Priority, list[int]]:
+        """Sorts whose next token of the answer is chosen first to the front."""
+        return run.priority, self._served(run)
 
     def _served(self, run: Turn) -> list[int]:
         return self._guests.served(run.request.client) if run.guest else []

@@ -71,6 +71,8 @@ class FakeBackend:
         self.restore_s = 0.0
         #: Those that a grammar takes to be read; and those read so far.
         self.grammar_s = 0.0
+        #: Those that one takes to be followed by a token, by its text.
+        self.follow_s: dict[str, float] = {}
         self.grammars: list[str] = []
         self.rows: list[list[int]] = []
         #: How the next decodes end, if not well.
@@ -168,7 +170,7 @@ class FakeBackend:
             self.grammars.append(sampling.grammar)
         if sampling.grammar == BROKEN:
             raise InvalidRequest("The grammar is broken.")
-        return FakeSampler(self)
+        return FakeSampler(self, self.follow_s.get(sampling.grammar, 0.0))
 
     def piece(self, token: int) -> bytes:
         return bytes([ord("A") + token])
@@ -178,10 +180,12 @@ class FakeBackend:
 
 
 class FakeSampler:
-    def __init__(self, backend: FakeBackend) -> None:
+    def __init__(self, backend: FakeBackend, follow_s: float) -> None:
         self._backend = backend
+        self._follow_s = follow_s
 
     def sample(self, row: int) -> int:
+        self._backend.now += self._follow_s
         assert self._backend.rows[row], "no logits were asked for here"
         return next_token(self._backend.rows[row])
 

@@ -21,6 +21,7 @@ from models.engine import (
 from models.llama import kv_cache, spill
 from models.llama.backend import Outcome, Slice
 from models.llama.disk import DiskStore
+from models.llama.grammar_time import BRANCH_BURST_S, BRANCH_SHARE
 from models.llama.kv_cache import KvCache
 from models.llama.load import STATS_INTERVAL_S
 from models.llama.rate import Rates
@@ -785,6 +786,61 @@ def test_broken_grammars_hold_up_nobody_and_end_their_own_requests() -> None:
         assert isinstance(failed, Failed)
         assert failed.code == "invalid-request"
     assert bench.stats.queued == bench.stats.running == 0
+
+
+@pytest.mark.parametrize("client", [b"", b"ann"])
+def test_slow_grammars_of_guests_take_a_share_of_the_time_from_others(client: bytes) -> None:
+    """Whether they are slow to be read or to be followed. Where nobody else runs, they have all."""
+    bench = Bench(cells=1024, sequences=40, context=200)
+    priority = Priority.GUEST if client else Priority.OWNER
+    other = bench.submit([24], 100, priority=priority, client=client)
+    bench.scheduler.step()
+    bench.backend.grammar_s = 2.0
+    crowd = []
+    for number in range(8):
+        grammar = BROKEN if number % 2 else f"slow {number}"
+        bench.backend.follow_s[grammar] = 0.5
+        client = f"key {number}".encode()
+        crowd.append(
+            bench.submit(
+                [1 + number],
+                grammar=grammar,
+                priority=Priority.GUEST,
+                client=client,
+                let_in_by=(b"eve",),
+            )
+        )
+    while not bench.ended(other):
+        bench.scheduler.step()
+    computed = sum(count for decode in bench.backend.decodes for _, count in decode)
+    computing_s = computed * bench.backend.token_s
+    least = BRANCH_BURST_S + BRANCH_SHARE * bench.backend.now
+    assert bench.backend.now - computing_s < least + 2.0, "the last one may be a long one"
+    assert len(bench.tokens(other)) == 100
+    bench.run()
+    assert all(map(bench.ended, crowd))
+
+
+@pytest.mark.parametrize("branch", [b"eve", b"ann"])
+def test_a_grammar_that_is_quick_does_not_wait_for_one_that_is_slow(branch: bytes) -> None:
+    """Of another branch not at all, and of its own for a token before each of the quick one's."""
+    bench = Bench(cells=1024, context=200)
+    bench.backend.token_s = 0.2
+    bench.scheduler.warm_up()  # Whose turn it is depends on how fast prompts are.
+    bench.backend.follow_s["slow"] = 1.0
+    own = bench.submit([24], 150)
+    guest = Priority.GUEST
+    slow = bench.submit(
+        [40], 20, grammar="slow", priority=guest, client=b"key", let_in_by=(b"eve",)
+    )
+    quick = bench.submit([2], grammar="quick", priority=guest, client=b"bob", let_in_by=(branch,))
+    while not bench.ended(quick):
+        bench.scheduler.step()
+    assert len(bench.tokens(slow)) == (6 if branch == b"eve" else 1)
+    assert not bench.ended(own)
+    bench.run()
+    assert bench.tokens(slow) == answer_alone([40], 20), "whatever was rolled back between"
+    assert bench.tokens(quick) == answer_alone([2], 5)
 
 
 def test_no_tokens_wanted_warms_the_cache() -> None:
