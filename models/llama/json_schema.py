@@ -18,7 +18,8 @@ from overlay.errors import InvalidRequest
 
 #: Items, characters and repetitions in patterns that a schema counts out, in all.
 REPETITIONS_MAX: Final = 2000
-#: Properties in all; those that are optional cost the square of their number.
+#: Properties in all; those that are optional cost the square of their number. As many may be
+#: required: the names are gone through each time that ``allOf`` puts two schemas together.
 PROPERTIES_MAX: Final = 512
 #: What the converter may write.
 RULES_MAX: Final = 50_000
@@ -197,7 +198,7 @@ def _merge(into: dict[str, Any], name: str, value: Any) -> None:
         both = {each: {"allOf": [said[each], value[each]]} for each in said.keys() & value.keys()}
         into[name] = {**said, **value, **both}
     elif name == "required":
-        into[name] = list(dict.fromkeys([*said, *value]))
+        into[name] = list(dict.fromkeys(said + value))
     elif name == "additionalProperties":
         into[name] = False
     else:
@@ -233,7 +234,7 @@ def _check(schema: object) -> None:
     """Refuse what the converter would take too much time or memory for, or get wrong."""
     if not isinstance(schema, dict):
         raise _broken("it must be a JSON object")
-    repetitions = properties = 0
+    repetitions = properties = required = 0
     todo: list[Any] = [schema]
     while todo:
         node = todo.pop()
@@ -252,12 +253,16 @@ def _check(schema: object) -> None:
             properties += len(named)
             if "" in named:
                 raise _broken("a property has no name")
-        if isinstance(required := node.get("required"), list) and "" in required:
-            raise _broken("a property has no name")
+        if isinstance(names := node.get("required"), list):
+            required += len(names)
+            if "" in names:
+                raise _broken("a property has no name")
     if repetitions > REPETITIONS_MAX:
         raise _broken(f"it counts out more than {REPETITIONS_MAX} repetitions")
     if properties > PROPERTIES_MAX:
         raise _broken(f"it has {properties} properties; {PROPERTIES_MAX} are allowed")
+    if required > PROPERTIES_MAX:
+        raise _broken(f"it requires {required} properties; {PROPERTIES_MAX} are allowed")
 
 
 def _count(value: object, name: str) -> int:

@@ -191,6 +191,8 @@ def test_a_reference_to_itself_alone_is_refused(schema: Any) -> None:
         ({"required": [""], "additionalProperties": {"const": 1}}, "no name"),
         ({"properties": {f"p{n}": {} for n in range(400)}}, "too large"),
         ({"properties": {f"p{n}": {} for n in range(600)}}, "512 are allowed"),
+        ({"allOf": [{"required": [f"p{n}"] * 200} for n in range(3)]}, "requires 600 properties"),
+        ({"allOf": [{"required": ["a"]}, {"required": "abc"}]}, "can only concatenate list"),
         ({"enum": 5}, "not iterable"),
         ({"properties": {"a": False}}, "false stands where a schema should"),
         ({"anyOf": [None]}, "null stands where a schema should"),
