@@ -432,6 +432,19 @@ async def test_who_opens_circuits_and_drops_them_again_is_heard_now_and_then() -
         await seek(left, right)
 
 
+async def test_a_crowd_of_relays_makes_up_no_more_circuits_than_one() -> None:
+    async with mesh(1) as (here,):
+        there, answered, head = here.transport._circuits, 0, PeerId(b"l" * 32)
+        for seed in range(3 * HANDSHAKES_BURST):
+            relay, peer = (PeerId(bytes([n, *bytes(31)])) for n in (seed % 5, 100 + seed % 50))
+            here.transport._links._branches.seat(relay, (head, relay))
+            circuit = Circuit(Role.DIALER, here.key, here.peer_id, seed.to_bytes(32, "big"))
+            there._arrived(relay, peer, circuit.open(), 100)
+            answered += circuits(here)
+            there._lost(relay, "it is dropped again", peer)
+        assert 0 < answered <= HANDSHAKES_BURST + HANDSHAKES_PER_S * PATIENCE_S
+
+
 async def test_a_relay_that_makes_up_circuits_of_others_keeps_them_from_no_other_relay() -> None:
     async with apart() as (left, right, [hub]):
         right.lineages[left.peer_id] = (left.peer_id,)
