@@ -99,8 +99,13 @@ class Hearsay:
         replica = self._replicas.by_origin.get(sender)
         if incarnation is None or replica is None or replica.incarnation < incarnation:
             return []
-        if replica.incarnation == incarnation:
-            replica.seen_version = digest[0].version
+        _, _, _, version, gc_version = digest[0]
+        if replica.incarnation == incarnation and not (
+            # Above the last one it can begin no other. Below, what is beyond its word may be true:
+            # others' may be quicker.
+            incarnation == INCARNATION_MAX and replica.knows_beyond(version, gc_version)
+        ):
+            replica.seen_version = version
             replica.note_current(now)
             return []
         self._replicas.by_origin[sender] = Replica(sender, incarnation)

@@ -154,6 +154,10 @@ class Replica:
             self._contents = OwnContents(incarnation, version, gc_version, digest)
         return self._contents
 
+    def knows_beyond(self, version: int, gc_version: int) -> bool:
+        """Whether more is known than there is at this position of the same incarnation."""
+        return self.known.version > version or self.known.gc_version > gc_version
+
     def differs_from(self, own: OwnContents) -> bool:
         """Whether the origin wrote other records, up to the latest change that is known."""
         _, incarnation, _, version, gc_version = self.known

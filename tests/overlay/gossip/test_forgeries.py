@@ -152,6 +152,22 @@ def test_what_was_forged_before_the_link_is_void_with_the_first_word() -> None:
     assert RecordsChanged(THIRD, (Change(b"card", 1, b"true"),)) in told
 
 
+def converse(opener: Gossip, other: Gossip, now: float = 9.0) -> list[Effect]:
+    """One exchange, and all that follows; what it taught both."""
+    learnt: list[Effect] = []
+    spoken: list[tuple[Gossip, Effect]] = [(opener, e) for e in opener.tick(now, [other.me])]
+    while spoken:
+        speaker, effect = spoken.pop(0)
+        if not isinstance(effect, Send):
+            learnt.append(effect)
+            continue
+        hearer = other if speaker is opener else opener
+        message = codec.decode(codec.encode(effect.message))
+        assert isinstance(message, GossipMessage)
+        spoken += [(hearer, e) for e in hearer.receive(speaker.me, message, now)]
+    return learnt
+
+
 def test_a_forgery_of_the_next_change_ends_with_its_origins_next_answer() -> None:
     """Both have a change of that number: only their contents tell that they are not the same."""
     mine, third = linked(LIAR, THIRD), Gossip(THIRD, 7, random.Random(0), 0.0)
@@ -162,22 +178,7 @@ def test_a_forgery_of_the_next_change_ends_with_its_origins_next_answer() -> Non
     third.set(b"load", b"true", 0.0)
     mine.receive(LIAR, tells(THIRD, 7, Change(b"card", 1, b"forged")), 0.0)
 
-    def converse() -> list[Effect]:
-        """One exchange, and all that follows; what it taught this node."""
-        learnt: list[Effect] = []
-        spoken: list[tuple[Gossip, Effect]] = [(mine, send) for send in mine.tick(9.0, [THIRD])]
-        while spoken:
-            speaker, effect = spoken.pop(0)
-            if not isinstance(effect, Send):
-                learnt += [effect] if speaker is mine else []
-                continue
-            hearer = third if speaker is mine else mine
-            message = codec.decode(codec.encode(effect.message))
-            assert isinstance(message, GossipMessage)
-            spoken += [(hearer, e) for e in hearer.receive(speaker.me, message, 9.0)]
-        return learnt
-
-    learnt = converse()
+    learnt = converse(mine, third)
     assert OriginReset(THIRD) in learnt
     assert [e.by for e in learnt if isinstance(e, Disbelieved)] == [LIAR]
     assert mine.records(THIRD) == {b"card": b"true", b"load": b"true"}
@@ -245,6 +246,28 @@ def test_disputes_lead_to_no_incarnation_that_others_would_not_believe() -> None
     linked(THIRD).receive(THIRD, told, 0.0)
     with pytest.raises(Malformed):
         mine.receive(LIAR, Syn((DigestEntry(ME, INCARNATION_MAX + 1, 9, 9, 0),)), 0.0)
+
+
+@pytest.mark.parametrize(("version", "collected"), [(99, 0), (99, 99), (1, 99)])
+def test_forgeries_of_the_last_incarnation_are_void_with_its_origins_next_word(
+    version: int, collected: int
+) -> None:
+    """It cannot begin another one above them."""
+    mine, third = linked(LIAR, THIRD), Gossip(THIRD, 7, random.Random(0), 0.0)
+    third.alive(ME, 0.0)
+    mine.prove(THIRD)
+    third.set(b"card", b"true", 0.0)
+    third.receive(LIAR, Syn((DigestEntry(THIRD, INCARNATION_MAX - 1, 9, 9, 0),)), 0.0)
+    assert third.incarnation(THIRD) == INCARNATION_MAX
+    converse(third, mine)
+    assert mine.records(THIRD) == {b"card": b"true"}
+    forged = Change(b"card", version + 1, b"forged")
+    delta = OriginDelta(THIRD, INCARNATION_MAX, 0, True, (forged,), version + 1, collected)
+    mine.receive(LIAR, GossipAck((delta,)), 9.0)
+    assert mine.records(THIRD) == {b"card": b"forged"}
+    third.set(b"load", b"true", 19.0)
+    converse(third, mine, 19.0)
+    assert mine.records(THIRD) == {b"card": b"true", b"load": b"true"}
 
 
 def crowd(mine: Gossip, *, proven: bool) -> list[PeerId]:
