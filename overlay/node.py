@@ -299,7 +299,7 @@ class Node:
         # Or what is being started again, as the refusal says, or can be asked in a moment.
         since = self.mesh.now() - RELINK_S
         lost = [*self._engines.lost] or [*neighbourhood.offered(awaited_since=since)]
-        # Of others' models what most serve: nobody alone makes its own the one that all go by.
+        # Of others' models what most branches serve: no one makes its own the one that all go by.
         names = [listing.name for listing in self.models()] or lost
         if not names:
             raise NoRoute.to_any_model(neighbourhood.why_few())

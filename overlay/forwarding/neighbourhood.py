@@ -17,7 +17,7 @@ from overlay.forwarding.copies import Copies
 from overlay.forwarding.neighbour import Neighbour
 from overlay.forwarding.servers import Servers, model_named, unlike
 from overlay.gossip.records import CARD, LOAD, Card, Load, ModelCard, block_of
-from overlay.identity.branches import Lineage
+from overlay.identity.branches import Lineage, spread
 from overlay.identity.peer_id import PeerId
 from overlay.prefix.chain import BLOCK_TOKENS
 from overlay.prefix.index import PeerIndex, leading
@@ -230,17 +230,22 @@ class Neighbourhood:
         return max(0.0, now - self.neighbours[peer].summary_at)
 
     def offered(self, awaited_since: float = math.inf) -> dict[str, ModelCard]:
-        """Of peers that can be asked, or are awaited since then at the earliest.
+        """Any one of each name, what most branches of the tree of invitations serve first."""
 
-        Any one of each name, what most serve first.
-        """
+        def served(cards: dict[PeerId, ModelCard]) -> list[int]:
+            return spread([self.neighbours[peer].lineage or (peer,) for peer in cards])
+
+        most = sorted(self.offers(awaited_since).values(), key=served, reverse=True)
+        return {card.name: card for card, *_ in map(dict.values, most)}
+
+    def offers(self, awaited_since: float = math.inf) -> dict[str, dict[PeerId, ModelCard]]:
+        """By name, and by peers that can be asked, or are awaited since then at the earliest."""
         found: dict[str, dict[PeerId, ModelCard]] = {}
         for peer, it in sorted(self.neighbours.items()):
             for card in it.card.models if it.card else ():
                 if it.rtt_ms is not None or it.awaited_since >= awaited_since:
                     found.setdefault(card.name, {})[peer] = card
-        most = sorted(found.values(), key=len, reverse=True)
-        return {card.name: card for card, *_ in map(dict.values, most)}
+        return found
 
     def longest_context(self, name: str, *, here_only: bool) -> int:
         """In tokens, of the models of this name that can be reached; 0 if there are none."""

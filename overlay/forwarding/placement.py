@@ -282,10 +282,9 @@ class Placement:
     def nobody(self, job: Job) -> HearthError:
         """Why there is no candidate, for people."""
         here = self._neighbourhood.models_for(guest=job.upstream is not None)
-        offered = {
-            **{each.info.name: each.info.aliases for each in here},
-            **{name: card.aliases for name, card in self._neighbourhood.offered().items()},
-        }
+        cards = self._neighbourhood.offers().items()
+        offered = {each.info.name: each.info.aliases for each in here}
+        offered |= {name: next(iter(served.values())).aliases for name, served in cards}
         known = any(goes_by(job.model, name, aliases) for name, aliases in offered.items())
         context = self._neighbourhood.longest_context(job.model, here_only=_stays(job))
         if 0 < context <= job.longer_than:

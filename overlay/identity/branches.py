@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
-from overlay.limits import PLACES_PER_BRANCH_PLACE
+from overlay.limits import CERTIFICATE_CHAIN_MAX, PLACES_PER_BRANCH_PLACE
 
 #: Who let a member in: from the one that the founder invited down to the member itself.
 Lineage = tuple[PeerId, ...]
@@ -25,6 +25,15 @@ Way = tuple[PeerId, ...]
 def lineage_of(chain: Sequence[Certificate]) -> Lineage:
     """What a verified chain, own certificate first, tells; the founder's is empty."""
     return tuple(certificate.subject for certificate in reversed(chain))
+
+
+def spread(ways: Sequence[Lineage]) -> list[int]:
+    """In how many branches members are at each step from the founder on; the last: how many.
+
+    So of two groups that has more which is of more branches, and a crowd is of one.
+    """
+    steps = range(1, CERTIFICATE_CHAIN_MAX + 1) if len(ways) > 1 else ()
+    return [*(len({way[:step] for way in ways}) for step in steps), len(ways)]
 
 
 @dataclass(frozen=True, slots=True)

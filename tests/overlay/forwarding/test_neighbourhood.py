@@ -77,6 +77,21 @@ def test_nobody_alone_makes_its_model_the_one_that_most_serve() -> None:
     assert [*own.offered()] == ["a", "bait", "b"]
 
 
+def test_no_crowd_makes_its_model_the_one_that_most_serve() -> None:
+    """All whom one member let in are of one branch, at whichever step that is."""
+    ann, bob, eve = (PeerId(letter * 32) for letter in (b"a", b"b", b"e"))
+    crowd = [PeerId(bytes([number]) * 32) for number in range(20)]
+    for above in ((), (ann,)):
+        own = neighbourhood()
+        ways = {(*above, eve, key): "bait" for key in crowd}
+        for way in [*ways, (ann,), (*above, bob)]:
+            card = Card("", (), (ModelCard(ways.get(way, "a"), b"k" * 16),))
+            own.records_changed(way[-1], [Change(CARD, 1, card.pack())])
+            own.introduced(way[-1], "", way, 0.0)
+            own.link_measured(way[-1], 1.0, 0.0)
+        assert [*own.offered()] == ["a", "bait"]
+
+
 def test_what_nobody_holds_any_more_is_lost_once_it_is_computed_again() -> None:
     own = neighbourhood("a")
     here, both, there = BLOCKS[:3]
