@@ -59,7 +59,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"1 to {ANSWERS_MAX} [answers]",
         f"0 to {LOGPROBS_MAX} alternatives",
         f"at most {GRAMMAR_CHARS_MAX} characters",
-        f"have {PROPERTIES_MAX} properties and count out {REPETITIONS_MAX}",
+        f"have {PROPERTIES_MAX} properties, require as many, and count out {REPETITIONS_MAX}",
         f"last {PENALTY_WINDOW} tokens",
         f"takes {GRAMMAR_STEP_S:g} s",
         f"{1000 * GRAMMAR_TOKEN_S:g} ms of processor time for each token",
