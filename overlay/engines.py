@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 #: A model whose engine dies this often in a row is given up.
 _RESTARTS_MAX = 3
+#: One that had run for so long has none behind it: a guest's grammar may end an engine in ten
+#: seconds, and nobody may take a model from its owner for good.
+_RAN_S = 5.0
 _RESTART_DELAY_S = 1.0
 #: Of the memory that is free once the models are loaded, this share may cache prompts.
 _RAM_SHARE = 0.25
@@ -47,6 +50,8 @@ class EngineOptions:
 class _Served:
     model: ModelFile
     engine: Engine
+    #: When it was loaded, by the loop's clock.
+    since: float
     deaths: int = 0
 
 
@@ -84,7 +89,8 @@ class EnginePool:
         engine = await self._start(model, progress)
         if key != self._hash_key:
             engine.set_hash_key(self._hash_key)  # The mesh changed meanwhile.
-        self._served[model.name] = _Served(model, engine)
+        now = asyncio.get_running_loop().time()
+        self._served[model.name] = _Served(model, engine, now)
         if model.name not in self._order:
             self._order.append(model.name)
         for name in (model.name, *model.aliases):
@@ -161,6 +167,8 @@ class EnginePool:
     def _restart_later(self, served: _Served, message: str) -> None:
         name = served.model.name
         del self._served[name]
+        if asyncio.get_running_loop().time() >= served.since + _RAN_S:
+            served.deaths = 0
         if served.deaths >= _RESTARTS_MAX:
             log.error("%s died %d times: given up", name, served.deaths)
             self._lose(served.model, f"given up after {served.deaths} restarts. {message}")

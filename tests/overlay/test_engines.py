@@ -175,6 +175,19 @@ async def test_an_engine_that_answers_between_its_deaths_is_not_given_up(starts:
     assert f"given up after {RESTARTS_MAX} restarts. broken" in engines.lost["one"]
 
 
+async def test_an_engine_that_dies_after_a_while_is_not_given_up(
+    starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever lets it compute what ends it could do so whenever it has been started again."""
+    monkeypatch.setattr(engines, "_RAN_S", 0.0)
+    served = pool()
+    await served.load(model("one", 0))
+    for _ in range(2 * RESTARTS_MAX):
+        starts.told[-1]["sink"](EngineDied("broken"))
+        await asyncio.gather(*served._restarts)
+        assert served.get("one") is not None
+
+
 async def test_each_restart_in_a_row_comes_later_than_the_one_before(
     starts: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
