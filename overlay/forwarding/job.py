@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import (
+    EngineFailed,
     HearthError,
     InvalidRequest,
     ModelNotFound,
@@ -193,7 +194,8 @@ class Job:
         """Where it went, it failed with this error; ``here``: that was this node.
 
         Returns whether it would fail so anywhere. That a request is invalid takes this node or
-        two peers to say: a single one may say so of any.
+        two peers to say: a single one may say so of any. And where two engines failed, and there is
+        a grammar, that was the cause as a rule: it would end those of all others, too.
         """
         self.explanation.attempts[-1].error = Cause.of(error)
         invalid = isinstance(error, InvalidRequest)
@@ -202,7 +204,11 @@ class Job:
         # knows of says nothing: this node knows others.
         if not said_before and (here or not isinstance(error, ModelNotFound | NoRoute)):
             self.last_error = error
-        return invalid and (here or said_before or self.upstream is not None)
+        if invalid:
+            return here or said_before or self.upstream is not None
+        causes = [attempt.error.code for attempt in self.explanation.attempts if attempt.error]
+        has_grammar = bool(self.sampling.grammar or self.sampling.json_schema)
+        return has_grammar and causes.count(EngineFailed.code) > 1
 
 
 class SendWindow:

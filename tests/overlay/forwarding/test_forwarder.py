@@ -369,6 +369,22 @@ def test_a_request_that_is_invalid_is_so_if_nobody_says_otherwise(code: str) -> 
     assert isinstance(ending.error, InvalidRequest)
 
 
+@pytest.mark.parametrize("grammar", ["", 'root ::= "a" root "b" | "a" root "c" | "a"'])
+def test_a_grammar_that_ended_two_engines_ends_no_third(grammar: str) -> None:
+    world = World(4, models={1, 2, 3})
+    world.lose = lambda *_: True
+    origin = world.node(0)
+    world.sampling = Sampling(grammar=grammar)
+    world.submit(0, RID, PROMPT)
+    for _ in range(2):
+        [(_, asked, _)] = world.wire
+        world.deliver()
+        refused = Refused(RID, EngineFailed.code, "the engine died")
+        world.carry_out(origin, origin.forwarder.receive(asked, refused, world.now))
+    assert len(world.wire) == (not grammar)
+    assert origin.forwarder.open_requests == (not grammar)
+
+
 def test_when_nobody_is_left_the_client_hears_why() -> None:
     world = World(2, models={1})
     world.submit(0, RID, PROMPT)
