@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from models.engine import Chunk, Client, RequestEvent, Started, texts_of
-from overlay.errors import HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
+from models.engine import Chunk, Client, Failed, RequestEvent, Started, texts_of
+from overlay.errors import EngineFailed, HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
+from overlay.forwarding.enders import Enders
 from overlay.forwarding.job import Job
 from overlay.forwarding.places import Places
 from overlay.forwarding.terms import Terms, TokenQuota
@@ -59,6 +60,7 @@ class Lending:
         per_minute = terms.guest_tokens_per_minute
         self._quota = None if per_minute is None else TokenQuota(per_minute)
         self._places = Places(terms.guest_requests)
+        self._enders = Enders()
 
     # --- A guest's request ------------------------------------------------------------------------
 
@@ -104,7 +106,11 @@ class Lending:
         ``prompt``: the tokens that it takes in any case. ``answer``: and perhaps these, which is
         a guess, from answers that others brought: it refuses nobody for good.
         """
-        if self._quota is None or job.upstream is None:
+        if job.upstream is None:
+            return None
+        if job.has_grammar and self._enders.waits(self._branch_of(job.upstream), now):
+            return self._noted(_without_grammars())
+        if self._quota is None:
             return None
         tokens = max(prompt + 1, min(prompt + answer, self._quota.per_minute))
         wait_s = self._quota.reserve(job.upstream, job.request_id, tokens, now)
@@ -112,7 +118,11 @@ class Lending:
 
     def computes(self, job: Job, event: RequestEvent, now: float) -> HearthError | None:
         """The engine tells of a job. Why it must not go on, if so; then the event counts not."""
-        if self._quota is None or job.upstream is None:
+        if job.upstream is None:
+            return None
+        if isinstance(event, Failed) and event.code == EngineFailed.code and job.has_grammar:
+            self._enders.failed(self._branch_of(job.upstream), now)
+        if self._quota is None:
             return None
         match event:
             case Started(cached_tokens=cached):
@@ -223,6 +233,13 @@ def _full_of_tokens() -> Overloaded:
     return Overloaded(
         "a friend's node has as many long prompts and answers of guests as it can keep: ask "
         "elsewhere, or wait for one of them to end"
+    )
+
+
+def _without_grammars() -> Overloaded:
+    return Overloaded(
+        "a friend's node takes no grammars or JSON schemas of yours for a while, as its engine "
+        "ended while it had one: ask elsewhere, or again later"
     )
 
 

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engine import CacheChanged, Sampling
-from overlay.errors import ModelNotFound, NoRoute, Overloaded, Paused, QuotaUsedUp, Unreachable
+from models.engine import CacheChanged, Failed, Sampling
+from overlay.errors import (
+    EngineFailed,
+    ModelNotFound,
+    NoRoute,
+    Overloaded,
+    Paused,
+    QuotaUsedUp,
+    Unreachable,
+)
 from overlay.forwarding import lending as lending_module
 from overlay.forwarding.effects import Answer, Failure, Noticed, Send
 from overlay.forwarding.job import Job
@@ -19,7 +27,13 @@ from overlay.forwarding.stream import error_of
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip.records import CARD, LOAD, Card, Load, block_key
 from overlay.identity.peer_id import PeerId
-from overlay.limits import GUESTS_TOKENS_MAX, OPEN_REQUESTS_PER_PEER_MAX, QUOTA_WINDOW_S
+from overlay.limits import (
+    BAN_MAX_S,
+    BAN_S,
+    GUESTS_TOKENS_MAX,
+    OPEN_REQUESTS_PER_PEER_MAX,
+    QUOTA_WINDOW_S,
+)
 from overlay.prefix.chain import block_hashes
 from overlay.wire.anti_entropy import Change
 from overlay.wire.messages import Accepted, Refused, StreamAck, TokenFrame
@@ -57,6 +71,30 @@ def test_a_paused_node_takes_no_guests_request_and_the_origin_goes_elsewhere() -
     assert isinstance(ending, Answer)
     assert ending.served_by == world.node(2).peer
     assert refusals(world) == [Paused.code]
+
+
+def test_whose_grammar_may_have_ended_an_engine_has_none_computed_for_a_while() -> None:
+    lending = Lending(NO_BOUNDS, branch_of)
+    eve, key, ann = (PeerId(bytes([number]) * 32) for number in (0, 3, 1))
+    ended = Failed(RID, EngineFailed.code, "the engine died")
+    now = 0.0
+    for pause_s in (BAN_S, 2 * BAN_S, 4 * BAN_S):
+        mean, plain = job_of(eve, RID), job_of(key, RID)
+        mean.sampling = Sampling(grammar="mean")
+        assert lending.begins(mean, 1, 1, now) is None
+        assert lending.computes(plain, ended, now) is None
+        assert lending.begins(mean, 1, 1, now) is None, "one without a grammar is not the cause"
+        for _ in range(2):  # It had several.
+            assert lending.computes(mean, ended, now) is None
+        now += pause_s
+        for guest, refused in ((eve, True), (key, True), (ann, False)):
+            job = job_of(guest, RID)
+            job.sampling = Sampling(json_schema="{}")
+            assert isinstance(lending.begins(job, 1, 1, now - 0.1), Overloaded) == refused
+            assert lending.begins(job_of(guest, RID), 1, 1, now - 0.1) is None
+    now += BAN_MAX_S + 1
+    lending.computes(mean, ended, now)
+    assert lending.begins(mean, 1, 1, now + BAN_S) is None, "it is not held against it for ever"
 
 
 def test_the_owner_of_a_paused_node_is_served_here_and_by_friends() -> None:
