@@ -16,8 +16,8 @@ from models.engine import Chunk, Client, Failed, RequestEvent, Started, texts_of
 from overlay.errors import EngineFailed, HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.enders import Enders
+from overlay.forwarding.guest_places import GuestPlaces
 from overlay.forwarding.job import Job
-from overlay.forwarding.places import Places
 from overlay.forwarding.terms import Terms, TokenQuota
 from overlay.identity.peer_id import PeerId
 from overlay.limits import GUESTS_TOKENS_MAX, MEMBERS_MAX, OPEN_REQUESTS_PER_PEER_MAX
@@ -59,7 +59,7 @@ class Lending:
         self.refused: Counter[str] = Counter()
         per_minute = terms.guest_tokens_per_minute
         self._quota = None if per_minute is None else TokenQuota(per_minute)
-        self._places = Places(terms.guest_requests)
+        self._places = GuestPlaces(terms.guest_requests)
         self._enders = Enders()
 
     # --- A guest's request ------------------------------------------------------------------------

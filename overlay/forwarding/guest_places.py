@@ -11,7 +11,7 @@ from models.fairness import VirtualCounters
 from overlay.limits import PLACE_KEPT_S
 
 
-class Places:
+class GuestPlaces:
     """At most ``most`` requests of guests at one time; None: no bound, and nothing is kept.
 
     A guest that is refused waits: the next place is kept for whoever had fewest of those who wait,

@@ -1,4 +1,4 @@
-"""Places that an owner grants to guests' requests, and who gets the next one."""
+"""GuestPlaces that an owner grants to guests' requests, and who gets the next one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.engine import Client
-from overlay.forwarding.places import Places
+from overlay.forwarding.guest_places import GuestPlaces
 from overlay.limits import PLACE_KEPT_S
 
 FRIEND: Client = (b"friend", b"friend")
@@ -19,10 +19,10 @@ CROWD += [(b"head", b"\0", bytes([each]), bytes([each])) for each in range(9, 12
 
 
 class Lender:
-    """Places, and who has them; each request has an id of its own."""
+    """GuestPlaces, and who has them; each request has an id of its own."""
 
     def __init__(self, most: int) -> None:
-        self.places = Places(most)
+        self.places = GuestPlaces(most)
         self.held: list[tuple[bytes, Client]] = []
         self._ids = count()
 
@@ -52,7 +52,7 @@ def test_a_friend_has_all_places_while_nobody_else_asks() -> None:
 
 
 def test_without_a_bound_nobody_is_refused_and_nothing_is_kept() -> None:
-    places = Places(None)
+    places = GuestPlaces(None)
     assert not places.refuses(FRIEND, 0.0)
     places.take(b"r", FRIEND)
     assert places.free is None
@@ -60,7 +60,7 @@ def test_without_a_bound_nobody_is_refused_and_nothing_is_kept() -> None:
 
 
 def test_where_there_are_no_places_everybody_is_refused() -> None:
-    assert Places(0).refuses(FRIEND, 0.0)
+    assert GuestPlaces(0).refuses(FRIEND, 0.0)
 
 
 def test_a_crowd_that_asks_all_the_time_leaves_a_friend_every_other_place() -> None:
