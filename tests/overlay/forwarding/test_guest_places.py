@@ -1,4 +1,4 @@
-"""GuestPlaces that an owner grants to guests' requests, and who gets the next one."""
+"""Places that an owner grants to guests' requests, and who gets the next one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CROWD += [(b"head", b"\0", bytes([each]), bytes([each])) for each in range(9, 12
 
 
 class Lender:
-    """GuestPlaces, and who has them; each request has an id of its own."""
+    """Places, and who has them; each request has an id of its own."""
 
     def __init__(self, most: int) -> None:
         self.places = GuestPlaces(most)
