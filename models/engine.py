@@ -89,6 +89,11 @@ class Sampling:
     #: The answer is JSON that this JSON schema allows; empty: none. Not together with a grammar.
     json_schema: str = ""
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether the answer follows a grammar, or one that a schema is turned into."""
+        return bool(self.grammar or self.json_schema)
+
 
 class Priority(IntEnum):
     """Who goes first: the owner's own requests, then guests', then what nobody waits for."""

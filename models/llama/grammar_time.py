@@ -69,5 +69,4 @@ class GrammarTime:
 
 
 def _shares(run: Run) -> bool:
-    sampling = run.request.sampling
-    return run.guest and bool(sampling.grammar or sampling.json_schema)
+    return run.guest and run.request.sampling.has_grammar

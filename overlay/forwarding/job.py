@@ -190,10 +190,6 @@ class Job:
             tokens * expected.token_ms, rest_ms, passed_on=self.passed_on
         )
 
-    @property
-    def has_grammar(self) -> bool:
-        return bool(self.sampling.grammar or self.sampling.json_schema)
-
     def place_failed(self, error: HearthError, *, here: bool) -> bool:
         """Where it went, it failed with this error; ``here``: that was this node.
 
@@ -211,7 +207,7 @@ class Job:
         if invalid:
             return here or said_before or self.upstream is not None
         causes = [attempt.error.code for attempt in self.explanation.attempts if attempt.error]
-        return self.has_grammar and causes.count(EngineFailed.code) > 1
+        return self.sampling.has_grammar and causes.count(EngineFailed.code) > 1
 
 
 class SendWindow:

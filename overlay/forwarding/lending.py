@@ -108,7 +108,7 @@ class Lending:
         """
         if job.upstream is None:
             return None
-        if job.has_grammar and self._enders.waits(self._branch_of(job.upstream), now):
+        if job.sampling.has_grammar and self._enders.waits(self._branch_of(job.upstream), now):
             return self._noted(_without_grammars())
         if self._quota is None:
             return None
@@ -120,7 +120,11 @@ class Lending:
         """The engine tells of a job. Why it must not go on, if so; then the event counts not."""
         if job.upstream is None:
             return None
-        if isinstance(event, Failed) and event.code == EngineFailed.code and job.has_grammar:
+        if (
+            isinstance(event, Failed)
+            and event.code == EngineFailed.code
+            and job.sampling.has_grammar
+        ):
             self._enders.failed(self._branch_of(job.upstream), now)
         if self._quota is None:
             return None
