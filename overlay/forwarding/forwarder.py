@@ -9,16 +9,7 @@ Every entry point takes ``now`` (seconds) and returns the effects to carry out, 
 
 from __future__ import annotations
 
-from models.engine import (
-    Chunk,
-    Failed,
-    Finished,
-    Prompt,
-    RequestEvent,
-    Sampling,
-    Started,
-    Tokens,
-)
+from models.engine import Chunk, Failed, Finished, Prompt, RequestEvent, Sampling, Started, Tokens
 from overlay.errors import (
     HearthError,
     InvalidRequest,
@@ -80,8 +71,8 @@ class Forwarder:
         self.punctuality = self._placement.punctuality
         self.explanations = Explanations(explained_max)
         self.hindsight = Hindsight()
-        self.lending = Lending(terms, neighbourhood.client_of)
-        self._runs = Runs(neighbourhood)
+        self.lending = Lending(terms)
+        self._runs = Runs()
 
     # --- Entry points -------------------------------------------------------------------------
 
@@ -157,6 +148,8 @@ class Forwarder:
     def on_engine(self, event: RequestEvent, now: float) -> list[Effect]:
         """What a local engine tells of a request."""
         job = self._runs.told(event)
+        if job is not None and isinstance(event, Failed):
+            self.lending.failed(job, event.code, now)
         if job is None or self._jobs.get(job.request_id) is not job or job.downstream != self.me:
             return []
         if refusal := self.lending.computes(job, event, now):
@@ -279,7 +272,8 @@ class Forwarder:
     # --- From upstream ------------------------------------------------------------------------
 
     def _on_forward(self, sender: PeerId, message: Forward, now: float) -> list[Effect]:
-        job = job_of_forward(self.me, sender, message, now)
+        client = self._neighbourhood.client_of(sender)
+        job = job_of_forward(self.me, sender, client, message, now)
         effects: list[Effect] = []
         if before := self._jobs.get(message.request_id):
             if sender not in before.path:

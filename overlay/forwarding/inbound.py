@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from models.engine import Sampling
+from models.engine import Client, Sampling
 from overlay.errors import LimitExceeded, Malformed
 from overlay.forwarding.job import Job, SendWindow
 from overlay.identity.peer_id import PeerId
@@ -34,8 +34,11 @@ def check_tokens(tokens: Sequence[int]) -> None:
         raise Malformed("a token's id is a number from 0 to 2^31")
 
 
-def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> Job:
-    """Raises Malformed or LimitExceeded where the sender lies or asks for too much."""
+def job_of_forward(me: PeerId, sender: PeerId, client: Client, message: Forward, now: float) -> Job:
+    """``client``: as whom the engines know the sender.
+
+    Raises Malformed or LimitExceeded where the sender lies or asks for too much.
+    """
     if len(message.request_id) != 16:
         raise Malformed("a request id has 16 bytes")
     if not message.path or message.path[-1] != sender:
@@ -71,6 +74,7 @@ def job_of_forward(me: PeerId, sender: PeerId, message: Forward, now: float) -> 
         hop_limit=min(message.hop_limit, HOP_LIMIT_MAX - len(message.path)),
         submitted_at=now,
         deadline=now + allowed_s,
+        client=client,
         tokens=message.tokens,
         model_key=message.model_key,
         generated=list(message.generated),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from models.engine import Chunk, Prompt, Sampling, TokenLogprob, Tokens
+from models.engine import Chunk, Client, Prompt, Sampling, TokenLogprob, Tokens
 from overlay.errors import (
     EngineFailed,
     HearthError,
@@ -83,6 +83,8 @@ class Job:
     submitted_at: float
     deadline: float
     local_only: bool = False
+    #: As whom the engines know who asked, whatever becomes of its link.
+    client: Client = ()
     state: JobState = JobState.TOKENIZING
     tokens: Tokens | None = None
     #: Key of the model that ``tokens`` and ``generated`` belong to, once known.

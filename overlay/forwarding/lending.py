@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from models.engine import Chunk, Client, Failed, RequestEvent, Started, texts_of
+from models.engine import Chunk, RequestEvent, Started, texts_of
 from overlay.errors import EngineFailed, HearthError, ModelNotFound, Overloaded, Paused, QuotaUsedUp
 from overlay.forwarding.effects import Noticed
 from overlay.forwarding.enders import Enders
@@ -43,9 +42,8 @@ class _Open:
 class Lending:
     """What a node's owner grants to guests; the owner's own requests are never refused here."""
 
-    def __init__(self, terms: Terms, client_of: Callable[[PeerId], Client]) -> None:
+    def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self._client_of = client_of
         self._requests: dict[bytes, _Open] = {}
         #: How many each guest has.
         self._open: Counter[PeerId] = Counter()
@@ -71,11 +69,11 @@ class Lending:
     def admitted(self, job: Job) -> None:
         """A job is open here from now on, until it has `ended`."""
         if job.upstream is not None:
-            tokens, branch = _tokens_of(job), self._branch_of(job.upstream)
-            opened = _Open(job.upstream, branch, tokens - len(job.generated), 0)
+            tokens = _tokens_of(job)
+            opened = _Open(job.upstream, job.client[0], tokens - len(job.generated), 0)
             self._requests[job.request_id] = opened
             self._open[job.upstream] += 1
-            self._places.take(job.request_id, self._client_of(job.upstream))
+            self._places.take(job.request_id, job.client)
             self._keep(opened, tokens)
 
     def outgrown(self, job: Job) -> tuple[Noticed, HearthError] | None:
@@ -108,7 +106,7 @@ class Lending:
         """
         if job.upstream is None:
             return None
-        if job.sampling.has_grammar and self._enders.waits(self._branch_of(job.upstream), now):
+        if job.sampling.has_grammar and self._enders.waits(job.client[0], now):
             return self._noted(_without_grammars())
         if self._quota is None:
             return None
@@ -118,15 +116,7 @@ class Lending:
 
     def computes(self, job: Job, event: RequestEvent, now: float) -> HearthError | None:
         """The engine tells of a job. Why it must not go on, if so; then the event counts not."""
-        if job.upstream is None:
-            return None
-        if (
-            isinstance(event, Failed)
-            and event.code == EngineFailed.code
-            and job.sampling.has_grammar
-        ):
-            self._enders.failed(self._branch_of(job.upstream), now)
-        if self._quota is None:
+        if job.upstream is None or self._quota is None:
             return None
         match event:
             case Started(cached_tokens=cached):
@@ -138,6 +128,12 @@ class Lending:
                 return None
         wait_s = self._quota.spend(job.request_id, tokens, now)
         return self._noted(self._used_up(wait_s, tokens))
+
+    def failed(self, job: Job, code: str, now: float) -> None:
+        """The engine failed at a job, with this code, though it may be over: who takes back what
+        ends an engine has ended it all the same."""
+        if job.upstream is not None and code == EngineFailed.code and job.sampling.has_grammar:
+            self._enders.failed(job.client[0], now)
 
     def ended(self, request_id: bytes) -> None:
         """A job is over. Idempotent."""
@@ -182,9 +178,9 @@ class Lending:
                 "a friend's node has "
                 f"{OPEN_REQUESTS_PER_PEER_MAX} requests of yours open: wait for one to end"
             )
-        if self._too_much(guest, self._branch_of(guest), tokens):
+        if self._too_much(guest, job.client[0], tokens):
             return _full_of_tokens()
-        if self._places.refuses(self._client_of(guest), job.submitted_at):
+        if self._places.refuses(job.client, job.submitted_at):
             return Overloaded(
                 "a friend's node takes no more requests of guests now: ask elsewhere, or wait for "
                 "one of them to end"
@@ -205,9 +201,6 @@ class Lending:
         self._tokens[opened.guest] += more
         self._branches[opened.branch] += more
         self._all_tokens += more
-
-    def _branch_of(self, guest: PeerId) -> bytes:
-        return self._client_of(guest)[0]
 
     def _is_full_of(self, guest: PeerId) -> bool:
         return self._open[guest] >= OPEN_REQUESTS_PER_PEER_MAX

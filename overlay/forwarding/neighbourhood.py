@@ -353,10 +353,8 @@ class Neighbourhood:
             pending_guest_tokens=stats.pending_guest_tokens,
         )
 
-    def client_of(self, guest: PeerId | None) -> Client:
-        """As whom the engines know who sent a request here; None: a client of this node."""
-        if guest is None:
-            return ()
+    def client_of(self, guest: PeerId) -> Client:
+        """As whom the engines know a peer that sends a request here."""
         lineage = self.neighbours[guest].lineage if guest in self.neighbours else ()
         return (*map(bytes, lineage), bytes(guest))
 

@@ -97,8 +97,7 @@ class Placement:
             return None
         job.model_key = local.info.key
         job.here = CancelGeneration(local.info.name, job.request_id)
-        client = self._neighbourhood.client_of(job.upstream)
-        return Tokenize(job.request_id, local.info.name, job.prompt, client)
+        return Tokenize(job.request_id, local.info.name, job.prompt, job.client)
 
     def know_tokens(self, job: Job, tokens: Tokens) -> None:
         """The model here, unless it is another by now, makes these of the job's prompt."""

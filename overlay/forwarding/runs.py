@@ -7,7 +7,6 @@ from itertools import count
 from models.engine import Failed, Finished, GenerationRequest, Priority, RequestEvent
 from overlay.forwarding.effects import CancelGeneration, Generate
 from overlay.forwarding.job import Job
-from overlay.forwarding.neighbourhood import Neighbourhood
 
 
 class Runs:
@@ -17,8 +16,7 @@ class Runs:
     first would be taken for its own.
     """
 
-    def __init__(self, neighbourhood: Neighbourhood) -> None:
-        self._neighbourhood = neighbourhood
+    def __init__(self) -> None:
         #: By the engines' ids, what they have not ended.
         self._jobs: dict[bytes, Job] = {}
         self._repeated = count()
@@ -39,7 +37,7 @@ class Runs:
             generated=tuple(job.generated),
             delivered_chars=job.delivered_chars,
             # Whom the link authenticated, not whom the path names: a member answers for its guests.
-            client=self._neighbourhood.client_of(job.upstream),
+            client=job.client,
         )
         return Generate(model, request)
 

@@ -19,7 +19,7 @@ NOW = 1000.0
 
 def asked(**changes: Any) -> Job:
     message = forwarded(**{"path": (OTHERS[0],), **changes})
-    return job_of_forward(ME, message.path[-1], message, NOW)
+    return job_of_forward(ME, message.path[-1], (), message, NOW)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from overlay.limits import (
 )
 from overlay.prefix.chain import block_hashes
 from overlay.wire.anti_entropy import Change
-from overlay.wire.messages import Accepted, Refused, StreamAck, TokenFrame
+from overlay.wire.messages import Accepted, Cancel, Refused, StreamAck, TokenFrame
 from tests.overlay.forwarding.test_forwarder import forward
 from tests.overlay.forwarding.world import ANSWER, KEY, MODEL, SECRET, World, forwarded, text_of
 
@@ -48,7 +48,9 @@ WHOLE = "".join(text_of(t) for t in ANSWER)
 
 
 def job_of(guest: PeerId, request_id: bytes) -> Job:
-    return Job(request_id, MODEL, "p", Sampling(), guest, (guest,), 1, 0.0, 60.0)
+    asked = Job(request_id, MODEL, "p", Sampling(), guest, (guest,), 1, 0.0, 60.0)
+    asked.client = branch_of(guest)
+    return asked
 
 
 def branch_of(guest: PeerId) -> tuple[bytes, ...]:
@@ -74,18 +76,17 @@ def test_a_paused_node_takes_no_guests_request_and_the_origin_goes_elsewhere() -
 
 
 def test_whose_grammar_may_have_ended_an_engine_has_none_computed_for_a_while() -> None:
-    lending = Lending(NO_BOUNDS, branch_of)
+    lending = Lending(NO_BOUNDS)
     eve, key, ann = (PeerId(bytes([number]) * 32) for number in (0, 3, 1))
-    ended = Failed(RID, EngineFailed.code, "the engine died")
     now = 0.0
     for pause_s in (BAN_S, 2 * BAN_S, 4 * BAN_S):
         mean, plain = job_of(eve, RID), job_of(key, RID)
         mean.sampling = Sampling(grammar="mean")
         assert lending.begins(mean, 1, 1, now) is None
-        assert lending.computes(plain, ended, now) is None
+        lending.failed(plain, EngineFailed.code, now)
         assert lending.begins(mean, 1, 1, now) is None, "one without a grammar is not the cause"
         for _ in range(2):  # It had several.
-            assert lending.computes(mean, ended, now) is None
+            lending.failed(mean, EngineFailed.code, now)
         now += pause_s
         for guest, refused in ((eve, True), (key, True), (ann, False)):
             job = job_of(guest, RID)
@@ -93,8 +94,23 @@ def test_whose_grammar_may_have_ended_an_engine_has_none_computed_for_a_while() 
             assert isinstance(lending.begins(job, 1, 1, now - 0.1), Overloaded) == refused
             assert lending.begins(job_of(guest, RID), 1, 1, now - 0.1) is None
     now += BAN_MAX_S + 1
-    lending.computes(mean, ended, now)
+    lending.failed(mean, EngineFailed.code, now)
     assert lending.begins(mean, 1, 1, now + BAN_S) is None, "it is not held against it for ever"
+
+
+def test_who_takes_its_grammar_back_before_the_engine_ends_has_ended_it_all_the_same() -> None:
+    world = World(2, models={1})
+    guest, lender = world.node(0).peer, world.node(1)
+    asks = forwarded(path=(guest,), sampling=Sampling(grammar="mean"))
+    world.carry_out(lender, lender.forwarder.receive(guest, asks, world.now))
+    assert list(lender.running) == [RID]
+    lender.forwarder.receive(guest, Cancel(RID), world.now)
+    ended = Failed(RID, EngineFailed.code, "the engine died")
+    assert lender.forwarder.on_engine(ended, world.now) == []
+    lender.running.clear()
+    world.carry_out(lender, lender.forwarder.receive(guest, asks, world.now))
+    assert not lender.running
+    assert lender.forwarder.lending.refused == {Overloaded.code: 1}
 
 
 def test_the_owner_of_a_paused_node_is_served_here_and_by_friends() -> None:
@@ -209,7 +225,7 @@ def test_more_guests_than_granted_go_elsewhere_and_the_owner_is_none() -> None:
 
 
 def test_a_guest_has_no_more_requests_open_than_anybody_may_have() -> None:
-    lending, guest = Lending(NO_BOUNDS, branch_of), World(2).node(1).peer
+    lending, guest = Lending(NO_BOUNDS), World(2).node(1).peer
     ids = [bytes([number]) * 16 for number in range(OPEN_REQUESTS_PER_PEER_MAX + 1)]
     for request_id in ids[:-1]:
         assert lending.arrives(job_of(guest, request_id), private=False) is None
@@ -245,7 +261,7 @@ def test_prompts_of_a_crowd_have_a_bound_and_short_ones_a_place(
 
 def _fill(steps: list[tuple[int, int, str]], most: int, share: int) -> None:
     """Guests ask, for so many tokens, or hear so many more of an answer, or end a request."""
-    lending = Lending(NO_BOUNDS, branch_of)
+    lending = Lending(NO_BOUNDS)
     held: dict[PeerId, dict[bytes, int]] = {}
     jobs: dict[bytes, Job] = {}
     for number, (who, tokens, does) in enumerate(steps):
@@ -298,13 +314,13 @@ def test_what_comes_with_a_prompt_is_kept_too(
     sampling: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lending_module, "GUESTS_TOKENS_MAX", REQUEST_TOKENS + 1000)
-    lending, guest = Lending(NO_BOUNDS, branch_of), World(2).node(1).peer
+    lending, guest = Lending(NO_BOUNDS), World(2).node(1).peer
     job = replace(job_of(guest, RID), sampling=sampling)
     assert isinstance(lending.arrives(job, private=False), Overloaded)
 
 
 def test_however_short_the_requests_of_a_crowd_are_they_have_a_bound() -> None:
-    lending, taken = Lending(NO_BOUNDS, branch_of), 0
+    lending, taken = Lending(NO_BOUNDS), 0
     for number in range(341):
         guest = PeerId(bytes([0]) + number.to_bytes(31, "big"))
         for index in range(OPEN_REQUESTS_PER_PEER_MAX):
@@ -377,7 +393,7 @@ def test_who_told_that_it_is_full_is_asked_if_there_is_nobody_else() -> None:
 
 
 def test_places_go_round_by_branches_where_guests_ask_all_the_time() -> None:
-    lending, friend = Lending(Terms(guest_requests=1), branch_of), PeerId(bytes([1]) * 32)
+    lending, friend = Lending(Terms(guest_requests=1)), PeerId(bytes([1]) * 32)
     crowd = [PeerId(bytes([0, number]) * 16) for number in range(5)]
     served, asked = [], 0
     for number in range(10):
