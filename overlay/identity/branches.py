@@ -11,10 +11,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
+from typing import Final
 
 from overlay.identity.certificates import Certificate
 from overlay.identity.peer_id import PeerId
-from overlay.limits import CERTIFICATE_CHAIN_MAX, PLACES_PER_BRANCH_PLACE
+from overlay.limits import CERTIFICATE_CHAIN_MAX, MEMBERS_MAX, PLACES_PER_BRANCH_PLACE
+from overlay.recent import Recent
+
+#: Turns that are remembered: of as many members as there may be, and of the branches around them.
+_TURNS_MAX: Final = CERTIFICATE_CHAIN_MAX * MEMBERS_MAX
 
 #: Who let a member in: from the one that the founder invited down to the member itself.
 Lineage = tuple[PeerId, ...]
@@ -113,19 +118,16 @@ class Turns:
     than one member. Pure: times are in seconds, of one clock.
 
     A `Way` leads from whom the founder let in down to a member, and ends with the member itself,
-    which is beside those that it let in.
+    which is beside those that it let in. Whoever goes away and comes back has had its turn still.
     """
 
     def __init__(self) -> None:
         #: When each branch had its latest turn, and in it each member.
-        self._taken: dict[Lineage, float] = {}
+        self._taken: Recent[Lineage, float] = Recent(_TURNS_MAX)
 
     def of(self, ways: Iterable[Way]) -> list[Way]:
-        """Whose turn was longest ago comes first. Of all others it is forgotten when that was."""
-        stretches = {way: [way[: 1 + depth] for depth in range(len(way))] for way in ways}
-        there = {*chain.from_iterable(stretches.values())}
-        self._taken = {each: at for each, at in self._taken.items() if each in there}
-        at = {way: [*map(self.latest, stretches[way])] for way in stretches}
+        """Whose turn was longest ago comes first."""
+        at = {way: [*map(self.latest, _stretches(way))] for way in ways}
         return sorted(at, key=lambda way: (at[way], way))
 
     def latest(self, way: Way) -> float:
@@ -134,8 +136,13 @@ class Turns:
 
     def take(self, way: Way, now: float) -> None:
         """It has its turn."""
-        for depth in range(len(way)):
-            self._taken[way[: 1 + depth]] = now
+        for stretch in _stretches(way):
+            self._taken.put(stretch, now)
+
+
+def _stretches(way: Way) -> Iterator[Lineage]:
+    """A way's beginnings, the shortest first; the last is the way."""
+    return (way[: 1 + depth] for depth in range(len(way)))
 
 
 def _branches(lineage: Lineage) -> Iterator[Lineage]:

@@ -116,6 +116,18 @@ def test_a_crowd_that_one_member_let_in_does_not_keep_the_true_address_from_bein
     assert 2 <= asked.count(BOB) <= 3
 
 
+def test_who_hangs_up_after_each_turn_does_not_keep_others_from_theirs() -> None:
+    addresses = PublicAddresses()
+    first, second = sorted([ANN, BOB])
+    asked = []
+    for minute in range(4):
+        now = minute * DIAL_BACK_INTERVAL_S
+        both: dict[Lineage, Multiaddr] = {(first,): ROUTER, (second,): ROUTER}
+        asked += [peer for peer, _ in addresses.due(both, OWN, now)]
+        addresses.due({(second,): ROUTER}, OWN, now + 1)
+    assert asked == [first, second, first, second]
+
+
 # --- On real sockets --------------------------------------------------------------------------
 
 
