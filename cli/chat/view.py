@@ -21,6 +21,8 @@ from cli.text import printable
 #: Lines of the screen that the live part leaves free, so that it never scrolls.
 _SPARE_LINES = 2
 _REFRESH_PER_S = 12
+#: After so long without any text it is shown that more is waited for: another node goes on, say.
+_SILENT_S = 2.0
 
 
 def _private_mode(code: str) -> Segment:
@@ -134,7 +136,7 @@ class AnswerView:
         blocks, tail = split_finished(tail) if "\n" in text else ([], tail)
         with self._live.undisturbed():
             # The tail first: it is drawn below each block.
-            self._tail.text = tail
+            self._tail.grow(tail)
             for block in blocks:
                 self._print(block)
 
@@ -164,11 +166,12 @@ class _Wrapped(RenderHook):
 
 
 class _Tail:
-    """The live part: a spinner until the first text, then as much of the tail as fits."""
+    """The live part: as much of the tail as fits, and a spinner while no text comes."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._started = clock()
+        #: When the last text came, or else the question was asked.
+        self._since = clock()
         self._spinner = Spinner("dots", style="dim")
         self.text = ""
         self.begun = False
@@ -178,18 +181,22 @@ class _Tail:
         self.below_block = False
         self.done = False
 
+    def grow(self, text: str) -> None:
+        """Text came, and the tail is ``text`` now."""
+        self.text = text
+        self._since = self._clock()
+        self.begun = True
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.drawn = []
         if self.done:
             return
-        if self.text:
-            self.begun = True
-        if not self.begun:
-            elapsed = self._clock() - self._started
-            self._spinner.update(text=Text(f"thinking (prefill)… {elapsed:.1f} s", style="dim"))
-            yield self._spinner
-            return
         lines = _markdown_lines(self.text, console, options)
+        silent_s = self._clock() - self._since
+        if not self.begun or silent_s >= _SILENT_S:
+            doing = "waiting for more" if self.begun else "thinking (prefill)"
+            self._spinner.update(text=Text(f"{doing}… {silent_s:.1f} s", style="dim"))
+            lines += console.render_lines(self._spinner, options.update(height=None), pad=False)
         if lines and self.below_block:
             lines.insert(0, [])
         lines = lines[-max(1, console.height - _SPARE_LINES) :]

@@ -84,10 +84,38 @@ def test_until_the_first_text_the_time_is_shown() -> None:
     assert "thinking (prefill)… 1.5 s" in printed(console)
 
 
+def test_a_silence_in_mid_answer_is_shown() -> None:
+    """Another node goes on, say, and computes the prompt: a screen that stands still looks dead."""
+    now = 10.0
+    tail = _Tail(lambda: now)
+    console = plain_console()
+    tail.grow("Once upon a")
+    now = 11.0
+    console.print(tail)
+    assert printed(console) == "Once upon a"
+    now = 13.5
+    console.print(tail)
+    assert "waiting for more… 3.5 s" in printed(console)
+    tail.grow("Once upon a time")
+    console.print(tail)
+    assert printed(console).endswith("Once upon a time")
+
+
+def test_a_silence_after_a_finished_block_is_shown_below_it() -> None:
+    now = 10.0
+    tail = _Tail(lambda: now)
+    tail.below_block = True
+    tail.grow("")
+    now = 13.0
+    console = plain_console()
+    console.print(tail)
+    assert re.fullmatch(r"\n. waiting for more… 3\.0 s", printed(console))
+
+
 def test_a_tail_taller_than_the_screen_shows_its_end() -> None:
     console = plain_console(height=10)
     tail = _Tail(lambda: 0.0)
-    tail.text = "```\n" + "".join(f"line {number}\n" for number in range(50))
+    tail.grow("```\n" + "".join(f"line {number}\n" for number in range(50)))
     console.print(tail)
     lines = printed(console).split()
     assert lines[-1] == "49"
