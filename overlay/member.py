@@ -191,15 +191,14 @@ class Member:
 
     def link_down(self, peer: PeerId, now: float) -> Sequence[Effect]:
         """The link to ``peer`` is gone."""
-        broke = self._unlinked(peer, now)
+        lost_at = self._lost_at(peer, now)
+        self.neighbourhood.link_down(peer, lost_at)
         self.gossip.link_lost(peer, now)
-        return self.forwarder.peer_lost(peer, now, link_only=broke)
+        return self.forwarder.peer_lost(peer, now, link_only=lost_at == now)
 
-    def _unlinked(self, peer: PeerId, now: float) -> bool:
-        """Nothing can be sent to the peer; whether it may have another link soon."""
-        broke = self.gossip.states().get(peer) is PeerState.UP
-        self.neighbourhood.link_down(peer, now if broke else -math.inf)
-        return broke
+    def _lost_at(self, peer: PeerId, now: float) -> float:
+        """Now, if its link broke and it may have another soon; -inf: it is gone."""
+        return now if self.gossip.states().get(peer) is PeerState.UP else -math.inf
 
     def links_measured(self, rtts_ms: Mapping[PeerId, float], now: float) -> None:
         """Round trip times of links that are up: as each is measured, and of all in each round."""
@@ -248,7 +247,7 @@ class Member:
         """A Send could not be carried out; None: the peer has no link, or its queue is full."""
         if error is None and isinstance(message, Forward):
             # Its link broke, and that is told in a moment; or the next round measures it again.
-            self._unlinked(peer, now)
+            self.neighbourhood.link_stuck(peer, self._lost_at(peer, now))
         return self.forwarder.undeliverable(peer, message, now, error)
 
     # --- Time ---------------------------------------------------------------------------------

@@ -173,9 +173,14 @@ class Neighbourhood:
 
     def link_down(self, peer: PeerId, lost_at: float = -math.inf) -> None:
         """``lost_at``: when it broke, unless it was ended on purpose."""
-        neighbour = self.neighbours.get(peer)
-        if neighbour is not None:
-            neighbour.linked, neighbour.rtt_ms, neighbour.awaited_since = False, None, lost_at
+        self.link_stuck(peer, lost_at)
+        if peer in self.neighbours:
+            self.neighbours[peer].linked = False
+
+    def link_stuck(self, peer: PeerId, since: float) -> None:
+        """Nothing can be sent to the peer until its link, or another one, is measured again."""
+        if (neighbour := self.neighbours.get(peer)) is not None:
+            neighbour.rtt_ms, neighbour.awaited_since = None, since
 
     # --- Asking -------------------------------------------------------------------------------
 

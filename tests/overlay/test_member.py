@@ -31,6 +31,7 @@ from overlay.prefix.chain import block_hashes
 from overlay.routing.cost_policy import CostPolicy
 from overlay.wire.anti_entropy import Change, DigestEntry, GossipAck, OriginDelta, Syn
 from overlay.wire.messages import Accepted, Forward, Goodbye, Message, Refused
+from tests.overlay.forwarding.world import forwarded
 from tests.overlay.members import (
     ANSWER,
     ANSWER_S,
@@ -304,6 +305,20 @@ def test_of_records_that_cannot_be_read_it_is_told_who_passed_them_on() -> None:
     [effect] = member.receive(PEER, says(FAR, CARD, b"nonsense"), NOW)
     assert isinstance(effect, Unreadable)
     assert (effect.origin, effect.by) == (FAR, PEER)
+
+
+def test_who_let_a_peer_in_is_known_for_as_long_as_it_has_its_link() -> None:
+    """However full its queue is, and though it starts anew: in the crowd's branch it stays."""
+    member, lineage = alone(), (FAR, PEER)
+    member.link_up(PEER, "bob", NOW, lineage=lineage)
+    request = forwarded(path=(ME,))
+    member.undeliverable(PEER, request, NOW)
+    member.receive(PEER, says(PEER, CARD, Card("bob").pack()), NOW)
+    restarted = GossipAck((OriginDelta(PEER, 2, 0, True, (), 1, 0),))
+    member.receive(PEER, restarted, NOW)
+    member.links_measured({PEER: 1.0}, NOW)
+    assert member.neighbourhood.client_of(PEER) == (FAR, PEER, PEER)
+    assert member.neighbourhood.name_of(PEER) == "bob"
 
 
 def test_a_link_and_a_goodbye_tell_who_is_here() -> None:
