@@ -268,10 +268,10 @@ class Link:
         Either end's ping is a sign of life of both, so that one does for both where nothing else
         is said. Each end goes by what it has heard itself.
         """
-        # What came while this process was held up has not been read yet: no silence of the peer.
+        # What came while this process was held up may not be read yet: no silence of the peer.
         held_up_s = max(0.0, now - self._ticked - PING_INTERVAL_S)
-        self._heard += held_up_s
-        self._pings.held_up(held_up_s)
+        self._heard = min(now, self._heard + held_up_s)
+        self._pings.held_up(held_up_s, now)
         self._ticked = now
         if self.state is LinkState.OPENING:
             return self._admission(self._handshake.tick(now), now)

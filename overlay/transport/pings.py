@@ -37,9 +37,9 @@ class Pings:
         """From here on answers are to be expected."""
         self._answered = now
 
-    def held_up(self, seconds: float) -> None:
-        """This process was: answers that came meanwhile have not been read yet."""
-        self._answered += seconds
+    def held_up(self, seconds: float, now: float) -> None:
+        """This process was: answers that came meanwhile may not be read yet."""
+        self._answered = min(now, self._answered + seconds)
 
     def deaf(self, now: float) -> bool:
         """Whether the peer has answered none for too long."""

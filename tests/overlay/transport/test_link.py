@@ -329,6 +329,28 @@ def test_being_held_up_ourselves_is_no_silence_of_the_peer() -> None:
     assert end.tick(62.0, TODAY) == [Down("silent for 3 s")]
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+def test_what_was_read_before_it_shows_that_we_were_held_up_excuses_no_silence(
+    speaks: bool,
+) -> None:
+    """The loop reads first what came meanwhile. What follows is the peer's own silence."""
+    end = up()
+    [ping] = messages(end.tick(1.0, TODAY))
+    assert isinstance(ping, Ping)
+    end.receive(encode(Pong(ping.nonce)), 60.0, TODAY)
+    second, events = 60, end.tick(60.0, TODAY)
+    while end.state is LinkState.UP:
+        second += 1
+        if speaks:
+            end.receive(encode(Cancel(b"")), second - 0.5, TODAY)
+        events = end.tick(float(second), TODAY)
+    [down] = events
+    assert isinstance(down, Down)
+    assert (second, down.reason) == (
+        (91, "answers no ping for 30 s") if speaks else (64, "silent for 3 s")
+    )
+
+
 def test_who_shows_no_membership_in_time_is_refused() -> None:
     end = link(ME, MEMBER, Role.LISTENER)
     assert end.tick(HANDSHAKE_S / 2, TODAY) == []
