@@ -86,12 +86,13 @@ class DiskStore:
         #: Pieces that turned out damaged or vanished, since the store was opened.
         self.damaged = 0
         self._complained: set[int | None] = set()
-        # Guards what the writing thread touches too: the next four. Notified of each write's end.
+        # Guards what the writing thread touches too: the next five. Notified of each write's end.
         self._guard = threading.Condition()
         self._sizes: dict[str, int] = {}
         self._used = 0
         self._held: dict[str, _Held] = {}
         self._held_bytes = 0
+        self._failed: list[str] = []
         #: Unused subfolders of other fingerprints, the longest unused first, and their bytes.
         self._others: list[tuple[Path, int]] = []
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -141,7 +142,7 @@ class DiskStore:
 
         The same path and start give the same key, and what is there is not written again. None if
         it does not fit, or the disk cannot keep up: do without it, as waiting would stall streams,
-        unless there are none and ``wait_s`` says so. If the disk fails later, the key is a miss.
+        unless there are none and ``wait_s`` says so. If the disk fails later, see `take_failed`.
         """
         assert 0 <= start < len(tokens), "a piece covers at least one token"
         if self._lock_fd is None:
@@ -163,6 +164,12 @@ class DiskStore:
             self._held_bytes += len(payload)
         self._jobs.put(lambda: self._store(key, packed, start, held))
         return key
+
+    def take_failed(self) -> list[str]:
+        """Keys that could not be written after all, since the last call: they are misses."""
+        with self._guard:
+            failed, self._failed = self._failed, []
+        return failed
 
     def read(self, key: str) -> bytes | None:
         """The payload as it was written; None, and no longer there, if it is not whole."""
@@ -281,6 +288,7 @@ class DiskStore:
                     self._held_bytes -= len(held.payload)
                 else:
                     self._drop(key)
+                    self._failed.append(key)
             self._guard.notify()
 
     def _hold(self) -> None:

@@ -271,7 +271,13 @@ class KvCache:
         return pieces
 
     def _settle(self) -> None:
-        """Keep the tiers within their budgets: what is coldest is forgotten for good."""
+        """Keep the tiers within their budgets: what is coldest is forgotten for good.
+
+        And what a full disk did not take: nobody may be told that it is here.
+        """
+        for piece in self._spill.take_failed():
+            self._tree.lose(piece)
+            self._drop_released(lost=True)
         while not self._spill.settle():
             leaf = self._tree.coldest_spilled()
             assert leaf is not None, "whatever is kept hangs in the tree"

@@ -46,6 +46,7 @@ class Spill:
         self._rates = rates
         # In the order of their coming, which is that of their last use.
         self._in_ram: dict[SpilledPiece, None] = {}
+        self._on_disk: dict[str, SpilledPiece] = {}
         self.ram_bytes = self.ram_tokens = self.disk_tokens = 0
         self.spills = self.restores = self._lost = 0
 
@@ -103,6 +104,7 @@ class Spill:
             self.disk_tokens -= tokens
             assert self._disk is not None
             assert piece.key is not None
+            del self._on_disk[piece.key]
             self._disk.remove(piece.key)
         self._lost += lost
 
@@ -121,7 +123,14 @@ class Spill:
         for entry in self._disk.entries():
             piece = SpilledPiece(entry.start, len(entry.tokens), entry.size, key=entry.key)
             self.disk_tokens += piece.end - piece.start
+            self._on_disk[entry.key] = piece
             yield entry.tokens, piece
+
+    def take_failed(self) -> Iterator[SpilledPiece]:
+        """What the disk could not take after all, since the last call."""
+        for key in self._disk.take_failed() if self._disk is not None else ():
+            if (piece := self._on_disk.get(key)) is not None:
+                yield piece
 
     def pass_on(self) -> None:
         """What comes from now on goes to the disk, which is waited for: the end is near."""
@@ -151,6 +160,7 @@ class Spill:
             return False
         self._leave_ram(piece)
         piece.state, piece.key, piece.path = None, key, b""
+        self._on_disk[key] = piece
         self.disk_tokens += piece.end - piece.start
         return True
 

@@ -194,14 +194,14 @@ class RadixTree:
         """Forget the last piece of a spilled leaf."""
         assert leaf.pieces
         assert not leaf.children
-        keep = leaf.pieces[-1].start
-        parent = leaf.parent
-        assert parent is not None
-        if keep > leaf.start:
-            parent = split(leaf, keep)
-        self._remove(leaf)
-        self._merge(parent)
-        self._offer(parent)
+        self._forget(leaf, leaf.pieces[-1].start)
+
+    def lose(self, piece: Piece) -> None:
+        """A piece is no more: forget what it held, and all that was spilled below."""
+        # Parents come first, and whoever else needs it is below.
+        top = next((node for node in self.nodes() if piece in (node.pieces or ())), None)
+        if top is not None:
+            self._forget(top, piece.start)
 
     def adopt(self, tokens: Sequence[int], piece: Piece) -> bool:
         """Take in a piece that was kept since an earlier start; ``tokens``: its whole path.
@@ -317,6 +317,16 @@ class RadixTree:
         parent.owner = owner
         self._offer(parent)
         return Evicted(owner, parent.end)
+
+    def _forget(self, node: Node, keep: int) -> None:
+        """Forget a spilled node from depth ``keep`` on, and all below it."""
+        parent = node.parent
+        assert parent is not None
+        if keep > node.start:
+            parent = split(node, keep)
+        self._remove(node)
+        self._merge(parent)
+        self._offer(parent)
 
     def _remove(self, node: Node) -> None:
         """Forget a node and all below it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ class TiersMachine(RuleBasedStateMachine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self.folder = Path(self._folder.name)
+        self.patch = pytest.MonkeyPatch()
         self.bench = open_bench(self.folder)
 
     @rule(beginning=st.sampled_from([1, 2, 3]), length=st.integers(1, 80), last=st.integers(1, 3))
@@ -73,7 +75,14 @@ class TiersMachine(RuleBasedStateMachine):
         else:
             path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
+    @rule(full=st.booleans())
+    def fill(self, full: bool) -> None:
+        assert self.bench.disk is not None
+        settle(self.bench.disk)
+        self.patch.setattr(disk, "FREE_BYTES_MIN", sys.maxsize if full else 0)
+
     def teardown(self) -> None:
+        self.patch.undo()
         self.bench.scheduler.close()
         self._folder.cleanup()
 
@@ -106,6 +115,24 @@ def test_a_damaged_piece_counts_as_given_up(tmp_path: Path) -> None:
     bench = open_bench(tmp_path, disk_bytes=100_000)
     assert ask(bench, [1] * 60) < 59
     assert bench.spill.dropped == 1
+    bench.scheduler.close()
+
+
+def test_what_a_full_disk_does_not_take_is_not_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "FREE_BYTES_MIN", sys.maxsize)
+    bench = open_bench(tmp_path, disk_bytes=100_000)
+    assert bench.disk is not None
+    for beginning in range(1, 9):
+        ask(bench, [beginning] * 80)
+    settle(bench.disk)
+    bench.cache.evict(0)
+    assert bench.spill.disk_tokens == 0
+    assert bench.spill.dropped > 0
+    ask(bench, [9])
+    assert bench.blocks == bench.expected_blocks()
+    assert len(bench.blocks) <= 3
     bench.scheduler.close()
 
 
