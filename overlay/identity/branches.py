@@ -18,8 +18,8 @@ from overlay.identity.peer_id import PeerId
 from overlay.limits import CERTIFICATE_CHAIN_MAX, MEMBERS_MAX, PLACES_PER_BRANCH_PLACE
 from overlay.recent import Recent
 
-#: Turns that are remembered: of as many members as there may be, and of the branches around them.
-_TURNS_MAX: Final = CERTIFICATE_CHAIN_MAX * MEMBERS_MAX
+#: Turns that are remembered: of as many members as there may be, and of the branches around each.
+_TURNS_MAX: Final = (CERTIFICATE_CHAIN_MAX + 1) * MEMBERS_MAX
 
 #: Who let a member in: from the one that the founder invited down to the member itself.
 Lineage = tuple[PeerId, ...]

@@ -38,7 +38,7 @@ _RECOVERED_S: Final = 1.0
 _SOURCES_MAX: Final = 4096
 
 
-class Allowance:
+class ReadBudget:
     """How many messages and bytes may be read of a peer, or of a branch."""
 
     def __init__(self, peers: float, now: float) -> None:
@@ -53,26 +53,26 @@ class Allowance:
 class Budget:
     """What one peer may have read of its messages, on all its links together.
 
-    ``branches``: of those that it is in, by its ``lineage``, each has an allowance of its own.
+    ``branches``: of those that it is in, by its ``lineage``, each has a budget of its own.
     """
 
     def __init__(self, now: float) -> None:
-        self._own = Allowance(1, now)
+        self._own = ReadBudget(1, now)
         self.lineage: Lineage = ()
-        self.branches: tuple[Allowance, ...] = ()
+        self.branches: tuple[ReadBudget, ...] = ()
         #: Since when it has been slowed, and when it was the last time; None: it is not.
         self._slowed: tuple[float, float] | None = None
 
     def read(self, size: int, now: float) -> None:
         """A message is read."""
-        for allowance in (self._own, *self.branches):
-            allowance.messages.take(1, now)
-            allowance.bytes.take(size, now)
+        for budget in (self._own, *self.branches):
+            budget.messages.take(1, now)
+            budget.bytes.take(size, now)
 
     def charge(self, messages: float, now: float) -> None:
         """The message that was read last counts as so many more."""
-        for allowance in (self._own, *self.branches):
-            allowance.messages.take(messages, now)
+        for budget in (self._own, *self.branches):
+            budget.messages.take(messages, now)
 
     def wait_s(self, now: float) -> float:
         """For how long nothing more of it is to be read; 0: the next message may be."""
@@ -117,7 +117,7 @@ class Budgets:
         self._linked = linked
         self._budgets: dict[PeerId, Budget] = {}
         #: By the lineage of its head, each for as long as there is a budget of anybody in it.
-        self._branches: WeakValueDictionary[Lineage, Allowance] = WeakValueDictionary()
+        self._branches: WeakValueDictionary[Lineage, ReadBudget] = WeakValueDictionary()
 
     def of(self, peer: PeerId, lineage: Lineage, now: float) -> Budget:
         """The peer's; ``lineage``: by whom it is let in now."""
@@ -138,10 +138,10 @@ class Budgets:
         if (budget := self._budgets.get(peer)) is not None:
             budget.charge(messages, now)
 
-    def _branch(self, lineage: Lineage, now: float) -> Allowance:
+    def _branch(self, lineage: Lineage, now: float) -> ReadBudget:
         found = self._branches.get(lineage)
         if found is None:
-            found = self._branches[lineage] = Allowance(1 + BRANCH_SURPLUS ** len(lineage), now)
+            found = self._branches[lineage] = ReadBudget(1 + BRANCH_SURPLUS ** len(lineage), now)
         return found
 
 

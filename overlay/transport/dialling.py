@@ -63,7 +63,7 @@ class Backoff:
         self._next_s = REDIAL_MIN_S
 
 
-class Turns:
+class DialTurns:
     """Who may begin to dial: so many at one time, and so many per second.
 
     Anybody's word is enough for an address to be dialled, and each attempt takes sockets and time:

@@ -26,7 +26,7 @@ from overlay.transport.circuits import Circuits
 from overlay.transport.connection import Line, converse
 from overlay.transport.detours import Detours
 from overlay.transport.dialback import DialBacks
-from overlay.transport.dialling import Dial, Ending, Turns
+from overlay.transport.dialling import Dial, DialTurns, Ending
 from overlay.transport.incoming import Listener
 from overlay.transport.interfaces import reachable_addresses
 from overlay.transport.link import Link, LinkStatus
@@ -86,7 +86,7 @@ class Transport:
         #: of whoever dials.
         self._banned: dict[bytes, PeerId] = {}
         self._sockets = Sockets(node().key)
-        self._turns = Turns()
+        self._turns = DialTurns()
         self._names = Names()
         self._dial_backs = DialBacks(self._sockets)
         self._public = PublicAddresses()

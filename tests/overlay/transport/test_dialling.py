@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from overlay.identity.multiaddr import Multiaddr
 from overlay.limits import DIALS_PER_S, REDIAL_MAX_S, REDIAL_MIN_S
 from overlay.transport import dialling
-from overlay.transport.dialling import Backoff, Dial, Ending, Turns
+from overlay.transport.dialling import Backoff, Dial, DialTurns, Ending
 from tests.overlay.transport.nodes import PATIENCE_S
 
 ADDRESSES = [Multiaddr("ip4", "192.0.2.1", port) for port in (1, 2, 3)]
@@ -152,7 +152,7 @@ async def test_on_hold_nothing_is_dialled() -> None:
 
 async def test_so_many_attempts_are_under_way_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialling, "DIALS_AT_ONCE_MAX", 2)
-    turns = Turns()
+    turns = DialTurns()
     begun: asyncio.Queue[int] = asyncio.Queue()
     ended = asyncio.Event()
 
@@ -172,7 +172,7 @@ async def test_so_many_attempts_are_under_way_at_one_time(monkeypatch: pytest.Mo
 
 async def test_attempts_that_come_too_fast_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialling, "DIALS_BURST", 1)
-    turns = Turns()
+    turns = DialTurns()
     waits: list[float] = []
 
     async def wait(seconds: float) -> None:
