@@ -102,4 +102,5 @@ class AddressBook:
             if str(error) != self._failure:
                 log.warning("where members are is not remembered: %s", error)
             self._failure = str(error)
+            self._news = True  # There may be room later.
         return True

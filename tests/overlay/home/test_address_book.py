@@ -144,6 +144,24 @@ async def test_of_too_many_those_who_are_away_are_forgotten(
     assert home.peers() == {ANN: at(1), CYD: at(3)}
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
+async def test_what_could_not_be_written_is_written_once_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_the_end: bool
+) -> None:
+    """Though nothing changes any more: the disk was full for a moment."""
+    monkeypatch.setattr(address_book, "WRITE_PAUSE_S", 60.0 if at_the_end else 0.01)
+    (tmp_path / "home").write_text("in the way")
+    home = Counted(tmp_path / "home")
+    book = AddressBook(home, lambda: {ANN: at(1)}, set)
+    book.changed()
+    (tmp_path / "home").unlink()
+    if at_the_end:
+        book.close()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await home.written.get() == {ANN: at(1)}
+    book.close()
+
+
 async def test_where_nothing_can_be_written_the_log_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
