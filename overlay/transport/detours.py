@@ -7,7 +7,7 @@ that has no link to the peer says so at once. Pure: ``now`` is monotonic seconds
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -92,7 +92,7 @@ class Detours:
         self._rng.shuffle(turns)
         return sorted(turns, key=lambda turn: turn[0].asked_in_all)
 
-    def go_on(self, peer: PeerId, relays: Sequence[PeerId]) -> PeerId | None:
+    def go_on(self, peer: PeerId, relays: Iterable[PeerId]) -> PeerId | None:
         """The next relay to try now, if it is time for one; ``relays`` as in `due`."""
         search = self._searches.get(peer)
         if search is None or search.relay is not None or search.asked >= _AT_ONCE or not self._left:

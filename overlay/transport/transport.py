@@ -72,13 +72,10 @@ class Transport:
             observer, on_ledger, self._links_changed, self._ban, self._breached, self._requested
         )
         self._detours = Detours(rng)
+        #: Who could relay when `detour` was called last, the nearest first.
+        self._relays: list[PeerId] = []
         self._circuits = Circuits(
-            node().key,
-            self._links,
-            self._circuit_link,
-            self._circuit_ended,
-            lineage,
-            relays=relays,
+            node().key, self._links, self._circuit_link, self._circuit_ended, lineage, relays=relays
         )
         self._bans = Bans()
         self._breaches = Breaches()
@@ -179,10 +176,10 @@ class Transport:
         ``peers``: all that are up; call it every second or so. Dialling them goes on, and a direct
         link takes over once there is one.
         """
-        relays, linked = self._links.nearest(), self._links.statuses().keys()
+        self._relays, linked = self._links.nearest(), self._links.statuses().keys()
         unlinked = set(peers) - linked - set(self._banned.values())
-        relayed = linked - set(relays)
-        for peer, relay in self._detours.due(unlinked, relays, time.monotonic(), relayed):
+        relayed = linked - set(self._relays)
+        for peer, relay in self._detours.due(unlinked, self._relays, time.monotonic(), relayed):
             self._circuits.dial(peer, relay)
 
     def refuse_revoked(self) -> list[PeerId]:
@@ -315,7 +312,9 @@ class Transport:
         left = was_ready and self._links.direct(relay) is not None
         if left or self._closed or self._links.line(peer) is not None:
             return
-        following = self._detours.go_on(peer, self._links.nearest())
+        # Not found out anew: a relay that is gone may have taken a thousand links along.
+        relays = (each for each in self._relays if self._links.direct(each) is not None)
+        following = self._detours.go_on(peer, relays)
         if following is not None:
             self._circuits.dial(peer, following)
 
