@@ -30,7 +30,6 @@ from overlay.forwarding.forwarder import Forwarder
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.forwarding.terms import NO_BOUNDS, Terms
 from overlay.gossip import effects as gsp
-from overlay.gossip.effects import PeerState
 from overlay.gossip.gossip import Gossip
 from overlay.gossip.records import CARD, CHAIN, is_revocation
 from overlay.identity.branches import Full, Lineage
@@ -198,7 +197,7 @@ class Member:
 
     def _lost_at(self, peer: PeerId, now: float) -> float:
         """Now, if its link broke and it may have another soon; -inf: it is gone."""
-        return now if self.gossip.states().get(peer) is PeerState.UP else -math.inf
+        return now if self.gossip.is_up(peer) else -math.inf
 
     def links_measured(self, rtts_ms: Mapping[PeerId, float], now: float) -> None:
         """Round trip times of links that are up: as each is measured, and of all in each round."""

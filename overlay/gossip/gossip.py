@@ -118,6 +118,10 @@ class Gossip:
         """This node's judgement of all peers ever heard of and not forgotten, without itself."""
         return {peer: self._liveness.state(peer) for peer in self._liveness.peers()}
 
+    def is_up(self, peer: PeerId) -> bool:
+        """Whether this node takes a peer for alive."""
+        return self._liveness.up(peer)
+
     def age_s(self, origin: PeerId, now: float) -> float:
         """Since the records of ``origin`` were last known to be current; infinite if never."""
         replica = self._replicas.by_origin.get(origin)
