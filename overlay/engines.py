@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 #: A model whose engine dies this often in a row is given up.
 _RESTARTS_MAX = 3
 #: One that had run for so long has none behind it: a guest's grammar may end an engine in ten
-#: seconds, and nobody may take a model from its owner for good.
-_RAN_S = 5.0
+#: seconds of its three threads, and nobody may take a model from its owner for good.
+_RAN_S = 3.0
 _RESTART_DELAY_S = 1.0
 #: Of the memory that is free once the models are loaded, this share may cache prompts.
 _RAM_SHARE = 0.25

@@ -67,6 +67,7 @@ _CAUSES: Final[dict[int, str]] = {
     signal.SIGKILL: ": perhaps the machine ran out of memory",
     signal.SIGABRT: ": llama.cpp gave up",
     signal.SIGSEGV: ": llama.cpp crashed",
+    signal.SIGPROF: ": the grammar of an answer took too long",
 }
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -28,8 +28,8 @@ PENALTY_WINDOW: Final = 256
 LOGPROB_MIN: Final = -9999.0
 #: Logits that are divided by less overflow, and which is the largest cannot be told any longer.
 TEMPERATURE_MIN: Final = 1e-30
-#: One step of a grammar takes milliseconds. One so ambiguous that it takes this long would take
-#: for ever; nothing but its own end gets a process out of llama.cpp then.
+#: One step of a grammar takes milliseconds. One so ambiguous that the processor has this long to do
+#: would take for ever; nothing but its own end gets a process out of llama.cpp then.
 GRAMMAR_STEP_S = 10.0
 #: Processor time that a grammar may take for each token, and on top for all of an answer (and at
 #: most for what was generated elsewhere): others wait for as long. Choosing among 150,000 tokens
@@ -254,12 +254,15 @@ class _Grammar:
 
 @contextlib.contextmanager
 def _ending_in_time() -> Iterator[None]:
-    """End the process, with a traceback on stderr, if this takes too long."""
-    faulthandler.dump_traceback_later(GRAMMAR_STEP_S, exit=True, file=2)
+    """SIGPROF ends the process if this takes too long.
+
+    That is the timer of its processor time: whoever suspends a node has its engines suspended too.
+    """
+    signal.setitimer(signal.ITIMER_PROF, GRAMMAR_STEP_S)
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _grammar_of(sampling: Sampling, vocab: Any, generated: Sequence[int]) -> _Grammar | None:

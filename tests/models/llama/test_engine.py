@@ -397,6 +397,7 @@ async def test_the_key_is_name_tokenizer_and_template(start: Starter, tmp_path: 
         (signal.SIGKILL, "out of memory"),
         (signal.SIGSEGV, "llama.cpp crashed"),
         (signal.SIGBUS, "its file was cut"),
+        (signal.SIGPROF, "grammar of an answer took too long"),
     ],
 )
 async def test_a_crash_fails_every_request(
