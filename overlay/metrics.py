@@ -75,7 +75,7 @@ def _in_hindsight(told: Hindsight) -> Iterator[Metric]:
     """How decisions turned out."""
     yield CounterMetricFamily(
         "hearth_blind_decisions",
-        "Requests routed without a usable summary.",
+        "Requests routed without a usable summary, or to a peer that was warm unbeknown.",
         value=told.blind_decisions,
     )
     yield CounterMetricFamily(
