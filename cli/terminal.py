@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import IO, TextIO
 
 
 @contextmanager
@@ -28,6 +28,18 @@ def keys_unseen() -> Iterator[None]:
     finally:
         with suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def pastes_marked(terminal: IO[str]) -> Iterator[None]:
+    """What is pasted meanwhile is one input for whoever reads next, however many lines it has."""
+    terminal.write("\x1b[?2004h")
+    terminal.flush()
+    try:
+        yield
+    finally:
+        terminal.write("\x1b[?2004l")
+        terminal.flush()
 
 
 def lenient_stdin() -> TextIO:

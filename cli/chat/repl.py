@@ -19,7 +19,7 @@ from cli.explain_view import explanation_view
 from cli.footer import footer_parts
 from cli.interrupts import StopSwitch
 from cli.status_view import status_view
-from cli.terminal import keys_unseen
+from cli.terminal import keys_unseen, pastes_marked
 from cli.text import count, printable, wrap_parts
 from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound
 
@@ -104,7 +104,7 @@ class Repl:
         failure: HearthError | None = None
         view = AnswerView(self._console)
         self._console.print()
-        with keys_unseen(), StopSwitch() as switch:
+        with keys_unseen(), pastes_marked(self._console.file), StopSwitch() as switch:
             try:
                 with view:
                     for event in switch.each(self._client.chat(asked)):

@@ -220,11 +220,14 @@ class Hold:
         self.cancelled = threading.Event()
 
 
-Step = AnswerEvent | Exception | Hold | float
+Step = AnswerEvent | Exception | Hold | threading.Event | float
 
 
 class FakeBackend(Recorder):
-    """Answers each ask with the next script; floats are pauses in seconds, for the eye only."""
+    """Answers each ask with the next script, which goes on from an event once that is set.
+
+    Floats are pauses in seconds, for the eye only.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -247,6 +250,8 @@ class FakeBackend(Recorder):
                 raise step
             if isinstance(step, float):
                 await asyncio.sleep(step)
+            elif isinstance(step, threading.Event):
+                await asyncio.to_thread(step.wait, 60)
             elif isinstance(step, Hold):
                 step.reached.set()
                 try:

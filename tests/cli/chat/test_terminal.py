@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -124,6 +125,25 @@ def test_ctrl_c_stops_the_answer_and_then_leaves(backend: FakeBackend) -> None:
         assert screen.process.wait(_PATIENCE_S) == 0
     asked = [ask.prompt[-1] for ask in backend.asks]
     assert asked == [Message("user", "Hi"), Message("user", "Go on")]
+
+
+@pytest.mark.usefixtures("node")
+def test_what_is_pasted_during_an_answer_is_one_question(backend: FakeBackend) -> None:
+    """A terminal marks pastes only while it is asked to; else each of their lines is sent."""
+    pasted = threading.Event()
+    backend.scripts.append((Text("Half an ans"), pasted, ANSWERED))
+    with terminal("chat") as screen:
+        screen.expect("/help shows the commands")
+        screen.expect("> ")
+        screen.type("Hi\r")
+        screen.expect("\x1b[?2004l")
+        screen.expect("\x1b[?2004h")
+        screen.expect("Half an ans")
+        screen.type("\x1b[200~one\rtwo\r\x1b[201~\r")
+        pasted.set()
+        screen.expect("Hello.")
+    asked = [ask.prompt[-1] for ask in backend.asks]
+    assert asked == [Message("user", "Hi"), Message("user", "one\ntwo")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
