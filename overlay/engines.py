@@ -13,7 +13,7 @@ import psutil
 from models.engine import Engine, EngineDied, EngineEvent, Finished, ModelInfo
 from models.llama.engine import LlamaEngine
 from models.store.store import ModelFile
-from overlay.errors import EngineFailed, HearthError
+from overlay.errors import HearthError
 
 log = logging.getLogger(__name__)
 
@@ -188,10 +188,11 @@ class EnginePool:
             try:
                 await self.load(model)
             except Exception as error:
-                # What ended the engine may end the next one, too, while it loads.
-                again = isinstance(error, EngineFailed) and served.deaths < _RESTARTS_MAX
-                what = "it is being started again" if again else "it cannot be started again"
+                # What ended the engine may end the next one, too, while it loads. Of a lack
+                # of memory, llama.cpp says that the model cannot be loaded.
                 bug = None if isinstance(error, HearthError) else error
+                again = bug is None and served.deaths < _RESTARTS_MAX
+                what = "it is being started again" if again else "it cannot be started again"
                 reason = str(error) if bug is None else repr(bug)
                 log.error("%s could not be started: %s", model.name, reason, exc_info=bug)
                 self._lose(model, f"{what}. {reason}")

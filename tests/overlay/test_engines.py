@@ -111,7 +111,8 @@ async def test_a_restart_gets_what_the_first_start_got(starts: Starts) -> None:
     [
         ([EngineFailed("no memory")] * (RESTARTS_MAX - 1), RESTARTS_MAX, True),
         ([EngineFailed("no memory")] * 10, RESTARTS_MAX, False),
-        ([ModelFileInvalid("it is gone")], 1, False),
+        ([ModelFileInvalid("no memory")] * (RESTARTS_MAX - 1), RESTARTS_MAX, True),
+        ([ModelFileInvalid("it is gone")] * 10, RESTARTS_MAX, False),
         ([ValueError("a bug")], 1, False),
     ],
 )
