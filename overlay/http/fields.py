@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from overlay.errors import InvalidRequest
@@ -121,5 +122,7 @@ def echo(value: object) -> str:
     """The client's value, short and printable, for an error message."""
     if isinstance(value, dict | list):
         return kind(value)
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     shown = ascii(value) if isinstance(value, str) else str(value)
     return shown if len(shown) <= _ECHO_CHARS_MAX else shown[:_ECHO_CHARS_MAX] + "..."

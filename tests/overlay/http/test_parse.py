@@ -386,3 +386,17 @@ def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="beginning") as caught:
         parse_request_id(text)
     assert caught.value.param == "id"
+
+
+@pytest.mark.parametrize(
+    ("change", "ends"),
+    [
+        ({"messages": [{"content": "x"}]}, "not null"),
+        ({"temperature": True}, "not true"),
+        ({"n": False}, "not false"),
+        ({"stream": "yes"}, "not 'yes'"),
+    ],
+)
+def test_what_was_sent_is_told_in_words_of_json(change: dict[str, Any], ends: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{ends}$"):
+        parse_chat({"messages": [{"role": "user", "content": "x"}], **change})
