@@ -209,7 +209,6 @@ class Forwarder:
             elif (again_at := self.punctuality.after_sleep(job, now)) is not None:
                 self.deadlines.wait(job, again_at)
             else:
-                self.punctuality.fell_silent(job, now)
                 silent = TimedOut("the peer that computed the answer fell silent")
                 effects += self._give_up(job, silent, now)
         return effects

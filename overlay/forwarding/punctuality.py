@@ -30,26 +30,26 @@ class Punctuality:
         """
         return now + _AWAKE_S if _stalled(job, now) else None
 
-    def fell_silent(self, job: Job, now: float) -> None:
-        """Its downstream was waited for in vain."""
-        assert job.downstream is not None, "a dispatched job has a downstream"
-        self.left_alone.fell_silent(job.downstream, now)
-
     def let_down(self, job: Job, now: float, *, lost: bool) -> None:
-        """Its downstream refused it or lied, or the link was ``lost``: far too late, or not.
+        """Its downstream refused it, lied or was silent, or the link was ``lost``: late, or not.
 
-        Then it is as if the peer had been silent; but not if somebody else may be the cause: a
-        network, or to whom the peer passed it on. It was late in any case.
+        Who was waited for in vain, or had this node wait for nothing for long, is left alone. Not
+        so if others may be the cause: a network, or to whom the peer passed it on, if it said so in
+        time. Nor if it answered the request before: honest peers that are overloaded let one down
+        now and then. Such a peer was late, no more.
         """
-        assert job.downstream is not None, "a dispatched job has a downstream"
+        peer = job.downstream
+        assert peer is not None, "a dispatched job has a downstream"
         late_ms = self._late_ms(job, now)
-        if not late_ms:
-            self.left_alone.failed(job.downstream)
-        elif lost or job.passed_on:
-            self.left_alone.let_down(job.downstream, now)
-            self._answered(job, late_ms, now)
+        in_vain = late_ms is not None and now >= job.patience_until
+        others = lost or (job.passed_on and not in_vain)
+        if not late_ms and not in_vain:
+            self.left_alone.failed(peer)
+        elif others or self.left_alone.answers(peer):
+            self.left_alone.let_down(peer, now)
+            self._answered(job, late_ms or 0.0, now)
         else:
-            self.fell_silent(job, now)
+            self.left_alone.fell_silent(peer, now)
 
     def waited(self, job: Job, now: float) -> None:
         """Nobody waits for the job's downstream any more: learn from how long that took."""

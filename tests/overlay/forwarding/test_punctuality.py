@@ -33,6 +33,7 @@ def waiting_for(downstream: PeerId, *, passed_on: bool = False) -> Job:
         (False, False, LATE_S, True, True),
         (True, False, LATE_S, False, True),  # the network may be the cause
         (False, True, LATE_S, False, True),  # or the one that it was passed on to
+        (False, True, DUE_S, True, True),  # of which the peer was to say so before
         (False, False, EARLY_S, False, False),
         (True, False, EARLY_S, False, False),
         (False, False, STALLED_S, False, False),  # this node was the one that was away
@@ -47,6 +48,27 @@ def test_who_lets_a_request_down_late_is_left_alone_unless_others_may_be_the_cau
     assert punctuality.left_alone.has(PEER, now) == left_alone
     assert punctuality.left_alone.doubts(OTHER, now) == doubted
     assert (punctuality.lateness.of(PEER, now) > 0) == (doubted and not left_alone)
+
+
+def test_who_was_waited_for_in_vain_is_left_alone_however_long_it_was_expected_to_take() -> None:
+    punctuality, job = Punctuality(ME), waiting_for(PEER)
+    job.expected = Expected(at_s=0.0, ttft_ms=1000 * LATE_S, token_ms=10.0, generated=0)
+    punctuality.let_down(job, LATE_S, lost=False)
+    assert not punctuality.left_alone.has(PEER, LATE_S)
+    punctuality.let_down(job, DUE_S, lost=False)
+    assert punctuality.left_alone.has(PEER, DUE_S)
+
+
+@pytest.mark.parametrize("now", [LATE_S, DUE_S])
+def test_who_answered_the_request_before_is_only_late_the_first_time(now: float) -> None:
+    punctuality = Punctuality(ME)
+    for _ in range(LATE_ANSWERS_MIN):
+        punctuality.left_alone.answered(PEER)
+        punctuality.let_down(waiting_for(PEER), now, lost=False)
+        assert not punctuality.left_alone.has(PEER, now)
+    assert punctuality.lateness.of(PEER, now) > 0
+    punctuality.let_down(waiting_for(PEER), now, lost=False)
+    assert punctuality.left_alone.has(PEER, now)
 
 
 def test_who_lets_a_request_down_answers_no_more() -> None:
