@@ -34,7 +34,7 @@ PEER_BYTES_BURST: Final = 64 << 20
 #: What a peer that is slowed may have arrived and not read yet.
 PARKED_BYTES_MAX: Final = 32 << 20
 #: What all peers that are slowed may have arrived and not read yet; of more than that, whoever has
-#: the most is cut.
+#: the most is cut, in the branch that has the most.
 ALL_PARKED_BYTES_MAX: Final = 128 << 20
 #: What was sent to all peers since the latest ping that each has answered, and may lie here unread;
 #: of more than that, whoever has the most is cut, in the branch that has the most.
