@@ -159,19 +159,23 @@ def test_a_chat_whose_window_is_closed_stops_its_own_node_in_order(
     assert not (home / "runtime.json").exists(), "it said no goodbye"
 
 
-@pytest.mark.parametrize("arguments", [("chat",), ("ask", "Hi"), ("up",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [("chat",), ("ask", "Hi"), ("up", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0")],
+    ids=["chat", "ask", "up"],
+)
 def test_a_window_that_is_closed_while_something_is_drawn_is_no_bug(
     home: Path, tiny_model: Path, arguments: tuple[str, ...]
 ) -> None:
     model = ("--model", str(tiny_model))
     with terminal(*arguments, *model) as screen:
-        if arguments == ("up",):
+        if arguments[0] == "up":
             screen.expect("loading")
         elif arguments == ("chat",):
             screen.expect("/help shows the commands")
             screen.expect("> ")
             screen.type("Hi\r")
-        if arguments != ("up",):
+        if arguments[0] != "up":
             screen.expect("thinking")
         screen.close()
         assert screen.process.wait(_PATIENCE_S) in (0, 128 + signal.SIGHUP)
