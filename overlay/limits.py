@@ -211,7 +211,7 @@ WAITING_CHARS_MAX: Final = 1 << 18
 SEND_QUEUE_MESSAGES_MAX: Final = 1000
 #: Uses that one invite may allow.
 INVITE_USES_MAX: Final = 100
-#: Invites that a node keeps, open and expired.
+#: Invites that a node keeps; those that are over make room for new ones.
 INVITES_MAX: Final = 256
 #: Revocations that a mesh remembers, and how many of them one member other than the founder may
 #: have made: every node passes all on, for as long as the mesh lives. A branch has its share of

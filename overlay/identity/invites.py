@@ -41,6 +41,7 @@ from overlay.limits import (
     NAME_CHARS_MAX,
     TOKEN_ADDRESSES_MAX,
 )
+from overlay.printable import is_printable
 
 TOKEN_PREFIX = "hearth1"
 SECRET_BYTES = 16
@@ -219,13 +220,18 @@ class InviteLedger:
             raise IdentityError(f"an invite lasts more than no time and at most {days} days")
         if not 1 <= uses <= INVITE_USES_MAX:
             raise IdentityError(f"an invite allows 1 to {INVITE_USES_MAX} uses, not {uses}")
-        if len(label) > NAME_CHARS_MAX:
-            raise IdentityError(f"an invite's label has at most {NAME_CHARS_MAX} characters")
+        if len(label) > NAME_CHARS_MAX or not is_printable(label):
+            raise IdentityError(
+                f"an invite's label has at most {NAME_CHARS_MAX} printable characters"
+            )
         if len(secret) != SECRET_BYTES:
             raise Malformed(f"an invite's secret has {SECRET_BYTES} bytes, not {len(secret)}")
         self._forget_old(now)
         if len(self._invites) >= INVITES_MAX:
-            raise IdentityError(f"{INVITES_MAX} invites are open: cancel some first")
+            ended = [each for each in self.list() if each.state(now) != "open"]
+            if not ended:
+                raise IdentityError(f"{INVITES_MAX} invites are open: cancel some first")
+            del self._invites[ended[0].id]
         invite = Invite(secret, label, int(now), int(now + ttl_s), uses, (), may_invite)
         self._invites[invite.id] = invite
         return invite

@@ -225,6 +225,7 @@ def test_a_wrong_proof_changes_nothing_and_tells_nothing(proof: bytes) -> None:
         (60, 0, ""),
         (60, INVITE_USES_MAX + 1, ""),
         (60, 1, "x" * 65),
+        (60, 1, "Ann\nBob"),
     ],
 )
 def test_invites_have_bounds(ttl_s: float, uses: int, label: str) -> None:
@@ -240,6 +241,19 @@ def test_old_invites_make_room() -> None:
         ledger.issue(NOW, 60, 1, "", SECRET)
     ledger.issue(NOW + 60 + INVITE_TTL_MAX_S, 60, 1, "", SECRET)
     assert [invite.secret for invite in ledger.list()] == [SECRET]
+
+
+def test_invites_that_are_used_up_make_room_the_oldest_first() -> None:
+    ledger = InviteLedger(INVITER)
+    for number in range(INVITES_MAX):
+        invite = ledger.issue(NOW + number, INVITE_TTL_MAX_S, 1, "", number.to_bytes(16, "big"))
+        if number in (2, 3):
+            ledger.use(invite, ANNA)
+    issued = ledger.issue(NOW + INVITES_MAX, 60, 1, "", SECRET)
+    kept = [invite.secret for invite in ledger.list()]
+    assert len(kept) == INVITES_MAX
+    assert kept[-1] == issued.secret
+    assert (2).to_bytes(16, "big") not in kept
 
 
 def test_the_ledger_round_trips_through_json() -> None:
