@@ -200,6 +200,18 @@ class LoadedModel:
         affordable = spare // max(1, cell_bytes)
         return max(512, min(useful, affordable - affordable % 256))
 
+    def check_cells(self, cells: int) -> None:
+        """Raises ModelFileInvalid for more KV cells than fit into all of the machine's memory.
+
+        llama.cpp would try for a minute, at the cost of everything else that runs here.
+        """
+        most = psutil.virtual_memory().total // max(1, self.needs.cell_bytes)
+        if cells > most:
+            raise ModelFileInvalid(
+                f"{cells:,} KV cells do not fit into this machine's memory, which has room for "
+                f"{most:,} at most: choose far fewer, or let the engine choose."
+            )
+
     def choose_sequences(self, cells: int) -> int:
         """How many prompts and answers a context of so many cells can tell apart."""
         if not self.needs.divisible:

@@ -79,6 +79,7 @@ class Worker:
         path = Path(options.path)
         model = LoadedModel(path, lambda share: writer.write([protocol.PROGRESS, share]))
         self._vocabulary = Vocabulary(model)
+        model.check_cells(options.cells)
         cells = options.cells or model.choose_cells()
         self._backend = NativeBackend(model, cells=cells, threads=options.threads)
         context_length = min(model.trained_context, self._backend.cells)

@@ -616,6 +616,11 @@ async def test_a_bad_file(tmp_path: Path, tiny_model: Path, damage: str) -> None
     assert str(path) in str(caught.value)
 
 
+async def test_more_cells_than_the_machine_has_memory_for(start: Starter) -> None:
+    with pytest.raises(ModelFileInvalid, match=r"room for [0-9,]+ at most"):
+        await start(cells=4_000_000_000)
+
+
 async def test_a_disk_cache_is_free_after_its_owner(
     start: Starter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
