@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
 import zmq
 
 from overlay.errors import HearthError, Unreachable
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import HANDSHAKE_S, MESSAGE_BYTES_MAX, PING_INTERVAL_S
 from overlay.transport.dialling import Ending
@@ -114,6 +116,18 @@ class Line:
 
     def carry_out(self, events: list[LinkEvent]) -> None:
         self._exchange.carry_out(self, events)
+
+
+def heaviest(taken: Mapping[Line, int]) -> Line:
+    """The line that takes most, of the branch that does, by what each takes.
+
+    Each of a crowd that one member let in may take a little less than who has, or is sent, a long
+    prompt.
+    """
+    branches: Counter[Lineage] = Counter()
+    for line, size in taken.items():
+        branches[line.link.lineage[:1]] += size
+    return max(taken, key=lambda line: (branches[line.link.lineage[:1]], taken[line]))
 
 
 def message_of(frames: list[zmq.Frame]) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -30,7 +29,7 @@ from overlay.identity.branches import Branches, Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocations
 from overlay.limits import ALL_UNREAD_BYTES_MAX, MEMBERS_MAX
-from overlay.transport.connection import Line
+from overlay.transport.connection import Line, heaviest
 from overlay.transport.handover import Handover, RelayedLine, lossy
 from overlay.transport.link import (
     Breach,
@@ -349,18 +348,12 @@ class Links:
     def _end_deaf(self) -> None:
         """Of those who leave unread what is sent to them, end links until the rest is bearable.
 
-        Each has a while to answer a ping, but all together could have this node keep gigabytes. Of
-        the worst branch it is the worst: each of a crowd may leave a little less unread than is
-        under way to whoever is sent a long prompt.
+        Each has a while to answer a ping, but all together could have this node keep gigabytes.
         """
         unread = {line: line.link.unread_bytes for line in self._lines}
-        branches: Counter[Lineage] = Counter()
-        for line, size in unread.items():
-            branches[line.link.lineage[:1]] += size
-        while branches.total() > ALL_UNREAD_BYTES_MAX:
-            line = max(unread, key=lambda each: (branches[each.link.lineage[:1]], unread[each]))
+        while sum(unread.values()) > ALL_UNREAD_BYTES_MAX:
+            line = heaviest(unread)
             size = unread.pop(line)
-            branches[line.link.lineage[:1]] -= size
             deaf = TimedOut(f"leaves {size >> 20} MiB and more unread that it was sent")
             line.carry_out(line.link.close(str(deaf), deaf))
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Container
 from typing import Final
 
 from overlay.complaints import Complaints
-from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.limits import ALL_PARKED_BYTES_MAX
 from overlay.transport.budgets import Budget, Budgets
-from overlay.transport.connection import Line
+from overlay.transport.connection import Line, heaviest
 from overlay.transport.message_queue import MessageQueue
 from overlay.transport.pump import BATCH_MESSAGES
 
@@ -117,25 +115,13 @@ class Reading:
         if excess is not None:
             self._on_excess(peer, excess)
         elif self._bytes > ALL_PARKED_BYTES_MAX:
-            line = self._worst()
+            line = heaviest({each: _room(inbox) for each, inbox in self._inboxes.items()})
             if line.link.peer is not None:
                 mib = ALL_PARKED_BYTES_MAX >> 20
                 self._on_excess(
                     line.link.peer,
                     f"it sent most of the {mib} MiB and more that wait to be read",
                 )
-
-    def _worst(self) -> Line:
-        """Of which most waits, in the branch of which most does: each of a crowd may have sent a
-        little less than who sends a long prompt."""
-        branches: Counter[Lineage] = Counter()
-        for line, inbox in self._inboxes.items():
-            branches[line.link.lineage[:1]] += _room(inbox)
-
-        def room(line: Line) -> tuple[int, int]:
-            return branches[line.link.lineage[:1]], _room(self._inboxes[line])
-
-        return max(self._inboxes, key=room)
 
 
 def _room(inbox: MessageQueue) -> int:
