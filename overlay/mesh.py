@@ -104,7 +104,9 @@ class Mesh:
             terms=terms,
         )
         self.member.described(node.name, (), now)
-        self._log = MeshLog(self.member.neighbourhood, self.member.gossip.is_member)
+        self._log = MeshLog(
+            self.member.neighbourhood, self.member.gossip.is_member, self.member.roll.lineage
+        )
         self.transport = Transport(
             node=lambda: self._node,
             ledger=ledger,

@@ -12,6 +12,7 @@ from overlay.errors import HearthError, listed
 from overlay.forwarding import effects as fwd
 from overlay.forwarding.neighbourhood import Neighbourhood
 from overlay.gossip import effects as gsp
+from overlay.identity.branches import Lineage
 from overlay.identity.peer_id import PeerId
 from overlay.identity.revocations import Revocation
 from overlay.recent import Recent
@@ -26,12 +27,19 @@ class MeshLog:
     """Calls peers by the names that the ``neighbourhood`` knows.
 
     ``is_member``: whether a peer is known to be a member. Of who may be made up it is not said that
-    they come and go: there may be any number of them.
+    they come and go: there may be any number of them. ``lineage``: who let a peer in, as others
+    tell; the ``neighbourhood`` knows what it says itself.
     """
 
-    def __init__(self, neighbourhood: Neighbourhood, is_member: Callable[[PeerId], bool]) -> None:
+    def __init__(
+        self,
+        neighbourhood: Neighbourhood,
+        is_member: Callable[[PeerId], bool],
+        lineage: Callable[[PeerId], Lineage | None],
+    ) -> None:
         self._neighbourhood = neighbourhood
         self._is_member = is_member
+        self._lineage = lineage
         self._complaints = Complaints()
         #: Peers, and models of theirs, that tokenize unlike this node; said once.
         self._warned_of: Recent[tuple[PeerId, str], None] = Recent(_WARNED_MAX)
@@ -50,7 +58,7 @@ class MeshLog:
             case gsp.PeerDown(peer=peer, reason=reason):
                 log.info("%s is DOWN: %s", name_of(peer), reason)
             case gsp.Disputed(by=peer, incarnation=incarnation):
-                self._complaints.about(
+                self._complain(
                     peer,
                     "held records of this node that it never wrote",
                     "a copied home, a clock set back, or a forgery? It goes on as incarnation "
@@ -60,14 +68,12 @@ class MeshLog:
             case gsp.Disbelieved(by=peer, origin=origin, reason=reason):
                 # Whom it tells of, it can make up: that makes no new matter.
                 told = f"about {origin} it told of {reason}"
-                self._complaints.about(peer, "is not believed", told, now)
+                self._complain(peer, "is not believed", told, now)
             case Unreadable(origin=origin, by=peer, reason=reason):
-                name = peer or "somebody"
-                self._complaints.about(
-                    name, "told of malformed records", f"of {origin}: {reason}", now
-                )
+                told = f"of {origin}: {reason}"
+                self._complain(peer or "somebody", "told of malformed records", told, now)
             case fwd.Noticed(peer=peer, matter=matter, detail=detail):
-                self._complaints.about(peer, matter, detail, now)
+                self._complain(peer, matter, detail, now)
 
     def revoked(self, revocation: Revocation) -> None:
         """Somebody else's membership has ended."""
@@ -87,6 +93,14 @@ class MeshLog:
         name = self._neighbourhood.name_of(peer)
         return str(peer) if name == peer.short else f"{name} ({peer})"
 
+    def _complain(self, name: PeerId | str, matter: str, detail: str, now: float) -> None:
+        head = name
+        if isinstance(name, PeerId):
+            neighbour = self._neighbourhood.neighbours.get(name)
+            lineage = (neighbour and neighbour.lineage) or self._lineage(name) or ()
+            head = (*lineage, name)[0]
+        self._complaints.about(name, matter, detail, now, head=head)
+
     def misled(self, by: str, error: HearthError, now: float) -> None:
         """Whoever that is, a stranger even, shows a revocation that is none."""
         matter = "refuses to link, for a revocation that is none"
@@ -104,7 +118,7 @@ class MeshLog:
         for model in new:
             self._warned_of.put((peer, model), None)
         if new:
-            self._complaints.about(
+            self._complain(
                 peer,
                 "tokenizes unlike this node",
                 f"{listed(new)} of {self._neighbourhood.name_of(peer)}, which the two have in "

@@ -365,7 +365,8 @@ class Links:
         link, now = line.link, time.monotonic()
         if link.peer is not None:
             if not link.leaving:
-                self._complaints.about(link.peer, "loses its link", reason, now)
+                head = (*link.lineage, link.peer)[0]
+                self._complaints.about(link.peer, "loses its link", reason, now, head=head)
         elif link.direction is Direction.INCOMING:
             who = "a stranger" if link.claimant is None else link.claimant
             self._complaints.about(link.whom, "is not let in", f"{who}: {reason}", now)

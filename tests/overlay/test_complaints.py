@@ -35,3 +35,21 @@ def test_so_many_names_are_remembered(
     for name in ("ann", "bob", "cyd", "cyd", "bob", "ann"):
         all_of_them.about(name, "lies", "a lie", 0.0)
     assert [line[:3] for line in said(caplog)] == ["ann", "bob", "cyd", "ann"]
+
+
+def test_of_a_crowd_some_are_named_and_the_others_counted(caplog: pytest.LogCaptureFixture) -> None:
+    all_of_them = Complaints()
+    for name in range(340):
+        for now in (1.0, 2.0):
+            all_of_them.about(name, "lies", "a lie", now, head="ann")
+    named, counted = said(caplog)[:20], said(caplog)[20:]
+    assert named == [f"{name} lies: a lie" for name in range(20)]
+    assert counted == [
+        f"each of {2**power} or more others whom ann let in lies" for power in range(9)
+    ], "320 were not named"
+
+    caplog.clear()
+    all_of_them.about("bob", "lies", "a lie", 3.0)
+    all_of_them.about(7, "floods", "a flood", 3.0, head="ann")
+    all_of_them.about(339, "lies", "a lie", 62.0, head="ann")
+    assert said(caplog) == ["bob lies: a lie", "7 floods: a flood", "339 lies: a lie"]

@@ -37,7 +37,7 @@ def known() -> Neighbourhood:
 def test_a_peer_that_tokenizes_unlike_us_is_told_of_once(
     known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = MeshLog(known, lambda peer: True)
+    told = MeshLog(known, lambda peer: True, lambda peer: None)
     unlike(known, ANN, "toy")
     unlike(known, BEN, "toy")
     for now in (0.0, 100.0):
@@ -51,7 +51,7 @@ def test_a_peer_that_tokenizes_unlike_us_is_told_of_once(
 def test_who_was_revoked_is_called_by_name(
     known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = MeshLog(known, lambda peer: True)
+    told = MeshLog(known, lambda peer: True, lambda peer: None)
     known.records_changed(ANN, (Change(CARD, 1, Card("ann", (), ()).pack()),))
     told.revoked(Revocation(b"m" * 16, BEN, ANN, 0))
     told.outcast(Revocation(b"m" * 16, ME, ANN, 0))
@@ -65,7 +65,7 @@ def test_of_too_many_models_the_latest_are_remembered(
 ) -> None:
     """Who goes on telling of other ones fills no memory."""
     monkeypatch.setattr(mesh_log, "_WARNED_MAX", 4)
-    told = MeshLog(known, lambda peer: True)
+    told = MeshLog(known, lambda peer: True, lambda peer: None)
     for minute, number in enumerate((*range(5), 4, 0)):
         unlike(known, ANN, f"model {number}")
         told.warn_of_unlike(ANN, 60.0 * minute)
@@ -76,7 +76,7 @@ def test_of_too_many_models_the_latest_are_remembered(
 def test_who_tells_of_ever_new_models_does_not_fill_the_log(
     known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = MeshLog(known, lambda peer: True)
+    told = MeshLog(known, lambda peer: True, lambda peer: None)
     for number in range(100):
         unlike(known, ANN, *(f"model {number}.{which}" for which in range(16)))
         told.warn_of_unlike(ANN, number / 10)
@@ -89,7 +89,7 @@ def test_who_tells_of_ever_new_models_does_not_fill_the_log(
 def test_origins_that_are_made_up_do_not_fill_the_log(
     by: PeerId | None, known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = MeshLog(known, lambda peer: True)
+    told = MeshLog(known, lambda peer: True, lambda peer: None)
     made_up = [PeerId(number.to_bytes(32, "big")) for number in range(100)]
     for origin in made_up:
         told.tell(Unreadable(origin, by, "no msgpack"), 1.0)
@@ -105,8 +105,25 @@ def test_it_is_not_told_that_who_may_be_made_up_comes_and_goes(
     known: Neighbourhood, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    told = MeshLog(known, lambda peer: peer == ANN)
+    told = MeshLog(known, lambda peer: peer == ANN, lambda peer: None)
     for peer in (ANN, BEN):
         told.tell(PeerUp(peer), 0.0)
         told.tell(PeerDown(peer, "silence"), 0.0)
     assert caplog.messages == [f"{ANN.short} is UP", f"{ANN.short} is DOWN: silence"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_crowd_that_one_let_in_does_not_fill_the_log(
+    linked: bool, known: Neighbourhood, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether its members say so themselves, or their chains do that others tell of."""
+    crowd = [PeerId(number.to_bytes(32, "big")) for number in range(100)]
+    told = MeshLog(known, lambda peer: True, lambda peer: None if linked else (ANN, peer))
+    for peer in crowd:
+        if linked:
+            known.introduced(peer, "made up", (ANN, peer), 0.0)
+        told.tell(Disbelieved(peer, ME, "too much"), 1.0)
+    assert [str(peer) in line for peer, line in zip(crowd, caplog.messages, strict=False)] == (
+        [True] * 20 + [False] * 7
+    )
+    assert caplog.messages[-1] == f"each of 64 or more others whom {ANN} let in is not believed"

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from overlay import complaints
 from overlay.admission.handshake import LocalNode
 from overlay.errors import LimitExceeded
 from overlay.limits import BATCH_FRAMES_MAX
@@ -143,6 +144,24 @@ async def test_a_crowd_that_one_let_in_is_slowed_as_one_and_others_notice_nothin
         assert node.transport.bans() == {}
     [told] = [record.message for record in caplog.records if "together" in record.message]
     assert told.startswith(f"{inviter.peer_id} and whom it let in send too much together")
+
+
+async def test_a_crowd_that_loses_its_links_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complaints, "_NAMED_MAX", 2)
+    fresh = keys()
+    async with mesh(2) as (node, inviter):
+        for count, key in enumerate(itertools.islice(fresh, 4), 1):
+            async with raw_peer(node, key) as raw:
+                await admitted(raw, node, LocalNode(key, let_in(key, inviter.me), "invented", ()))
+                await raw.send(b"no message")
+                await node.until_seen("down", count)
+    told = [line.split(": ")[0] for line in caplog.messages if "loses" in line]
+    assert told[2:] == [
+        f"each of {number} or more others whom {inviter.peer_id} let in loses its link"
+        for number in (1, 2)
+    ]
 
 
 async def test_of_all_that_waits_whoever_has_most_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
