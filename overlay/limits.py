@@ -129,6 +129,10 @@ RELAY_MESSAGES_BURST: Final = 4000
 #: To one member as much is relayed as so many may send: less than it would slow the relay for. Of
 #: one branch it is as much as one may send.
 RELAY_SENDERS_PER_RECEIVER: Final = 2
+#: In all, and of one branch, as much is relayed as so many may send: 32 Mbit/s of an uplink, and a
+#: link can do more than twice as many messages. So the relay can do something for its owner, too.
+RELAY_SENDERS_IN_ALL: Final = 4
+RELAY_SENDERS_PER_BRANCH: Final = 2
 #: Members that are dialled back at one time, at their request. Branches share these, too.
 DIAL_BACKS_MAX: Final = 12
 #: Circuits through one relay whose other end has shown no membership yet: a relay makes up any.

@@ -13,6 +13,8 @@ from overlay.limits import (
     RELAY_BYTES_PER_S,
     RELAY_MESSAGES_BURST,
     RELAY_MESSAGES_PER_S,
+    RELAY_SENDERS_IN_ALL,
+    RELAY_SENDERS_PER_BRANCH,
     RELAY_SENDERS_PER_RECEIVER,
 )
 
@@ -48,7 +50,7 @@ class RelayBudget:
 
 
 class Allowance:
-    """How much is relayed of whom, and to whom.
+    """How much is relayed of whom, to whom, and in all.
 
     To one receiver no more of a whole branch than of one member. ``head``: of the branch that a
     member is in, itself if the founder let it in.
@@ -57,8 +59,11 @@ class Allowance:
     def __init__(self) -> None:
         self._senders: dict[PeerId, RelayBudget] = {}
         self._receivers: dict[PeerId, RelayBudget] = {}
+        #: By head.
+        self._branches: dict[PeerId, RelayBudget] = {}
         #: By head and receiver.
-        self._branches: dict[tuple[PeerId, PeerId], RelayBudget] = {}
+        self._between: dict[tuple[PeerId, PeerId], RelayBudget] = {}
+        self._all = RelayBudget(RELAY_SENDERS_IN_ALL, RELAY_SENDERS_IN_ALL, 0.0)
         #: Since the start.
         self.messages = self.bytes = self.refused = 0
 
@@ -68,8 +73,10 @@ class Allowance:
         """A payload of ``size`` bytes is passed on. Raises LimitExceeded: it must not be."""
         budgets = (
             _budget(self._senders, sender, 1, now),
-            _budget(self._branches, (head, receiver), 1, now),
+            _budget(self._between, (head, receiver), 1, now),
             _budget(self._receivers, receiver, RELAY_SENDERS_PER_RECEIVER, now),
+            _budget(self._branches, head, RELAY_SENDERS_PER_BRANCH, now),
+            self._all,
         )
         if any(budget.wait_s(now) for budget in budgets):
             self.refused += 1
@@ -85,8 +92,13 @@ class Allowance:
     def room(self, receiver: PeerId, now: float, *, head: PeerId) -> int:
         """How much more of a branch may be passed on to the receiver at once, in percent of the
         most."""
-        found = self._branches.get((head, receiver)), self._receivers.get(receiver)
-        return int(100 * min((its.left(now) for its in found if its is not None), default=1.0))
+        found = (
+            self._between.get((head, receiver)),
+            self._receivers.get(receiver),
+            self._branches.get(head),
+            self._all,
+        )
+        return int(100 * min(its.left(now) for its in found if its is not None))
 
 
 def _budget(budgets: dict[K, RelayBudget], key: K, shares: int, now: float) -> RelayBudget:

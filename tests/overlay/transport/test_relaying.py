@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from contextlib import suppress
 
 import pytest
 
@@ -16,6 +18,8 @@ from overlay.limits import (
     RELAY_BYTES_BURST,
     RELAY_BYTES_PER_S,
     RELAY_MESSAGES_BURST,
+    RELAY_SENDERS_IN_ALL,
+    RELAY_SENDERS_PER_BRANCH,
     RELAY_SENDERS_PER_RECEIVER,
     RELAYED_MESSAGE_BYTES_MAX,
 )
@@ -62,7 +66,7 @@ def test_the_room_for_a_receiver_is_told_in_percent() -> None:
     assert allowance.room(BOB, 0.0, head=EVE) == 50
     allowance.take(ANN, BOB, RELAYED_MESSAGE_BYTES_MAX + RELAY_BYTES_BURST, 0.0, head=ANN)
     assert allowance.room(BOB, 0.0, head=EVE) == 0
-    assert allowance.room(ANN, 0.0, head=EVE) == 100
+    assert allowance.room(ANN, 0.0, head=EVE) == 46, "of all that it relays"
     assert allowance.room(BOB, 1000.0, head=EVE) == 100
 
 
@@ -82,6 +86,25 @@ def test_a_crowd_does_not_take_what_is_there_for_a_receiver() -> None:
     assert refused
     assert allowance.room(BOB, now, head=ANN) == 0
     assert allowance.room(BOB, now, head=CYD) > 0
+
+
+@pytest.mark.parametrize(
+    ("heads", "granted"),
+    [(1, RELAY_SENDERS_PER_BRANCH), (10, RELAY_SENDERS_IN_ALL)],
+    ids=["of one branch", "of many"],
+)
+def test_however_many_send_to_however_many_the_relay_keeps_some_of_its_uplink(
+    heads: int, granted: int
+) -> None:
+    allowance = Allowance()
+    crowd = [NodeKey.from_seed(bytes([n]) * 32).peer_id for n in range(10, 50)]
+    for number, (sender, receiver) in enumerate(itertools.pairwise(crowd)):
+        with suppress(LimitExceeded):
+            allowance.take(sender, receiver, RELAY_BYTES_BURST, 0.0, head=crowd[number % heads])
+    # Each may be overdrawn by the last that is taken.
+    assert allowance.bytes == (granted + 1) * RELAY_BYTES_BURST
+    assert allowance.room(BOB, 0.0, head=crowd[0]) == 0
+    assert (allowance.room(BOB, 0.0, head=CYD) > 0) == (heads == 1)
 
 
 def test_whom_nothing_is_relayed_of_is_forgotten_in_the_end() -> None:
