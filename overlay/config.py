@@ -137,9 +137,14 @@ def load_config(home: Path | None = None, **flags: Any) -> NodeConfig:
     settings |= {key: value for key, value in flags.items() if value not in (None, ())}
     chosen_models = settings.get("models", (DEFAULT_MODEL,))
     machine = socket.gethostname()[:NAME_CHARS_MAX]
-    node_name = str(settings.get("name") or Home(home).name() or machine or "node")
+    node_name = settings.get("name")
+    if node_name is None:
+        node_name = Home(home).name() or machine or "node"
     if not node_name.strip() or len(node_name) > NAME_CHARS_MAX or not is_printable(node_name):
-        raise ConfigError(f"a node's name has 1 to {NAME_CHARS_MAX} printable characters")
+        raise ConfigError(
+            f"a node's name has 1 to {NAME_CHARS_MAX} printable characters, not blanks alone: give "
+            "another one (--name, or name in config.toml), or none"
+        )
     api_key = settings.get("api_key") or None
     if api_key is not None and not _SENDABLE.fullmatch(api_key):
         raise ConfigError("api_key must be ASCII, without spaces around it: no client can send it")

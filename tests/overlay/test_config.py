@@ -69,6 +69,15 @@ def test_only_a_machines_name_is_cut_to_what_friends_are_shown(
         load_config(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_same_as_none(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not blanks alone: give another one"):
+        load_config(tmp_path, name=name)
+    (tmp_path / "config.toml").write_text(f'name = "{name}"')
+    with pytest.raises(ConfigError, match="not blanks alone: give another one"):
+        load_config(tmp_path)
+
+
 def test_a_node_goes_on_under_the_name_it_was_given(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.save_name("ann")
