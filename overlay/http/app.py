@@ -101,6 +101,8 @@ class _MeshRoutes:
 
     async def model(self, request: Request) -> Response:
         name, listings = request.path_params["name"], self._backend.models()
+        if not name:  # The slash is one too many; no model is meant.
+            raise HTTPException(404)
         listing = meant(listings, name)
         if listing is None:
             raise ModelNotFound.named(

@@ -300,12 +300,21 @@ async def test_refusals_have_openais_shape(
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/v1/responses", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/chat/completions"),
+        ("POST", "/v1/responses"),
+        ("POST", "/v1/embeddings"),
+        ("GET", "/v1/models/"),
+    ],
+)
 async def test_who_asks_for_what_is_not_there_is_told_what_is(
-    client: httpx.AsyncClient, path: str
+    client: httpx.AsyncClient, method: str, path: str
 ) -> None:
-    message = (await client.post(path, json=CHAT)).json()["error"]["message"]
-    assert message.startswith(f"there is no POST '{path}' here: OpenAI's are /v1/chat/completions")
+    message = (await client.request(method, path)).json()["error"]["message"]
+    there_is = "OpenAI's are /v1/chat/completions, /v1/completions and /v1/models"
+    assert message == f"there is no {method} '{path}' here: {there_is}"
     reading = (await client.get("/v1/chat/completions")).json()["error"]["message"]
     assert reading == "there is no GET '/v1/chat/completions' here"
 
