@@ -298,7 +298,9 @@ class Placement:
         if not offered:
             return NoRoute.to_any_model(few)
         if job.local_only and known:
-            return NoRoute(f"this node does not serve {job.model!r}; route it through the mesh")
+            return NoRoute(
+                f"this node does not serve {job.model!r}: start it with --model, or ask the mesh"
+            )
         if known:
             return NoRoute(f"no reachable node can take a request for {job.model!r} now{few}")
         return ModelNotFound.named(job.model, offered, few)

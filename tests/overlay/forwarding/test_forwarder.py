@@ -402,7 +402,8 @@ def test_a_model_that_only_others_serve_is_there_by_any_of_its_names(name: str) 
     ending = world.ending(0, RID)
     assert isinstance(ending, Failure)
     assert isinstance(ending.error, NoRoute)
-    assert str(ending.error) == f"this node does not serve {name!r}; route it through the mesh"
+    told = f"this node does not serve {name!r}: start it with --model, or ask the mesh"
+    assert str(ending.error) == told
 
 
 def test_whom_a_peer_knows_of_is_no_reason_for_a_client() -> None:
