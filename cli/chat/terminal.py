@@ -17,14 +17,19 @@ from overlay.errors import ModelNotFound
 
 
 def run_chat(
-    session: Session, conversation: Conversation, route: str, console: Console, history: Path
+    session: Session,
+    conversation: Conversation,
+    route: str,
+    console: Console,
+    history: Path,
+    home: str,
 ) -> None:
-    """Chat on this terminal until the user leaves. Raises ModelNotFound."""
+    """Chat on this terminal until the user leaves; ``home``: see `banner`. Raises ModelNotFound."""
     with MeshWatch(session.client) as watch:
         if session.model and not watch.error and not watch.model_named(session.model):
             raise ModelNotFound.named(session.model, watch.models)
         repl = Repl(session.client, watch, console, conversation, Settings(session.model, route))
-        console.print(banner(watch.state, repl.model, session.own_node))
+        console.print(banner(watch.state, repl.model, session.own_node, home))
         if watch.error:
             console.print(Text(watch.error, style="red"))
         repl.run(open_prompt(history, repl.toolbar, lambda: watch.models))

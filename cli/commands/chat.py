@@ -7,7 +7,14 @@ import sys
 import click
 
 from cli.failures import EXIT_FAILED, HearthCommand
-from cli.options import config_of, home_option, model_option, route_option, system_option
+from cli.options import (
+    config_of,
+    home_flag,
+    home_option,
+    model_option,
+    route_option,
+    system_option,
+)
 from cli.terminal import lenient_stdin
 
 
@@ -36,7 +43,8 @@ def chat(ctx: click.Context, model: str | None, system: str | None, route: str) 
         if interactive:
             from cli.chat.terminal import run_chat
 
-            run_chat(session, conversation, route, console, config.home / "chat_history")
+            history = config.home / "chat_history"
+            run_chat(session, conversation, route, console, history, home_flag(ctx))
         else:
             from cli.chat.plain import answer_lines, typed
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, home_option, json_option, print_json
+from cli.options import config_of, home_flag, home_option, json_option, print_json
 from cli.text import count
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def pause(ctx: click.Context, now: bool, as_json: bool) -> None:
         return
     still_open = reply.get("open_guest_requests", 0)
     rest = f" {count(still_open, 'request')} under way will end." if still_open else ""
-    click.echo(f"Paused: friends' requests are not taken.{rest} Take them again: hearth resume")
+    again = f"Take them again: hearth resume{home_flag(ctx)}"
+    click.echo(f"Paused: friends' requests are not taken.{rest} {again}")
 
 
 @click.command(cls=HearthCommand)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import HearthGroup
-from cli.options import config_of, home_option, json_option, print_json
+from cli.options import config_of, home_flag, home_option, json_option, print_json
 from cli.text import printable, size
 from models.store.names import stem_of
 
@@ -127,4 +127,4 @@ def pull(ctx: click.Context, name: str, as_json: bool) -> None:
     else:
         click.echo(f"{model.name} is in {model.path}")
         called = model.aliases[0] if model.aliases else stem_of(model.path)
-        click.echo(f"To talk to it: hearth chat --model {shlex.quote(called)}")
+        click.echo(f"To talk to it: hearth chat --model {shlex.quote(called)}{home_flag(ctx)}")

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import HearthCommand
-from cli.options import config_of, confirmed, home_option, json_option, print_json, yes_option
+from cli.options import (
+    config_of,
+    confirmed,
+    home_flag,
+    home_option,
+    json_option,
+    print_json,
+    yes_option,
+)
 from cli.text import count
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ def revoke(ctx: click.Context, peer: str, yes: bool, as_json: bool) -> None:
         client = running_client(config)
     except NodeNotRunning:
         revoked, doubted = _revoke_without_node(config, peer, ask)
-        hint = " The others hear of it once this node runs: hearth up"
+        hint = f" The others hear of it once this node runs: hearth up{home_flag(ctx)}"
     else:
         with client:
             status = client.status()

@@ -180,6 +180,8 @@ def test_a_running_node_keeps_its_name(run: Run, backend: FakeBackend) -> None:
 def test_what_to_do_next_is_done_in_the_home_that_was_given(run: Run, home: Path) -> None:
     result = run("join", "hearth1xyz", "--home", str(home))
     assert result.stdout.endswith(f"Next: hearth chat --home {home}\n")
+    result = run("pause", "--home", str(home))
+    assert result.stdout.endswith(f"again: hearth resume --home {home}\n")
 
 
 def test_on_a_terminal_joining_says_what_it_waits_for(run: Run) -> None:

@@ -215,10 +215,10 @@ def member_of(path: Path, founder: int, me: int) -> Home:
 
 def test_revoke_without_a_node(run: Run, home: Path) -> None:
     at_home = member_of(home, founder=1, me=1)
-    result = run("revoke", "bea")
+    result = run("revoke", "bea", "--home", str(home))
     assert result.exit_code == 0, result.stderr
     assert "bea (12D3…UERE) is no member any more." in result.stdout
-    assert "once this node runs" in result.stdout
+    assert f"once this node runs: hearth up --home {home}" in result.stdout
     [revocation] = at_home.revocations(key(1).peer_id)
     assert revocation.subject == FRIEND
     assert at_home.peers().keys() == {key(3).peer_id}

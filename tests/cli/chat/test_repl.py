@@ -288,7 +288,7 @@ def test_the_toolbar(chat: Chat) -> None:
 )
 def test_the_welcome_says_what_to_expect(chat: Chat, model: str, sentence: str) -> None:
     console = Console(file=io.StringIO(), width=200)
-    console.print(banner(chat.repl._watch.state, model, own_node=True))
+    console.print(banner(chat.repl._watch.state, model, own_node=True, home=""))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert sentence in shown
@@ -299,9 +299,10 @@ def test_the_welcome_says_what_to_expect(chat: Chat, model: str, sentence: str) 
 def test_where_nobody_serves_a_model_the_banner_says_how_to(
     chat: Chat, own_node: bool, command: str
 ) -> None:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(banner(chat.repl._watch.state, "", own_node))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(banner(chat.repl._watch.state, "", own_node, " --home x"))
     assert isinstance(console.file, io.StringIO)
-    assert f"with: hearth {command} --model demo, or" in console.file.getvalue()
-    console.print(banner(chat.repl._watch.state, "demo", own_node))
-    assert f"hearth {command} --model qwen2.5" in console.file.getvalue()
+    assert f"with: hearth {command} --home x --model demo, or" in console.file.getvalue()
+    assert "hearth join TOKEN --home x" in console.file.getvalue()
+    console.print(banner(chat.repl._watch.state, "demo", own_node, " --home x"))
+    assert f"hearth {command} --home x --model qwen2.5" in console.file.getvalue()
