@@ -82,16 +82,18 @@ def print_json(value: object) -> None:
 
 
 def yes_option(command: Command) -> Command:
-    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+    return click.option(
+        "--yes", is_flag=True, help="Do not ask for confirmation, which takes a terminal."
+    )(command)
 
 
 def confirmed(question: str) -> None:
-    """Ask, where there is somebody to answer; a no ends the command (exit code 1).
+    """Ask; a no ends the command (exit code 1), and where nobody can answer, it is called wrongly.
 
     Raises KeyboardInterrupt for Ctrl-C.
     """
     if not _answers():
-        return
+        raise click.UsageError(f"{question} Without a terminal, agree with --yes")
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:

@@ -36,7 +36,7 @@ FRIEND = PeerId.parse(FRIEND_ID)
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("peer", ["bea", FRIEND_ID, FRIEND_ID[-4:], "12D3…UERE"])
 def test_revoke(run: Run, backend: FakeBackend, peer: str) -> None:
-    result = run("revoke", peer)
+    result = run("revoke", peer, "--yes")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "bea (12D3…UERE) is no member any more.\n"
     assert json.loads(run("revoke", peer, "--json").stdout)["peer_id"] == FRIEND_ID
@@ -49,7 +49,7 @@ def test_revoke_who_was_not_seen_since_the_node_started(run: Run, backend: FakeB
     backend.state = {**STATUS, "absent": [{"peer_id": str(met), "name": "dora"}]}
     backend.invited = [{**INVITES[1], "joined": [{"peer_id": str(let_in), "name": ""}]}]
     for peer in ("dora", short_peer(str(let_in))):
-        result = run("revoke", peer)
+        result = run("revoke", peer, "--yes")
         assert (result.exit_code, result.stderr) == (0, "")
     assert backend.revoked == [met, let_in]
 
@@ -68,8 +68,8 @@ def test_a_mistyped_peer_id_is_doubted(
 ) -> None:
     mistyped = str(key(9).peer_id)
     doubted = f"No such member is known here: is {mistyped} right?"
-    assert doubted in run("revoke", mistyped).stdout
-    assert doubted not in run("revoke", FRIEND_ID).stdout
+    assert doubted in run("revoke", mistyped, "--yes").stdout
+    assert doubted not in run("revoke", FRIEND_ID, "--yes").stdout
     assert json.loads(run("revoke", mistyped, "--json").stdout)["peer_id"] == mistyped
     monkeypatch.setattr("cli.options._answers", lambda: True)
     assert doubted in run("revoke", mistyped, input="n\n").stderr
@@ -79,8 +79,8 @@ def test_a_mistyped_peer_id_is_doubted(
 def test_without_a_node_a_mistyped_peer_id_is_doubted_too(run: Run, home: Path) -> None:
     member_of(home, founder=1, me=1)
     mistyped = str(key(9).peer_id)
-    assert f"is {mistyped} right?" in run("revoke", mistyped).stdout
-    assert "right?" not in run("revoke", "bea").stdout
+    assert f"is {mistyped} right?" in run("revoke", mistyped, "--yes").stdout
+    assert "right?" not in run("revoke", "bea", "--yes").stdout
 
 
 @pytest.mark.usefixtures("node")
@@ -109,8 +109,17 @@ def test_on_a_terminal_one_is_asked(
 
 
 @pytest.mark.usefixtures("node")
+def test_where_nobody_can_be_asked_one_has_to_agree_before(run: Run, backend: FakeBackend) -> None:
+    backend.state = {**STATUS, "membership_ends": "2999-01-01T12:00:00+00:00"}
+    for command in (("revoke", "bea"), ("leave",)):
+        result = run(*command)
+        assert (result.exit_code, "agree with --yes" in result.stderr) == (2, True)
+    assert (backend.revoked, backend.left) == ([], False)
+
+
+@pytest.mark.usefixtures("node")
 def test_leave(run: Run, backend: FakeBackend) -> None:
-    assert run("leave").stdout == "Left the mesh 5dsiD3bYcYrRrMGLmnsbHeEJ.\n"
+    assert run("leave", "--yes").stdout == "Left the mesh 5dsiD3bYcYrRrMGLmnsbHeEJ.\n"
     assert backend.left
     assert json.loads(run("leave", "--json").stdout) == {"mesh_id": "5dsiD3bYcYrRrMGLmnsbHeEJ"}
 
@@ -215,7 +224,7 @@ def member_of(path: Path, founder: int, me: int) -> Home:
 
 def test_revoke_without_a_node(run: Run, home: Path) -> None:
     at_home = member_of(home, founder=1, me=1)
-    result = run("revoke", "bea", "--home", str(home))
+    result = run("revoke", "bea", "--yes", "--home", str(home))
     assert result.exit_code == 0, result.stderr
     assert "bea (12D3…UERE) is no member any more." in result.stdout
     assert f"once this node runs: hearth up --home {home}" in result.stdout
@@ -234,7 +243,7 @@ def test_without_a_node_a_guest_of_an_invite_is_known_too(run: Run, home: Path) 
     guest = key(7).peer_id
     standing.ledger.use(invite, guest)
     standing.save_ledger()
-    result = run("revoke", short_peer(str(guest)))
+    result = run("revoke", short_peer(str(guest)), "--yes")
     assert result.exit_code == 0, result.stderr
     assert [each.subject for each in at_home.revocations(key(1).peer_id)] == [guest]
 
@@ -249,7 +258,7 @@ def test_who_did_not_invite_cannot_revoke(run: Run, home: Path) -> None:
 
 def test_leave_without_a_node(run: Run, home: Path) -> None:
     at_home = member_of(home, founder=1, me=2)
-    result = run("leave")
+    result = run("leave", "--yes")
     assert result.stdout.startswith("Left the mesh ")
     assert at_home.membership() is None
     assert at_home.load_or_create_key().peer_id == key(2).peer_id
