@@ -13,6 +13,7 @@ from models.engine import Chunk, Failed, Finished, Prompt, RequestEvent, Samplin
 from overlay.errors import (
     HearthError,
     InvalidRequest,
+    PeerError,
     RemoteProtocolError,
     StreamReset,
     TimedOut,
@@ -239,7 +240,10 @@ class Forwarder:
         if chosen is None:
             again_at = self._placement.again_at(job, now)
             if again_at is None:
-                error = job.last_error or self._placement.nobody(job)
+                # Whose membership was revoked has lost all peers by that.
+                outcast = self._neighbourhood.outcast and isinstance(job.last_error, PeerError)
+                known = None if outcast else job.last_error
+                error = known or self._placement.nobody(job)
                 return [*self._placement.weighed(job), *self._fail(job, error)]
             job.state, job.downstream = JobState.WAITING, None
             self.deadlines.wait(job, again_at)

@@ -205,7 +205,7 @@ class Placement:
         Those are whose links broke a moment ago, or are new. Only the origin waits for them: those
         between it and an executor are not waited for so long.
         """
-        if job.upstream is not None or _stays(job):
+        if job.upstream is not None or _stays(job) or self._neighbourhood.outcast:
             return None
         servers = self._neighbourhood.servers
         since = servers.awaited_since(job.model, job.tried, job.key_needed)

@@ -1248,6 +1248,20 @@ def test_who_is_no_member_any_more_hears_so() -> None:
     assert "(this node's membership was revoked; a new invite brings it back)" in str(ending.error)
 
 
+def test_who_is_thrown_out_in_mid_answer_hears_so_at_once() -> None:
+    world = World(2, models={1})
+    world.submit(0, RID, "1 2")
+    world.run(3)
+    origin, executor = world.node(0), world.node(1).peer
+    origin.neighbourhood.outcast = True
+    origin.neighbourhood.link_down(executor, world.now)
+    lost = origin.forwarder.peer_lost(executor, world.now, link_only=True)
+    world.carry_out(origin, lost)
+    ending = world.ending(0, RID)
+    assert isinstance(ending, Failure)
+    assert "(this node's membership was revoked; a new invite brings it back)" in str(ending.error)
+
+
 @pytest.mark.parametrize("name", ["Alias", MODEL.upper()])
 @pytest.mark.parametrize("models", [{0}, {1}], ids=["here", "elsewhere"])
 def test_a_model_is_found_by_its_names_in_any_capitals(name: str, models: set[int]) -> None:
