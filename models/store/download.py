@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -73,6 +74,7 @@ def _fetch_one(http: httpx.Client, file: RemoteFile, root: Path, progress: Progr
             _receive(http, file, part, progress)
             _verify(file, part)
             put_in_place(Path(part.name), root / file.name)
+    _drop_superseded(file, root)
 
 
 def _part_of_all(progress: Progress, before: int, size: int) -> Progress:
@@ -100,6 +102,18 @@ def refusal(reply: httpx.Response, what: str) -> DownloadFailed:
 
 def _part_path(remote: RemoteFile, root: Path) -> Path:
     return root / f".{remote.name}.{remote.sha256[:16]}.part"
+
+
+def _drop_superseded(remote: RemoteFile, root: Path) -> None:
+    """What had arrived of other files of this name can get its place no more.
+
+    Who is about to go on with one sees so as soon as it has the lock.
+    """
+    digest = "[0-9a-f]" * 16
+    for path in root.glob(f".{glob.escape(remote.name)}.{digest}.part"):
+        with suppress(OSError), path.open("rb") as part:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def _missing_bytes(remote: RemoteFile, root: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -246,6 +247,29 @@ def test_two_at_once_do_not_spoil_each_other(hub: Hub, root: Path, content: byte
         thread.join()
     assert pulled(root).read_bytes() == content
     assert left_in(root) == [FILE]
+
+
+def test_what_had_arrived_of_an_older_revision_goes_once_the_newer_one_is_whole(
+    hub: Hub, root: Path, content: bytes
+) -> None:
+    def part(digit: str) -> Path:
+        return root / f".{FILE}.{digit * 16}.part"
+
+    root.mkdir(parents=True)
+    other = f".Other-{part('a').name[1:]}"
+    for each in (part("a"), part("b"), root / other):
+        each.write_bytes(b"half")
+    hub.trouble = lambda begin: (503, None)
+    with pytest.raises(DownloadFailed):
+        pulled(root)
+    assert part("a").exists(), "it is not known yet that the newer one will come"
+    hub.trouble = lambda begin: (0, None)
+    with part("b").open("ab") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        assert pulled(root).read_bytes() == content
+    assert left_in(root) == [other, part("b").name, FILE]
+    pulled(root)
+    assert not part("b").exists()
 
 
 def test_no_room_is_noticed_before_anything_comes(
