@@ -10,10 +10,11 @@ from typing import IO, TextIO
 
 
 @contextmanager
-def keys_unseen() -> Iterator[None]:
+def keys_unseen(*, outlast_ctrl_c: bool = False) -> Iterator[None]:
     """Keys pressed meanwhile are not echoed, which would spoil what is drawn.
 
-    They wait for whoever reads next; Ctrl-C still works. Without a terminal nothing happens.
+    They wait for whoever reads next. Ctrl-C still works, and drops them, unless they are to
+    ``outlast_ctrl_c``. Without a terminal nothing happens.
     """
     if not sys.stdin.isatty():
         yield
@@ -23,11 +24,23 @@ def keys_unseen() -> Iterator[None]:
 
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin, termios.TCSADRAIN)
+    if outlast_ctrl_c:
+        mode = termios.tcgetattr(sys.stdin)
+        mode[3] |= termios.NOFLSH
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
     try:
         yield
     finally:
         with suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def drop_keys() -> None:
+    """Keys that nobody has read yet are not for whoever reads next, such as the shell."""
+    if sys.stdin.isatty():
+        import termios
+
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 @contextmanager

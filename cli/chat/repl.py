@@ -19,7 +19,7 @@ from cli.explain_view import explanation_view
 from cli.footer import footer_parts
 from cli.interrupts import StopSwitch
 from cli.status_view import status_view
-from cli.terminal import keys_unseen, pastes_marked
+from cli.terminal import drop_keys, keys_unseen, pastes_marked
 from cli.text import count, printable, wrap_parts
 from overlay.errors import ContextLengthExceeded, HearthError, ModelNotFound
 
@@ -77,6 +77,7 @@ class Repl:
             call = parse_line(line)
             presses = self._answer(line.strip()) if call is None else self._run_command(call)
             if presses >= 2:
+                drop_keys()
                 break
 
     @property
@@ -104,7 +105,8 @@ class Repl:
         failure: HearthError | None = None
         view = AnswerView(self._console)
         self._console.print()
-        with keys_unseen(), pastes_marked(self._console.file), StopSwitch() as switch:
+        unseen = keys_unseen(outlast_ctrl_c=True)
+        with unseen, pastes_marked(self._console.file), StopSwitch() as switch:
             try:
                 with view:
                     for event in switch.each(self._client.chat(asked)):

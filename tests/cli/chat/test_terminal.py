@@ -146,6 +146,25 @@ def test_what_is_pasted_during_an_answer_is_one_question(backend: FakeBackend) -
     assert asked == [Message("user", "Hi"), Message("user", "one\ntwo")]
 
 
+@pytest.mark.usefixtures("node")
+def test_what_was_typed_before_ctrl_c_stays_in_the_line(backend: FakeBackend) -> None:
+    hold = Hold()
+    backend.scripts.append((Text("Half an ans"), hold, ANSWERED))
+    with terminal("chat") as screen:
+        screen.expect("/help shows the commands")
+        screen.expect("> ")
+        screen.type("Hi\r")
+        screen.expect("Half an ans")
+        assert hold.reached.wait(_PATIENCE_S)
+        screen.type("Go\x03")
+        screen.expect("stopped")
+        screen.expect("Go")
+        screen.type(" on\r")
+        screen.expect("Hello.")
+    asked = [ask.prompt[-1] for ask in backend.asks]
+    assert asked == [Message("user", "Hi"), Message("user", "Go on")]
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_chat_whose_window_is_closed_stops_its_own_node_in_order(
     home: Path, number: signal.Signals
