@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,8 +22,10 @@ log = logging.getLogger(__name__)
 _READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-#: After so many messages in a row, everything else on the loop gets a turn.
-BATCH_MESSAGES: Final = 64
+#: When messages were read for so long, everything else on the loop gets a turn. A request takes
+#: several turns, and in each waits for whatever floods: so long, and not for a number of messages,
+#: which take longer the slower the machine is. Shorter turns leave less time to read.
+TURN_S: Final = 0.001
 
 
 class Pump:
@@ -73,10 +76,11 @@ class Pump:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        for _ in range(BATCH_MESSAGES):
-            if self._closed or not self._read_one():
+        until = time.monotonic() + TURN_S
+        while not self._closed and self._read_one():
+            if time.monotonic() >= until:
+                self.look()
                 return
-        self.look()
 
     def _read_one(self) -> bool:
         """Whether there is more."""

@@ -14,7 +14,7 @@ from overlay.limits import ALL_PARKED_BYTES_MAX
 from overlay.transport.budgets import Budget, Budgets
 from overlay.transport.connection import Line, heaviest
 from overlay.transport.message_queue import MessageQueue
-from overlay.transport.pump import BATCH_MESSAGES
+from overlay.transport.pump import TURN_S
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ class Reading:
 
     def _read_parked(self, line: Line, peer: PeerId) -> None:
         """Read what the budget allows, and come back for the rest."""
-        for _ in range(BATCH_MESSAGES):
+        until = time.monotonic() + TURN_S
+        while True:
             now = time.monotonic()
             if (inbox := self._inboxes.get(line)) is None:
                 return
@@ -104,6 +105,8 @@ class Reading:
             if not inbox:
                 del self._inboxes[line]
             self._read(line, budget, data, now)
+            if time.monotonic() >= until:
+                break
         if line in self._inboxes:
             self._judge(line, peer, budget, now)
             again_s = max(wait_s, _LOOK_AGAIN_S) if wait_s else 0.0

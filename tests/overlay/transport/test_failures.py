@@ -160,6 +160,9 @@ async def over_an_uplink() -> AsyncIterator[tuple[Node, Node, Uplink]]:
 @pytest.mark.parametrize("dialler_sends", [True, False])
 async def test_what_comes_mangled_ends_the_link_which_comes_back(dialler_sends: bool) -> None:
     async with over_an_uplink() as (near, far, uplink):
+        # What is said at first must not come behind, in one piece with it.
+        await near.until(lambda: bool(near.measured))
+        await far.until(lambda: bool(far.measured))
         uplink.mangles = True
         sender, receiver = (near, far) if dialler_sends else (far, near)
         assert sender.transport.send(receiver.peer_id, Cancel(b"mangled"))

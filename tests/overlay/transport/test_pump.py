@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import zmq
 
-from overlay.transport.pump import BATCH_MESSAGES, Pump
+from overlay.transport import pump
+from overlay.transport.pump import Pump
 from tests.overlay.transport.nodes import PATIENCE_S
 
 
@@ -45,11 +48,29 @@ Pair = tuple[zmq.Socket[bytes], zmq.Socket[bytes]]
 
 async def test_all_arrives_in_order(pair: Pair) -> None:
     one, two = map(End, pair)
-    sent = [b"%d" % number for number in range(5 * BATCH_MESSAGES)]
+    sent = [b"%d" % number for number in range(500)]
     for data in sent:
         assert one.pump.offer([data]) is None
     await two.until(len(sent))
     assert two.got == sent
+    two.pump.close()
+    one.pump.close()
+
+
+async def test_others_have_their_turn_in_between(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to handle what has come."""
+    seconds = itertools.count()
+    monkeypatch.setattr(pump, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    one, two = map(End, pair)
+    for number in range(10):
+        one.pump.offer([b"%d" % number])
+    seen = set()
+    while len(two.got) < 10:
+        seen.add(len(two.got))
+        await asyncio.sleep(0)
+    assert seen == set(range(10))
     two.pump.close()
     one.pump.close()
 
