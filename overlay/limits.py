@@ -170,8 +170,8 @@ PASSED_ON_OPEN_MAX: Final = 24
 #: Beyond that each guest may have what is its share of this; and as much again those whose branch
 #: does not have most.
 GUESTS_TOKENS_MAX: Final = 2 << 20
-#: Requests waiting in the engine before new ones are refused. A guest's takes the place of the
-#: latest of one that has more.
+#: Requests waiting in the engine, besides those that can begin at once, before new ones are
+#: refused. A guest's takes the place of the latest of one that has more.
 ENGINE_QUEUE_MAX: Final = 64
 #: KV cells of a model: llama.cpp rounds less up to this.
 CELLS_MIN: Final = 256

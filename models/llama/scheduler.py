@@ -99,7 +99,8 @@ class Scheduler:
         """Queue a request, or fail it at once; its grammar is not read before its turn."""
         try:
             check(request, self._backend.vocabulary, self._context_length)
-            displaced = self._turns.make_room(self._queue, request)
+            seats = RUNNING_MAX - len(self._running)  # Many may come before those are taken.
+            displaced = self._turns.make_room(self._queue[seats:], request)
         except HearthError as error:
             self._emit(Failed(request.request_id, error.code, str(error)))
             return
@@ -347,9 +348,8 @@ class Scheduler:
         """A decode did not succeed: nothing that it wrote stays."""
         for run, _ in plan:
             self._cache.roll_back(run)
-        victim = youngest(self._running)
         if outcome is Outcome.FULL and (self._cache.evictable or len(self._running) > 1):
-            if not self._cache.evict(EVICT_TOKENS) and victim is not None:
+            if not self._cache.evict(EVICT_TOKENS) and (victim := youngest(self._running)):
                 self._preempt(victim)
                 self._crowded = True
         elif outcome is not Outcome.ABORTED:

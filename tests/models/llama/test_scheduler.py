@@ -45,6 +45,8 @@ from tests.support.radix_check import check_integrity
 MODEL_KEY = b"model"
 SECRET = b"secret"
 CONTEXT = 160
+#: Of an engine that computes nothing yet.
+PLACES = RUNNING_MAX + ENGINE_QUEUE_MAX
 
 
 class Bench(SchedulerBench):
@@ -463,7 +465,7 @@ def test_what_is_spare_is_no_load() -> None:
 
 def test_what_is_spare_takes_no_place_in_guests_queue() -> None:
     bench = Bench(cells=64, context=64)
-    for n in range(ENGINE_QUEUE_MAX + 1):
+    for n in range(PLACES + 1):
         bench.submit([1, n % 20], max_tokens=1, priority=Priority.SPARE, client=b"me")
     guest = bench.submit([2] * 10, max_tokens=1, priority=Priority.GUEST, client=b"ann")
     bench.run()
@@ -537,7 +539,7 @@ def test_guests_share_the_machine_whoever_asks_more() -> None:
 
 def test_the_owner_is_not_kept_out_by_guests_in_the_queue() -> None:
     bench = Bench()
-    for _ in range(ENGINE_QUEUE_MAX):
+    for _ in range(PLACES):
         bench.submit([1], priority=Priority.GUEST)
     refused = bench.submit([1], priority=Priority.GUEST)
     owner = bench.submit([1])
@@ -549,7 +551,7 @@ def test_the_owner_is_not_kept_out_by_guests_in_the_queue() -> None:
 def test_guests_with_piles_of_work_keep_nobody_out() -> None:
     bench = Bench()
     piles: dict[bytes, list[bytes]] = {b"ann": [], b"ben": []}
-    for _ in range(ENGINE_QUEUE_MAX // 2):
+    for _ in range(PLACES // 2):
         for client, ids in piles.items():
             ids.append(bench.submit([1], priority=Priority.GUEST, client=client))
     more = bench.submit([1], priority=Priority.GUEST, client=b"ben")
@@ -582,7 +584,7 @@ def test_a_crowd_that_one_guest_let_in_keeps_nobody_out() -> None:
     bench = Bench()
     crowd = [
         bench.submit([1], priority=Priority.GUEST, client=b"%d" % n, let_in_by=(b"ann",))
-        for n in range(ENGINE_QUEUE_MAX)
+        for n in range(PLACES)
     ]
     modest = [bench.submit([1], priority=Priority.GUEST, client=b"ben") for _ in range(3)]
     more = bench.submit([1], priority=Priority.GUEST, client=b"0", let_in_by=(b"ann",))
@@ -618,7 +620,7 @@ def test_a_crowd_that_one_guest_let_in_computes_no_more_than_another_guest() -> 
 
 def test_what_is_spare_displaces_nobody_and_is_not_displaced_by_the_owner() -> None:
     bench = Bench()
-    for _ in range(ENGINE_QUEUE_MAX):
+    for _ in range(PLACES):
         bench.submit([1], priority=Priority.GUEST, client=b"ann")
     spare = bench.submit([1], priority=Priority.SPARE, client=b"me")
     for _ in range(ENGINE_QUEUE_MAX + 1):
@@ -868,7 +870,7 @@ def test_refusals_are_one_clear_sentence() -> None:
 
 def test_a_full_queue_refuses() -> None:
     bench = Bench()
-    ids = [bench.submit([1]) for _ in range(ENGINE_QUEUE_MAX + 1)]
+    ids = [bench.submit([1]) for _ in range(PLACES + 1)]
     (failed,) = bench.said[ids[-1]]
     assert isinstance(failed, Failed)
     assert failed.code == "engine-busy"
