@@ -68,9 +68,9 @@ class CostPolicy:
         held = here is not None and here.match_tokens >= longest.match_tokens
         worth_a_copy = False
         if here is not None and not held:
-            saved_ms = self._saved_ms(longest, uses)
+            saved_ms = self._saved_ms(longest, uses, now)
             lacks = (longest.match_tokens - here.match_tokens) * _token_ms(question, here)
-            spare_ms = (self._prices.memory - 1 + SPARE_WORTH) * lacks
+            spare_ms = (self._prices.room - 1 + SPARE_WORTH) * lacks
             worth_a_copy = saved_ms > spare_ms
             # A copy that is worth it comes anyway: this request need not wait for it.
             estimates[estimates.index(here)] = here.with_later(-min(saved_ms, spare_ms))
@@ -82,14 +82,14 @@ class CostPolicy:
             return replace(decision, prefetch_tokens=longest.match_tokens)
         return decision
 
-    def _saved_ms(self, longest: Estimate, uses: float) -> float:
+    def _saved_ms(self, longest: Estimate, uses: float, now: float) -> float:
         """What a copy here saves requests to come: the rents of being far."""
         history = self._history
         turns = min(TURNS_MAX, history.goes_on / max(1e-9, 1 - history.goes_on))
         there_ms = longest.rtt_ms + max(0.0, longest.wait_ms - PROMPT_STEP_MS)
         expected = uses + USES_EXPECTED * history.again
-        gained = min(expected, NET_GAIN * history.uses_before_gone)
-        return (gained * longest.rtt_ms + turns * there_ms) / self._prices.memory
+        gained = min(expected, NET_GAIN * history.uses_before_gone(uses, now))
+        return (gained * longest.rtt_ms + turns * there_ms) / self._prices.room
 
     def _kept_together(
         self, question: Question, estimates: list[Estimate], longest: Estimate, uses: float

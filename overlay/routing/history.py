@@ -4,8 +4,10 @@ For a prefix that a peer has cached, each request can pay the round trip (rent),
 computation here (buy). Nobody knows how often it will come. To buy once as much was paid in rents
 is at most twice as dear as what would have been best in hindsight, and no rule without knowledge
 of the future does better (ski rental: Karlin, Manasse, Rudolph, Sleator 1988). But what is bought
-is only worth something as long as it stays in the cache. If a share g of the prefixes that were
-here is gone when they are needed again, one is used (1 - g) / g times before it goes.
+is only worth something as long as it stays in the cache. A cache that drops what was not used for
+longest keeps everything for about the same time T after its last use (the characteristic time of
+Che, Tung, Wang 2002). So it is popular prefixes that stay: one that is needed at random, r times a
+second, is needed e^(rT) - 1 times before a pause is longer than T.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ PREFIXES_MAX: Final = 4096
 BLOCKS_MAX: Final = 1 << 14
 #: Shares are over about so many requests.
 _REQUESTS: Final = 32
-#: Whether prefixes stay here is over so many that were needed again.
+#: How long prefixes stay here is over about so many that were needed again.
 _RETURNS: Final = 16
+#: More than anything is used.
+_EXPONENT_MAX: Final = 50.0
 #: `History.again`, until anybody has asked.
 AGAIN_PRIOR: Final = 0.5
 
@@ -50,7 +54,10 @@ class History:
         self.again = AGAIN_PRIOR
         #: Share of the prompts that go on where an earlier one ended.
         self.goes_on = 0.0
-        self._gone = 0.0
+        #: When a prefix was needed for the first time.
+        self._begun_s = math.inf
+        #: How long a prefix stays that nobody needs; infinite until one has gone.
+        self._stays_s = math.inf
 
     def asked(self, hashes: Sequence[int]) -> None:
         """A client asks a prompt with these blocks, first block first."""
@@ -71,8 +78,9 @@ class History:
         """
         known = self._prefixes.pop(prefix, _NEVER)
         uses = known.uses * _keep(now - known.at_s)
+        self._begun_s = min(self._begun_s, now)
         if known.here:
-            self._gone += ((not held) - self._gone) / _RETURNS
+            self._came_back(now - known.at_s, held=held)
         self._prefixes[prefix] = _Prefix(uses + 1, now, stays)
         if len(self._prefixes) > PREFIXES_MAX:
             del self._prefixes[next(iter(self._prefixes))]
@@ -82,10 +90,24 @@ class History:
         found = (self._prefixes[block] for block in hashes if block in self._prefixes)
         return sum(each.uses * _keep(now - each.at_s) for each in found)
 
-    @property
-    def uses_before_gone(self) -> float:
-        """How often a prefix that comes into the cache here is needed before it is gone again."""
-        return (1 - self._gone) / self._gone if self._gone else math.inf
+    def uses_before_gone(self, uses: float, now: float) -> float:
+        """How often a prefix is needed before it is gone from the cache here, if it comes into it.
+
+        ``uses``: of it, as of `uses`.
+        """
+        if self._stays_s == math.inf:
+            return math.inf
+        # As long as it would take for these uses, if none of them faded.
+        seconds = HALF_LIFE_S / math.log(2) * (1 - _keep(now - self._begun_s))
+        per_s = uses / max(1.0, seconds)
+        return math.expm1(min(_EXPONENT_MAX, self._stays_s * per_s))
+
+    def _came_back(self, pause_s: float, *, held: bool) -> None:
+        """A prefix that was here was needed again: whether it had gone tells how long they stay."""
+        if self._stays_s == math.inf:
+            self._stays_s = math.inf if held else pause_s
+        elif held == (pause_s > self._stays_s):
+            self._stays_s += (pause_s - self._stays_s) / _RETURNS
 
 
 def _keep(seconds: float) -> float:

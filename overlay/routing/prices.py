@@ -34,6 +34,10 @@ LOST_MAX: Final = 0.8
 ALPHA_MAX: Final = 40.0
 #: How often a prefix that is asked for once more is asked for after that, at least.
 USES_EXPECTED: Final = 2.0
+#: Where machines are busy this share of their time on average, copies are priced by what others
+#: could keep in their room. Where nobody waits, what they drive out is computed again in no time of
+#: anybody's.
+COPIES_DEAR_AT: Final = 0.02
 #: What a second that nobody else needs is worth all the same: it takes power. A copy is computed
 #: in such time alone.
 SPARE_WORTH: Final = 0.1
@@ -78,6 +82,11 @@ class Prices:
         }
         self._mean = fmean(self._busy.values())
         self.memory = memory_price([c.lost_share for c in candidates])
+
+    @property
+    def room(self) -> float:
+        """The price of a cell that a copy takes: that of memory, unless nobody ever waits."""
+        return float(self.memory ** min(1.0, self._mean / COPIES_DEAR_AT))
 
     def busy(self, peer: PeerId) -> float:
         """The share of its time in which the peer has prompts to compute, from 0 to 1."""

@@ -88,7 +88,10 @@ def _no_answer(question: Question) -> Question:
 @contextmanager
 def _near() -> Iterator[None]:
     """A copy at home saves nobody the way to another."""
-    with patch.object(History, "uses_before_gone", 0.0), patch.object(History, "asked"):
+    with (
+        patch.object(History, "uses_before_gone", lambda *_given: 0.0),
+        patch.object(History, "asked"),
+    ):
         yield
 
 
@@ -121,7 +124,7 @@ ABLATIONS: Final = {
     ),
     "hearth without departures": Ablation(
         "what comes into a cache is taken to stay there",
-        lambda: patch.object(History, "uses_before_gone", inf),
+        lambda: patch.object(History, "uses_before_gone", lambda *_given: inf),
     ),
     "hearth without keepers": Ablation(
         "where memory is dear, any holder of a prefix does",

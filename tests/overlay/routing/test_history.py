@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -55,22 +57,52 @@ def test_a_longer_prompt_counts_the_uses_of_its_beginnings() -> None:
     assert history.uses((1, 2, 3), 0.0) == 2.0
 
 
-@pytest.mark.parametrize(("lost_of_4", "uses"), [(1, 3.0), (2, 1.0), (3, 1 / 3)])
-def test_how_long_prefixes_stay_is_learnt_from_those_that_came_again(
-    lost_of_4: int, uses: float
-) -> None:
+def test_nothing_goes_until_something_was_seen_to_go() -> None:
     history = History()
-    assert history.uses_before_gone == math.inf
-    for n in range(400):
-        history.used(9, float(n), held=n % 4 >= lost_of_4, stays=True)
-    assert history.uses_before_gone == pytest.approx(uses, rel=0.2)
+    for n in range(10):
+        history.used(9, float(n), held=n > 0, stays=True)
+    assert history.uses_before_gone(0.0, 10.0) == math.inf
 
 
 def test_what_was_never_here_is_not_gone() -> None:
     history = History()
     for n in range(10):
         history.used(9, float(n), held=False, stays=False)
-    assert history.uses_before_gone == math.inf
+    assert history.uses_before_gone(history.uses((9,), 10.0), 10.0) == math.inf
+
+
+def test_how_often_a_prefix_is_needed_before_it_goes_is_learnt_from_all_that_came_again() -> None:
+    """A cache has room for 6 of 20 prefixes, of which the k-th is needed k^-1.2 as often."""
+    history, rng, now = History(), random.Random(1), 0.0
+    cache: list[int] = []
+    hits, misses = Counter[int](), Counter[int]()
+    for prefix in rng.choices(range(20), [k**-1.2 for k in range(1, 21)], k=5000):
+        now += rng.expovariate(0.2)
+        held = prefix in cache
+        (hits if held else misses)[prefix] += 1
+        history.used(prefix, now, held=held, stays=True)
+        cache = [prefix, *(other for other in cache if other != prefix)][:6]
+
+    def expected(prefix: int) -> float:
+        return history.uses_before_gone(history.uses((prefix,), now), now)
+
+    for prefix in (1, 2, 5):
+        assert 1 / 3 < expected(prefix) / (hits[prefix] / misses[prefix]) < 3
+    assert expected(0) > 10 * expected(5)
+    assert expected(20) == 0.0, "nobody has needed it"
+
+
+def test_a_cache_that_keeps_more_than_before_is_noticed() -> None:
+    history, now = History(), 0.0
+    history.used(9, now, held=False, stays=True)
+    for held in (False, *[True] * 100):
+        now += 60.0
+        history.used(9, now, held=held, stays=True)
+    before = history.uses_before_gone(1.0, now)
+    for _ in range(100):
+        now += 600.0
+        history.used(9, now, held=True, stays=True)
+    assert history.uses_before_gone(1.0, now) > 3 * before
 
 
 def test_of_what_was_asked_the_oldest_prompts_ends_are_forgotten_first() -> None:

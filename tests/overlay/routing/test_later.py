@@ -92,14 +92,21 @@ def test_a_busy_machine_prefetches_as_an_idle_one_for_it_gives_way() -> None:
     assert told(replace(this_node, pending_prefill_tokens=2000)) == idle
 
 
-def test_where_memory_is_short_a_copy_has_to_be_worth_more() -> None:
-    def first(lost_share: float) -> int:
-        policy = new()
-        here, there = (replace(c, lost_share=lost_share) for c in (this_node, far))
-        tokens = [decide(policy, here, there, now=float(n)).prefetch_tokens for n in range(40)]
-        return tokens.index(608)
+def first_copy(there: Candidate, lost_share: float) -> int:
+    """How many requests come before a copy is worth it, one every ten seconds."""
+    policy = new()
+    told = [replace(c, lost_share=lost_share) for c in (this_node, there)]
+    tokens = [decide(policy, *told, now=10.0 * n).prefetch_tokens for n in range(60)]
+    return tokens.index(608)
 
-    assert first(0.0) < first(0.2)
+
+def test_where_memory_is_short_a_copy_has_to_be_worth_more() -> None:
+    busy = replace(far, pending_prefill_tokens=1)
+    assert first_copy(busy, 0.0) < first_copy(busy, 0.2)
+
+
+def test_where_nobody_waits_a_copy_takes_room_from_nobody() -> None:
+    assert first_copy(far, 0.0) == first_copy(far, 0.2)
 
 
 def test_what_is_asked_for_once_is_not_fetched_home() -> None:
@@ -132,11 +139,12 @@ def test_a_copy_has_to_save_a_tenth_of_its_computation(here: Candidate, rtt_ms: 
 
 
 def test_where_memory_is_short_a_copy_saves_less_and_costs_more() -> None:
-    here, there = (replace(c, lost_share=0.2) for c in (this_node, near))
-    assert saved_ms(new(), there, here) < 0.8 * saved_ms(new(), near)
+    busy = replace(near, pending_prefill_tokens=1)
+    here, there = (replace(c, lost_share=0.2) for c in (this_node, busy))
+    assert saved_ms(new(), there, here, now=30.0) < 0.8 * saved_ms(new(), busy, now=30.0)
     there = replace(there, rtt_ms=700.0)
-    assert saved_ms(new(), there, here) > 304.0, "this were enough if nothing were lost"
-    assert decide(new(), here, there).prefetch_tokens == 0
+    assert saved_ms(new(), there, here, now=30.0) > 304.0, "this were enough if nothing were lost"
+    assert decide(new(), here, there, now=30.0).prefetch_tokens == 0
 
 
 def test_each_use_of_a_prefix_makes_the_next_ones_as_likely() -> None:
@@ -256,12 +264,22 @@ def test_a_copy_is_worth_little_where_what_comes_is_gone_when_it_is_needed_again
     assert saved > expected if stays else saved < expected / 2
 
 
-def test_a_copy_that_is_used_once_before_it_goes_is_worth_a_part_of_what_went_for_it() -> None:
+def test_of_two_prefixes_a_copy_of_the_popular_one_is_worth_more_than_its_uses_tell() -> None:
+    """What stays for 20 s is needed once every 10 s, and once every 80 s."""
     policy = new()
-    for n in range(100):
-        decide(policy, cached_here, near, now=float(n))
-        decide(policy, this_node, replace(near, rtt_ms=2900.0), now=float(n))
-    assert near.rtt_ms / 16 < saved_ms(policy, near) < near.rtt_ms / 4
+    popular, rare = (tuple(range(n, n + 20)) for n in (100, 200))
+
+    def ask(blocks: tuple[int, ...], now: float, *, held: bool) -> None:
+        decide(policy, cached_here if held else this_node, near, now=now, blocks=blocks)
+
+    for n in range(200):
+        ask(popular, 10.0 * n, held=True)
+        if n % 2 == 0:
+            ask(BLOCKS, 10.0 * n, held=False)
+        if n % 8 == 0:
+            ask(rare, 10.0 * n, held=False)
+    often, seldom = (saved_ms(policy, near, now=2000.0, blocks=each) for each in (popular, rare))
+    assert 0 < 16 * seldom < often
 
 
 # --- Who is to keep one -----------------------------------------------------------------------
