@@ -190,10 +190,11 @@ class Member:
 
     def link_down(self, peer: PeerId, now: float) -> Sequence[Effect]:
         """The link to ``peer`` is gone."""
-        lost_at = self._lost_at(peer, now)
+        thrown_out = self.roll.is_void(peer)
+        lost_at = -math.inf if thrown_out else self._lost_at(peer, now)
         self.neighbourhood.link_down(peer, lost_at)
         self.gossip.link_lost(peer, now)
-        return self.forwarder.peer_lost(peer, now, link_only=lost_at == now)
+        return self.forwarder.peer_lost(peer, now, link_only=lost_at == now, thrown_out=thrown_out)
 
     def _lost_at(self, peer: PeerId, now: float) -> float:
         """Now, if its link broke and it may have another soon; -inf: it is gone."""

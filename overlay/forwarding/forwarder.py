@@ -177,12 +177,15 @@ class Forwarder:
             return self._downstream_failed(job, gone, now, lost=error is None)
         return self._drop(job, now) if peer == job.upstream else []
 
-    def peer_lost(self, peer: PeerId, now: float, *, link_only: bool = False) -> list[Effect]:
+    def peer_lost(
+        self, peer: PeerId, now: float, *, link_only: bool = False, thrown_out: bool = False
+    ) -> list[Effect]:
         """The peer is down, or but its link: fail over from it, drop what we compute for it."""
         effects: list[Effect] = []
+        how = "was thrown out in mid-answer" if thrown_out else "went away in mid-answer"
         for job in list(self._jobs.values()):
             if job.downstream == peer:
-                gone = Unreachable(f"{self._neighbourhood.name_of(peer)} went away in mid-answer")
+                gone = Unreachable(f"{self._neighbourhood.name_of(peer)} {how}")
                 effects += self._downstream_failed(job, gone, now, lost=link_only)
             elif job.upstream == peer:
                 effects += self._drop(job, now)

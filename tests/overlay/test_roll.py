@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.engine import Sampling
 from overlay.effects import Effect, Meet, Outcast, Revoked, Unreadable
 from overlay.errors import HearthError, Malformed
 from overlay.forwarding import effects as fwd
@@ -56,6 +57,7 @@ from overlay.wire.anti_entropy import (
 )
 from overlay.wire.messages import Message
 from tests.overlay.identity.strategies import key
+from tests.overlay.members import TOY
 
 TODAY = 1_800_000_000
 FOUNDED = found_mesh(key(1), b"m" * 32)
@@ -269,6 +271,24 @@ def test_where_the_news_are_lost_gossip_brings_them_within_two_rounds(seed: int)
     network.run(2)
     assert network.peers(out) == []
     assert all(out.me not in node.member.gossip.states() for node in network.nodes[:-1])
+
+
+def test_whose_answer_ends_by_a_revocation_hears_so_at_once() -> None:
+    network = Network([0, 0], 1)
+    founder, asker, out = network.nodes
+    out.member.models_changed([TOY], {}, network.now)
+    out.member.described("out", (), network.now)
+    network.link_all()
+    network.run(4)
+    asker.member.links_measured({out.me: 1.0}, network.now)
+    asked = asker.member.submit(b"r" * 16, TOY.name, "1 2", Sampling(), network.now)
+    network.perform(asker, asked)
+    network.settle()
+    network.revoke(founder, out)
+    network.settle()
+    [ending] = [effect.event for effect in asker.told if isinstance(effect, fwd.Emit)]
+    assert isinstance(ending, fwd.Failure)
+    assert str(ending.error) == "out was thrown out in mid-answer"
 
 
 def test_revocations_outlive_whoever_made_them() -> None:
